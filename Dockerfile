@@ -1,0 +1,31 @@
+# Baton in an image: built by the same scripts as everywhere, run by a user without rights.
+#   docker build -t baton .
+#   docker run --network host -v ./baton.toml:/etc/baton/baton.toml:ro -v baton-data:/var/lib/baton baton
+FROM debian:12-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv python3-dev ca-certificates
+WORKDIR /opt/baton
+COPY scripts scripts
+COPY pyproject.toml requirements.lock README.md ./
+COPY baton baton
+COPY config config
+COPY meter meter
+COPY portal portal
+COPY router router
+COPY suppression suppression
+RUN scripts/bootstrap --build-only --copy
+
+FROM debian:12-slim
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 ca-certificates libssl3 libopus0 libsrtp2-1 libuuid1 \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --home-dir /var/lib/baton --create-home --shell /usr/sbin/nologin baton
+COPY --from=build /opt/baton/.venv /opt/baton/.venv
+ENV PATH=/opt/baton/.venv/bin:$PATH PYTHONUNBUFFERED=1
+USER baton
+WORKDIR /var/lib/baton
+VOLUME /var/lib/baton
+# SIP over UDP and TCP, over TLS, and metrics. RTP takes the range of router.rtp_port_min to rtp_port_max: host network.
+EXPOSE 5060/udp 5060/tcp 5061/tcp 9464/tcp
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["baton"]
+CMD ["serve", "/etc/baton/baton.toml"]

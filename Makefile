@@ -1,0 +1,34 @@
+# One entry for everything a person does with this repository. `make demo` is the place to start.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## show the targets
+	@awk -F': ## ' '/^[a-z]+: ## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install everything into .venv (idempotent)
+	@scripts/bootstrap
+
+demo: ## set up, then play every story of a transfer with real SIP parties
+	@scripts/bootstrap
+	@.venv/bin/baton demo
+
+test: ## set up, lint, run all tests
+	@scripts/bootstrap
+	@$(MAKE) lint
+	@.venv/bin/pytest $(PYTEST_ARGS)
+
+lint: ## ruff, format, strict mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+bench: ## set up, run the project's own benchmark
+	@scripts/bootstrap
+	@.venv/bin/python -m bench
+
+clean: ## remove what tests and builds leave; .venv stays
+	@rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

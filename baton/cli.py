@@ -1,0 +1,119 @@
+"""The command line: `baton`.
+
+Every command imports what it needs when it runs, so that `baton --help` answers at once and nothing but the commands
+that place calls needs the SIP engine. An error is one clear line on standard error, never a traceback (BATON_DEBUG=1
+shows it): exit code 2 for a command that was typed wrongly, 1 for one that failed.
+"""
+# ruff: noqa: PLC0415 - imports stand in the commands, see above
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from baton import cli_book, cli_docs, cli_lists, cli_transfers
+from baton.console import CommandError, ConfigArgument, JsonOption, out
+
+_OWN_PACKAGES = ("baton", "config", "meter", "portal", "router", "suppression")
+
+app = typer.Typer(
+    name="baton",
+    help="Baton routes live transfers to the buyers who bought them, and meters each one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("check")(cli_book.check)
+app.command("import")(cli_book.import_)
+app.add_typer(cli_transfers.transfers, name="transfers")
+app.add_typer(cli_transfers.journal, name="journal")
+app.add_typer(cli_book.buyers, name="buyers")
+app.add_typer(cli_lists.suppression, name="suppression")
+app.command("docs", hidden=True)(cli_docs.docs)
+
+
+@app.command()
+def serve(config: ConfigArgument) -> None:
+    """Run router and meter together on this machine."""
+    _call("baton.serve", "main", config)
+
+
+@app.command("router", hidden=True)
+def router_only(config: ConfigArgument) -> None:
+    """Run the SIP router alone."""
+    _call("baton.serve", "router_main", config)
+
+
+@app.command("meter", hidden=True)
+def meter_only(config: ConfigArgument) -> None:
+    """Run the meter alone."""
+    _call("baton.serve", "meter_main", config)
+
+
+@app.command()
+def demo(
+    as_json: JsonOption = False,
+    keep: Annotated[Path | None, typer.Option(help="Keep everything the demo writes in this folder.")] = None,
+    only: Annotated[str, typer.Option(help="Play only this story.")] = "",
+) -> None:
+    """Play the stories of a transfer with real SIP parties on this machine, and show what each came to."""
+    _call("baton.demo", "main", as_json=as_json, keep=keep, only=only or None)
+
+
+@app.command()
+def version() -> None:
+    """Print the version, and that of the SIP engine where it is installed."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    for name in ("baton", "pjsua2"):
+        try:
+            out(f"{name} {installed(name)}")
+        except PackageNotFoundError:
+            out(f"{name} is not installed")
+
+
+def main() -> None:
+    """The entry point: runs the command and turns what goes wrong into one line and an exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + SIGINT, as shells have it
+    except Exception as error:  # the last line of defence: a person reads this, not a traceback
+        if os.environ.get("BATON_DEBUG"):
+            raise
+        typer.echo(f"baton: {_said(error)}", err=True)
+        sys.exit(1)
+
+
+def _said(error: Exception) -> str:
+    """Our own errors speak for themselves; of others the kind is named as well."""
+    if type(error).__module__.partition(".")[0] in _OWN_PACKAGES:
+        return str(error)
+    first = str(error).partition("\n")[0]
+    return f"unexpected {type(error).__name__}: {first} (BATON_DEBUG=1 shows where)"
+
+
+def _call(module: str, function: str, *args: Any, **kwargs: Any) -> None:
+    """Call into a module that is only needed now; its result, if any, is the exit code."""
+    try:
+        result = getattr(import_module(module), function)(*args, **kwargs)
+    except ModuleNotFoundError as error:
+        if error.name not in ("pjsua2", "_pjsua2"):
+            raise
+        raise CommandError(
+            "the SIP engine pjsua2 is not installed; scripts/bootstrap builds and installs it"
+        ) from error
+    if result:
+        raise typer.Exit(int(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Commands on the configuration file and the book: `check`, `import`, `buyers`."""
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from baton.console import (
+    CommandError,
+    ConfigArgument,
+    ConfigOption,
+    JsonOption,
+    Place,
+    StoreOption,
+    find_place,
+    out,
+    print_json,
+    print_table,
+    with_store,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from config.book import Buyer, BuyerState
+    from config.book_file import BookFile, ListSource
+    from config.check import Checked
+    from meter.store.book import ImportReport
+    from suppression.importer import Imported, ReadReport
+
+buyers = typer.Typer(help="Buyers: list, pause, resume, hold.", no_args_is_help=True)
+
+BuyerArgument = Annotated[str, typer.Argument(metavar="BUYER", help="Name of the buyer.")]
+
+
+def check(config: ConfigArgument, as_json: JsonOption = False) -> None:
+    """Check a configuration file: every problem with its place, and what the file sets up."""
+    from config.check import check as look
+    from meter.terms import presets
+
+    checked = look(config, os.environ, presets())
+    if as_json:
+        print_json({"file": str(config), "ok": not checked.problems, **_as_dict(checked)})
+    else:
+        _print_checked(checked)
+    if checked.problems:
+        raise typer.Exit(1)
+
+
+def import_(
+    config: ConfigArgument,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace entries that differ in the store.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
+) -> None:
+    """Import buyers, campaigns, terms and suppression lists of a file into the store."""
+    from config.book_file import load_book
+    from config.settings import load
+    from meter.terms import presets
+
+    settings = load(config, os.environ)
+    book = load_book(config, os.environ, presets())
+    place = Place(settings.store_url, settings.store.data_dir)
+    for warning in book.warnings:
+        out(f"warning: {warning}")
+
+    async def work(engine: AsyncEngine) -> None:
+        from meter.store.book import BookStore
+
+        _print_import(await BookStore(engine).import_book(book, replace=replace, dry_run=dry_run), dry_run=dry_run)
+        if dry_run:
+            _read_lists(book)
+        else:
+            for done in await _import_lists(engine, place, book):
+                print_imported(done)
+
+    with_store(place, work, create=True)
+
+
+@buyers.command("list")
+def list_(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
+    """List buyers with their state, terms and endpoints."""
+    from meter.store.book import BookStore
+
+    async def work(engine: AsyncEngine) -> list[Buyer]:
+        return list((await BookStore(engine).load()).buyers.values())
+
+    rows = [_buyer_row(one) for one in with_store(find_place(config, store), work)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            ("buyer", "title", "state", "terms", "endpoints", "buffer ms"), [list(one.values()) for one in rows]
+        )
+
+
+@buyers.command()
+def pause(buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Give a buyer no transfers until it is resumed."""
+    _set(buyer, "paused", config, store)
+
+
+@buyers.command()
+def resume(buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Give a buyer transfers again, after a pause or a hold."""
+    _set(buyer, "active", config, store)
+
+
+@buyers.command()
+def hold(buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Put a buyer on hold for an unpaid invoice; it takes effect on the next transfer."""
+    _set(buyer, "on_hold", config, store)
+
+
+def _set(buyer: str, state: str, config: ConfigOption, store: str) -> None:
+    import getpass
+
+    from config.book import BuyerState
+    from meter.store.book import BookStore
+
+    async def work(engine: AsyncEngine) -> BuyerState:
+        return await BookStore(engine).set_buyer_state(buyer, BuyerState(state), getpass.getuser())
+
+    before = with_store(find_place(config, store), work)
+    out(f"{buyer}: {before.value} -> {state}" if before.value != state else f"{buyer}: is {state} already")
+
+
+def _buyer_row(buyer: Buyer) -> dict[str, Any]:
+    return {
+        "buyer": buyer.name,
+        "title": buyer.title,
+        "state": buyer.state.value,
+        "terms": f"{buyer.terms.name} v{buyer.terms.version}",
+        "endpoints": len(buyer.endpoints),
+        "buffer_ms": _buffer_ms(buyer),
+    }
+
+
+def _buffer_ms(buyer: Buyer) -> int:
+    """Domain, section 4: only where every endpoint that can ring is a secure trunk."""
+    ringing = [one for one in buyer.endpoints if one.enabled]
+    return buyer.terms.secure_buffer_ms if ringing and all(one.secure for one in ringing) else 0
+
+
+def _as_dict(checked: Checked) -> dict[str, Any]:
+    settings = checked.settings
+    listeners = [] if settings is None else [one.model_dump(mode="json") for one in settings.listeners]
+    return {
+        "problems": [asdict(one) for one in checked.problems],
+        "warnings": [asdict(one) for one in checked.warnings],
+        "listeners": listeners,
+        "buyers": [_buyer_row(one) | {"endpoints": _endpoint_dicts(one)} for one in checked.book.buyers],
+        "campaigns": [asdict(one) for one in checked.book.campaigns],
+    }
+
+
+def _endpoint_dicts(buyer: Buyer) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "kind": one.kind.value, "transport": one.transport.value, "secure": one.secure}
+        for one in buyer.endpoints
+    ]
+
+
+def _print_checked(checked: Checked) -> None:
+    for problem in checked.problems:
+        out(f"problem: {problem}")
+    for warning in checked.warnings:
+        out(f"warning: {warning}")
+    if checked.settings is not None:
+        listeners = [
+            (one.name, one.transport.value, str(one.address), str(one.port)) for one in checked.settings.listeners
+        ]
+        print_table(("listener", "transport", "address", "port"), listeners)
+    if checked.book.buyers:
+        rows = [(one.name, one.terms.name, _endpoints_text(one), _buffer_ms(one)) for one in checked.book.buyers]
+        print_table(("buyer", "terms", "endpoints", "buffer ms"), rows)
+    count = len(checked.problems)
+    out("no problems" if not count else f"{count} problem{'s' if count > 1 else ''}")
+
+
+def _endpoints_text(buyer: Buyer) -> str:
+    """Name and way of each endpoint: `pbx (secure tls), desk (did)`."""
+    ways = {one.name: one.transport.value if one.kind == "trunk" else one.kind.value for one in buyer.endpoints}
+    return ", ".join(f"{one.name} ({'secure ' if one.secure else ''}{ways[one.name]})" for one in buyer.endpoints)
+
+
+def _print_import(report: ImportReport, *, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    for name in report.added:
+        out(f"{name}: {would}added")
+    for name in report.replaced:
+        out(f"{name}: {would}replaced")
+    out(f"book version {report.version}, {report.unchanged} unchanged")
+
+
+async def _import_lists(engine: AsyncEngine, place: Place, book: BookFile) -> list[Imported]:
+    return [await import_list(engine, place, one) for one in book.suppression_lists]
+
+
+async def import_list(engine: AsyncEngine, place: Place, source: ListSource, *, allow_empty: bool = False) -> Imported:
+    """Import one list; where it is refused, the lines that could not be read are printed before the error."""
+    from meter.store.suppression import ListRows
+    from suppression.importer import ListRefusedError, import_csv
+
+    try:
+        return await import_csv(
+            ListRows(engine),
+            place.data_dir,
+            source.file,
+            name=source.name,
+            buyer=source.buyer or None,
+            column=source.column,
+            allow_empty=allow_empty,
+        )
+    except ListRefusedError as error:
+        if error.report is not None:
+            _print_rejects(error.report, err=True)
+        raise
+
+
+def _read_lists(book: BookFile) -> None:
+    from suppression.importer import read_csv
+
+    for one in book.suppression_lists:
+        numbers, report = read_csv(one.file, one.column)
+        if report.too_many:
+            raise CommandError(f"list {one.name}: {report.rejected} of {report.lines} lines would be rejected")
+        out(f"list {one.name}: {len(numbers):,} numbers would be imported, {report.rejected} lines rejected")
+
+
+def print_imported(done: Imported) -> None:
+    """What an import of a list did, with the lines it could not read."""
+    verb = "in force" if done.changed else "was in force already"
+    out(f"list {done.name}: version {done.version} {verb}, {done.entries:,} numbers, {done.report.repeats} repeats")
+    _print_rejects(done.report, err=False)
+
+
+def _print_rejects(report: ReadReport, *, err: bool) -> None:
+    for reject in report.rejects:
+        typer.echo(f"  line {reject.line} rejected: {reject.why}", err=err)
+    hidden = report.rejected - len(report.rejects)
+    if hidden:
+        typer.echo(f"  and {hidden} more lines rejected", err=err)

@@ -1,0 +1,158 @@
+"""Commands on what happened: `transfers list`, `transfers show`, `journal verify`."""
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from baton.console import (
+    CommandError,
+    ConfigOption,
+    JsonOption,
+    StoreOption,
+    clean,
+    find_place,
+    out,
+    print_json,
+    print_table,
+    when,
+    with_store,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from meter.facts import Fact
+    from meter.ladder import Ladder, LegTimes
+    from meter.store.reading import TransferRow
+    from meter.store.verify import VerifyReport
+
+_SHOWN = ("transfer", "campaign", "buyer", "phone", "verdict", "reason", "counts_as", "attempt_ms", "talk_ms")
+
+transfers = typer.Typer(help="Transfers: list them, show why one came to what it came to.", no_args_is_help=True)
+journal = typer.Typer(help="The journal of facts.", no_args_is_help=True)
+
+
+@transfers.command("list")
+def list_(
+    *,
+    buyer: Annotated[str, typer.Option(help="Only this buyer's.")] = "",
+    verdict: Annotated[str, typer.Option(help="Only this verdict, or `open`.")] = "",
+    since: Annotated[str, typer.Option(help="Only those that started then or later: 2026-06-01, or with a time.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many, the newest first.")] = 100,
+    numbers: Annotated[bool, typer.Option("--numbers", help="Show phone numbers in full.")] = False,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List transfers, the newest first."""
+    from meter.logs import mask
+    from meter.outcome import Verdict
+    from meter.store.reading import OPEN, list_transfers
+
+    known = [OPEN, *(one.value for one in Verdict)]
+    if verdict and verdict not in known:
+        raise typer.BadParameter(f"{verdict!r} is none of {', '.join(known)}", param_hint="--verdict")
+    since_utc_us = _instant(since)
+
+    async def work(engine: AsyncEngine) -> list[TransferRow]:
+        return await list_transfers(engine, buyer=buyer, verdict=verdict, since_utc_us=since_utc_us, limit=limit)
+
+    rows = [asdict(one) for one in with_store(find_place(config, store), work)]
+    if not numbers:
+        rows = [one | {"phone": mask(one["phone"])} for one in rows]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("started", *(name.replace("_", " ") for name in _SHOWN)),
+        [(when(one["started_utc_us"]), *(one[name] for name in _SHOWN)) for one in rows],
+    )
+
+
+@transfers.command()
+def show(
+    transfer: Annotated[str, typer.Argument(metavar="ID", help="Transfer id.")],
+    config: ConfigOption = None,
+    store: StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show each leg with its times from dial-out, and why the verdict is what it is."""
+    from meter.ladder import build_ladder
+    from meter.store.reading import read_transfer
+
+    async def work(engine: AsyncEngine) -> list[Fact]:
+        return await read_transfer(engine, transfer)
+
+    facts = with_store(find_place(config, store), work)
+    if not facts:
+        raise CommandError(f"no transfer has the id {clean(transfer)!r}")
+    ladder = build_ladder(facts)
+    if as_json:
+        print_json(ladder.as_dict())
+    else:
+        _print_ladder(ladder)
+
+
+@journal.command()
+def verify(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
+    """Compute every hash chain of the journal again. Exit code 1: a fact was changed, dropped or inserted."""
+    from meter.store.verify import verify_journal
+
+    async def work(engine: AsyncEngine) -> VerifyReport:
+        return await verify_journal(engine)
+
+    report = with_store(find_place(config, store), work)
+    if as_json:
+        print_json(asdict(report) | {"ok": report.ok})
+    else:
+        for one in report.problems:
+            out(f"{one.router} boot {one.boot} fact {one.seq}: {one.what}")
+        said = "whole" if report.ok else f"{report.problem_count} problems"
+        out(f"{report.facts:,} facts in {report.chains} chains: {said}")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _instant(text: str) -> int:
+    """Microseconds UTC of an ISO date or time; without a zone it is UTC."""
+    if not text:
+        return 0
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a date such as 2026-06-01", param_hint="--since") from error
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1_000_000)
+
+
+def _print_ladder(ladder: Ladder) -> None:
+    out(f"transfer {clean(ladder.transfer)}, started {when(ladder.started_utc_us)}")
+    dialled = when(ladder.dialout_utc_us) or "never: no INVITE left"
+    out(f"dial-out {dialled}; all times below are ms from dial-out")
+    out(clean(ladder.explanation) if ladder.settled else f"still open; so far: {clean(ladder.explanation)}")
+    print_table(
+        ("endpoint", "kind", "INVITE", "100", "18x", "2xx", "bridged", "ended", "how it ended"),
+        [_leg_row(leg) for leg in ladder.legs],
+    )
+    print_table(("ms", "who", "what", "fact"), [(one.at_ms, one.who, one.what, one.seq) for one in ladder.clock])
+
+
+def _leg_row(leg: LegTimes) -> tuple[Any, ...]:
+    kind = f"secure {leg.kind}" if leg.secure else leg.kind
+    rang = leg.ringing_ms if leg.ringing_code in (None, 180) else f"{leg.ringing_ms:,} ({leg.ringing_code})"
+    answered = f"{leg.answered_ms:,} (late)" if leg.late and leg.answered_ms is not None else leg.answered_ms
+    times = (leg.sent_ms, leg.trying_ms, rang, answered, leg.bridged_ms, leg.ended_ms)
+    return (leg.name, kind, *times, _how(leg))
+
+
+def _how(leg: LegTimes) -> str:
+    if leg.ended_ms is None:
+        return ""
+    answer = f"{leg.code or ''} {leg.phrase}".strip()
+    who = "made by us" if leg.local else f"by the {leg.ended_by or 'far end'}"
+    return ", ".join(part for part in (answer, who, leg.reason_header) if part)

@@ -1,0 +1,257 @@
+"""The demo's parties as real programs on loopback: SIPp dialers and callees, stunnel, baresip, a relay, a mail sink.
+
+Every process is started here and ended here, by its own pid; ports are free ones that the system gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import shutil
+import socket
+import struct
+import subprocess
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.controller import Controller
+
+from baton.demo.certificates import Certificates
+
+HOST = "127.0.0.1"
+NEEDED = ("sipp", "stunnel4", "baresip")  # programs of Debian's packages sip-tester, stunnel4, baresip-core
+_STOP_S = 3.0
+_RATE = 8000  # of G.711
+
+
+class MissingProgramError(RuntimeError):
+    """A program of the demo's is not installed."""
+
+
+def check_programs() -> None:
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        raise MissingProgramError(f"not installed: {', '.join(missing)}; run scripts/bootstrap")
+
+
+def free_port() -> int:
+    """A port that is free now, for UDP and TCP alike. Another program may take it before we do; then that one says
+    so.
+    """
+    for _ in range(50):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as other:
+            one.bind((HOST, 0))
+            port: int = one.getsockname()[1]
+            with contextlib.suppress(OSError):
+                other.bind((HOST, port))
+                return port
+    raise OSError("no port is free for both UDP and TCP")
+
+
+class MailSink:
+    """An SMTP server that keeps what it gets, as files and as messages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.messages: list[EmailMessage] = []
+        self.port = free_port()
+        self._controller = Controller(self, hostname=HOST, port=self.port)
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._controller.start()
+
+    def stop(self) -> None:
+        self._controller.stop()
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        message = BytesParser(policy=policy.default).parsebytes(envelope.content)
+        assert isinstance(message, EmailMessage)
+        self.messages.append(message)
+        (self.folder / f"{len(self.messages)}.eml").write_bytes(envelope.content)
+        return "250 OK"
+
+
+@dataclass(slots=True)
+class Processes:
+    """What was started, so that it can be ended. Output goes to files in `folder`."""
+
+    folder: Path
+    running: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Processes:
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder)
+
+    async def start(self, name: str, command: Sequence[str], cwd: Path | None = None) -> asyncio.subprocess.Process:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd or self.folder
+            )
+        self.running[name] = process
+        return process
+
+    async def stop(self, name: str) -> None:
+        process = self.running.pop(name, None)
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def stop_all(self) -> None:
+        await asyncio.gather(*(self.stop(name) for name in list(self.running)))
+
+
+def sipp_callee(xml: Path, port: int, media_port: int, *, tcp: bool) -> list[str]:
+    """A SIPp server for one behaviour."""
+    return [
+        *_sipp(xml, port, media_port),
+        "-t",
+        "t1" if tcp else "u1",
+        "-aa",
+    ]
+
+
+def sipp_dialer(xml: Path, port: int, media_port: int, target: str, timeout_s: int) -> list[str]:
+    """A SIPp client that makes one call and tells by its exit code whether it went as its scenario says."""
+    return [
+        *_sipp(xml, port, media_port),
+        target,
+        "-m",
+        "1",
+        "-timeout",
+        str(timeout_s),
+    ]
+
+
+def _sipp(xml: Path, port: int, media_port: int) -> list[str]:
+    local = ["-i", HOST, "-p", str(port), "-mi", HOST, "-mp", str(media_port)]
+    return ["sipp", "-sf", str(xml), *local, "-nostdin", "-trace_err", "-error_file", f"{xml.stem}.err"]
+
+
+def write_stunnel(path: Path, certificates: Certificates, pairs: Sequence[tuple[str, int, int]]) -> list[str]:
+    """TLS terminators: (name, TLS port, plain TCP port) each. Returns the command."""
+    lines = ["foreground = yes", "pid =", "debug = warning", "sslVersionMin = TLSv1.2"]
+    lines += [f"cert = {certificates.server}", f"key = {certificates.server_key}"]
+    for name, tls_port, plain_port in pairs:
+        lines += [f"[{name}]", f"accept = {HOST}:{tls_port}", f"connect = {HOST}:{plain_port}"]
+    path.write_text("\n".join(lines) + "\n")
+    return ["stunnel4", str(path)]
+
+
+def write_baresip(folder: Path, certificates: Certificates, plain_port: int) -> tuple[list[str], int]:
+    """A soft phone that answers at once, on TLS with mandatory SRTP, and plays a tone. Returns command and TLS port."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tone = folder / "tone.wav"
+    write_tone(tone, hertz=440)
+    modules = next(
+        path for path in (Path("/usr/lib/baresip/modules"), Path("/usr/local/lib/baresip/modules")) if path.exists()
+    )
+    (folder / "config").write_text(
+        "\n".join(
+            [
+                f"sip_listen {HOST}:{plain_port}",
+                f"sip_certificate {certificates.both}",
+                f"audio_source aufile,{tone}",
+                "audio_channels 1",
+                "call_max_calls 8",
+                f"rtp_ports {plain_port + 2}-{plain_port + 400}",
+                f"module_path {modules}",
+                "module g711.so",
+                "module srtp.so",
+                "module aufile.so",
+                "module_app account.so",
+                "module_app menu.so",
+                "",
+            ]
+        )
+    )
+    (folder / "accounts").write_text(
+        f"<sip:agent@{HOST}:{plain_port + 1};transport=tls>;regint=0;answermode=auto;mediaenc=srtp-mand;"
+        "audio_codecs=PCMU\n"
+    )
+    (folder / "contacts").write_text("")
+    return ["baresip", "-4", "-f", str(folder)], plain_port + 1
+
+
+def write_tone(path: Path, hertz: int, seconds: int = 60) -> None:
+    """A sine at half volume, 8 kHz, 16 bit, mono."""
+    one_second = [round(16_000 * math.sin(2 * math.pi * hertz * n / _RATE)) for n in range(_RATE)]
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_RATE)
+        file.writeframes(struct.pack(f"<{_RATE}h", *one_second) * seconds)
+
+
+class TwinRelay(asyncio.DatagramProtocol):
+    """A relay before one SIPp callee that holds the first 200 to an INVITE until a second call's 200 is there too.
+
+    So both are on the wire within microseconds of each other, which no clock of SIPp's could promise.
+    """
+
+    def __init__(self, callee_port: int) -> None:
+        self._callee = (HOST, callee_port)
+        self._router: tuple[str, int] | None = None
+        self._front: asyncio.DatagramTransport | None = None
+        self._back: asyncio.DatagramTransport | None = None
+        self._held: dict[bytes, bytes] = {}
+        self.released = False
+
+    async def start(self, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._front, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(HOST, port))
+        back = _Back(self)
+        self._back, _ = await loop.create_datagram_endpoint(lambda: back, local_addr=(HOST, 0))
+
+    def stop(self) -> None:
+        for transport in (self._front, self._back):
+            if transport is not None:
+                transport.close()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._router = addr
+        if self._back is not None:
+            self._back.sendto(data, self._callee)
+
+    def from_callee(self, data: bytes) -> None:
+        if data.startswith(b"SIP/2.0 200") and b"INVITE" in data and not self.released:
+            self._held[_call_id(data)] = data
+            if len(self._held) < 2:  # noqa: PLR2004 - twins
+                return
+            self.released = True
+            for held in self._held.values():
+                self._to_router(held)
+            return
+        self._to_router(data)
+
+    def _to_router(self, data: bytes) -> None:
+        if self._front is not None and self._router is not None:
+            self._front.sendto(data, self._router)
+
+
+class _Back(asyncio.DatagramProtocol):
+    def __init__(self, relay: TwinRelay) -> None:
+        self._relay = relay
+
+    def datagram_received(self, data: bytes, _addr: tuple[str, int]) -> None:
+        self._relay.from_callee(data)
+
+
+def _call_id(data: bytes) -> bytes:
+    for line in data.split(b"\r\n"):
+        if line.lower().startswith(b"call-id:"):
+            return line.split(b":", 1)[1].strip()
+    return b""

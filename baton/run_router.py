@@ -1,0 +1,245 @@
+"""The router process: store, book, lists, journal, engine and router put together, and taken apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+
+from baton.serve import stop_on_signals
+from config.book import Transport
+from config.settings import Settings, load
+from meter import logs, metrics
+from meter.facts import Fact
+from meter.store.book import BookSnapshot, BookStore
+from meter.store.db import open_store
+from meter.store.journal import JournalRefusedError as StoreRefusedError
+from meter.store.journal import JournalWriter
+from meter.store.recovery import recover
+from meter.store.suppression import ListRows
+from router.clock import LoopClock, new_loop
+from router.ids import new_id
+from router.ports import Admission, JournalRefusedError, Scrubber
+from router.router import Carrier, Dialer, Router, RouterConfig
+from router.sip.engine import PjsuaEngine
+from router.sip.pjlib import EngineConfig, Listener
+from router.sip.port import Invite, LegEvent, Target
+from suppression.scrub import Scrub
+
+BOOK_REFRESH_S = 0.5  # a changed book is seen by the next transfer after this; a hold at once, in the journal's commit
+GAUGES_S = 1.0
+GC_THRESHOLD = 20_000  # allocations; legs make no cycles, so the collector has little to find and should rarely look
+
+_log = structlog.get_logger("router")
+
+
+class RouterLockedError(RuntimeError):
+    """Another process runs this router."""
+
+
+class _Journal:
+    """`router.ports.Journal` over the store's writer: its error and its answer, in the router's own types."""
+
+    def __init__(self, writer: JournalWriter) -> None:
+        self._writer = writer
+        self.append = writer.append
+
+    async def admit(self, started: Fact, buyer: str) -> Admission:
+        try:
+            answer = await self._writer.admit(started, buyer)
+        except StoreRefusedError as error:
+            raise JournalRefusedError(str(error)) from error
+        return Admission(answer.refusal)
+
+    @property
+    def backlog(self) -> int:
+        return self._writer.backlog
+
+
+class _Listener:
+    """The engine is made before the router that listens to it."""
+
+    router: Router
+
+    def on_invite(self, invite: Invite) -> None:
+        self.router.on_invite(invite)
+
+    def on_events(self, events: Any) -> None:
+        batch: list[LegEvent] = events
+        self.router.on_events(batch)
+
+
+@contextlib.contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Hold the router's lock: recovery may close what an older process left open only when that process is dead."""
+    settings.store.data_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.store.data_dir / f"router-{settings.router.name}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RouterLockedError(
+                f"router.name = {settings.router.name!r} is running already ({path.name})"
+            ) from error
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def main(config_path: Path, *, supervised: bool = False) -> None:
+    """Run one router until told to stop. Raises ConfigError, RouterLockedError or EngineUnusableError at the start."""
+    settings = load(config_path, os.environ)
+    logs.configure(json=settings.log.format == "json", level=settings.log.level)
+    with only_one(settings):
+        loop, clock = new_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(_run(settings, clock, supervised=supervised))
+        finally:
+            loop.close()
+
+
+async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(asyncio.get_running_loop(), stop, supervised=supervised)
+    database = await open_store(settings.store_url)
+    now_us = time.time_ns() // 1000
+    report = await recover(database, settings.router.name, now_utc_us=now_us)
+    _log.info("recovered", report=str(report))
+    writer = await JournalWriter.open(
+        database,
+        settings.router.name,
+        new_id(now_us),
+        os.getpid(),
+        now_us,
+        on_commit=lambda _facts, seconds: metrics.JOURNAL_COMMIT.observe(seconds),
+    )
+    book = BookSnapshot(BookStore(database))
+    await book.refresh()
+    scrub = Scrub(ListRows(database), settings.store.data_dir)
+    await scrub.reload()
+    listener = _Listener()
+    engine = PjsuaEngine(engine_config(settings), clock, listener)
+    router = Router(
+        router_config(settings),
+        clock=clock,
+        engine=engine,
+        journal=_Journal(writer),
+        book=book,
+        scrubber=cast("Scrubber", scrub),
+    )
+    listener.router = router
+    engine.start()
+    metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
+    _calm_collector()
+    chores = [
+        asyncio.create_task(_every(BOOK_REFRESH_S, book.refresh, "book")),
+        asyncio.create_task(_every(settings.suppression.reload_ms / 1000, scrub.reload, "suppression")),
+        asyncio.create_task(_gauges(router, writer, clock)),
+    ]
+    _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
+    try:
+        await stop.wait()
+        await _drain(router, settings.router.drain_seconds)
+    finally:
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        await engine.close()
+        await writer.close()
+        await database.dispose()
+    _log.info("router_stopped")
+
+
+def _calm_collector() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+
+async def _drain(router: Router, seconds: int) -> None:
+    """New INVITEs get 503; what is up may finish for so long, then it ends as ours."""
+    router.draining = True
+    deadline = time.monotonic() + seconds
+    while router.live and time.monotonic() < deadline:  # noqa: ASYNC110 - a bounded wait on plain state
+        await asyncio.sleep(0.05)
+    if router.live:
+        _log.warning("drain_over", live=len(router.live))
+        router.end_all()
+
+
+async def _every(seconds: float, action: Any, what: str) -> None:
+    """Do it again and again; a failure is logged and tried again, what was loaded before stays in force."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await action()
+        except Exception:  # noqa: BLE001 - whatever failed, the next turn tries again
+            _log.exception("refresh_failed", what=what)
+            metrics.ENGINE_FAULTS.labels(kind=what).inc()
+
+
+async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> None:
+    while True:
+        await asyncio.sleep(GAUGES_S)
+        metrics.LIVE_TRANSFERS.set(len(router.live))
+        metrics.LIVE_LEGS.set(router.live_legs)
+        metrics.JOURNAL_BACKLOG.set(writer.backlog)
+        metrics.LOOP_LAG.set(clock.take_worst_lag_us() / 1e6)
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """The engine's view of the settings."""
+
+    def path(value: Path | None) -> str:
+        return str(value) if value is not None else ""
+
+    return EngineConfig(
+        listeners=tuple(
+            Listener(
+                one.transport,
+                str(one.address),
+                one.port,
+                one.public_address,
+                path(one.certificate_file),
+                path(one.key_file),
+                path(one.ca_file),
+            )
+            for one in settings.listeners
+        ),
+        max_calls=settings.router.max_calls,
+        rtp_port_min=settings.router.rtp_port_min,
+        rtp_port_max=settings.router.rtp_port_max,
+        rtp_address="" if str(settings.router.rtp_address) == "0.0.0.0" else str(settings.router.rtp_address),  # noqa: S104
+        user_agent=settings.router.user_agent,
+        trunk_ca_file=path(settings.tls.ca_file),
+        trunk_certificate=path(settings.tls.certificate_file),
+        trunk_key=path(settings.tls.key_file),
+    )
+
+
+def router_config(settings: Settings) -> RouterConfig:
+    """The router's view of the settings."""
+    carriers = {
+        one.name: Carrier(
+            one.name,
+            Target(
+                uri=one.uri,
+                transport=Transport(one.transport),
+                srtp=one.srtp,
+                verify_tls=one.verify_tls,
+                username=one.username,
+                password=one.password.get_secret_value(),
+            ),
+        )
+        for one in settings.carriers
+    }
+    return RouterConfig(tuple(Dialer(one.name, tuple(one.allow)) for one in settings.dialers), carriers)

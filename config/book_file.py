@@ -1,0 +1,251 @@
+"""The book's sections of a configuration file: terms, buyers with their endpoints, campaigns, suppression lists.
+
+They are an explicit import into the store, never read by a running router. Each entry is validated on its own, so that
+one bad buyer hides no other problem; then the entries are checked against each other. A terms profile may start from a
+preset (`base`) and say only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+
+from config.book import (
+    DEFAULT_RING_TIMEOUT_MS,
+    DEFAULT_TIME_ZONE,
+    Buyer,
+    BuyerState,
+    Campaign,
+    Endpoint,
+    EndpointKind,
+    Rating,
+    Srtp,
+    Terms,
+    Transport,
+)
+from config.book_checks import cross_problems, cross_warnings
+from config.document import Document, read
+from config.problems import ConfigError, Problem
+from config.types import ConfigPath, IsoDate, MailAddress, Model, Slug, TimeZone, is_e164
+
+RingTimeout = Annotated[int, Field(ge=1000, le=180_000)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+Minor = Annotated[int, Field(ge=0, le=10**12)]  # minor units of a currency
+E = TypeVar("E", bound=Model)
+FreeOrFailed = Literal["free", "failed"]
+
+
+class TermsEntry(Model):
+    """A version of a terms profile: the contract's rules as data. Money in minor units, durations in ms."""
+
+    name: Slug = Field(description="Name of the profile; buyers name it.")
+    base: str = Field("", description="Preset whose clauses hold where this entry says nothing.")
+    version: int = Field(1, ge=1, description="Version; a version is never edited, a new one is added.")
+    effective_from: IsoDate = Field("2026-01-01", description="First day in force, in `time_zone`.")
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code.")
+    time_zone: TimeZone = Field(DEFAULT_TIME_ZONE, description="IANA zone of the contract's calendar.")
+    rating: Rating = Field(Rating.UNIT, description="`unit` or `minute`.")
+    connected_percent: Percent = Field(93, description="Share of connected units that is billed.")
+    failed_percent: Percent = Field(100, description="Share of failed units that is billed.")
+    talk_connected_ms: int = Field(15_000, ge=0, description="Talk from which a transfer counts as connected.")
+    secure_buffer_ms: int = Field(15_000, ge=0, description="Buffer where every endpoint is a secure trunk.")
+    unreachable: FreeOrFailed = Field("free", description="What `unreachable` counts as.")
+    caller_abandon: FreeOrFailed = Field("free", description="What `caller_abandoned` counts as.")
+    order_counts: Literal["billed", "sent"] = Field("billed", description="What an order's quantity counts.")
+    overrun_percent: Percent = Field(10, description="How far a week may run over its order.")
+    unit_price_minor: Minor = Field(0, description="Price of one unit.")
+    minute_price_minor: Minor = Field(0, description="Price of one started increment at minute rating.")
+    minute_increment_ms: int = Field(60_000, ge=1000, description="Increment of minute rating.")
+    minute_minimum_ms: int = Field(0, ge=0, description="Least talk that is charged once a call is answered.")
+    setup_fee_minor: Minor = Field(0, description="One-time set-up fee.")
+    concurrent_lines: int = Field(0, ge=0, description="Calls at once; 0: not limited by the terms.")
+
+    def to_terms(self, presets: Mapping[str, Terms]) -> Terms:
+        """Only what the entry says goes over its base. Raises KeyError where `base` is no preset."""
+        start = asdict(presets[self.base]) if self.base else asdict(Terms(name=self.name))
+        said = self.model_dump(exclude_unset=True, exclude={"base"})
+        own = {"name": self.name, "version": self.version, "effective_from": self.effective_from}
+        return Terms(**{**start, **said, **own})
+
+
+def _mail_list(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len({one.casefold() for one in value}) != len(value):
+        raise ValueError("names an address twice")
+    return value
+
+
+class EndpointEntry(Model):
+    """One place that can ring: a trunk of the buyer's, or a DID through a carrier of the operator's."""
+
+    name: Slug = Field(description="Name, unique within the buyer.")
+    kind: EndpointKind = Field(description="`trunk` or `did`.")
+    uri: str = Field(min_length=1, description="Trunk: SIP URI to dial. DID: the number in E.164.")
+    carrier: str = Field("", description="DID: name of a carrier.")
+    transport: Transport = Field(Transport.UDP, description="Trunk: `udp`, `tcp` or `tls`.")
+    srtp: Srtp = Field(Srtp.OFF, description="Trunk: `off`, `optional` or `mandatory`.")
+    verify_tls: bool = Field(True, description="Verify certificate and host name on TLS.")
+    username: str = Field("", description="Digest user name.")
+    password: SecretStr = Field(SecretStr(""), description="Digest password.")
+    ring_timeout_ms: RingTimeout = Field(DEFAULT_RING_TIMEOUT_MS, description="How long it may ring, in ms.")
+    enabled: bool = Field(True, description="Off: kept, never dialled.")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind is EndpointKind.DID:
+            if not is_e164(self.uri):
+                raise ValueError("uri of a did must be a number in E.164, such as +12125550100")
+            if not self.carrier:
+                raise ValueError("a did needs a carrier")
+            return self
+        scheme, _, rest = self.uri.partition(":")
+        host = rest.rpartition("@")[2]
+        if scheme not in ("sip", "sips") or not host or any(mark in self.uri for mark in ' <>"\r\n\t'):
+            raise ValueError("uri of a trunk must be a SIP URI, such as sip:leads@pbx.example:5061")
+        if self.carrier:
+            raise ValueError("a trunk is dialled directly; only a did names a carrier")
+        return self
+
+    def to_endpoint(self) -> Endpoint:
+        return Endpoint(**{**self.model_dump(), "password": self.password.get_secret_value()})
+
+
+class BuyerEntry(Model):
+    """A customer who bought live transfers."""
+
+    name: Slug = Field(description="Name, unique among buyers.")
+    title: str = Field("", max_length=200, description="Name for people; the slug where empty.")
+    terms: str = Field(min_length=1, description="A preset or the name of a [[terms]] entry.")
+    state: BuyerState = Field(BuyerState.ACTIVE, description="State on first import; later imports leave it alone.")
+    time_zone: TimeZone = Field(DEFAULT_TIME_ZONE, description="IANA zone of the buyer.")
+    category: str = Field("", max_length=64, description="Business category; decides the reasons for a credit.")
+    lead_emails: Annotated[tuple[MailAddress, ...], AfterValidator(_mail_list)] = Field(
+        (), description="Where failed leads go."
+    )
+    endpoints: tuple[EndpointEntry, ...] = Field((), description="All ring at once.")
+
+
+class CampaignEntry(Model):
+    """What the dialer dials."""
+
+    name: Slug = Field(description="The user part of the request URI, unique among campaigns.")
+    buyers: tuple[str, ...] = Field(min_length=1, description="Buyers, in the order in which they are offered.")
+    ring_timeout_ms: RingTimeout = Field(DEFAULT_RING_TIMEOUT_MS, description="How long a transfer may ring, in ms.")
+    enabled: bool = Field(True, description="Off: the campaign is refused.")
+
+
+class ListEntry(Model):
+    """A suppression list to import."""
+
+    name: Slug = Field(description="Name, unique among lists.")
+    buyer: str = Field("", description="Whose list it is; empty: global, applies to every buyer.")
+    file: ConfigPath = Field(description="CSV file; relative to the configuration file.")
+    column: str = Field("phone", min_length=1, description="Column that holds the numbers.")
+
+
+@dataclass(frozen=True, slots=True)
+class ListSource:
+    """A suppression list named by the file. `buyer` is empty for a global list."""
+
+    name: str
+    file: Path
+    buyer: str = ""
+    column: str = "phone"
+    path: str = ""  # where in the configuration file
+
+
+@dataclass(frozen=True, slots=True)
+class BookFile:
+    """What a file asks to be imported. A buyer's `terms` is the newest version of the profile it names."""
+
+    terms: tuple[Terms, ...] = ()
+    buyers: tuple[Buyer, ...] = ()
+    campaigns: tuple[Campaign, ...] = ()
+    suppression_lists: tuple[ListSource, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_book(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) -> BookFile:
+    """The book's sections of a file. Raises ConfigError with all their problems at once."""
+    book, problems = validate_book(read(path, environ), presets)
+    if problems:
+        raise ConfigError(path, problems)
+    return book
+
+
+def validate_book(document: Document, presets: Mapping[str, Terms]) -> tuple[BookFile, list[Problem]]:
+    """What can be read of the book, and everything that is wrong with it."""
+    reader = _Reader(document, presets)
+    terms = reader.terms()
+    buyers = reader.buyers(terms)
+    campaigns = tuple(Campaign(**one.model_dump()) for _, one in reader.entries("campaigns", CampaignEntry))
+    lists = tuple(
+        ListSource(name=one.name, file=one.file, buyer=one.buyer, column=one.column, path=path)
+        for path, one in reader.entries("suppression_lists", ListEntry)
+    )
+    used = {buyer.terms.name: buyer.terms for buyer in buyers if buyer.terms.name in presets}
+    problems = reader.problems + cross_problems(document, frozenset(presets))
+    warnings = tuple(cross_warnings(document))
+    return BookFile((*used.values(), *terms), buyers, campaigns, lists, warnings), problems
+
+
+class _Reader:
+    """Turns raw entries into values and gathers what is wrong on the way."""
+
+    def __init__(self, document: Document, presets: Mapping[str, Terms]) -> None:
+        self._document = document
+        self._presets = presets
+        self.problems: list[Problem] = []
+
+    def entries(self, section: str, model: type[E]) -> list[tuple[str, E]]:
+        """(path, entry) of each valid entry; an invalid one leaves its problems and hides no other."""
+        raw = self._document.raw.get(section, [])
+        if not isinstance(raw, list):
+            self.problems.append(self._document.problem(section, f"must be an array of tables, [[{section}]]"))
+            return []
+        found: list[tuple[str, E]] = []
+        for at, one in enumerate(raw):
+            path = f"{section}[{at}]"
+            try:
+                found.append((path, model.model_validate(one, context={"base": self._document.base})))
+            except ValidationError as error:
+                errors = error.errors(include_url=False, include_context=False, include_input=False)
+                self.problems += self._document.from_errors(errors, path)
+        return found
+
+    def terms(self) -> tuple[Terms, ...]:
+        found: list[Terms] = []
+        for path, entry in self.entries("terms", TermsEntry):
+            if entry.base and entry.base not in self._presets:
+                known = ", ".join(sorted(self._presets))
+                self.problems.append(self._document.problem(f"{path}.base", f"{entry.base!r} is no preset ({known})"))
+            else:
+                found.append(entry.to_terms(self._presets))
+        return tuple(found)
+
+    def buyers(self, terms: tuple[Terms, ...]) -> tuple[Buyer, ...]:
+        """Buyers whose terms are known; a name that is not is a problem of the cross-checks."""
+        newest = dict(self._presets)
+        for one in sorted(terms, key=lambda one: one.version):
+            newest[one.name] = one
+        found: list[Buyer] = []
+        for _, entry in self.entries("buyers", BuyerEntry):
+            if entry.terms in newest:
+                found.append(_to_buyer(entry, newest[entry.terms]))
+        return tuple(found)
+
+
+def _to_buyer(entry: BuyerEntry, terms: Terms) -> Buyer:
+    return Buyer(
+        name=entry.name,
+        title=entry.title or entry.name,
+        terms=terms,
+        endpoints=tuple(one.to_endpoint() for one in entry.endpoints),
+        state=entry.state,
+        time_zone=entry.time_zone,
+        category=entry.category,
+        lead_emails=entry.lead_emails,
+    )

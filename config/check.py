@@ -1,0 +1,79 @@
+"""Everything that can be said about a configuration file without starting it: `baton check`.
+
+Settings and book are validated together, so that one run shows all problems; then the files they name are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.book import Terms
+from config.book_file import BookFile, validate_book
+from config.document import Document, read
+from config.problems import ConfigError, Problem
+from config.settings import Settings, validate
+
+_PEM_MARK = b"-----BEGIN "
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A file's settings (where they can be made), its book as far as it is sound, and what there is to say."""
+
+    settings: Settings | None
+    book: BookFile
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+def check(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) -> Checked:
+    """Look at all of a file. Never raises for what is wrong with it."""
+    try:
+        document = read(path, environ)
+    except ConfigError as error:
+        return Checked(None, BookFile(), error.problems, ())
+    settings, problems = validate(document)
+    book, book_problems = validate_book(document, presets)
+    problems += book_problems
+    if settings is not None:
+        problems += _certificates(document, settings)
+    problems += [
+        document.problem(f"{one.path}.file", f"{one.file} {fault}")
+        for one in book.suppression_lists
+        if (fault := _unreadable(one.file))
+    ]
+    ordered = sorted(set(problems), key=lambda one: (one.line or 0, one.path))
+    return Checked(settings, book, tuple(ordered), book.warnings)
+
+
+def _certificates(document: Document, settings: Settings) -> Iterator[Problem]:
+    for path, file in _pem_files(settings):
+        fault = _unreadable(file) or _not_pem(file)
+        if fault:
+            yield document.problem(path, f"{file} {fault}")
+
+
+def _pem_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    holders = [(f"listeners[{at}]", one.model_dump()) for at, one in enumerate(settings.listeners)]
+    holders.append(("tls", settings.tls.model_dump()))
+    if settings.mqtt is not None:
+        holders.append(("mqtt", settings.mqtt.model_dump()))
+    for holder, fields in holders:
+        for name in ("certificate_file", "key_file", "ca_file"):
+            if isinstance(file := fields.get(name), Path):
+                yield f"{holder}.{name}", file
+
+
+def _unreadable(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            opened.read(1)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _not_pem(file: Path) -> str:
+    return "" if _PEM_MARK in file.read_bytes() else "is not a PEM file"

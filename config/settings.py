@@ -1,0 +1,288 @@
+"""The settings of a Baton process: a TOML file under the environment, typed, frozen, nothing unknown.
+
+`load` reports every problem of the file at once (`config.problems.ConfigError`). The same file may hold sections of the
+book (`[[buyers]]` and the like); they are an import, not settings, and `config.book_file` reads them. Descriptions here
+become `docs/reference/settings.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+
+from config.book import DEFAULT_RING_TIMEOUT_MS, Srtp, Transport
+from config.document import BOOK_SECTIONS, SETTING_ARRAYS, Document, read
+from config.problems import ConfigError, Problem
+from config.types import ConfigPath, IpAddress, IpNetwork, MailAddress, Model, Port, Slug
+
+PORTS_PER_CALL = 2  # RTP and RTCP, RFC 3550 section 11
+ENGINE_CALLS = 8000  # PJSUA_MAX_CALLS of our build, scripts/pjsua2/config_site.h
+_MIN_SECRET = 32  # characters; about 160 bits when written as base32
+_WHOLE_SECTIONS = ("router", "tls", "store", "metrics", "log", "suppression")  # those with a default
+
+
+class RouterSection(Model):
+    """The SIP process."""
+
+    name: Slug = Field("baton-1", description="Name of this router; part of the identity of its facts.")
+    max_calls: int = Field(
+        1000, ge=2, le=ENGINE_CALLS, description="Call slots; a transfer to five endpoints uses six."
+    )
+    ring_timeout_ms: int = Field(
+        DEFAULT_RING_TIMEOUT_MS,
+        ge=1000,
+        le=180_000,
+        description="How long a transfer may ring, in ms, where neither campaign nor endpoint says.",
+    )
+    rtp_address: IpAddress = Field(IPv4Address("0.0.0.0"), description="Local address of RTP sockets.")  # noqa: S104
+    rtp_port_min: int = Field(20_000, ge=1024, le=65_535, description="First port for RTP.")
+    rtp_port_max: int = Field(
+        29_999, ge=1024, le=65_535, description="Last port for RTP; the range holds two ports for each call slot."
+    )
+    drain_seconds: int = Field(
+        30, ge=0, le=3600, description="On stop: how long calls in progress may go on, in seconds."
+    )
+    user_agent: str = Field("Baton", min_length=1, max_length=64, description="User-Agent and Server header.")
+
+    @model_validator(mode="after")
+    def _enough_ports(self) -> Self:
+        ports = self.rtp_port_max - self.rtp_port_min + 1
+        needed = PORTS_PER_CALL * self.max_calls
+        if ports < needed:
+            raise ValueError(
+                f"rtp_port_min to rtp_port_max is {max(0, ports)} ports; max_calls = {self.max_calls} needs {needed}"
+            )
+        return self
+
+
+class Listener(Model):
+    """A local SIP address to which dialers send."""
+
+    name: Slug = Field(description="Name, unique among listeners.")
+    transport: Transport = Field(description="`udp`, `tcp` or `tls`.")
+    address: IpAddress = Field(IPv4Address("0.0.0.0"), description="Local address.")  # noqa: S104
+    port: int = Field(5060, ge=0, le=65_535, description="Local port; 0 takes any free one.")
+    public_address: str = Field("", description="Address written into Via, Contact and SDP where it differs (NAT).")
+    certificate_file: ConfigPath | None = Field(None, description="TLS: certificate chain, PEM.")
+    key_file: ConfigPath | None = Field(None, description="TLS: private key, PEM.")
+    ca_file: ConfigPath | None = Field(None, description="TLS: where set, dialers must show a certificate of this CA.")
+
+    @model_validator(mode="after")
+    def _certificate(self) -> Self:
+        if self.transport is Transport.TLS and (self.certificate_file is None or self.key_file is None):
+            raise ValueError("a tls listener needs certificate_file and key_file")
+        return self
+
+
+class Dialer(Model):
+    """Who may send transfers, known by its address."""
+
+    name: Slug = Field(description="Name, unique among dialers; stands in records and metrics.")
+    allow: tuple[IpNetwork, ...] = Field(min_length=1, description="Networks it sends from, as CIDR.")
+
+
+def _with_number(value: str) -> str:
+    scheme, _, rest = value.partition(":")
+    if scheme not in ("sip", "sips") or not rest:
+        raise ValueError("is not a SIP URI, such as sip:{number}@carrier.example")
+    if "{number}" not in rest.partition("@")[0]:
+        raise ValueError("needs {number} before the @, where the DID goes")
+    return value
+
+
+class Carrier(Model):
+    """A trunk of the operator's own, over which DIDs are reached."""
+
+    name: Slug = Field(description="Name, unique among carriers; a DID endpoint names it.")
+    uri: Annotated[str, AfterValidator(_with_number)] = Field(
+        description="SIP URI to dial; `{number}` stands for the DID in E.164, plus sign included."
+    )
+    transport: Transport = Field(Transport.UDP, description="`udp`, `tcp` or `tls`.")
+    srtp: Srtp = Field(Srtp.OFF, description="`off`, `optional` or `mandatory`.")
+    verify_tls: bool = Field(True, description="Verify certificate and host name on TLS.")
+    username: str = Field("", description="Digest user name, where the carrier asks for one.")
+    password: SecretStr = Field(SecretStr(""), description="Digest password.")
+
+
+class TlsSection(Model):
+    """TLS towards trunks."""
+
+    ca_file: ConfigPath | None = Field(None, description="CA certificates against which trunks are verified, PEM.")
+    certificate_file: ConfigPath | None = Field(None, description="Our certificate for mutual TLS, PEM.")
+    key_file: ConfigPath | None = Field(None, description="Its private key, PEM.")
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
+
+
+class StoreSection(Model):
+    """Where facts, book and money are kept."""
+
+    url: SecretStr = Field(
+        SecretStr(""), description="SQLAlchemy URL, async driver; empty: a SQLite file `baton.db` in `data_dir`."
+    )
+    data_dir: ConfigPath = Field(
+        Path("data"),
+        validate_default=True,
+        description="Folder for the SQLite file and suppression lists; relative to the configuration file.",
+    )
+
+
+class MailSecurity(StrEnum):
+    NONE = "none"
+    STARTTLS = "starttls"
+    TLS = "tls"
+
+
+class MailSection(Model):
+    """SMTP submission. Without this section no e-mail is sent."""
+
+    host: str = Field(min_length=1, description="SMTP server.")
+    port: Port = Field(587, description="Its port.")
+    security: MailSecurity = Field(MailSecurity.STARTTLS, description="`none`, `starttls` or `tls`.")
+    username: str = Field("", description="User name, where the server asks for one.")
+    password: SecretStr = Field(SecretStr(""), description="Password.")
+    sender: MailAddress = Field(description="From address.")
+    reply_to: MailAddress | None = Field(None, description="Reply-To address.")
+    timeout_ms: int = Field(10_000, ge=100, le=120_000, description="Limit for one exchange with the server, in ms.")
+
+    @model_validator(mode="after")
+    def _no_password_in_clear(self) -> Self:
+        if self.username and self.security is MailSecurity.NONE:
+            raise ValueError("security = none would send the password in clear; use starttls or tls")
+        return self
+
+
+class MqttSection(Model):
+    """The broker for live state. Without this section nothing is published."""
+
+    host: str = Field(min_length=1, description="Broker.")
+    port: Port = Field(1883, description="Its port.")
+    username: str = Field("", description="User name, where the broker asks for one.")
+    password: SecretStr = Field(SecretStr(""), description="Password.")
+    prefix: str = Field("baton", pattern=r"^[^#+\s/]+(/[^#+\s/]+)*$", description="First levels of every topic.")
+    tls: bool = Field(False, description="Speak TLS to the broker.")
+    mask_phone: bool = Field(True, description="Publish only the last four digits of phone numbers.")
+    ca_file: ConfigPath | None = Field(None, description="CA certificates for the broker, PEM; empty: the system's.")
+
+
+def _https(value: str) -> str:
+    if not value.startswith("https://") or len(value) == len("https://"):
+        raise ValueError("must start with https://")
+    return value.rstrip("/")
+
+
+class LinksSection(Model):
+    """Signed addresses in e-mails."""
+
+    base_url: Annotated[str, AfterValidator(_https)] = Field(description="Where the portal is reached; https only.")
+    secret: SecretStr = Field(
+        min_length=_MIN_SECRET, description=f"Signs links; at least {_MIN_SECRET} characters; best set by environment."
+    )
+
+
+class MetricsSection(Model):
+    """Prometheus."""
+
+    address: IpAddress = Field(IPv4Address("127.0.0.1"), description="Local address of the metrics page.")
+    port: int = Field(9464, ge=0, le=65_535, description="Its port; 0 takes any free one.")
+
+
+class LogSection(Model):
+    """Logs go to standard error."""
+
+    format: Literal["json", "console"] = Field("json", description="`json` or `console`.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level written.")
+
+
+class SuppressionSection(Model):
+    """Suppression lists in the router."""
+
+    reload_ms: int = Field(500, ge=50, le=60_000, description="How often the router looks for new lists, in ms.")
+
+
+class Settings(Model):
+    """Everything a process is told by its file and its environment."""
+
+    router: RouterSection
+    listeners: tuple[Listener, ...] = Field(min_length=1, description="At least one.")
+    dialers: tuple[Dialer, ...] = Field((), description="Who may send; an address of none of them is refused.")
+    carriers: tuple[Carrier, ...] = ()
+    tls: TlsSection
+    store: StoreSection
+    mail: MailSection | None = None
+    mqtt: MqttSection | None = None
+    links: LinksSection | None = None
+    metrics: MetricsSection
+    log: LogSection
+    suppression: SuppressionSection
+
+    @property
+    def store_url(self) -> str:
+        """The URL to open; the SQLite file in `data_dir` where none is configured."""
+        given = self.store.url.get_secret_value()
+        return given or f"sqlite+aiosqlite:///{self.store.data_dir / 'baton.db'}"
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings of a file under the environment. Raises ConfigError with all problems at once."""
+    document = read(path, environ)
+    settings, problems = validate(document)
+    if settings is None or problems:
+        raise ConfigError(path, problems)
+    return settings
+
+
+def validate(document: Document) -> tuple[Settings | None, list[Problem]]:
+    """Settings where they can be made, and every problem: of the fields, across sections, and of the environment."""
+    raw = {key: value for key, value in document.raw.items() if key not in BOOK_SECTIONS}
+    for section in _WHOLE_SECTIONS:
+        raw.setdefault(section, {})
+    problems = [*document.problems, *_across(document, raw)]
+    for section in SETTING_ARRAYS:
+        problems += repeated_names(document, section)
+    try:
+        return Settings.model_validate(raw, context={"base": document.base}), problems
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return None, problems + document.from_errors(found)
+
+
+def repeated_names(document: Document, section: str) -> list[Problem]:
+    """A name given twice in an array of tables; each repeat is a problem of its own."""
+    seen: set[str] = set()
+    problems: list[Problem] = []
+    for path, entry in document.entries(section):
+        name = entry.get("name")
+        if isinstance(name, str) and name in seen:
+            problems.append(document.problem(f"{path}.name", f"{name!r} is used twice in [[{section}]]"))
+        elif isinstance(name, str):
+            seen.add(name)
+    return problems
+
+
+def _across(document: Document, raw: dict[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    if "mail" in raw and "links" not in raw:
+        message = "needs the section [links]: every failed-transfer e-mail carries a signed link"
+        problems.append(document.problem("mail", message))
+    for path, carrier in document.entries("carriers"):
+        problems += needs_ca(document, path, carrier)
+    return problems
+
+
+def needs_ca(document: Document, path: str, trunk: Mapping[str, Any]) -> list[Problem]:
+    """A trunk whose certificate is to be verified needs something to verify it against."""
+    tls = document.raw.get("tls")
+    has_ca = isinstance(tls, dict) and bool(tls.get("ca_file"))
+    if has_ca or trunk.get("transport") != Transport.TLS or trunk.get("verify_tls", True) is not True:
+        return []
+    return [document.problem(f"{path}.transport", "tls with a verified certificate needs tls.ca_file")]

@@ -1,0 +1,108 @@
+"""Field types that settings and book share: each rejects what it cannot mean, with a message a person can act on."""
+
+from __future__ import annotations
+
+import ipaddress
+import zoneinfo
+from datetime import date
+from email.errors import HeaderParseError, MessageError
+from email.headerregistry import Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any
+
+import phonenumbers
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+)
+
+_SLUG = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+_MAX_ADDRESS = 254  # RFC 5321 section 4.5.3.1.3: a path is 256 octets with its angle brackets
+
+
+class Model(BaseModel):
+    """Frozen, nothing unknown, and inputs (which may be secrets) never repeated in an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _resolve(value: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return value if base is None or value.is_absolute() else Path(base) / value
+
+
+def _zone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is not an IANA time zone, such as America/New_York") from error
+    return value
+
+
+def _mail_address(value: str) -> str:
+    message = "is not an e-mail address, such as leads@example.com"
+    if len(value) > _MAX_ADDRESS or not value.isprintable() or " " in value:
+        raise ValueError(message)
+    try:
+        address = Address(addr_spec=value)
+    except (HeaderParseError, MessageError, ValueError, IndexError) as error:
+        raise ValueError(message) from error
+    labels = address.domain.split(".")
+    if not address.username or len(labels) < 2 or not all(labels):  # noqa: PLR2004 - a domain and its parent
+        raise ValueError(message)
+    return value
+
+
+def _iso_date(value: Any) -> Any:
+    """TOML writes a date bare; the book keeps it as text."""
+    if isinstance(value, date):
+        return value.isoformat()[:10]
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError as error:
+            raise ValueError("is not a date, such as 2026-06-01") from error
+    return value
+
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    try:
+        return ipaddress.ip_network(str(value))
+    except ValueError as error:
+        raise ValueError("is not a network, such as 192.0.2.0/24 (host bits must be 0)") from error
+
+
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    try:
+        return ipaddress.ip_address(str(value))
+    except ValueError as error:
+        raise ValueError("is not an IP address, such as 192.0.2.1") from error
+
+
+def is_e164(value: str) -> bool:
+    """Written exactly as E.164: a plus sign and the digits of a possible number, nothing else."""
+    if not value.startswith("+") or not value[1:].isascii() or not value[1:].isdigit():
+        return False
+    try:
+        number = phonenumbers.parse(value, None)
+    except phonenumbers.NumberParseException:
+        return False
+    possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
+    return bool(possible) and phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) == value
+
+
+Slug = Annotated[str, StringConstraints(pattern=_SLUG)]
+ConfigPath = Annotated[Path, AfterValidator(_resolve)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+IsoDate = Annotated[str, BeforeValidator(_iso_date)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+IpNetwork = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+IpAddress = Annotated[IPv4Address | IPv6Address, PlainValidator(_address)]

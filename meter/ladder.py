@@ -1,0 +1,270 @@
+"""The ladder of a transfer: what each leg did and when, and in plain English why it came to what it came to.
+
+Pure: facts in, values out. All times are whole milliseconds from dial-out, the instant from which every bound of the
+terms is counted, so a buyer can check a verdict against them line by line. Facts are named by their sequence number;
+the e-mail of a failed transfer, `transfers show` and the portal all print this one account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from meter.facts import CALLER_LEG, Fact, Kind
+from meter.outcome import Outcome, OutcomeTerms, decide
+
+
+@dataclass(frozen=True, slots=True)
+class LegTimes:
+    """One endpoint's leg. Times in ms from dial-out; None where it never happened."""
+
+    leg: int
+    name: str
+    kind: str  # trunk or did; empty where the plan does not say
+    secure: bool
+    sent_ms: int | None = None
+    trying_ms: int | None = None
+    ringing_ms: int | None = None
+    ringing_code: int | None = None
+    answered_ms: int | None = None
+    late: bool = False  # the 2xx came after another leg had won or the attempt was over
+    accepted_ms: int | None = None
+    bridged_ms: int | None = None
+    ended_ms: int | None = None
+    ended_by: str = ""
+    local: bool = False  # the final answer was made by us: it says nothing of the buyer
+    code: int | None = None
+    phrase: str = ""
+    reason_header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRow:
+    """One line of the account in the order of time: when, who, what, and the fact that says so."""
+
+    at_ms: int
+    who: str
+    what: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The account of one transfer. `dialout_utc_us` is None where no INVITE left; `attempt` times are then 0."""
+
+    transfer: str
+    started_utc_us: int
+    dialout_utc_us: int | None
+    legs: tuple[LegTimes, ...]
+    clock: tuple[ClockRow, ...]
+    outcome: Outcome
+    settled: bool  # the transfer is over: there is a closing fact
+    explanation: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        made = asdict(self)
+        made["outcome"] = self.outcome.as_payload()
+        made["legs"] = [asdict(leg) for leg in self.legs]
+        made["clock"] = [asdict(row) for row in self.clock]
+        return made
+
+
+def build_ladder(facts: Sequence[Fact], terms: OutcomeTerms | None = None) -> Ladder:
+    """The account of one transfer from its facts, in their order. Raises ValueError for no facts at all."""
+    if not facts:
+        raise ValueError("facts: none were given, a ladder needs at least one")
+    started = _first(facts, Kind.TRANSFER_STARTED) or facts[0]
+    dialout = _first(facts, Kind.DIALED)
+    zero_us = (dialout or started).mono_us
+    legs = _legs(facts, started, zero_us)
+    outcome = decide(until_closed(facts), terms)
+    return Ladder(
+        transfer=started.transfer,
+        started_utc_us=started.utc_us,
+        dialout_utc_us=dialout.utc_us if dialout else None,
+        legs=tuple(legs.values()),
+        clock=clock_rows(facts, {number: leg.name for number, leg in legs.items()}, zero_us),
+        outcome=outcome,
+        settled=_first(facts, Kind.TRANSFER_CLOSED) is not None,
+        explanation=explain(outcome, facts),
+    )
+
+
+def until_closed(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The facts on which a verdict rests: what was written after the closing fact changes none."""
+    for index, fact in enumerate(facts):
+        if fact.kind is Kind.TRANSFER_CLOSED:
+            return facts[:index]
+    return facts
+
+
+def _first(facts: Sequence[Fact], kind: Kind) -> Fact | None:
+    return next((fact for fact in facts if fact.kind is kind), None)
+
+
+def at_ms(fact: Fact, zero_us: int) -> int:
+    """Whole ms from dial-out, rounded down; negative before it."""
+    return (fact.mono_us - zero_us) // 1000
+
+
+def _legs(facts: Sequence[Fact], started: Fact, zero_us: int) -> dict[int, LegTimes]:
+    legs = _planned(started)
+    for fact in facts:
+        change = _LEG_CHANGES.get(fact.kind)
+        if not fact.leg or change is None:  # leg 0 is the dialer's
+            continue
+        leg = legs.get(fact.leg) or LegTimes(fact.leg, f"leg {fact.leg}", "", secure=False)
+        legs[fact.leg] = replace(leg, **change(leg, fact, at_ms(fact, zero_us)))
+    return dict(sorted(legs.items()))
+
+
+def _planned(started: Fact) -> dict[int, LegTimes]:
+    legs = {}
+    endpoints = started.payload.get("endpoints")
+    for one in endpoints if isinstance(endpoints, list) else []:
+        if isinstance(one, dict) and isinstance(one.get("leg"), int):
+            number = one["leg"]
+            name = str(one.get("name") or f"leg {number}")
+            legs[number] = LegTimes(number, name, str(one.get("kind", "")), secure=one.get("secure") is True)
+    return legs
+
+
+_Change = Callable[[LegTimes, Fact, int], dict[str, Any]]
+
+
+def _once(name: str) -> _Change:
+    """The first fact of its kind sets the time; a repeat changes nothing."""
+
+    def change(leg: LegTimes, _fact: Fact, at: int) -> dict[str, Any]:
+        return {name: at} if getattr(leg, name) is None else {}
+
+    return change
+
+
+def _rang(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
+    return {} if leg.ringing_ms is not None else {"ringing_ms": at, "ringing_code": _code(fact)}
+
+
+def _answered_late(_leg: LegTimes, _fact: Fact, at: int) -> dict[str, Any]:
+    return {"answered_ms": at, "late": True}
+
+
+def _ended(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
+    if leg.ended_ms is not None:
+        return {}
+    return {
+        "ended_ms": at,
+        "ended_by": str(fact.payload.get("by") or ""),
+        "local": bool(fact.payload.get("local", True)),
+        "code": _code(fact),
+        "phrase": str(fact.payload.get("phrase") or ""),
+        "reason_header": str(fact.payload.get("header") or ""),
+    }
+
+
+def _code(fact: Fact) -> int | None:
+    code = fact.payload.get("code")
+    return code if isinstance(code, int) else None
+
+
+_LEG_CHANGES: dict[Kind, _Change] = {
+    Kind.DIALED: _once("sent_ms"),
+    Kind.TRYING: _once("trying_ms"),
+    Kind.RINGING: _rang,
+    Kind.ANSWERED: _once("answered_ms"),
+    Kind.ANSWERED_LATE: _answered_late,
+    Kind.ACCEPTED: _once("accepted_ms"),
+    Kind.BRIDGED: _once("bridged_ms"),
+    Kind.LEG_ENDED: _ended,
+}
+
+
+def clock_rows(facts: Sequence[Fact], names: dict[int, str], zero_us: int) -> tuple[ClockRow, ...]:
+    """Every fact but the closing one as a line, in the order in which they were written."""
+    return tuple(
+        ClockRow(at_ms(fact, zero_us), _who(fact, names), _what(fact), fact.seq)
+        for fact in facts
+        if fact.kind is not Kind.TRANSFER_CLOSED
+    )
+
+
+def _who(fact: Fact, names: dict[int, str]) -> str:
+    if fact.leg is None:
+        return ""
+    return "caller" if fact.leg == CALLER_LEG else names.get(fact.leg, f"leg {fact.leg}")
+
+
+def _what(fact: Fact) -> str:
+    say = _SAID.get(fact.kind)
+    return say(fact.payload) if say else fact.kind.value.replace("_", " ")
+
+
+def _said_ended(payload: dict[str, Any]) -> str:
+    return f"ended by the {payload.get('by') or 'unknown'} ({payload.get('cause') or 'unknown'})"
+
+
+def _said_leg_ended(payload: dict[str, Any]) -> str:
+    who = "by us" if payload.get("local", True) else f"by the {payload.get('by') or 'far end'}"
+    parts = [f"leg ended {who}", _answer(payload), str(payload.get("header") or "")]
+    return ", ".join(part for part in parts if part)
+
+
+def _answer(payload: dict[str, Any]) -> str:
+    return " ".join(str(payload[name]) for name in ("code", "phrase") if payload.get(name))
+
+
+_SAID: dict[Kind, Callable[[dict[str, Any]], str]] = {
+    Kind.TRANSFER_STARTED: lambda _: "INVITE from the dialer",
+    Kind.REFUSED: lambda payload: f"refused: {payload.get('reason') or 'unknown'}",
+    Kind.DIALED: lambda _: "INVITE sent",
+    Kind.NOT_SENT: lambda payload: f"not dialled: {payload.get('why') or 'unknown'}",
+    Kind.TRYING: lambda _: "100 Trying",
+    Kind.RINGING: lambda payload: _answer(payload) or "ringing",
+    Kind.ANSWERED: lambda payload: f"answered, {_answer(payload) or '200'}",
+    Kind.ANSWERED_LATE: lambda payload: f"answered too late, {_answer(payload) or '200'}: acknowledged and hung up",
+    Kind.BRIDGED: lambda _: "caller and buyer can hear each other",
+    Kind.BUFFER_PASSED: lambda _: "the attempt has lasted the whole buffer",
+    Kind.TALK_REACHED_15S: lambda _: "the talk has reached the connected threshold",
+    Kind.TALK_MINUTE: lambda payload: f"the talk has lasted {payload.get('minutes', '?')} min",
+    Kind.LEG_ENDED: _said_leg_ended,
+    Kind.ENDED: _said_ended,
+    Kind.FAULT: lambda payload: f"fault of ours: {payload.get('what') or 'unknown'}",
+    Kind.INTERRUPTED: lambda _: "the router died; found when it started again",
+}
+
+# Why each row of the table of domain section 3 matched; the numbers are put in by `explain`.
+_WHY: dict[int, str] = {
+    1: "no INVITE was sent ({reason})",
+    2: "the talk reached the connected threshold (talk {talk})",
+    3: "the attempt was ended by a failure of ours ({reason}), which no buyer pays for",
+    4: "every endpoint is a plain number, and the operator's own carrier refused every leg before any ringing",
+    5: "the attempt lasted {attempt}, less than the buffer of {buffer} ({reason})",
+    6: "no endpoint sent any response at all",
+    7: "the buyer answered and the buyer ended the call after {talk} of talk, before the connected threshold",
+    8: "the buyer answered and the caller ended the call after {talk} of talk, before the connected threshold",
+    9: "nobody answered and the caller gave up after {attempt}",
+    10: "nobody answered: {how}, after {attempt} from dial-out to the end, not less than the buffer of {buffer}",
+    11: "the facts fit no other row; somebody of the operator has to look",
+}
+_HOW_ROW_10 = {"declined": "at least one endpoint declined", "no_answer": "every endpoint rang out"}
+
+
+def explain(outcome: Outcome, facts: Sequence[Fact]) -> str:
+    """One sentence on the row of the table that matched, one on the facts it rests on."""
+    why = _WHY[outcome.row].format(
+        reason=outcome.reason.value.replace("_", " "),
+        how=_HOW_ROW_10.get(outcome.reason.value, ""),
+        attempt=_in_ms(outcome.attempt_ms),
+        talk=_in_ms(outcome.talk_ms),
+        buffer=_in_ms(outcome.buffer_ms),
+    )
+    kinds = {fact.seq: fact.kind.value for fact in facts}
+    proof = ", ".join(f"{seq} ({kinds.get(seq, '?')})" for seq in outcome.evidence)
+    said = f"{outcome.verdict.value}, counted as {outcome.counts_as.value}, by row {outcome.row} of the table: {why}."
+    return f"{said} Facts: {proof}." if proof else said
+
+
+def _in_ms(duration_ms: int) -> str:
+    return f"{duration_ms:,} ms"

@@ -1,0 +1,178 @@
+"""Delivering the outbox: one loop per channel, at least once, in the order of each key.
+
+A message that fails is tried again after 5 s, then twice as long each time up to 15 minutes, with jitter so that a
+server that comes back is not hit by all at once. It is given up when it has failed for five days, or at once where the
+other side says that it will never take it; then it is `dead`: counted, logged, kept, and revived by hand. Only attempts
+count: while a channel is not ready (no broker), its messages wait untried.
+
+A crash between delivery and its record sends the message again, under the same message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter import metrics
+from meter.store.clerk import Clerk
+from meter.store.db import StoreError, first_line
+from meter.store.outbox import DEAD, DONE, PENDING, Message, Result, due, next_due, prune, record
+
+FIRST_RETRY_S = 5.0
+LAST_RETRY_S = 15 * 60.0
+GIVE_UP_DAYS = 5  # RFC 5321, 4.5.4.1: at least four to five days
+KEEP_DONE_DAYS = 7
+POLL_S = 1.0  # for messages that another process queued; those of this one wake the loop
+PRUNE_EVERY_S = 60.0
+MAX_ROWS = 50  # in one write transaction
+STORE_RETRY_S = 2.0
+
+_DAY_US = 24 * 3600 * 1_000_000
+
+_log = structlog.get_logger()
+
+
+class DeliveryError(Exception):
+    """The message was not delivered; it is tried again."""
+
+
+class NeverDeliverableError(DeliveryError):
+    """The other side will never take this message, or it cannot be made: it is dead at once."""
+
+
+class Deliverer(Protocol):
+    """One channel's way out."""
+
+    channel: str
+    parallel: int  # messages in flight at once, of different keys
+
+    async def ready(self) -> None:
+        """Return when an attempt is worth making; for ever where the other side stays away."""
+
+    async def deliver(self, message: Message) -> None:
+        """Return when the other side has taken the message. Raises DeliveryError."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxOptions:
+    """How long and how often. Seconds and days."""
+
+    first_retry_s: float = FIRST_RETRY_S
+    last_retry_s: float = LAST_RETRY_S
+    give_up_days: float = GIVE_UP_DAYS
+    keep_done_days: float = KEEP_DONE_DAYS
+    poll_s: float = POLL_S
+
+
+def retry_delay_s(attempts: int, options: OutboxOptions, jitter: float) -> float:
+    """The pause after the `attempts`-th failure (from 1); `jitter` in 0..1 takes off up to half of it."""
+    doubled: float = options.first_retry_s * 2.0 ** min(attempts - 1, 30)
+    return min(doubled, options.last_retry_s) * (1 - jitter / 2)
+
+
+class OutboxLoop:
+    """Delivers one channel until told to stop. `wake` says that something new may be due."""
+
+    def __init__(self, engine: AsyncEngine, deliverer: Deliverer, options: OutboxOptions | None = None) -> None:
+        self._clerk = Clerk(engine)
+        self._deliverer = deliverer
+        self._options = options or OutboxOptions()
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver what is due, for ever. A store that fails is tried again every two seconds."""
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                ready = asyncio.ensure_future(self._deliverer.ready())
+                await asyncio.wait((stopped, ready), return_when=asyncio.FIRST_COMPLETED)
+                if not ready.done():
+                    ready.cancel()
+                    break
+                await self._turn(stopped)
+        finally:
+            stopped.cancel()
+            await self._clerk.close()
+
+    async def deliver_due(self) -> int:
+        """One round: everything due now, up to the channel's parallelism; how many attempts were made."""
+        limit = min(self._deliverer.parallel, MAX_ROWS)
+        messages = await self._clerk.read(partial(due, self._deliverer.channel, _now(), limit))
+        results = await asyncio.gather(*(self._attempt(one) for one in messages))
+        if results:
+            await self._clerk.write(partial(record, results, _now()))
+        return len(results)
+
+    async def _turn(self, stopped: asyncio.Future[Any]) -> None:
+        self._wake.clear()
+        try:
+            if await self.deliver_due():
+                return
+            pause_s = await self._pause_s()
+        except (SQLAlchemyError, StoreError) as error:
+            metrics.ENGINE_FAULTS.labels("outbox").inc()
+            _log.error("outbox: the store failed", channel=self._deliverer.channel, error=first_line(error))
+            pause_s = STORE_RETRY_S
+        woken = asyncio.ensure_future(self._wake.wait())
+        await asyncio.wait((stopped, woken), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+
+    async def _pause_s(self) -> float:
+        when = await self._clerk.read(partial(next_due, self._deliverer.channel))
+        if when is None:
+            return self._options.poll_s
+        return min(max((when - _now()) / 1_000_000, 0.0), self._options.poll_s)
+
+    async def _attempt(self, message: Message) -> Result:
+        try:
+            await self._deliverer.deliver(message)
+        except DeliveryError as error:
+            return self._failed(message, error)
+        except Exception as error:  # noqa: BLE001 - a message that breaks its deliverer must not stop the others
+            metrics.ENGINE_FAULTS.labels("outbox").inc()
+            return self._failed(message, error)
+        return Result(message.id, DONE, message.created_utc_us)
+
+    def _failed(self, message: Message, error: Exception) -> Result:
+        now = _now()
+        too_old = now - message.created_utc_us >= self._options.give_up_days * _DAY_US
+        said = f"{type(error).__name__}: {error}"
+        if too_old or isinstance(error, NeverDeliverableError):
+            metrics.OUTBOX_DEAD.labels(message.channel).inc()
+            _log.error("message given up", channel=message.channel, message_id=message.message_id, error=said)
+            return Result(message.id, DEAD, now, said)
+        pause_s = retry_delay_s(message.attempts + 1, self._options, random.random())  # noqa: S311 - jitter
+        _log.warning(
+            "message not delivered", channel=message.channel, message_id=message.message_id, error=said, retry_s=pause_s
+        )
+        return Result(message.id, PENDING, now + int(pause_s * 1_000_000), said)
+
+
+async def prune_for_ever(engine: AsyncEngine, options: OutboxOptions, stop: asyncio.Event) -> None:
+    """Keep the outbox small: once a minute, remove what was done long ago, in small transactions."""
+    clerk = Clerk(engine)
+    while not stop.is_set():
+        before = _now() - int(options.keep_done_days * _DAY_US)
+        with contextlib.suppress(SQLAlchemyError, StoreError):  # the next minute will do
+            while not stop.is_set() and await clerk.write(partial(prune, before, MAX_ROWS)) == MAX_ROWS:
+                continue
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PRUNE_EVERY_S):
+                await stop.wait()
+    await clerk.close()
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

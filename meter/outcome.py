@@ -1,0 +1,422 @@
+"""What a transfer comes to: the table of domain section 3 as a pure function.
+
+In go the facts of one transfer, in their order; out comes exactly one `Outcome`. Nothing here reads a clock, a store or
+a setting: the terms that were in force at dial-out travel in `transfer_started`, and a replay under other terms passes
+them in. The rows are tried in the order of the table and the first that matches wins; what no row understands is row
+11, `indeterminate`, which is free, counted and alarmed.
+
+Evidence: a final answer made locally (our CANCEL's 487, a transport error, a timer) never says what the buyer did, and
+18x or early media is never an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from meter.facts import OUR_FAILURES, EndCause, Fact, Kind, Party, duration_ms
+
+TALK_CONNECTED_MS = 15_000  # domain 3, row 2: inclusive
+SECURE_BUFFER_MS = 15_000  # domain 4: every endpoint a secure SIP trunk
+NO_BUFFER_MS = 0  # domain 4: anything else
+
+# Domain 3, row 4: the operator's own carrier refused before any ringing.
+CARRIER_FAULT_CODES = frozenset({401, 403, 404, 407, 408, 484, 488})
+SERVER_FAILURES = range(500, 600)  # RFC 3261, 21.5
+DECLINED_FROM = 300  # domain 3, row 10: a final 3xx to 6xx
+
+
+class Verdict(StrEnum):
+    """What happened, in one word; the same slug in code, database, MQTT, metrics, CSV and pages."""
+
+    NOT_ATTEMPTED = "not_attempted"
+    CONNECTED = "connected"
+    FAULT = "fault"
+    WITHIN_BUFFER = "within_buffer"
+    UNREACHABLE = "unreachable"
+    FAILED = "failed"
+    SHORT_CALL = "short_call"
+    CALLER_ABANDONED = "caller_abandoned"
+    INDETERMINATE = "indeterminate"
+
+
+class Reason(StrEnum):
+    """Why; closed like the verdicts."""
+
+    SUPPRESSED = "suppressed"
+    SUPPRESSION_UNAVAILABLE = "suppression_unavailable"
+    DUPLICATE = "duplicate"
+    FILTERED = "filtered"
+    NO_BUYER = "no_buyer"
+    NO_ENDPOINT = "no_endpoint"
+    PAUSED = "paused"
+    ON_HOLD = "on_hold"
+    ORDER_FILLED = "order_filled"
+    CAP_REACHED = "cap_reached"
+    CLOSED = "closed"
+    NO_CAPACITY = "no_capacity"
+    DRAINING = "draining"
+    REJECTED = "rejected"
+    FAULT = "fault"
+    ANSWERED = "answered"
+    ROUTER_FAULT = "router_fault"
+    INTERRUPTED = "interrupted"
+    CARRIER_FAULT = "carrier_fault"
+    DECLINED = "declined"
+    NO_ANSWER = "no_answer"
+    CALLER_GONE = "caller_gone"
+    CALLER_ENDED = "caller_ended"
+    BUYER_ABANDONED = "buyer_abandoned"
+    NO_RESPONSE = "no_response"
+    UNKNOWN = "unknown"
+
+
+NOT_ATTEMPTED_REASONS = frozenset(
+    {
+        Reason.SUPPRESSED,
+        Reason.SUPPRESSION_UNAVAILABLE,
+        Reason.DUPLICATE,
+        Reason.FILTERED,
+        Reason.NO_BUYER,
+        Reason.NO_ENDPOINT,
+        Reason.PAUSED,
+        Reason.ON_HOLD,
+        Reason.ORDER_FILLED,
+        Reason.CAP_REACHED,
+        Reason.CLOSED,
+        Reason.NO_CAPACITY,
+        Reason.DRAINING,
+        Reason.CALLER_GONE,
+        Reason.REJECTED,
+        Reason.FAULT,
+    }
+)
+
+
+class CountsAs(StrEnum):
+    """What billing, the e-mail and offering on look at."""
+
+    CONNECTED = "connected"
+    FAILED = "failed"
+    FREE = "free"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeTerms:
+    """The clauses of a terms profile that decide an outcome. Durations in ms."""
+
+    talk_connected_ms: int = TALK_CONNECTED_MS
+    unreachable: CountsAs = CountsAs.FREE
+    caller_abandon: CountsAs = CountsAs.FREE
+
+    @classmethod
+    def from_payload(cls, terms: Mapping[str, Any]) -> OutcomeTerms:
+        """Read the clauses from `transfer_started`'s payload; what is missing takes the preset's default."""
+        try:
+            return cls(
+                talk_connected_ms=int(terms.get("talk_connected_ms", TALK_CONNECTED_MS)),
+                unreachable=CountsAs(terms.get("unreachable", CountsAs.FREE)),
+                caller_abandon=CountsAs(terms.get("caller_abandon", CountsAs.FREE)),
+            )
+        except (TypeError, ValueError, AttributeError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One verdict. `evidence` holds the sequence numbers of the facts it rests on; `row` the row of the table."""
+
+    verdict: Verdict
+    reason: Reason
+    counts_as: CountsAs
+    row: int
+    attempt_ms: int
+    talk_ms: int
+    buffer_ms: int
+    evidence: tuple[int, ...] = ()
+
+    def as_payload(self) -> dict[str, Any]:
+        """The form kept in the closing fact and published."""
+        return {
+            "verdict": self.verdict.value,
+            "reason": self.reason.value,
+            "counts_as": self.counts_as.value,
+            "row": self.row,
+            "attempt_ms": self.attempt_ms,
+            "talk_ms": self.talk_ms,
+            "buffer_ms": self.buffer_ms,
+            "evidence": list(self.evidence),
+        }
+
+
+@dataclass(slots=True)
+class _Leg:
+    """What the facts say of one endpoint's leg."""
+
+    dialed: bool = False
+    responded: bool = False  # anything at all came from the far end
+    rang: bool = False
+    final_code: int | None = None  # a final answer that the far end sent
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class _Case:
+    """The facts of one transfer, gathered; every rule below reads only this."""
+
+    buffer_ms: int = 0
+    only_dids: bool = False
+    legs: dict[int, _Leg] = field(default_factory=dict)
+    seen: dict[Kind, Fact] = field(default_factory=dict)  # first of its kind
+    seqs: dict[Kind, list[int]] = field(default_factory=dict)  # all of its kind
+    last: Fact | None = None
+
+    def has(self, kind: Kind) -> bool:
+        return kind in self.seen
+
+    @property
+    def ended_by(self) -> str | None:
+        return self._of_the_end("by")
+
+    @property
+    def cause(self) -> str | None:
+        return self._of_the_end("cause")
+
+    def _of_the_end(self, name: str) -> str | None:
+        value = self.seen[Kind.ENDED].payload.get(name) if Kind.ENDED in self.seen else None
+        return value if isinstance(value, str) else None
+
+    @property
+    def end(self) -> Fact | None:
+        return self.seen.get(Kind.ENDED) or self.seen.get(Kind.INTERRUPTED) or self.last
+
+    @property
+    def talk_start(self) -> Fact | None:
+        """Talk runs from the winner's 2xx, or from the bridge where the endpoint must first accept (domain 1)."""
+        answered = self.seen.get(Kind.ANSWERED)
+        if answered is not None and answered.payload.get("must_accept"):
+            return self.seen.get(Kind.BRIDGED)
+        return answered
+
+    def span_ms(self, start: Fact | None) -> int:
+        end = self.end
+        if start is None or end is None:
+            return 0
+        return duration_ms(start.mono_us, end.mono_us, end.lag_us)
+
+    @property
+    def any_declined(self) -> bool:
+        refused = any(leg.final_code is not None and leg.final_code >= DECLINED_FROM for leg in self.legs.values())
+        return refused or (self.has(Kind.ANSWERED) and self.talk_start is None)
+
+    def evidence(self, *kinds: Kind) -> tuple[int, ...]:
+        return tuple(sorted(seq for kind in kinds for seq in self.seqs.get(kind, ())))
+
+
+def _gather(facts: Iterable[Fact]) -> _Case:
+    case = _Case()
+    for fact in facts:
+        case.seen.setdefault(fact.kind, fact)
+        case.seqs.setdefault(fact.kind, []).append(fact.seq)
+        if fact.kind is Kind.TRANSFER_CLOSED:
+            break  # what comes after the closing fact (a late answer) is on the record but decides nothing
+        if fact.kind not in (Kind.LEG_ENDED, Kind.ANSWERED_LATE):
+            case.last = fact
+        if fact.kind is Kind.TRANSFER_STARTED:
+            _read_plan(case, fact)
+        elif fact.leg:
+            _read_leg(case.legs.setdefault(fact.leg, _Leg()), fact)
+    return case
+
+
+def _read_plan(case: _Case, fact: Fact) -> None:
+    buffer_ms = fact.payload.get("buffer_ms", 0)
+    case.buffer_ms = buffer_ms if isinstance(buffer_ms, int) else 0
+    endpoints = fact.payload.get("endpoints")
+    if isinstance(endpoints, list) and endpoints:
+        case.only_dids = all(isinstance(one, dict) and one.get("kind") == "did" for one in endpoints)
+
+
+def _read_leg(leg: _Leg, fact: Fact) -> None:
+    if fact.kind is Kind.DIALED:
+        leg.dialed = True
+    elif fact.kind in (Kind.TRYING, Kind.RINGING, Kind.ANSWERED, Kind.ANSWERED_LATE):
+        leg.responded = True
+        leg.rang = leg.rang or fact.kind is Kind.RINGING
+    elif fact.kind is Kind.LEG_ENDED:
+        leg.ended = True
+        code = fact.payload.get("code")
+        if not fact.payload.get("local", True) and isinstance(code, int):
+            leg.responded = True
+            leg.final_code = code if leg.final_code is None else leg.final_code
+
+
+_Row = tuple[Verdict, Reason, CountsAs]
+
+
+def _row_1(case: _Case, _: OutcomeTerms) -> _Row | None:
+    """No INVITE left. A crash before dial-out is row 3, never this one."""
+    if case.has(Kind.DIALED) or case.has(Kind.INTERRUPTED):
+        return None
+    if case.has(Kind.REFUSED):
+        return Verdict.NOT_ATTEMPTED, _refusal(case.seen[Kind.REFUSED]), CountsAs.FREE
+    if case.ended_by == Party.CALLER:
+        return Verdict.NOT_ATTEMPTED, Reason.CALLER_GONE, CountsAs.FREE
+    if case.has(Kind.ENDED) or case.has(Kind.FAULT):
+        return Verdict.NOT_ATTEMPTED, Reason.FAULT, CountsAs.FREE
+    return None
+
+
+def _refusal(fact: Fact) -> Reason:
+    try:
+        reason = Reason(fact.payload.get("reason", ""))
+    except ValueError:
+        return Reason.FAULT
+    return reason if reason in NOT_ATTEMPTED_REASONS else Reason.FAULT
+
+
+def _row_2(case: _Case, terms: OutcomeTerms) -> _Row | None:
+    """Talk of 15 s or more; a voicemail is a sales opportunity and counts."""
+    if not case.has(Kind.DIALED):
+        return None
+    long_enough = case.talk_start is not None and case.span_ms(case.talk_start) >= terms.talk_connected_ms
+    if case.has(Kind.TALK_REACHED_15S) or long_enough:
+        return Verdict.CONNECTED, Reason.ANSWERED, CountsAs.CONNECTED
+    return None
+
+
+def _row_3(case: _Case, _: OutcomeTerms) -> _Row | None:
+    """Ended by us for anything but the ring timeout. The buyer never pays for our crash."""
+    if case.has(Kind.INTERRUPTED):
+        return Verdict.FAULT, Reason.INTERRUPTED, CountsAs.FREE
+    if case.cause in OUR_FAILURES:
+        return Verdict.FAULT, Reason.ROUTER_FAULT, CountsAs.FREE
+    return None
+
+
+def _row_4(case: _Case, _: OutcomeTerms) -> _Row | None:
+    """Only DIDs, and the operator's own carrier refused every leg before any ringing."""
+    dialed = [leg for leg in case.legs.values() if leg.dialed]
+    if not (case.only_dids and dialed and case.cause == EndCause.LEGS_FAILED):
+        return None
+    if all(not leg.rang and _carrier_refused(leg.final_code) for leg in dialed):
+        return Verdict.FAULT, Reason.CARRIER_FAULT, CountsAs.FREE
+    return None
+
+
+def _carrier_refused(code: int | None) -> bool:
+    return code is not None and (code in CARRIER_FAULT_CODES or code in SERVER_FAILURES)
+
+
+def _row_5(case: _Case, _: OutcomeTerms) -> _Row | None:
+    """Over before the buffer was."""
+    if not (case.has(Kind.DIALED) and case.has(Kind.ENDED)):
+        return None
+    if case.span_ms(case.seen[Kind.DIALED]) >= case.buffer_ms:
+        return None
+    reason = _how_it_ended(case)
+    return None if reason is None else (Verdict.WITHIN_BUFFER, reason, CountsAs.FREE)
+
+
+def _how_it_ended(case: _Case) -> Reason | None:
+    if case.talk_start is not None:
+        return {Party.CALLER: Reason.CALLER_ENDED, Party.BUYER: Reason.BUYER_ABANDONED}.get(
+            Party(case.ended_by) if case.ended_by in (Party.CALLER, Party.BUYER) else Party.ROUTER
+        )
+    if case.ended_by == Party.CALLER:
+        return Reason.CALLER_GONE
+    if case.cause in (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT):
+        return Reason.DECLINED if case.any_declined else Reason.NO_ANSWER
+    return None
+
+
+def _row_6(case: _Case, terms: OutcomeTerms) -> _Row | None:
+    """Nothing ever came back from any endpoint."""
+    dialed = [leg for leg in case.legs.values() if leg.dialed]
+    silent = bool(dialed) and not any(leg.responded for leg in dialed)
+    if silent and case.cause in (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT):
+        return Verdict.UNREACHABLE, Reason.NO_RESPONSE, terms.unreachable
+    return None
+
+
+def _row_7(case: _Case, _: OutcomeTerms) -> _Row | None:
+    """Answered, and the buyer left before 15 s of talk."""
+    if case.talk_start is not None and case.ended_by == Party.BUYER:
+        return Verdict.FAILED, Reason.BUYER_ABANDONED, CountsAs.FAILED
+    return None
+
+
+def _row_8(case: _Case, _: OutcomeTerms) -> _Row | None:
+    """Answered, and the caller left before 15 s of talk."""
+    if case.talk_start is not None and case.ended_by == Party.CALLER:
+        return Verdict.SHORT_CALL, Reason.CALLER_ENDED, CountsAs.FREE
+    return None
+
+
+def _row_9(case: _Case, terms: OutcomeTerms) -> _Row | None:
+    """Not answered, the caller gave up."""
+    if case.talk_start is None and case.has(Kind.DIALED) and case.ended_by == Party.CALLER:
+        return Verdict.CALLER_ABANDONED, Reason.CALLER_GONE, terms.caller_abandon
+    return None
+
+
+def _row_10(case: _Case, _: OutcomeTerms) -> _Row | None:
+    """Not answered: every leg declined or rang out."""
+    over = case.cause in (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT)
+    if case.talk_start is None and case.has(Kind.DIALED) and over:
+        reason = Reason.DECLINED if case.any_declined else Reason.NO_ANSWER
+        return Verdict.FAILED, reason, CountsAs.FAILED
+    return None
+
+
+_TABLE: tuple[Callable[[_Case, OutcomeTerms], _Row | None], ...] = (
+    _row_1,
+    _row_2,
+    _row_3,
+    _row_4,
+    _row_5,
+    _row_6,
+    _row_7,
+    _row_8,
+    _row_9,
+    _row_10,
+)
+
+_EVIDENCE: dict[int, tuple[Kind, ...]] = {
+    1: (Kind.TRANSFER_STARTED, Kind.REFUSED, Kind.ENDED, Kind.FAULT),
+    2: (Kind.DIALED, Kind.ANSWERED, Kind.BRIDGED, Kind.TALK_REACHED_15S, Kind.ENDED, Kind.INTERRUPTED),
+    3: (Kind.TRANSFER_STARTED, Kind.DIALED, Kind.ENDED, Kind.FAULT, Kind.INTERRUPTED),
+}
+_EVIDENCE_ELSE = (Kind.DIALED, Kind.RINGING, Kind.ANSWERED, Kind.BRIDGED, Kind.LEG_ENDED, Kind.ENDED)
+
+
+def decide(facts: Iterable[Fact], terms: OutcomeTerms | None = None) -> Outcome:
+    """Exactly one outcome for any sequence of facts of one transfer.
+
+    `terms` defaults to those in force at dial-out, as `transfer_started` recorded them. Durations in ms, rounded down,
+    the lag of the end subtracted. Raises nothing. Source: domain specification, section 3.
+    """
+    case = _gather(facts)
+    if terms is None:
+        started = case.seen.get(Kind.TRANSFER_STARTED)
+        recorded = started.payload.get("terms") if started is not None else None
+        terms = OutcomeTerms.from_payload(recorded if isinstance(recorded, dict) else {})
+    result = Outcome(
+        verdict=Verdict.INDETERMINATE,
+        reason=Reason.UNKNOWN,
+        counts_as=CountsAs.FREE,
+        row=11,
+        attempt_ms=case.span_ms(case.seen.get(Kind.DIALED)),
+        talk_ms=case.span_ms(case.talk_start),
+        buffer_ms=case.buffer_ms,
+        evidence=case.evidence(*case.seqs),
+    )
+    for row, rule in enumerate(_TABLE, start=1):
+        found = rule(case, terms)
+        if found is not None:
+            verdict, reason, counts_as = found
+            proof = case.evidence(*_EVIDENCE.get(row, _EVIDENCE_ELSE))
+            return replace(result, verdict=verdict, reason=reason, counts_as=counts_as, row=row, evidence=proof)
+    return result

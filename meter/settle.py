@@ -1,0 +1,249 @@
+"""The meter's follower: closing facts in; outcomes, units and messages out, each exactly once.
+
+It reads the closing facts after its cursor, boot by boot, decides every transfer again from all its facts, and compares
+that with the verdict the router wrote: a difference is counted, logged and kept beside the outcome (`agreed`); what the
+meter decided is what counts. Outcome, unit, messages and cursor are one commit, before anybody is told.
+
+What a payload says was written by our router, but its free fields came from the network: whatever is not of the type
+expected here reads as empty, so that no fact can stop the meter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter import metrics
+from meter.facts import Fact, Kind
+from meter.ladder import until_closed
+from meter.outcome import CountsAs, Outcome, decide
+from meter.store.changes import ChangeWatch
+from meter.store.clerk import Clerk
+from meter.store.db import StoreError, first_line
+from meter.store.settlement import Batch, Columns, CursorMovedError, SettledRows, boots_due, read_batch, write_batch
+
+POLL_MS = 200  # how soon a closing fact is seen: one PRAGMA on SQLite
+FIRST_RETRY_MS = 200
+LAST_RETRY_MS = 5_000  # while the store fails; tried for ever, since nothing may be left unsettled
+MINUTE_RATING = "minute"
+PHONE_DIGITS_SHOWN = 4
+MQTT_SCHEMA = 1  # version of docs/mqtt/outcome.schema.json
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SettleOptions:
+    """What the follower queues beside outcomes and units."""
+
+    mqtt: bool = True  # publish every outcome; off where there is no broker, since nobody would empty the queue
+    mask_phone: bool = True  # in MQTT payloads: the last four digits only
+    poll_ms: int = POLL_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One transfer, decided again."""
+
+    rows: SettledRows
+    outcome: Outcome
+    agreed: bool
+    facts: Sequence[Fact]
+
+
+def settle(history: Sequence[Fact], closing: Fact, options: SettleOptions, now_utc_us: int) -> Settled:
+    """What one closed transfer comes to. Pure. `history` holds all its facts, in order."""
+    facts = until_closed(history)
+    outcome = decide(facts)
+    decided = outcome.as_payload()
+    agreed = all(closing.payload.get(name) == value for name, value in decided.items())
+    started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), closing)
+    dialout = next((fact for fact in facts if fact.kind is Kind.DIALED), None)
+    about = _About(started, dialout, closing, now_utc_us)
+    row = about.outcome_row(outcome, agreed=agreed)
+    posting = about.posting(outcome)
+    messages = [about.mail()] if outcome.counts_as is CountsAs.FAILED and about.lead_emails else []
+    if options.mqtt:
+        messages.append(about.mqtt(row, mask_phone=options.mask_phone))
+    return Settled(SettledRows(row, posting, messages), outcome, agreed, facts)
+
+
+class _About:
+    """What `transfer_started` says, read with a fallback for everything."""
+
+    def __init__(self, started: Fact, dialout: Fact | None, closing: Fact, now_utc_us: int) -> None:
+        self._started, self._dialout, self._closing, self._now_utc_us = started, dialout, closing, now_utc_us
+        terms = started.payload.get("terms")
+        self._terms: dict[str, Any] = terms if isinstance(terms, dict) else {}
+
+    @property
+    def lead_emails(self) -> list[str]:
+        found = self._started.payload.get("lead_emails")
+        return [one for one in found if isinstance(one, str) and one] if isinstance(found, list) else []
+
+    def outcome_row(self, outcome: Outcome, *, agreed: bool) -> Columns:
+        return {
+            "transfer": self._closing.transfer,
+            "router": self._closing.router,
+            "boot": self._closing.boot,
+            "call_id": self._text("call_id"),
+            "sip_call_id": self._text("sip_call_id", 1_000),
+            "dialer": self._text("dialer"),
+            "campaign": self._text("campaign"),
+            "buyer": self._text("buyer"),
+            "phone": self._text("phone", 32),
+            "started_utc_us": self._started.utc_us,
+            "dialout_utc_us": self._dialout.utc_us if self._dialout else None,
+            "closed_utc_us": self._closing.utc_us,
+            "verdict": outcome.verdict.value,
+            "reason": outcome.reason.value,
+            "counts_as": outcome.counts_as.value,
+            "table_row": outcome.row,
+            "attempt_ms": outcome.attempt_ms,
+            "talk_ms": outcome.talk_ms,
+            "buffer_ms": outcome.buffer_ms,
+            "evidence": orjson.dumps(outcome.evidence),
+            **self._terms_used(),
+            "agreed": agreed,
+        }
+
+    def posting(self, outcome: Outcome) -> Columns | None:
+        """One unit, or none: free transfers and buyers who pay by the minute post no units."""
+        if outcome.counts_as is CountsAs.FREE or self._terms.get("rating") == MINUTE_RATING:
+            return None
+        return {
+            "key": f"{self._closing.transfer}:unit",
+            "transfer": self._closing.transfer,
+            "buyer": self._text("buyer"),
+            "unit": outcome.counts_as.value,
+            "units": 1,
+            "percent": _whole(self._terms.get(f"{outcome.counts_as.value}_percent"), 100),
+            **self._terms_used(),
+            "dialout_utc_us": (self._dialout or self._started).utc_us,
+            "posted_utc_us": self._now_utc_us,
+        }
+
+    def mail(self) -> Columns:
+        """The lead's e-mail, as little as is needed to make it from the facts."""
+        return self._message("mail", "lead", {"transfer": self._closing.transfer, "to": self.lead_emails})
+
+    def mqtt(self, row: Columns, *, mask_phone: bool) -> Columns:
+        """The outcome as it is published: the row, without what only the store needs."""
+        shown = {name: value for name, value in row.items() if name not in ("evidence", "boot", "agreed")}
+        phone = shown["phone"]
+        if mask_phone and phone:
+            shown["phone"] = "***" + phone[-PHONE_DIGITS_SHOWN:]
+        message_id = f"{self._closing.transfer}.outcome"
+        return self._message("mqtt", "outcome", {"schema": MQTT_SCHEMA, "id": message_id, **shown})
+
+    def _message(self, channel: str, what: str, payload: Columns) -> Columns:
+        transfer = self._closing.transfer
+        return {
+            "channel": channel,
+            "key": transfer,
+            "message_id": f"{transfer}.{what}",
+            "payload": orjson.dumps(payload),
+            "state": "pending",
+            "attempts": 0,
+            "created_utc_us": self._now_utc_us,
+            "next_try_utc_us": self._now_utc_us,
+        }
+
+    def _text(self, name: str, limit: int = 64) -> str:
+        value = self._started.payload.get(name)
+        return value[:limit] if isinstance(value, str) else ""
+
+    def _terms_used(self) -> Columns:
+        name = self._terms.get("name")
+        return {
+            "terms_name": name[:64] if isinstance(name, str) else "",
+            "terms_version": _whole(self._terms.get("version"), 0),
+        }
+
+
+def _whole(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+class Follower:
+    """Settles what is closed, until told to stop."""
+
+    def __init__(
+        self, engine: AsyncEngine, options: SettleOptions | None = None, on_settled: Callable[[], None] | None = None
+    ) -> None:
+        self._options = options or SettleOptions()
+        self._clerk = Clerk(engine)
+        self._watch = ChangeWatch(self._clerk)
+        self._on_settled = on_settled or (lambda: None)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the journal. A store that fails is tried again for ever, with backoff up to five seconds."""
+        pause_ms = self._options.poll_ms
+        while not stop.is_set():
+            try:
+                if await self._watch.changed():
+                    await self.catch_up()
+                pause_ms = self._options.poll_ms
+            except (SQLAlchemyError, StoreError, CursorMovedError) as error:
+                self._watch.forget()
+                pause_ms = min(max(pause_ms * 2, FIRST_RETRY_MS), LAST_RETRY_MS)
+                metrics.ENGINE_FAULTS.labels("settle").inc()
+                _log.error("settling failed", error=first_line(error), retry_ms=pause_ms)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_ms / 1000):
+                    await stop.wait()
+
+    async def catch_up(self) -> int:
+        """Settle everything that is closed now; how many transfers."""
+        count = 0
+        while due := await self._clerk.read(boots_due):
+            for router, boot, cursor in due:
+                batch = await self._clerk.read(partial(read_batch, router, boot, cursor))
+                count += await self._settle_batch(batch)
+        return count
+
+    async def close(self) -> None:
+        await self._clerk.close()
+
+    async def _settle_batch(self, batch: Batch) -> int:
+        now = time.time_ns() // 1000
+        settled = [settle(batch.histories[one.transfer], one, self._options, now) for one in batch.closings]
+        fresh = await self._clerk.write(partial(write_batch, batch, [one.rows for one in settled]))
+        for one in settled:
+            if one.rows.outcome["transfer"] in fresh:
+                _count(one)
+        if fresh:
+            self._on_settled()
+        return len(fresh)
+
+
+def _count(settled: Settled) -> None:
+    """Tell the metrics, once the commit is done."""
+    outcome = settled.outcome
+    metrics.TRANSFERS.labels(outcome.verdict.value, outcome.reason.value, outcome.counts_as.value).inc()
+    if not settled.agreed:
+        metrics.VERDICT_MISMATCH.inc()
+        _log.error(
+            "the router's verdict differs", transfer=settled.rows.outcome["transfer"], verdict=outcome.verdict.value
+        )
+    first: dict[Kind, Fact] = {}
+    for fact in settled.facts:
+        first.setdefault(fact.kind, fact)
+        if fact.kind is Kind.ANSWERED_LATE:
+            metrics.LATE_ANSWERS.inc()
+    dialed, ringing, answered = (first.get(kind) for kind in (Kind.DIALED, Kind.RINGING, Kind.ANSWERED))
+    if dialed is not None and ringing is not None:
+        metrics.DIALOUT_TO_RINGING.observe((ringing.mono_us - dialed.mono_us) / 1_000_000)
+    if dialed is not None and answered is not None:
+        metrics.DIALOUT_TO_ANSWER.observe((answered.mono_us - dialed.mono_us) / 1_000_000)
+        metrics.TALK.observe(outcome.talk_ms / 1000)

@@ -1,0 +1,1 @@
+"""Everything that speaks SQL: tables, migrations, the journal's writer and reader, the book, settlement, the outbox."""

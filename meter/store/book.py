@@ -1,0 +1,280 @@
+"""The book in the store: buyers, endpoints, campaigns and terms, and the snapshot that a router looks at.
+
+Every change is one transaction that also raises `book_version`, so a router learns of it by reading one number. An
+import is explicit and idempotent: the same content changes nothing; content that differs from what the store holds is
+refused as a whole, all conflicts listed, unless the caller says `replace`. A buyer's state belongs to people and to
+billing: an import sets it for a new buyer and never again.
+
+Business errors: `ImportRefusedError` (conflicts; nothing written), `UnknownBuyerError`, and `StoreError` where a stored
+document cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from config.book import Book, Buyer, BuyerState, Campaign, Endpoint, EndpointKind, Rating, Srtp, Terms, Transport
+from config.book_file import BookFile
+from meter.store.book_plan import ImportPlan, ImportRefusedError, Stored, plan_import
+from meter.store.db import StoreError, reading
+from meter.store.schema import book_version, buyers, campaigns, endpoints, terms
+from meter.terms import in_force, next_start
+
+_log = structlog.get_logger(__name__)
+_ENUMS: dict[str, Callable[[str], Any]] = {
+    "kind": EndpointKind,
+    "transport": Transport,
+    "srtp": Srtp,
+    "rating": Rating,
+}
+_BUYER_COLUMNS = frozenset({"state", "terms", "endpoints"})  # kept beside the document, not in it
+V = TypeVar("V", Terms, Endpoint, Campaign)
+
+
+class UnknownBuyerError(LookupError):
+    """No buyer of that name is in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did, or with `dry_run` would do. Names such as `buyer acme`."""
+
+    added: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    unchanged: int = 0
+    version: int = 0  # of the book, afterwards
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A book and the instant at which, unchanged in the store, it ceases to hold: other terms come into force."""
+
+    book: Book
+    until: datetime | None = None
+
+
+class BookStore:
+    """Reads and changes the book. `clock` gives aware UTC; it decides which terms are in force."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    async def version(self) -> int:
+        """The book's version; 0 where nothing was ever imported."""
+        async with reading(self._engine).connect() as connection:
+            return await connection.run_sync(_version)
+
+    async def load(self) -> Book:
+        """One consistent snapshot, each buyer with the terms in force now."""
+        return (await self.load_until()).book
+
+    async def load_until(self) -> Loaded:
+        """The same, with the instant at which other terms take over."""
+        now = self._clock()
+        async with reading(self._engine).connect() as connection:
+            stored, states, version = await connection.run_sync(_read)
+        return Loaded(_assemble(stored, states, version, now), next_start(stored.terms.values(), now))
+
+    async def import_book(self, file: BookFile, *, replace: bool = False, dry_run: bool = False) -> ImportReport:
+        """Bring the file's entries into the store in one transaction; entries the file does not name stay.
+
+        Raises ImportRefusedError, with nothing written, where the store holds other content (unless `replace`) or a
+        profile would have no version in force.
+        """
+        now = self._clock()
+        engine = reading(self._engine) if dry_run else self._engine
+        async with engine.begin() as connection:
+            return await connection.run_sync(_import, file, now, replace, dry_run)
+
+    async def set_buyer_state(self, name: str, state: BuyerState, by: str) -> BuyerState:
+        """Pause, resume, hold or cancel; returns the state before. Raises UnknownBuyerError."""
+        async with self._engine.begin() as connection:
+            before = await connection.run_sync(_set_state, name, state)
+        _log.info("buyer_state_set", buyer=name, before=before.value, state=state.value, by=by)
+        return before
+
+
+class BookSnapshot:
+    """The book as of the last `refresh`; looking at it is no I/O."""
+
+    def __init__(self, store: BookStore, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._store = store
+        self._clock = clock
+        self._loaded: Loaded | None = None
+
+    @property
+    def book(self) -> Book:
+        """Empty until the first refresh: nothing can be routed before the book is read."""
+        return self._loaded.book if self._loaded is not None else Book()
+
+    async def refresh(self) -> bool:
+        """Read the version, and the book only where it moved or other terms came into force. True where it did."""
+        loaded = self._loaded
+        if loaded is not None:
+            expired = loaded.until is not None and self._clock() >= loaded.until
+            if not expired and await self._store.version() == loaded.book.version:
+                return False
+        self._loaded = await self._store.load_until()
+        return True
+
+
+def encode(value: Terms | Endpoint | Campaign | Buyer) -> bytes:
+    """The stored form: sorted JSON of the fields that have no column of their own."""
+    skipped = _BUYER_COLUMNS if isinstance(value, Buyer) else frozenset[str]()
+    document = {key: one for key, one in asdict(value).items() if key not in skipped}
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+def _document(kind: type[Any], raw: bytes, what: str) -> dict[str, Any]:
+    """Known fields of a stored document. A field this version does not know is left out; a damaged one is refused."""
+    try:
+        document = orjson.loads(raw)
+        known = {one.name for one in fields(kind)}
+        found = {key: _typed(key, value) for key, value in document.items() if key in known}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise StoreError(f"{what}: its document in the store cannot be read: {error}") from error
+    return found
+
+
+def _typed(key: str, value: Any) -> Any:
+    if key in _ENUMS:
+        return _ENUMS[key](value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _decode(kind: type[V], raw: bytes, what: str) -> V:
+    document = _document(kind, raw, what)
+    try:
+        return kind(**document)
+    except TypeError as error:
+        raise StoreError(f"{what}: its document in the store lacks a field: {error}") from error
+
+
+def _version(connection: Connection) -> int:
+    return int(connection.execute(select(book_version.c.version)).scalar() or 0)
+
+
+def _read(connection: Connection) -> tuple[Stored, dict[str, BuyerState], int]:
+    """Everything, inside one transaction."""
+    version = _version(connection)
+    profiles = {
+        (row.name, row.version): _decode(Terms, row.document, f"terms {row.name!r} version {row.version}")
+        for row in connection.execute(select(terms))
+    }
+    ringing: dict[str, list[Endpoint]] = {}
+    for row in connection.execute(select(endpoints).order_by(endpoints.c.buyer, endpoints.c.position)):
+        endpoint = _decode(Endpoint, row.document, f"endpoint {row.name!r} of buyer {row.buyer!r}")
+        ringing.setdefault(row.buyer, []).append(endpoint)
+    found: dict[str, Buyer] = {}
+    states: dict[str, BuyerState] = {}
+    for row in connection.execute(select(buyers).order_by(buyers.c.name)):
+        document = _document(Buyer, row.document, f"buyer {row.name!r}")
+        document |= {"terms": Terms(name=row.terms_name), "endpoints": tuple(ringing.get(row.name, ()))}
+        found[row.name] = Buyer(**document)
+        states[row.name] = _state(row.state)
+    dialled = {
+        row.name: _decode(Campaign, row.document, f"campaign {row.name!r}")
+        for row in connection.execute(select(campaigns).order_by(campaigns.c.name))
+    }
+    return Stored(profiles, found, dialled), states, version
+
+
+def _state(text: str) -> BuyerState:
+    """A state that this version does not know takes no transfers."""
+    try:
+        return BuyerState(text)
+    except ValueError:
+        return BuyerState.PAUSED
+
+
+def _assemble(stored: Stored, states: Mapping[str, BuyerState], version: int, now: datetime) -> Book:
+    """Buyers with their state and the terms in force; one whose terms are not in force yet takes no transfers."""
+    ready: dict[str, Buyer] = {}
+    for name, buyer in stored.buyers.items():
+        current = in_force(stored.versions_of(buyer.terms.name), now)
+        if current is None:
+            _log.error("buyer_without_terms", buyer=name, terms=buyer.terms.name)
+            continue
+        ready[name] = _with(buyer, terms=current, state=states[name])
+    return Book(version, ready, dict(stored.campaigns))
+
+
+def _with(buyer: Buyer, *, terms: Terms, state: BuyerState) -> Buyer:
+    kept = {one.name: getattr(buyer, one.name) for one in fields(Buyer)}
+    return Buyer(**{**kept, "terms": terms, "state": state})
+
+
+def _import(connection: Connection, file: BookFile, now: datetime, replace: bool, dry_run: bool) -> ImportReport:
+    stored, _, version = _read(connection)
+    plan = plan_import(stored, file, now)
+    faults = plan.faults if replace else plan.faults + plan.conflicts
+    if faults:
+        raise ImportRefusedError(faults)
+    changes = bool(plan.added or plan.replaced)
+    if changes and not dry_run:
+        _write(connection, plan, stored)
+        version = _bump(connection)
+    return ImportReport(plan.added_names, plan.replaced_names, plan.unchanged, version)
+
+
+def _write(connection: Connection, plan: ImportPlan, stored: Stored) -> None:
+    for value in (*plan.added, *plan.replaced):
+        if isinstance(value, Terms):
+            key = {"name": value.name, "version": value.version}
+            _put(connection, terms, key, {"effective_from": value.effective_from, "document": encode(value)})
+        elif isinstance(value, Campaign):
+            _put(connection, campaigns, {"name": value.name}, {"document": encode(value)})
+        else:
+            _put_buyer(connection, value, is_new=value.name not in stored.buyers)
+
+
+def _put_buyer(connection: Connection, buyer: Buyer, *, is_new: bool) -> None:
+    content: dict[str, Any] = {"document": encode(buyer), "terms_name": buyer.terms.name}
+    if is_new:
+        content["state"] = buyer.state.value
+    _put(connection, buyers, {"name": buyer.name}, content)
+    connection.execute(delete(endpoints).where(endpoints.c.buyer == buyer.name))
+    rows = [
+        {"buyer": buyer.name, "name": one.name, "position": at, "document": encode(one)}
+        for at, one in enumerate(buyer.endpoints)
+    ]
+    if rows:
+        connection.execute(insert(endpoints), rows)
+
+
+def _put(connection: Connection, table: Any, key: dict[str, Any], content: dict[str, Any]) -> None:
+    """Change the row, or make it; the caller's transaction keeps others out."""
+    changed = connection.execute(update(table).where(*_matches(table, key)).values(**content))
+    if not changed.rowcount:
+        connection.execute(insert(table).values(**key, **content))
+
+
+def _matches(table: Any, key: dict[str, Any]) -> Iterable[Any]:
+    return [table.c[name] == value for name, value in key.items()]
+
+
+def _set_state(connection: Connection, name: str, state: BuyerState) -> BuyerState:
+    found = connection.execute(select(buyers.c.state).where(buyers.c.name == name)).scalar_one_or_none()
+    if found is None:
+        raise UnknownBuyerError(f"no buyer is called {name!r}")
+    before = _state(found)
+    if found != state.value:
+        connection.execute(update(buyers).where(buyers.c.name == name).values(state=state.value))
+        _bump(connection)
+    return before
+
+
+def _bump(connection: Connection) -> int:
+    moved = connection.execute(update(book_version).values(version=book_version.c.version + 1))
+    if not moved.rowcount:
+        connection.execute(insert(book_version).values(id=1, version=1))
+    return _version(connection)

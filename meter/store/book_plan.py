@@ -1,0 +1,134 @@
+"""What an import would do to the book, decided before anything is written. Pure: values in, a plan out.
+
+A conflict is an entry that the store has with other content; it names the fields that differ, never their values, for
+an endpoint's password is one of them. A fault stands in the way even where conflicts are to be replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from config.book import Buyer, Campaign, Endpoint, Terms
+from config.book_file import BookFile
+from meter.terms import in_force, next_start
+
+Entry = Terms | Buyer | Campaign
+
+
+class ImportRefusedError(Exception):
+    """Nothing was written. `conflicts` says, entry by entry, why."""
+
+    def __init__(self, conflicts: Iterable[str]) -> None:
+        self.conflicts = tuple(conflicts)
+        listed = "\n".join(f"  {one}" for one in self.conflicts)
+        super().__init__(f"import refused, nothing was written:\n{listed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store holds. A buyer's `terms` has only its name here."""
+
+    terms: Mapping[tuple[str, int], Terms] = field(default_factory=dict)
+    buyers: Mapping[str, Buyer] = field(default_factory=dict)
+    campaigns: Mapping[str, Campaign] = field(default_factory=dict)
+
+    def versions_of(self, name: str) -> list[Terms]:
+        return [one for (profile, _), one in self.terms.items() if profile == name]
+
+
+@dataclass(slots=True)
+class ImportPlan:
+    """Entries to add and to replace, and why the import may have to be refused."""
+
+    added: list[Entry] = field(default_factory=list)
+    replaced: list[Entry] = field(default_factory=list)
+    unchanged: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def added_names(self) -> tuple[str, ...]:
+        return tuple(title_of(one) for one in self.added)
+
+    @property
+    def replaced_names(self) -> tuple[str, ...]:
+        return tuple(title_of(one) for one in self.replaced)
+
+
+def plan_import(stored: Stored, file: BookFile, now: datetime) -> ImportPlan:
+    """Hold each entry of the file against the store."""
+    plan = ImportPlan()
+    for terms in file.terms:
+        _sort(plan, terms, stored.terms.get((terms.name, terms.version)))
+    for buyer in file.buyers:
+        _sort(plan, buyer, stored.buyers.get(buyer.name))
+        _check_terms(plan, buyer, stored, file, now)
+    known = {*stored.buyers, *(one.name for one in file.buyers)}
+    for campaign in file.campaigns:
+        _sort(plan, campaign, stored.campaigns.get(campaign.name))
+        plan.faults += [
+            f"{title_of(campaign)}: buyer {name!r} is not known" for name in campaign.buyers if name not in known
+        ]
+    return plan
+
+
+def title_of(entry: Entry) -> str:
+    if isinstance(entry, Terms):
+        return f"terms {entry.name} version {entry.version}"
+    return f"{'buyer' if isinstance(entry, Buyer) else 'campaign'} {entry.name}"
+
+
+def _sort(plan: ImportPlan, entry: Entry, before: Entry | None) -> None:
+    if before is None:
+        plan.added.append(entry)
+        return
+    differing = list(_differences(before, entry))
+    if not differing:
+        plan.unchanged += 1
+        return
+    plan.replaced.append(entry)
+    plan.conflicts.append(f"{title_of(entry)}: the store has other content in {', '.join(differing)}")
+
+
+def _differences(before: Any, after: Any) -> Iterable[str]:
+    """Names of the fields that differ; never a value."""
+    for one in fields(after):
+        old, new = getattr(before, one.name), getattr(after, one.name)
+        if one.name == "terms":
+            old, new = old.name, new.name
+        if one.name == "state" or old == new:
+            continue
+        if one.name == "endpoints":
+            yield from _endpoint_differences(old, new)
+        else:
+            yield one.name
+
+
+def _endpoint_differences(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> Iterable[str]:
+    old, new = ({one.name: one for one in some} for some in (before, after))
+    for name in sorted(old.keys() ^ new.keys()):
+        yield f"endpoint {name} ({'added' if name in new else 'dropped'})"
+    for name in sorted(old.keys() & new.keys()):
+        differing = list(_differences(old[name], new[name]))
+        if differing:
+            yield f"endpoint {name} ({', '.join(differing)})"
+    if list(old) != list(new) and old.keys() == new.keys():
+        yield "the order of endpoints"
+
+
+def _check_terms(plan: ImportPlan, buyer: Buyer, stored: Stored, file: BookFile, now: datetime) -> None:
+    """A buyer needs terms that hold today: without them no transfer could be priced."""
+    coming = {(one.name, one.version): one for one in file.terms}
+    merged = {**stored.terms, **coming, **({} if _has(stored, file, buyer) else {("", 0): buyer.terms})}
+    versions = [one for one in merged.values() if one.name == buyer.terms.name]
+    if in_force(versions, now) is None:
+        start = next_start(versions, now)
+        when = f" before {start:%Y-%m-%d}" if start is not None else ""
+        plan.faults.append(f"{title_of(buyer)}: no version of terms {buyer.terms.name!r} is in force{when}")
+
+
+def _has(stored: Stored, file: BookFile, buyer: Buyer) -> bool:
+    return bool(stored.versions_of(buyer.terms.name)) or any(one.name == buyer.terms.name for one in file.terms)

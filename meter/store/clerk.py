@@ -1,0 +1,131 @@
+"""A clerk does a whole transaction in one hop.
+
+aiosqlite sends every single statement through its thread and back; a commit of a few facts is six such hops, and they,
+not SQLite, are most of its price (`docs/decisions/020-one-hop-per-transaction.md`). A clerk takes a function of a plain
+SQLAlchemy connection and runs it, between BEGIN and COMMIT, in a thread of its own that keeps one connection. On
+PostgreSQL the same function runs on the async engine's connection.
+
+One clerk does one thing at a time, in the order asked; whoever needs two at once takes two clerks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter.store.db import StoreError, is_sqlite, prepare, reader_options, writer_options
+
+T = TypeVar("T")
+
+
+class Clerk:
+    """Runs functions of a connection, each in a transaction of its own."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._sqlite = _SqliteThread(engine) if is_sqlite(engine.url) else None
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a write transaction: committed when this returns, rolled back when it raises."""
+        if self._sqlite is not None:
+            return await self._sqlite.run(work, write=True)
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on one consistent view; takes no lock that a writer needs."""
+        if self._sqlite is not None:
+            return await self._sqlite.run(work, write=False)
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def close(self) -> None:
+        """Close the thread and its connection; the engine stays the caller's."""
+        if self._sqlite is not None:
+            await self._sqlite.close()
+
+
+class _SqliteThread:
+    """One thread with one SQLite connection, opened at the first use and again after an error.
+
+    A bare queue and `call_soon_threadsafe` cost a quarter of what an executor's futures do; a commit happens up to a
+    hundred times a second beside the SIP loop. The queue holds at most what its callers await.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine: Engine = create_engine(engine.url.set(drivername="sqlite"), hide_parameters=True)
+        prepare(self._engine)
+        self._connection: Connection | None = None
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="store", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[Connection], T], *, write: bool) -> T:
+        if not self._thread.is_alive():
+            raise StoreError("the store's thread is closed")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(work, write, loop, answer))
+        return await answer
+
+    async def close(self) -> None:
+        self._jobs.put(None)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                found, error = self._do(job.work, job.write), None
+            except Exception as caught:  # noqa: BLE001 - it is the caller's, who awaits it
+                found, error = None, caught
+            if not job.loop.is_closed():
+                job.loop.call_soon_threadsafe(_answer, job.answer, found, error)
+        self._drop_connection()
+        self._engine.dispose()
+
+    def _do(self, work: Callable[[Connection], Any], write: bool) -> Any:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        connection = self._connection.execution_options(**(writer_options() if write else reader_options()))
+        try:
+            with connection.begin():
+                return work(connection)
+        except DBAPIError:
+            self._drop_connection()  # a connection that failed is not trusted with the next transaction
+            raise
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except SQLAlchemyError:  # it was broken already: that is why it goes
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A transaction to do, and where its answer is awaited."""
+
+    work: Callable[[Connection], Any]
+    write: bool
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+
+
+def _answer(answer: asyncio.Future[Any], found: object, error: Exception | None) -> None:
+    if answer.done():  # who asked was cancelled; the transaction was done all the same
+        return
+    if error is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(error)

@@ -1,0 +1,197 @@
+"""Opening the store, and bringing it to this version's tables.
+
+SQLite through aiosqlite is the default; PostgreSQL through asyncpg takes the same tables. On SQLite every connection
+runs with synchronous=FULL (a commit that was reported is on the disk), foreign keys on and a busy timeout of 10 s, and
+the file is in WAL mode, so that a reader never stops the router's commits.
+
+A transaction on an engine from here starts with BEGIN IMMEDIATE: whoever reads and then writes cannot be overtaken in
+between and cannot fail half-way with "database is locked". Those who only read say so with `reading(engine)`, whose
+transactions are deferred and take no lock that a writer needs.
+
+Migrations are Alembic's, run from code: `alembic.ini` is not needed. A store at a revision that this code does not know
+was written by a newer Baton and is refused, never touched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+HEAD = "0001"  # the newest revision under migrations/versions; a test compares the two
+BUSY_TIMEOUT_MS = 10_000
+VERSION_TABLE = "baton_version"
+_WAL_TRIES = 5  # two processes that open a new file at once: switching to WAL does not wait for the busy timeout
+
+_SQLITE_DRIVERS = {"sqlite", "sqlite+aiosqlite"}
+_POSTGRESQL_DRIVERS = {"postgresql", "postgresql+asyncpg"}
+_BEGIN = "baton_begin"  # execution option: the word after BEGIN on SQLite
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used; the message says why and what to do."""
+
+
+async def open_store(url: str, *, create: bool = True) -> AsyncEngine:
+    """An engine on the store at `url`, at this version's tables.
+
+    With `create` a missing file or table is made and an older store is migrated; without it either is a StoreError.
+    Raises StoreError for a URL that is not understood, a store that cannot be reached, or one newer than this code.
+    """
+    parsed = _parse(url)
+    if is_sqlite(parsed):
+        _check_file(parsed, create=create)
+    engine = create_async_engine(parsed, pool_pre_ping=not is_sqlite(parsed), hide_parameters=True)
+    prepare(engine.sync_engine)
+    try:
+        await _bring_to_head(engine, create=create)
+    except SQLAlchemyError as error:
+        await engine.dispose()
+        raise StoreError(f"store {shown(parsed)}: cannot be opened: {first_line(error)}") from error
+    except StoreError:
+        await engine.dispose()
+        raise
+    return engine
+
+
+async def migrate(url: str) -> str:
+    """Bring the store at `url` to this version's tables (made where there are none); returns the revision."""
+    engine = await open_store(url, create=True)
+    await engine.dispose()
+    return HEAD
+
+
+def reading(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine for those who only read: on SQLite its transactions are deferred and hold up no writer."""
+    return engine.execution_options(**{_BEGIN: "DEFERRED"})
+
+
+def reader_options() -> dict[str, Any]:
+    """`reading` as execution options of one connection."""
+    return {_BEGIN: "DEFERRED"}
+
+
+def writer_options() -> dict[str, Any]:
+    """The default, for a connection that was used for reading before."""
+    return {_BEGIN: "IMMEDIATE"}
+
+
+def is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def shown(url: URL) -> str:
+    """The URL as it may be printed: without its password."""
+    return url.render_as_string(hide_password=True)
+
+
+def prepare(engine: Engine) -> None:
+    """Give every SQLite connection of this engine the settings of the module's first paragraph."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_connection)
+        event.listen(engine, "begin", _begin)
+
+
+def _set_up_connection(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; `_begin` does
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get(_BEGIN, 'IMMEDIATE')}")
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreError("store url: not a database URL, such as sqlite:////var/lib/baton/baton.db") from error
+    if parsed.drivername in _SQLITE_DRIVERS:
+        return parsed.set(drivername="sqlite+aiosqlite")
+    if parsed.drivername in _POSTGRESQL_DRIVERS:
+        return parsed.set(drivername="postgresql+asyncpg")
+    raise StoreError(f"store url: {parsed.drivername!r} is not supported: use sqlite:///FILE or postgresql://HOST/NAME")
+
+
+def _check_file(url: URL, *, create: bool) -> None:
+    if not url.database or url.database == ":memory:":
+        raise StoreError("store url: names no file; a store in memory would not outlive the process")
+    path = Path(url.database)
+    if create:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"store url: the folder {path.parent} cannot be made: {error.strerror}") from error
+    elif not path.is_file():
+        raise StoreError(f"store url: there is no file {path}")
+
+
+async def _bring_to_head(engine: AsyncEngine, *, create: bool) -> None:
+    async with reading(engine).connect() as connection:
+        revision = await connection.run_sync(_revision)
+    if revision == HEAD:
+        return
+    if not create:
+        raise StoreError(
+            f"store {shown(engine.url)}: its tables are at {revision or 'nothing'}, not at {HEAD}: migrate it"
+        )
+    await _switch_to_wal(engine)
+    async with engine.begin() as connection:
+        await connection.run_sync(_upgrade)
+
+
+async def _switch_to_wal(engine: AsyncEngine) -> None:
+    if not is_sqlite(engine.url):
+        return
+    for tries_left in reversed(range(_WAL_TRIES)):
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(_set_wal)
+        except OperationalError:
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def _set_wal(connection: Connection) -> None:
+    cursor = connection.connection.cursor()  # below SQLAlchemy, which would begin a transaction first
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()  # noqa: S608
+    return None if found is None else str(found)
+
+
+def _upgrade(connection: Connection) -> None:
+    """Run the migrations inside the caller's transaction: two processes at once do it once."""
+    from alembic import command  # noqa: PLC0415 - costs 0.3 s, and a store that is up to date needs none of it
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    revision = _revision(connection)
+    known = {one.revision for one in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise StoreError(
+            f"store {shown(connection.engine.url)}: written by a newer Baton (revision {revision!r}, this one knows"
+            f" {HEAD}): upgrade Baton, or restore a backup made by this version"
+        )
+    command.upgrade(config, "head")
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the statement; engines from here never put parameters, a lead's fields, into errors."""
+    return str(error).partition("\n")[0]

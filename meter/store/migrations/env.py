@@ -1,0 +1,24 @@
+"""What Alembic runs: the migrations, on the connection and in the transaction that `meter.store.db` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from meter.store.db import VERSION_TABLE
+from meter.store.schema import metadata
+
+
+def run() -> None:
+    """Migrations run on a given connection only; there is no offline mode."""
+    connection = context.config.attributes["connection"]
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+run()

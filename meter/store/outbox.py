@@ -1,0 +1,142 @@
+"""The outbox's rows: which messages are due, and what became of them.
+
+A message waits as `pending` until it is `done` or, given up, `dead`. Of each key only the oldest pending message is
+ever due, so order is kept and one is in flight per key. Done rows are removed after a while, dead ones stay until
+somebody revives or removes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, select, update
+
+from meter.store.schema import outbox
+
+PENDING, DONE, DEAD = "pending", "done", "dead"
+_PENDING_LITERAL: ColumnElement[str] = literal_column(
+    "'pending'"
+)  # no parameter: SQLite's partial index needs to see it
+MAX_ERROR = 500  # characters of an error that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to deliver. `attempts` counts those already made; times in microseconds UTC."""
+
+    id: int
+    channel: str
+    key: str
+    message_id: str
+    payload: bytes
+    attempts: int
+    created_utc_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one attempt. For `pending`, `next_try_utc_us` says when it is due again."""
+
+    id: int
+    state: str
+    next_try_utc_us: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many messages of a channel wait, and since when the oldest does."""
+
+    channel: str
+    pending: int
+    oldest_utc_us: int | None
+    dead: int
+
+
+def due(channel: str, now_utc_us: int, limit: int, connection: Connection) -> list[Message]:
+    """The messages of a channel to deliver now: due, and first of their key. Oldest first, at most `limit`."""
+    earlier = outbox.alias()
+    blocked = (
+        select(earlier.c.id)
+        .where(earlier.c.channel == outbox.c.channel, earlier.c.key == outbox.c.key)
+        .where(earlier.c.state == _PENDING_LITERAL, earlier.c.id < outbox.c.id)
+    )
+    columns = [outbox.c[name] for name in Message.__slots__]
+    query = (
+        select(*columns)
+        .where(outbox.c.channel == channel, outbox.c.state == PENDING, outbox.c.next_try_utc_us <= now_utc_us)
+        .where(~blocked.exists())
+        .order_by(outbox.c.next_try_utc_us)
+        .limit(limit)
+    )
+    return [Message(*row) for row in connection.execute(query)]
+
+
+def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -> None:
+    """Write what became of attempts; at most one transaction's worth, the caller sees to that."""
+    if not results:
+        return
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id == bindparam("row_id"), outbox.c.state == PENDING)
+        .values(
+            state=bindparam("new_state"),
+            attempts=outbox.c.attempts + 1,
+            next_try_utc_us=bindparam("next_try"),
+            done_utc_us=bindparam("done"),
+            error=bindparam("why"),
+        ),
+        [
+            {
+                "row_id": one.id,
+                "new_state": one.state,
+                "next_try": one.next_try_utc_us,
+                "done": None if one.state == PENDING else now_utc_us,
+                "why": one.error[:MAX_ERROR] or None,
+            }
+            for one in results
+        ],
+    )
+
+
+def next_due(channel: str, connection: Connection) -> int | None:
+    """When the next message of a channel is due, in microseconds UTC; None where none waits."""
+    query = select(func.min(outbox.c.next_try_utc_us)).where(outbox.c.channel == channel, outbox.c.state == PENDING)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else int(found)
+
+
+def depths(connection: Connection) -> list[Depth]:
+    """The depth of every channel that has messages."""
+    query = select(outbox.c.channel, outbox.c.state, func.count(), func.min(outbox.c.created_utc_us))
+    waiting: dict[str, Depth] = {}
+    for channel, state, count, oldest in connection.execute(
+        query.where(outbox.c.state.in_([PENDING, DEAD])).group_by(outbox.c.channel, outbox.c.state)
+    ).all():
+        so_far = waiting.get(channel, Depth(channel, 0, None, 0))
+        waiting[channel] = (
+            Depth(channel, count, oldest, so_far.dead)
+            if state == PENDING
+            else Depth(channel, so_far.pending, so_far.oldest_utc_us, count)
+        )
+    return sorted(waiting.values(), key=lambda depth: depth.channel)
+
+
+def prune(before_utc_us: int, limit: int, connection: Connection) -> int:
+    """Remove messages done before a time, at most `limit`; how many."""
+    old = select(outbox.c.id).where(outbox.c.state == DONE, outbox.c.done_utc_us < before_utc_us).limit(limit)
+    return connection.execute(delete(outbox).where(outbox.c.id.in_(old))).rowcount
+
+
+def revive(channel: str, now_utc_us: int, connection: Connection) -> int:
+    """Make the dead messages of a channel due again, their age counted anew; how many."""
+    values = {
+        "state": PENDING,
+        "attempts": 0,
+        "next_try_utc_us": now_utc_us,
+        "created_utc_us": now_utc_us,
+        "done_utc_us": None,
+    }
+    dead = (outbox.c.channel == channel, outbox.c.state == DEAD)
+    return connection.execute(update(outbox).where(*dead).values(**values)).rowcount

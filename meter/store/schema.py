@@ -1,0 +1,208 @@
+"""The tables, as SQLAlchemy Core. SQLite by default; types are chosen so that PostgreSQL takes them unchanged.
+
+Times are integers in microseconds UTC (`_utc_us`) or of a boot's monotonic clock (`_mono_us`). Documents are JSON
+bytes. Migrations in `meter/store/migrations` make these; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+# SQLite gives only INTEGER PRIMARY KEY its own row id.
+AutoId = BigInteger().with_variant(Integer(), "sqlite")
+
+boots = Table(
+    "boots",
+    metadata,
+    Column("router", String(64), primary_key=True),
+    Column("boot", String(64), primary_key=True),
+    Column("started_utc_us", BigInteger, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("recovered_utc_us", BigInteger),  # set once the boot is over and its open transfers are closed
+)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("router", String(64), primary_key=True),
+    Column("boot", String(64), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("transfer", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("utc_us", BigInteger, nullable=False),
+    Column("mono_us", BigInteger, nullable=False),
+    Column("lag_us", BigInteger, nullable=False),
+    Column("origin", String(32), nullable=False),
+    Column("leg", Integer),
+    Column("payload", LargeBinary, nullable=False),  # canonical JSON
+    Column("digest", LargeBinary, nullable=False),
+    Index("facts_by_transfer", "transfer"),
+    Index(
+        "facts_closing",
+        "router",
+        "boot",
+        "seq",
+        sqlite_where=text("kind = 'transfer_closed'"),
+        postgresql_where=text("kind = 'transfer_closed'"),
+    ),
+    Index(  # recovery and the list of open transfers find what was started without reading every fact
+        "facts_started",
+        "router",
+        "boot",
+        "utc_us",
+        sqlite_where=text("kind = 'transfer_started'"),
+        postgresql_where=text("kind = 'transfer_started'"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+meter_cursors = Table(
+    "meter_cursors",
+    metadata,
+    Column("router", String(64), primary_key=True),
+    Column("boot", String(64), primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # the last closing fact that was settled
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("transfer", String(64), primary_key=True),
+    Column("router", String(64), nullable=False),
+    Column("boot", String(64), nullable=False),
+    Column("call_id", String(64), nullable=False),  # shared by the transfers of one prospect
+    Column("sip_call_id", Text, nullable=False),  # Call-ID of the dialer's INVITE
+    Column("dialer", String(64), nullable=False),
+    Column("campaign", String(64), nullable=False),
+    Column("buyer", String(64), nullable=False),  # empty where none was found
+    Column("phone", String(32), nullable=False),  # the prospect's, E.164; empty where none was given
+    Column("started_utc_us", BigInteger, nullable=False),
+    Column("dialout_utc_us", BigInteger),  # null where no INVITE left
+    Column("closed_utc_us", BigInteger, nullable=False),
+    Column("verdict", String(32), nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("counts_as", String(16), nullable=False),
+    Column("table_row", Integer, nullable=False),
+    Column("attempt_ms", BigInteger, nullable=False),
+    Column("talk_ms", BigInteger, nullable=False),
+    Column("buffer_ms", BigInteger, nullable=False),
+    Column("evidence", LargeBinary, nullable=False),  # JSON list of sequence numbers
+    Column("terms_name", String(64), nullable=False),
+    Column("terms_version", Integer, nullable=False),
+    Column("agreed", Boolean, nullable=False),  # the router's verdict in the closing fact was the same
+    Index("outcomes_by_buyer", "buyer", "started_utc_us"),
+    Index("outcomes_by_time", "started_utc_us"),
+)
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("key", String(160), primary_key=True),  # transfer + rule: a replay or a restart never charges twice
+    Column("transfer", String(64), nullable=False),
+    Column("buyer", String(64), nullable=False),
+    Column("unit", String(16), nullable=False),  # connected or failed
+    Column("units", Integer, nullable=False),
+    Column("percent", Integer, nullable=False),  # in force at dial-out
+    Column("terms_name", String(64), nullable=False),
+    Column("terms_version", Integer, nullable=False),
+    Column("dialout_utc_us", BigInteger, nullable=False),
+    Column("posted_utc_us", BigInteger, nullable=False),
+    Index("postings_by_buyer", "buyer", "dialout_utc_us"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", AutoId, primary_key=True, autoincrement=True),
+    Column("channel", String(16), nullable=False),  # mail, mqtt
+    Column("key", String(160), nullable=False),  # order is kept per key
+    Column("message_id", String(200), nullable=False),  # stable: a repeat is recognised by it
+    Column("payload", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),  # pending, done, dead
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("created_utc_us", BigInteger, nullable=False),
+    Column("next_try_utc_us", BigInteger, nullable=False),
+    Column("done_utc_us", BigInteger),
+    Column("error", Text),
+    UniqueConstraint("channel", "message_id", name="outbox_once"),
+    Index("outbox_due", "channel", "state", "next_try_utc_us", "created_utc_us"),  # the last for the age of the oldest
+    Index(  # the head of each key's queue
+        "outbox_order",
+        "channel",
+        "key",
+        "id",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+)
+
+buyers = Table(
+    "buyers",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("document", LargeBinary, nullable=False),  # config.book.Buyer less state, terms and endpoints
+    Column("terms_name", String(64), nullable=False),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("buyer", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # config.book.Endpoint
+)
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("document", LargeBinary, nullable=False),  # config.book.Campaign
+)
+
+terms = Table(
+    "terms",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("effective_from", String(10), nullable=False),  # ISO date in the terms' time zone
+    Column("document", LargeBinary, nullable=False),  # config.book.Terms
+)
+
+book_version = Table(
+    "book_version",
+    metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("version", BigInteger, nullable=False),
+)
+
+suppression_lists = Table(
+    "suppression_lists",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("buyer", String(64)),  # null: global
+    Column("file", Text, nullable=False),  # relative to the data folder
+    Column("checksum", String(64), nullable=False),  # SHA-256 of the file, hex
+    Column("source_checksum", String(64), nullable=False),
+    Column("entries", BigInteger, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("imported_utc_us", BigInteger, nullable=False),
+    Column("imported_by", Text, nullable=False),
+)

@@ -1,0 +1,134 @@
+"""Transports and accounts: one account per distinct trunk policy, made when the first leg needs it.
+
+A policy is what PJSIP keeps per account: transport, SRTP, certificate checking and credentials. Buyers with the same
+policy share an account, so ten thousand trunks on plain UDP are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from config.book import Srtp, Transport
+from router.sip.pjlib import EngineConfig, EngineUnusableError
+from router.sip.port import Target
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+OWN_IDENTITY = "sip:baton@baton.invalid"  # RFC 2606: never a real name; the From of a leg is set per call
+
+
+class Accounts:
+    """The engine's transports and accounts."""
+
+    def __init__(self, pj: ModuleType, endpoint: Any, config: EngineConfig, new_account: Callable[[], Any]) -> None:
+        self._pj = pj
+        self._endpoint = endpoint
+        self._config = config
+        self._new_account = new_account
+        self._accounts: dict[tuple[object, ...], Any] = {}
+        self._trunk_tls: dict[bool, int] = {}
+
+    def open(self) -> None:
+        """Open the configured listeners, and plain transports to dial from where there is none. Raises on failure."""
+        pj = self._pj
+        for one in self._config.listeners:
+            config = self._transport_config(one.address, one.port, one.public_address)
+            if one.transport is Transport.TLS:
+                self._secure(config, one.certificate, one.key, one.ca_file, verify=False)
+                config.tlsConfig.verifyClient = config.tlsConfig.requireClientCert = bool(one.ca_file)
+            try:
+                self._endpoint.transportCreate(self._kind(one.transport, one.address), config)
+            except pj.Error as error:
+                raise EngineUnusableError(
+                    f"cannot listen on {one.transport.value}:{one.address}:{one.port}: {error.reason}"
+                ) from error
+        have = {one.transport for one in self._config.listeners}
+        for transport in (Transport.UDP, Transport.TCP):
+            if transport not in have:
+                config = self._transport_config(self._own_address, 0, "")
+                self._endpoint.transportCreate(self._kind(transport, self._own_address), config)
+        self._accounts[()] = self._make(OWN_IDENTITY, Target(uri=""), default=True)
+
+    def for_target(self, target: Target) -> Any:
+        """The account whose policy fits. Raises pj.Error where its transport cannot be made."""
+        if target.transport is not Transport.TLS and target.srtp is Srtp.OFF and not target.username:
+            return self._accounts[()]
+        key = (target.transport, target.srtp, target.verify_tls, target.username, target.password)
+        if key not in self._accounts:
+            self._accounts[key] = self._make(f"sip:trunk{len(self._accounts)}@baton.invalid", target)
+        return self._accounts[key]
+
+    def close(self) -> None:
+        for account in self._accounts.values():
+            account.shutdown()
+        self._accounts.clear()
+
+    def _kind(self, transport: Transport, address: str) -> int:
+        """PJSIP's transport type; each has a twin for IPv6."""
+        name = f"PJSIP_TRANSPORT_{transport.value.upper()}" + ("6" if ":" in address else "")
+        kind: int = getattr(self._pj, name)
+        return kind
+
+    @property
+    def _own_address(self) -> str:
+        return self._config.listeners[0].address if self._config.listeners else ""
+
+    def _transport_config(self, address: str, port: int, public: str) -> Any:
+        config = self._pj.TransportConfig()
+        config.port = port
+        config.boundAddress = address
+        config.publicAddress = public
+        return config
+
+    def _secure(self, config: Any, certificate: str, key: str, ca_file: str, *, verify: bool) -> None:
+        """TLS 1.2 and 1.3 only (RFC 8996)."""
+        pj = self._pj
+        config.tlsConfig.certFile = certificate
+        config.tlsConfig.privKeyFile = key
+        config.tlsConfig.CaListFile = ca_file
+        config.tlsConfig.verifyServer = verify
+        config.tlsConfig.verifyClient = False
+        config.tlsConfig.proto = pj.PJ_SSL_SOCK_PROTO_TLS1_2 | pj.PJ_SSL_SOCK_PROTO_TLS1_3
+
+    def _trunk_transport(self, *, verify: bool) -> int:
+        if verify not in self._trunk_tls:
+            config = self._transport_config(self._own_address, 0, "")
+            mine = self._config
+            self._secure(config, mine.trunk_certificate, mine.trunk_key, mine.trunk_ca_file, verify=verify)
+            self._trunk_tls[verify] = self._endpoint.transportCreate(
+                self._kind(Transport.TLS, self._own_address), config
+            )
+        return self._trunk_tls[verify]
+
+    def _make(self, identity: str, target: Target, *, default: bool = False) -> Any:
+        pj = self._pj
+        config = pj.AccountConfig()
+        config.idUri = identity
+        config.regConfig.registerOnAdd = False
+        config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+        media = config.mediaConfig
+        media.transportConfig.port = self._config.rtp_port_min
+        media.transportConfig.portRange = self._config.rtp_port_max - self._config.rtp_port_min
+        media.transportConfig.boundAddress = self._config.rtp_address
+        first = self._config.listeners[0] if self._config.listeners else None
+        media.transportConfig.publicAddress = first.public_address if first else ""
+        media.srtpUse = {
+            Srtp.OFF: pj.PJMEDIA_SRTP_DISABLED,
+            Srtp.OPTIONAL: pj.PJMEDIA_SRTP_OPTIONAL,
+            Srtp.MANDATORY: pj.PJMEDIA_SRTP_MANDATORY,
+        }[target.srtp]
+        media.srtpSecureSignaling = 0  # whether the signalling is secure is the book's to check: Endpoint.secure
+        media.lockCodecEnabled = False
+        config.natConfig.iceEnabled = False
+        config.natConfig.contactRewriteUse = 0
+        config.natConfig.viaRewriteUse = 0
+        config.natConfig.sdpNatRewriteUse = 0
+        if target.transport is Transport.TLS:
+            config.sipConfig.transportId = self._trunk_transport(verify=target.verify_tls)
+        if target.username:
+            config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", target.username, 0, target.password))
+        account = self._new_account()
+        account.create(config, default)
+        return account

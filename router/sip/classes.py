@@ -1,0 +1,58 @@
+"""Account and Call with our callbacks, as thin as they can be: each hands an id to the engine and returns.
+
+They are made by a function because their base classes are there only once pjsua2 is loaded. They hold the engine and
+ids, never each other (upstream issue 3856: objects in reference cycles, collected late, hung up other calls).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from router.sip.pjlib import guarded
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class Callbacks(Protocol):
+    """What PJSIP tells the engine."""
+
+    def on_incoming(self, account: Any, slot: int, text: str, source: str) -> None: ...
+
+    def on_over(self, handle: str, slot: int) -> None: ...
+
+    def on_media(self, handle: str) -> None: ...
+
+    def fault(self, handle: str, where: str) -> None: ...
+
+
+def make_classes(pj: ModuleType) -> tuple[Any, Any]:
+    """Account and Call with our callbacks; made late, because pjsua2 is imported late."""
+
+    class BatonAccount(pj.Account):  # type: ignore[name-defined, misc, unused-ignore]
+        def __init__(self, engine: Callbacks) -> None:
+            super().__init__()
+            self.engine = engine
+
+        @guarded
+        def onIncomingCall(self, prm: Any) -> None:  # noqa: N802 - PJSIP's name
+            self.engine.on_incoming(self, prm.callId, prm.rdata.wholeMsg, prm.rdata.srcAddress)
+
+    class BatonCall(pj.Call):  # type: ignore[name-defined, misc, unused-ignore]
+        def __init__(self, engine: Callbacks, handle: str, account: Any, slot: int = -1) -> None:
+            super().__init__(account, slot)
+            self.engine = engine
+            self.handle = handle
+
+        def fault(self, where: str) -> None:
+            self.engine.fault(self.handle, where)
+
+        @guarded
+        def onCallState(self, _prm: Any) -> None:  # noqa: N802
+            self.engine.on_over(self.handle, self.getId())
+
+        @guarded
+        def onCallMediaState(self, _prm: Any) -> None:  # noqa: N802
+            self.engine.on_media(self.handle)
+
+    return BatonAccount, BatonCall

@@ -1,0 +1,171 @@
+"""What the engine knows of its legs, without pjsua2: messages in, events out.
+
+The tap shows every message; PJSIP decides which of them count. So a provisional answer and a 2xx become events at once
+(they are facts about the far end whatever PJSIP makes of them), but a BYE, a CANCEL or a final refusal is only
+remembered with its time, and becomes an event when PJSIP says that the leg is over. A leg that we hung up is kept for
+LATE_US, because a 2xx may cross our CANCEL.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from router.sip.port import EventKind, LegEvent
+
+LATE_US = 40_000_000  # timer B is 32 s (RFC 3261 17.1.1.2); 40 leaves room
+MAX_ARRIVALS = 10_000  # arrival times of INVITEs that PJSIP has not shown us (yet); then the oldest go
+
+TRYING, OK, REDIRECT = 100, 200, 300  # first codes of the classes, RFC 3261 section 21
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message as the tap saw it. `status` 0: a request. Times in microseconds."""
+
+    at_us: int
+    lag_us: int
+    received: bool
+    method: str
+    status: int
+    call_id: str
+    to_tag: str
+    phrase: str
+    reason: str
+
+
+def parse_records(drained: str, doubt_from_us: int) -> Iterator[Record]:
+    """The tap's text; `doubt_from_us` is since when a message may have waited."""
+    for text in drained.split("\x1e")[:-1]:
+        ns, direction, method, status, call_id, to_tag, phrase, reason = text.split("\x1f")
+        at_us = int(ns) // 1000
+        lag_us = max(0, at_us - doubt_from_us) if direction == "R" else 0
+        yield Record(at_us, lag_us, direction == "R", method, int(status), call_id, to_tag, phrase, reason)
+
+
+@dataclass(slots=True)
+class Leg:
+    """One leg: ids and times, no pj object."""
+
+    handle: str
+    incoming: bool
+    slot: int = -1  # pjsua's call id
+    peer: str = ""
+    bridged: bool = False
+    answered: bool = False
+    seen: set[EventKind] = field(default_factory=set)
+    final: Record | None = None  # the last final refusal of our INVITE
+    left: Record | None = None  # CANCEL or BYE from the far end
+    ended_us: int = 0  # when we hung it up
+
+
+class LegBook:
+    """Legs by handle, the queue of events, and the arrival times of INVITEs."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, Leg] = {}
+        self.events: deque[LegEvent] = deque()
+        self._late: dict[str, Leg] = {}
+        self._handles: dict[str, str] = {}  # Call-ID of a dialer's INVITE -> handle
+        self._arrivals: dict[str, tuple[int, int]] = {}
+
+    def add(self, handle: str, *, sip_call_id: str = "", slot: int = -1) -> Leg:
+        """A new leg; `sip_call_id` for one that came in (a dialled leg's Call-ID is its handle)."""
+        leg = Leg(handle, incoming=bool(sip_call_id), slot=slot)
+        self.live[handle] = leg
+        if sip_call_id:
+            self._handles[sip_call_id] = handle
+        return leg
+
+    def arrival(self, sip_call_id: str) -> tuple[int, int] | None:
+        """When the INVITE with this Call-ID passed the transport layer, and the doubt; forgets it."""
+        return self._arrivals.pop(sip_call_id, None)
+
+    def note(self, record: Record) -> None:
+        """One message."""
+        handle = self._handles.get(record.call_id, record.call_id)
+        leg = self.live.get(handle) or self._late.get(handle)
+        if leg is None:
+            if record.received and record.method == "INVITE" and not record.status and not record.to_tag:
+                self._arrivals.setdefault(record.call_id, (record.at_us, record.lag_us))
+                if len(self._arrivals) > MAX_ARRIVALS:
+                    self._arrivals.pop(next(iter(self._arrivals)))
+        elif record.method == "INVITE" and not leg.incoming:
+            self._note_invite(leg, record)
+        elif record.received and record.method in ("BYE", "CANCEL") and leg.left is None:
+            leg.left = record
+
+    def _note_invite(self, leg: Leg, record: Record) -> None:
+        if not record.received:
+            leg.final = None  # sent again, with credentials: the challenge was no refusal
+            self._once(leg, EventKind.SENT, record)
+        elif TRYING <= record.status < OK:
+            self._once(leg, EventKind.TRYING if record.status == TRYING else EventKind.RINGING, record)
+        elif OK <= record.status < REDIRECT:
+            leg.answered = True
+            self._once(leg, EventKind.ANSWERED, record)
+        elif record.status >= REDIRECT:
+            leg.final = record
+
+    def _once(self, leg: Leg, kind: EventKind, record: Record) -> None:
+        """Retransmissions say nothing new."""
+        if kind in leg.seen:
+            return
+        leg.seen.add(kind)
+        self.events.append(
+            LegEvent(leg.handle, kind, record.at_us, record.lag_us, record.status, record.phrase, record.reason)
+        )
+
+    def ended(self, handle: str, at_us: int, lag_us: int, code: int) -> None:
+        """PJSIP says the leg is over. The remembered message says how; without one it ended locally."""
+        leg = self.live.pop(handle, None)
+        if leg is None:
+            return
+        self._bury(leg, at_us)
+        if leg.left is not None:
+            kind = EventKind.BYE if leg.left.method == "BYE" else EventKind.CANCELLED
+            self._tell(leg, kind, leg.left, local=False)
+        elif leg.final is not None and not leg.answered:
+            self._tell(leg, EventKind.FAILED, leg.final, local=False)
+        else:
+            kind = EventKind.GONE if leg.answered else EventKind.FAILED
+            self.events.append(LegEvent(handle, kind, at_us, lag_us, code, local=True))
+
+    def _tell(self, leg: Leg, kind: EventKind, record: Record, *, local: bool) -> None:
+        self.events.append(
+            LegEvent(
+                leg.handle, kind, record.at_us, record.lag_us, record.status, record.phrase, record.reason, local=local
+            )
+        )
+
+    def hung_up(self, handle: str, at_us: int) -> Leg | None:
+        """We end it: no event follows but a late ANSWERED."""
+        leg = self.live.pop(handle, None)
+        if leg is not None:
+            self._bury(leg, at_us)
+        return leg
+
+    def _bury(self, leg: Leg, at_us: int) -> None:
+        leg.ended_us = at_us
+        self._late[leg.handle] = leg
+
+    def purge(self, now_us: int) -> None:
+        """Forget legs whose time for a late answer is over. Insertion order is time order."""
+        while self._late:
+            handle, leg = next(iter(self._late.items()))
+            if now_us - leg.ended_us < LATE_US:
+                break
+            del self._late[handle]
+        for call_id, handle in list(self._handles.items()):
+            if handle not in self.live and handle not in self._late:
+                del self._handles[call_id]
+        for call_id, (at_us, _) in list(self._arrivals.items()):
+            if now_us - at_us < LATE_US:
+                break
+            del self._arrivals[call_id]
+
+    @property
+    def remembered(self) -> int:
+        """Legs kept for late answers."""
+        return len(self._late)

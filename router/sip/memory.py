@@ -1,0 +1,238 @@
+"""The SIP engine on a virtual clock: parties follow scripts, time jumps from event to event.
+
+It speaks the same protocol as the real one, so that the whole router (shells, timers, facts) runs in tests and
+simulations a thousand times faster than life. A party's script is a list of `Act`s with times from the INVITE. What
+the router commands is noted in `commands`, so that a test can ask what was left ringing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Slots, Target
+
+EPOCH_UTC_US = 1_780_000_000_000_000  # an arbitrary Tuesday in 2026 for virtual wall time
+
+
+class VirtualTimer:
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        self.action = None
+
+
+class VirtualClock:
+    """`router.sip.port.Clock` whose time moves only when it is told. Microseconds."""
+
+    def __init__(self, start_us: int = 1_000_000_000) -> None:
+        self._now_us = start_us
+        self._heap: list[tuple[int, int, VirtualTimer]] = []
+        self._order = itertools.count()
+        self.doubt_us = 0
+
+    def now_us(self) -> int:
+        return self._now_us
+
+    def utc_us(self) -> int:
+        return EPOCH_UTC_US + self._now_us
+
+    def lag_us(self) -> int:
+        return self.doubt_us
+
+    def call_at(self, when_us: int, action: Callable[[], None]) -> VirtualTimer:
+        timer = VirtualTimer(action)
+        heapq.heappush(self._heap, (max(when_us, self._now_us), next(self._order), timer))
+        return timer
+
+    def run(self, until_us: int) -> None:
+        """Let everything happen that is due by `until_us`, in order."""
+        while self._heap and self._heap[0][0] <= until_us:
+            when_us, _, timer = heapq.heappop(self._heap)
+            self._now_us = when_us
+            if timer.action is not None:
+                timer.action()
+        self._now_us = max(self._now_us, until_us)
+
+    def run_for(self, duration_us: int) -> None:
+        self.run(self._now_us + duration_us)
+
+
+class Does(StrEnum):
+    """What a scripted party can do."""
+
+    TRYING = "trying"
+    RING = "ring"
+    ANSWER = "answer"
+    DECLINE = "decline"
+    BYE = "bye"
+    CANCEL = "cancel"  # the dialer
+    VANISH = "vanish"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """At `at_ms` from the INVITE the party does this; `code` for DECLINE and RING."""
+
+    at_ms: float
+    does: Does
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A party. `late_ms` >= 0: when cancelled it answers all the same, that much later (a 2xx crossing the CANCEL)."""
+
+    acts: tuple[Act, ...] = ()
+    late_ms: float = -1
+    refuses_to_send: bool = False  # our own transport cannot reach it
+
+
+@dataclass(slots=True)
+class _Party:
+    handle: str
+    script: Script
+    incoming: bool = False
+    invited: bool = False
+    answered: bool = False
+    over: bool = False
+    timers: list[VirtualTimer] = field(default_factory=list)
+
+
+class MemoryEngine:
+    """`router.sip.port.SipEngine` with scripted parties, chosen by the target's URI."""
+
+    def __init__(self, clock: VirtualClock, ceiling: int = 10_000) -> None:
+        self.clock = clock
+        self.listener: EngineListener | None = None
+        self.scripts: dict[str, Script] = {}  # by URI
+        self.commands: list[tuple[str, str, int]] = []  # command, handle, code
+        self._parties: dict[str, _Party] = {}
+        self._ceiling = ceiling
+        self._serial = 0
+
+    # --- the dialer's side ---
+
+    def invite(self, user: str, script: Script, *, caller: str = "+12125550123", **more: object) -> str:
+        """An INVITE comes in; returns the leg's handle. `more` overrides fields of the Invite."""
+        self._serial += 1
+        handle = f"in{self._serial}"
+        party = _Party(handle, script, incoming=True, invited=True)
+        self._parties[handle] = party
+        fields: dict[str, object] = {
+            "handle": handle,
+            "at_us": self.clock.now_us(),
+            "lag_us": 0,
+            "source": "127.0.0.1",
+            "source_port": 5060,
+            "sip_call_id": f"{handle}@dialer",
+            "user": user,
+            "caller": caller,
+            **more,
+        }
+        self._schedule(party)
+        assert self.listener is not None
+        self.listener.on_invite(Invite(**fields))  # type: ignore[arg-type]
+        return handle
+
+    # --- SipEngine ---
+
+    def dial(self, handle: str, target: Target) -> None:
+        self.commands.append(("dial", handle, 0))
+        party = _Party(handle, self.scripts.get(target.uri, Script()))
+        if party.script.refuses_to_send:
+            self._later(party, 0, EventKind.NOT_SENT, phrase="no route", local=True)
+            return
+        party.invited = True
+        self._parties[handle] = party
+        self._later(party, 0, EventKind.SENT)
+        self._schedule(party)
+
+    def ring(self, handle: str) -> None:
+        self.commands.append(("ring", handle, 180))
+
+    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.commands.append(("answer", handle, len(headers) and 200))
+        party = self._parties.get(handle)
+        if party is not None:
+            party.answered = True
+
+    def reject(self, handle: str, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.commands.append(("reject", handle, code or len(headers)))
+        self._end(handle)
+
+    def hang_up(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        party = self._parties.get(handle)
+        if party is None or party.over:
+            return
+        self.commands.append(("hang_up", handle, len(headers)))
+        late = not party.answered and party.script.late_ms >= 0
+        self._end(handle)
+        if late:
+            self._later(party, party.script.late_ms, EventKind.ANSWERED, code=200, phrase="OK")
+
+    def bridge(self, one: str, other: str) -> None:
+        self.commands.append(("bridge", other, 0))
+        party = self._parties.get(other)
+        if party is not None and one in self._parties:
+            self._later(party, 0, EventKind.BRIDGED)
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(len(self.live), 0, self._ceiling)
+
+    @property
+    def live(self) -> list[str]:
+        """Handles of legs that are up: nothing may be here once a transfer is closed."""
+        return [handle for handle, party in self._parties.items() if not party.over]
+
+    # --- parties ---
+
+    def _schedule(self, party: _Party) -> None:
+        for act in party.script.acts:
+            at_us = self.clock.now_us() + round(act.at_ms * 1000)
+            party.timers.append(self.clock.call_at(at_us, lambda act=act: self._act(party, act)))  # type: ignore[misc]
+
+    def _act(self, party: _Party, act: Act) -> None:
+        if party.over:
+            return
+        match act.does:
+            case Does.TRYING:
+                self._tell(party, EventKind.TRYING, code=100)
+            case Does.RING:
+                self._tell(party, EventKind.RINGING, code=act.code or 180, phrase="Ringing")
+            case Does.ANSWER:
+                party.answered = True
+                self._tell(party, EventKind.ANSWERED, code=200, phrase="OK")
+            case Does.DECLINE:
+                self._end(party.handle)
+                self._tell(party, EventKind.FAILED, code=act.code or 486, phrase="Busy Here")
+            case Does.BYE | Does.CANCEL:
+                if (act.does is Does.BYE) == party.answered or party.incoming:
+                    self._end(party.handle)
+                    self._tell(party, EventKind.BYE if party.answered else EventKind.CANCELLED)
+            case Does.VANISH:
+                self._end(party.handle)
+                self._tell(party, EventKind.GONE if party.answered else EventKind.FAILED, local=True, code=408)
+
+    def _end(self, handle: str) -> None:
+        party = self._parties.get(handle)
+        if party is not None:
+            party.over = True
+            for timer in party.timers:
+                timer.cancel()
+
+    def _later(self, party: _Party, after_ms: float, kind: EventKind, **what: object) -> None:
+        at_us = self.clock.now_us() + round(after_ms * 1000)
+        self.clock.call_at(at_us, lambda: self._tell(party, kind, **what))
+
+    def _tell(self, party: _Party, kind: EventKind, **what: object) -> None:
+        assert self.listener is not None
+        event = LegEvent(party.handle, kind, self.clock.now_us(), self.clock.lag_us(), **what)  # type: ignore[arg-type]
+        self.listener.on_events([event])

@@ -1,0 +1,126 @@
+"""Loading our build of pjsua2, and what an engine is told and refuses to start without."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec
+
+import structlog
+
+from config.book import Transport
+from meter import metrics
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+FDS_PER_CALL = 2  # RTP and RTCP
+SPARE_FDS = 256  # store, logs, listeners, TCP and TLS connections
+
+_log = structlog.get_logger("sip")
+P = ParamSpec("P")
+
+
+class EngineUnusableError(RuntimeError):
+    """The engine cannot carry what the configuration asks for; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where dialers reach us, and from where we dial."""
+
+    transport: Transport
+    address: str
+    port: int
+    public_address: str = ""
+    certificate: str = ""
+    key: str = ""
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What one engine is told. `max_calls` counts slots: a transfer to five endpoints uses six."""
+
+    listeners: tuple[Listener, ...]
+    max_calls: int = 1000
+    rtp_port_min: int = 20_000
+    rtp_port_max: int = 40_000
+    rtp_address: str = ""
+    user_agent: str = "Baton"
+    trunk_ca_file: str = ""
+    trunk_certificate: str = ""
+    trunk_key: str = ""
+
+
+def guarded(callback: Callable[P, None]) -> Callable[P, None]:
+    """Every callback from PJSIP: an exception would be printed and lost there; here it is counted and told."""
+
+    @functools.wraps(callback)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            callback(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - PJSIP would print and swallow it
+            _log.exception("callback_failed", callback=callback.__name__)
+            metrics.ENGINE_FAULTS.labels(kind="callback").inc()
+            fault = getattr(args[0], "fault", None)
+            if fault is not None:
+                fault(callback.__name__)
+
+    return wrapper
+
+
+def load_pjsua2() -> ModuleType:
+    """Import our build of pjsua2. Raises EngineUnusableError where it is missing or somebody else's."""
+    try:
+        import pjsua2  # noqa: PLC0415 - every command but the router works without it
+    except ImportError as error:
+        raise EngineUnusableError(f"pjsua2 is not installed ({error}); run scripts/bootstrap") from error
+    if not hasattr(pjsua2, "baton_tap_start"):
+        raise EngineUnusableError(
+            "this pjsua2 is not Baton's build: ready-made wheels carry four calls whatever they are told; "
+            "run scripts/bootstrap, which builds the right one"
+        )
+    module: ModuleType = pjsua2
+    return module
+
+
+def start_tap(pj: ModuleType) -> None:
+    """Start the tap and unhook what nobody listens to. Raises EngineUnusableError."""
+    status = pj.baton_tap_start()
+    if status:
+        raise EngineUnusableError(f"the SIP tap did not start: pj_status {status}")
+    pj.baton_quiet()
+
+
+def epoll_descriptors() -> set[int]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all that is wanted
+            with contextlib.suppress(OSError, ValueError):
+                if os.readlink(f"/proc/self/fd/{entry}") == "anon_inode:[eventpoll]":  # noqa: PTH115
+                    found.add(int(entry))
+    return found
+
+
+def check_limits(config: EngineConfig) -> None:
+    """RTP ports and file descriptors for every call. Raises EngineUnusableError naming the setting."""
+    ports = config.rtp_port_max - config.rtp_port_min + 1
+    if ports < FDS_PER_CALL * config.max_calls:
+        raise EngineUnusableError(
+            f"router.rtp_port_min..rtp_port_max: {ports} ports are too few for router.max_calls = "
+            f"{config.max_calls}: {FDS_PER_CALL * config.max_calls} are needed"
+        )
+    needed = FDS_PER_CALL * config.max_calls + SPARE_FDS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise EngineUnusableError(
+                f"router.max_calls = {config.max_calls} needs {needed} file descriptors, the hard limit is {hard} "
+                "(ulimit -n, or LimitNOFILE in the unit)"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

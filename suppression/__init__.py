@@ -1,0 +1,5 @@
+"""Lists in, verdicts out: who must not be transferred to whom.
+
+Belongs here: reading lists, keeping them as files that prove themselves, and looking numbers up in them. What the store
+knows of them comes through `suppression.ports`; of `meter` only its leaves may be imported, of `router` nothing.
+"""

@@ -1,0 +1,1 @@
+"""Tests: unit, props, sim (virtual clock), store, net (loopback), portal, arch, install."""

@@ -1,0 +1,176 @@
+"""The book in the store: import, conflicts, states, terms that come into force, and the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from config.book import Buyer, BuyerState, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
+from config.book_file import BookFile
+from meter.store.book import BookSnapshot, BookStore, UnknownBuyerError
+from meter.store.book_plan import ImportRefusedError
+from meter.store.db import StoreError, open_store
+from meter.store.schema import buyers
+
+TERMS = Terms(name="acme-2026", unit_price_minor=4500)
+ACME = Buyer(
+    name="acme",
+    title="Acme Homes",
+    terms=TERMS,
+    endpoints=(
+        Endpoint(
+            "b", EndpointKind.TRUNK, "sip:a@b.example", transport=Transport.TLS, srtp=Srtp.MANDATORY, password="pw"
+        ),
+        Endpoint("a", EndpointKind.DID, "+12125550100", carrier="main"),
+    ),
+    lead_emails=("leads@acme.example",),
+)
+BOOK = BookFile(terms=(TERMS,), buyers=(ACME,), campaigns=(Campaign("solar", ("acme",)),))
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest_asyncio.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'baton.db'}")
+    yield opened
+    await opened.dispose()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(engine: AsyncEngine, clock: Clock) -> BookStore:
+    return BookStore(engine, clock)
+
+
+async def test_what_goes_in_comes_out(store: BookStore) -> None:
+    assert (await store.load()).buyers == {}
+    report = await store.import_book(BOOK)
+    book = await store.load()
+    assert report.added == ("terms acme-2026 version 1", "buyer acme", "campaign solar")
+    assert book.version == report.version > 0
+    assert book.buyers == {"acme": ACME}
+    assert book.campaigns == {"solar": BOOK.campaigns[0]}
+
+
+async def test_the_same_import_twice_changes_nothing(store: BookStore) -> None:
+    first = await store.import_book(BOOK)
+    second = await store.import_book(BOOK)
+    assert (second.added, second.replaced, second.unchanged) == ((), (), 3)
+    assert second.version == first.version
+
+
+async def test_all_conflicts_are_listed_and_nothing_is_written(store: BookStore) -> None:
+    await store.import_book(BOOK)
+    before = await store.load()
+    endpoints = (replace(ACME.endpoints[0], password="other"), ACME.endpoints[1])
+    changed = BookFile(
+        terms=(replace(TERMS, unit_price_minor=1),),
+        buyers=(replace(ACME, title="Acme", endpoints=endpoints), replace(ACME, name="bolt")),
+        campaigns=(Campaign("solar", ("bolt",)),),
+    )
+    with pytest.raises(ImportRefusedError) as caught:
+        await store.import_book(changed)
+    assert caught.value.conflicts == (
+        "terms acme-2026 version 1: the store has other content in unit_price_minor",
+        "buyer acme: the store has other content in title, endpoint b (password)",
+        "campaign solar: the store has other content in buyers",
+    )
+    assert "other content in title" in str(caught.value)
+    assert await store.load() == before
+    report = await store.import_book(changed, replace=True)
+    assert report.added == ("buyer bolt",)
+    after = await store.load()
+    assert after.version > before.version
+    assert after.buyers["acme"].endpoints[0].password == "other"
+    assert after.buyers["acme"].terms.unit_price_minor == 1
+
+
+async def test_a_dry_run_tells_and_writes_nothing(store: BookStore) -> None:
+    report = await store.import_book(BOOK, dry_run=True)
+    assert "buyer acme" in report.added
+    assert (await store.load()).buyers == {}
+
+
+async def test_an_import_never_touches_a_buyers_state(store: BookStore) -> None:
+    await store.import_book(BOOK)
+    assert await store.set_buyer_state("acme", BuyerState.ON_HOLD, "billing") is BuyerState.ACTIVE
+    await store.import_book(BookFile(buyers=(replace(ACME, title="New", state=BuyerState.ACTIVE),)), replace=True)
+    acme = (await store.load()).buyers["acme"]
+    assert (acme.title, acme.state) == ("New", BuyerState.ON_HOLD)
+
+
+async def test_a_state_raises_the_version_once(store: BookStore) -> None:
+    await store.import_book(BOOK)
+    version = await store.version()
+    await store.set_buyer_state("acme", BuyerState.PAUSED, "op")
+    await store.set_buyer_state("acme", BuyerState.PAUSED, "op")
+    assert await store.version() == version + 1
+
+
+async def test_an_unknown_buyer_and_an_unknown_campaign_target(store: BookStore) -> None:
+    with pytest.raises(UnknownBuyerError, match="no buyer is called 'zeus'"):
+        await store.set_buyer_state("zeus", BuyerState.PAUSED, "op")
+    with pytest.raises(ImportRefusedError, match="campaign x: buyer 'zeus' is not known"):
+        await store.import_book(BookFile(campaigns=(Campaign("x", ("zeus",)),)), replace=True)
+
+
+async def test_new_terms_come_into_force_at_midnight_of_their_zone(store: BookStore, clock: Clock) -> None:
+    later = replace(TERMS, version=2, effective_from="2026-06-02", connected_percent=90)
+    await store.import_book(replace(BOOK, terms=(TERMS, later)))
+    snapshot = BookSnapshot(store, clock)
+    assert await snapshot.refresh()
+    clock.now = datetime(2026, 6, 2, 3, 59, 59, tzinfo=UTC)  # 23:59:59 in New York
+    assert not await snapshot.refresh()
+    assert snapshot.book.buyers["acme"].terms == TERMS
+    clock.now += timedelta(seconds=1)
+    assert await snapshot.refresh()
+    assert snapshot.book.buyers["acme"].terms == later
+    assert not await snapshot.refresh()
+
+
+async def test_terms_that_are_not_in_force_yet_refuse_the_buyer(store: BookStore) -> None:
+    future = replace(TERMS, effective_from="2026-07-01")
+    book = replace(BOOK, terms=(future,), buyers=(replace(ACME, terms=future),))
+    with pytest.raises(ImportRefusedError, match="'acme-2026' is in force before 2026-07-01"):
+        await store.import_book(book, replace=True)
+
+
+async def test_the_snapshot_is_empty_then_follows_each_change(store: BookStore, clock: Clock) -> None:
+    snapshot = BookSnapshot(store, clock)
+    assert snapshot.book.buyers == {}
+    await store.import_book(BOOK)
+    assert await snapshot.refresh()
+    seen = snapshot.book
+    assert not await snapshot.refresh()
+    assert snapshot.book is seen
+    await store.set_buyer_state("acme", BuyerState.PAUSED, "op")
+    assert await snapshot.refresh()
+    assert snapshot.book.buyers["acme"].state is BuyerState.PAUSED
+    assert seen.buyers["acme"].state is BuyerState.ACTIVE
+
+
+async def test_a_damaged_document_is_refused_by_name(store: BookStore, engine: AsyncEngine) -> None:
+    await store.import_book(BOOK)
+    async with engine.begin() as connection:
+        await connection.execute(update(buyers).values(document=b"{"))
+    with pytest.raises(StoreError, match="buyer 'acme': its document in the store cannot be read"):
+        await store.load()

@@ -1,0 +1,141 @@
+"""No number that could be dialled and no secret ever reaches a log line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meter.logs import configure, mask, mask_event
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("call from +12125550123 now", "call from ***0123 now"),
+        ("2125550123", "***0123"),
+        ("5550123", "***0123"),
+        ("555012", "555012"),
+        ("sip:+12125550123@carrier.example:5060", "sip:***0123@carrier.example:5060"),
+        ("sip:55501@carrier.example", "sip:***5501@carrier.example"),
+        ("sips:12345;tag=1", "sips:***2345;tag=1"),
+        ("sip:solar@127.0.0.1:5060", "sip:solar@127.0.0.1:5060"),
+        ("tel12125550123x", "tel***0123x"),
+        ("(212) 555-0123", "***0123"),
+        ("212-555-0123 or 212.555.0123", "***0123 or ***0123"),
+        ("2026-06-02 14:00:30 192.168.100.200", "2026-06-02 14:00:30 192.168.100.200"),
+        ("postgresql://baton:hunter2@db/baton", "postgresql://***@db/baton"),
+    ],
+)
+def test_numbers_are_masked_to_their_last_four(text: str, masked: str) -> None:
+    assert mask(text) == masked
+
+
+def event(**values: Any) -> dict[str, Any]:
+    return dict(mask_event(None, "info", values))
+
+
+def test_secrets_go_by_the_name_of_their_key_at_any_depth() -> None:
+    found = event(
+        password="hunter2", link_secret="s", API_TOKEN="t", Authorization="Basic x", smtp={"credentials": ["a", "b"]}
+    )
+    assert set(found) == {"password", "link_secret", "API_TOKEN", "Authorization", "smtp"}
+    assert "hunter2" not in str(found)
+    assert found["smtp"] == {"credentials": "***"}
+
+
+def test_numbers_are_found_in_lists_keys_integers_and_bytes() -> None:
+    found = event(
+        phones=["+12125550123"], by={"2125550123": 1}, number=12125550123, raw=b"+12125550123", pair=("5550123", None)
+    )
+    assert "555" not in str(found)
+    assert found["number"] == "***0123"
+
+
+def test_ids_and_times_of_our_own_stay_whole() -> None:
+    values = {"transfer": "20260602123456789", "boot": "1234567890", "utc_us": 1_780_408_800_000_000, "seq": 12_345_678}
+    assert event(**values) == values
+
+
+def test_what_is_too_deep_is_hidden() -> None:
+    deep: Any = "+12125550123"
+    for _ in range(20):
+        deep = [deep]
+    assert "0123" not in str(event(deep=deep))
+
+
+@given(st.text(alphabet="0123456789+()-. @:;abcsip", max_size=60))
+def test_no_text_keeps_seven_digits_in_a_row(text: str) -> None:
+    kept = 0
+    for character in mask(text):
+        kept = kept + 1 if character.isdigit() else 0
+        assert kept < 7 or character not in "0123456789"
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.fixture
+def logs() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("logs")
+def test_lines_are_json_masked_with_the_exception_inside(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json=True, level="info")
+    log = structlog.get_logger()
+    log.debug("not shown")
+    try:
+        fail("caller +12125550123 is odd")
+    except ValueError:
+        log.exception("it failed", phone="+12125550123", transfer="t-12345678901")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["level"], line["phone"]) == ("it failed", "error", "***0123")
+    assert line["transfer"] == "t-12345678901"
+    assert "ValueError: caller ***0123 is odd" in line["exception"]
+    assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize("as_json", [True, False])
+def test_lines_of_other_libraries_are_masked_too(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    configure(json=as_json, level="info")
+    try:
+        fail("sip:+12125550123@x")
+    except ValueError:
+        logging.getLogger("aiosmtplib").exception("sending to %s failed", "+12125550123")
+    shown = capsys.readouterr().err
+    assert "555" not in shown
+    assert "sending to ***0123 failed" in shown
+    assert "ValueError" in shown
+
+
+@pytest.mark.usefixtures("logs")
+def test_lines_for_people_are_masked_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json=False, level="warning")
+    structlog.get_logger().info("not shown")
+    try:
+        fail("+12125550123")
+    except ValueError:
+        structlog.get_logger().exception("odd", phone="+12125550123")
+    shown = capsys.readouterr().err
+    assert "not shown" not in shown
+    assert "odd" in shown
+    assert "555" not in shown
+
+
+def test_an_unknown_level_is_named() -> None:
+    with pytest.raises(ValueError, match="log level: 'loud' is none of debug, info, warning, error"):
+        configure(json=True, level="loud")

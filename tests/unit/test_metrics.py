@@ -1,0 +1,141 @@
+"""The catalogue, the dashboard, and serving the sum of several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from meter import metrics
+from meter.metrics import CATALOGUE, Metric, serve_metrics
+
+ROOT = Path(__file__).parents[2]
+DASHBOARDS = sorted((ROOT / "config/dashboards").glob("*.json"))
+
+WANTED = {
+    "baton_transfers_total", "baton_live_transfers", "baton_live_legs", "baton_setup_seconds",
+    "baton_dialout_to_ringing_seconds", "baton_dialout_to_answer_seconds", "baton_talk_seconds",
+    "baton_late_answers_total", "baton_call_slots_used", "baton_call_slots_lingering", "baton_call_slots_max",
+    "baton_scrub_total", "baton_scrub_seconds", "baton_loop_lag_seconds", "baton_journal_backlog_facts",
+    "baton_journal_commit_seconds", "baton_outbox_depth", "baton_outbox_oldest_seconds", "baton_outbox_dead_total",
+    "baton_mail_sent_total", "baton_mqtt_connected", "baton_verdict_mismatch_total", "baton_engine_faults_total",
+    "baton_build_info",
+}  # fmt: skip
+
+
+def test_the_catalogue_has_every_metric_with_a_sentence_on_it() -> None:
+    assert {metric.name for metric in CATALOGUE} == WANTED
+    for metric in CATALOGUE:
+        assert metric.help.endswith("."), metric.name
+        assert metric.type in ("counter", "gauge", "histogram")
+
+
+def test_counters_end_in_total_and_durations_in_seconds() -> None:
+    for metric in CATALOGUE:
+        assert metric.name.endswith("_total") == (metric.type == "counter")
+        assert metric.type != "histogram" or metric.name.endswith("_seconds")
+
+
+def test_labels_are_those_of_the_catalogue() -> None:
+    by_name = {metric.name: metric for metric in CATALOGUE}
+    assert by_name["baton_transfers_total"] == Metric(
+        "baton_transfers_total",
+        "counter",
+        ("verdict", "reason", "counts_as"),
+        "Transfers settled, by what they came to.",
+    )
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_every_metric_of_a_dashboard_exists_with_its_labels(path: Path) -> None:
+    series = {name: metric for metric in CATALOGUE for name in metric.series}
+    expressions = _expressions(json.loads(path.read_text()))
+    assert expressions
+    for expression in expressions:
+        for name in re.findall(r"\bbaton_\w+", expression):
+            assert name in series, f"{path.name}: {name} does not exist"
+        for labels in re.findall(r"\bby ?\(([^)]*)\)", expression):
+            known = {label for name in re.findall(r"\bbaton_\w+", expression) for label in series[name].labels}
+            assert {label.strip() for label in labels.split(",")} <= known | {"le"}
+
+
+def test_there_is_a_dashboard_for_the_operations_centre() -> None:
+    assert [path.name for path in DASHBOARDS] == ["noc.json"]
+
+
+def _expressions(value: object) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["expr"]] if isinstance(value.get("expr"), str) else []
+        return own + [one for part in value.values() for one in _expressions(part)]
+    if isinstance(value, list):
+        return [one for part in value for one in _expressions(part)]
+    return []
+
+
+def test_metrics_are_served_over_http_and_the_port_is_freed() -> None:
+    metrics.BUILD_INFO.labels("test").set(1)
+    server = serve_metrics("127.0.0.1", 0)
+    port = server.port
+    assert 'baton_build_info{version="test"} 1.0' in _get(port)
+    server.stop()
+    again = serve_metrics("127.0.0.1", port)
+    again.stop()
+
+
+CHILD = """
+import os
+from meter import metrics
+metrics.TRANSFERS.labels("failed", "declined", "failed").inc(2)
+metrics.LIVE_TRANSFERS.set(3)
+metrics.TALK.observe(20)
+metrics.LOOP_LAG.set(0.25)
+print(os.getpid(), flush=True)
+"""
+
+PARENT = """
+import sys
+from prometheus_client import generate_latest
+from meter import metrics
+for pid in sys.argv[1:]:
+    metrics.mark_dead(int(pid))
+print(generate_latest(metrics.registry()).decode())
+"""
+
+
+def test_processes_are_added_up_and_the_dead_leave_the_live_gauges(tmp_path: Path) -> None:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+    def run(code: str, *arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        ).stdout
+
+    pids = [run(CHILD).strip() for _ in range(2)]
+    while_alive = run(PARENT)
+    assert 'baton_transfers_total{counts_as="failed",reason="declined",verdict="failed"} 4.0' in while_alive
+    assert "baton_live_transfers 6.0" in while_alive
+    assert "baton_loop_lag_seconds 0.25" in while_alive
+    assert "baton_talk_seconds_count 2.0" in while_alive
+    one_dead = run(PARENT, pids[0])
+    assert "baton_live_transfers 3.0" in one_dead
+    assert 'verdict="failed"} 4.0' in one_dead
+
+
+def test_alone_there_is_nobody_to_mark() -> None:
+    metrics.mark_dead(1)
+
+
+def _get(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())

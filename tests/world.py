@@ -1,0 +1,148 @@
+"""A whole router on a virtual clock: the real Router, shells and machine; a scripted engine; a journal in a list."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+from config.book import Book, Buyer, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
+from meter.facts import Fact, Kind
+from meter.outcome import Outcome, decide
+from router.ports import Admission, ScrubResult
+from router.router import Carrier, Dialer, Router, RouterConfig
+from router.sip.memory import Act, Does, MemoryEngine, Script, VirtualClock
+from router.sip.port import Target
+
+SECOND_US = 1_000_000
+
+
+class ListJournal:
+    """`router.ports.Journal` in memory: what was appended, in order."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def append(self, transfer: str, kind: Kind, *, utc_us: int, mono_us: int, **more: Any) -> Fact:
+        payload = more.pop("payload", None) or {}
+        seq = len(self.facts) + 1
+        fact = Fact("r1", "b1", seq, transfer, kind, utc_us, mono_us, payload=payload, **more)
+        self.facts.append(fact)
+        return fact
+
+    async def admit(self, started: Fact, buyer: str) -> Admission:
+        raise AssertionError("the world admits by itself")
+
+    @property
+    def backlog(self) -> int:
+        return 0
+
+    def of(self, transfer: str) -> list[Fact]:
+        return [fact for fact in self.facts if fact.transfer == transfer]
+
+
+class Lists:
+    """`router.ports.Scrubber` over a set."""
+
+    def __init__(self, numbers: set[str] | None = None) -> None:
+        self.numbers = numbers or set()
+        self.down = False
+
+    def check(self, number: str, buyer: str) -> ScrubResult:
+        if self.down:
+            return ScrubResult("suppression_unavailable")
+        return ScrubResult("suppressed" if number in self.numbers else "", hit="dnc" if number in self.numbers else "")
+
+
+class FixedBook:
+    def __init__(self, book: Book) -> None:
+        self.book = book
+
+
+def secure(number: int = 1) -> Endpoint:
+    return Endpoint(
+        f"trunk{number}", EndpointKind.TRUNK, f"sip:t{number}@s.invalid", transport=Transport.TLS, srtp=Srtp.MANDATORY
+    )
+
+
+def plain(number: int = 1) -> Endpoint:
+    return Endpoint(f"trunk{number}", EndpointKind.TRUNK, f"sip:t{number}@p.invalid")
+
+
+def did(number: int = 1) -> Endpoint:
+    return Endpoint(f"did{number}", EndpointKind.DID, f"+1212555010{number}", carrier="own")
+
+
+class World:
+    """One buyer `acme` behind campaign `leads`; `endpoints` as given, each with its script in `parties`."""
+
+    def __init__(self, endpoints: list[Endpoint], terms: Terms | None = None, ring_timeout_ms: int = 30_000) -> None:
+        self.clock = VirtualClock()
+        self.engine = MemoryEngine(self.clock)
+        self.journal = ListJournal()
+        self.lists = Lists()
+        self.endpoints = endpoints
+        buyer = Buyer("acme", "Acme", terms or Terms("westlake-fulfillment"), tuple(endpoints))
+        campaign = Campaign("leads", ("acme",), ring_timeout_ms=ring_timeout_ms)
+        self.book = FixedBook(Book(1, {"acme": buyer}, {"leads": campaign}))
+        carrier = Carrier("own", Target(uri="sip:{number}@carrier.invalid"))
+        config = RouterConfig((Dialer("local", (ipaddress.ip_network("127.0.0.0/8"),)),), {"own": carrier})
+        self.admission: Admission | None = Admission()
+        self.admit_after_us = 0
+        self.router = Router(
+            config,
+            clock=self.clock,
+            engine=self.engine,
+            journal=self.journal,
+            book=self.book,
+            scrubber=self.lists,
+            admit=self._admit,
+        )
+        self.engine.listener = self.router
+
+    def _admit(self, _fact: Fact, _buyer: str, answer: Callable[[Admission | None], None]) -> None:
+        self.clock.call_at(self.clock.now_us() + self.admit_after_us, lambda: answer(self.admission))
+
+    def script(self, *scripts: Script) -> World:
+        """One script an endpoint, in order."""
+        for endpoint, script in zip(self.endpoints, scripts, strict=True):
+            uri = f"sip:{endpoint.uri}@carrier.invalid" if endpoint.kind is EndpointKind.DID else endpoint.uri
+            self.engine.scripts[uri] = script
+        return self
+
+    def call(self, *acts: Act, run_s: float = 120, user: str = "leads", **more: Any) -> Outcome:
+        """The dialer calls and does `acts`; time runs; the verdict of the facts is returned."""
+        before = len(self.journal.facts)
+        self.engine.invite(user, Script(acts), **more)
+        self.clock.run_for(round(run_s * SECOND_US))
+        facts = self.journal.facts[before:]
+        assert not self.engine.live, "legs left up"
+        assert not self.router.live, "a transfer left open"
+        assert [fact.kind for fact in facts].count(Kind.TRANSFER_CLOSED) == 1
+        closing = next(fact for fact in facts if fact.kind is Kind.TRANSFER_CLOSED)
+        outcome = decide(facts)
+        assert closing.payload == outcome.as_payload(), "the meter and the router disagree"
+        return outcome
+
+    def kinds(self) -> list[str]:
+        return [fact.kind.value for fact in self.journal.facts]
+
+
+def rings(at_ms: float = 200) -> Act:
+    return Act(at_ms, Does.RING)
+
+
+def answers(at_ms: float) -> Act:
+    return Act(at_ms, Does.ANSWER)
+
+
+def declines(at_ms: float, code: int = 486) -> Act:
+    return Act(at_ms, Does.DECLINE, code)
+
+
+def hangs_up(at_ms: float) -> Act:
+    return Act(at_ms, Does.BYE)
+
+
+def party(*acts: Act, late_ms: float = -1) -> Script:
+    return Script(acts, late_ms)
