@@ -218,7 +218,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         max_calls=settings.router.max_calls,
         rtp_port_min=settings.router.rtp_port_min,
         rtp_port_max=settings.router.rtp_port_max,
-        rtp_address="" if str(settings.router.rtp_address) == "0.0.0.0" else str(settings.router.rtp_address),  # noqa: S104
+        rtp_address="" if settings.router.rtp_address.is_unspecified else str(settings.router.rtp_address),
         user_agent=settings.router.user_agent,
         trunk_ca_file=path(settings.tls.ca_file),
         trunk_certificate=path(settings.tls.certificate_file),
