@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +19,14 @@ from baton.serve import stop_on_signals
 from config.book import Transport
 from config.settings import Settings, load
 from meter import logs, metrics
-from meter.facts import Fact
 from meter.store.book import BookSnapshot, BookStore
 from meter.store.db import open_store
-from meter.store.journal import JournalRefusedError as StoreRefusedError
 from meter.store.journal import JournalWriter
 from meter.store.recovery import recover
 from meter.store.suppression import ListRows
 from router.clock import LoopClock, new_loop
 from router.ids import new_id
-from router.ports import Admission, JournalRefusedError, Scrubber
+from router.ports import Journal, Scrubber
 from router.router import Carrier, Dialer, Router, RouterConfig
 from router.sip.engine import PjsuaEngine
 from router.sip.pjlib import EngineConfig, Listener
@@ -36,6 +35,7 @@ from suppression.scrub import Scrub
 
 BOOK_REFRESH_S = 0.5  # a changed book is seen by the next transfer after this; a hold at once, in the journal's commit
 GAUGES_S = 1.0
+SWITCH_S = 0.0005  # the store's thread asks for the interpreter's lock a few times a commit; 5 ms each is too long
 GC_THRESHOLD = 20_000  # allocations; legs make no cycles, so the collector has little to find and should rarely look
 
 _log = structlog.get_logger("router")
@@ -43,25 +43,6 @@ _log = structlog.get_logger("router")
 
 class RouterLockedError(RuntimeError):
     """Another process runs this router."""
-
-
-class _Journal:
-    """`router.ports.Journal` over the store's writer: its error and its answer, in the router's own types."""
-
-    def __init__(self, writer: JournalWriter) -> None:
-        self._writer = writer
-        self.append = writer.append
-
-    async def admit(self, started: Fact, buyer: str) -> Admission:
-        try:
-            answer = await self._writer.admit(started, buyer)
-        except StoreRefusedError as error:
-            raise JournalRefusedError(str(error)) from error
-        return Admission(answer.refusal)
-
-    @property
-    def backlog(self) -> int:
-        return self._writer.backlog
 
 
 class _Listener:
@@ -132,7 +113,7 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
         router_config(settings),
         clock=clock,
         engine=engine,
-        journal=_Journal(writer),
+        journal=cast("Journal", writer),
         book=book,
         scrubber=cast("Scrubber", scrub),
     )
@@ -163,6 +144,7 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    sys.setswitchinterval(SWITCH_S)
 
 
 async def _drain(router: Router, seconds: int) -> None:

@@ -200,7 +200,9 @@ def _end_legs(state: State, numbers: list[int], reason: str) -> Step:
     effects: list[Effect] = []
     for number in numbers:
         payload = {"code": 0, "phrase": "", "by": Party.ROUTER.value, "local": True, "header": reason}
-        effects += [HangUp(number, reason), Emit(Kind.LEG_ENDED, number, payload)]
+        effects.append(HangUp(number, reason))
+        if state.leg(number) is not LegPhase.PLANNED:
+            effects.append(Emit(Kind.LEG_ENDED, number, payload))
         state = state.with_leg(number, LegPhase.ENDED)
     return state, effects
 
@@ -424,6 +426,8 @@ _TIMER_TABLE: dict[Timer, Callable[[State, Rang], Step]] = {
 def _shutdown(state: State, _event: Shutdown) -> Step:
     if state.phase is Phase.OVER:
         return state, []
+    if state.caller_gone:  # its end is on the record; the commit under way has nothing left to decide
+        return _over(state), [Close()]
     return _end_by_us(state, EndCause.SHUTDOWN, [])
 
 

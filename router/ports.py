@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,10 +20,6 @@ class Admission:
     """
 
     refusal: str = ""
-
-
-class JournalRefusedError(RuntimeError):
-    """The store did not take `transfer_started`: nothing may ring."""
 
 
 class Journal(Protocol):
@@ -42,10 +39,10 @@ class Journal(Protocol):
     ) -> Fact:
         """Give the fact its sequence number and queue it; it is committed, in order, within `linger_ms`."""
 
-    async def admit(self, started: Fact, buyer: str) -> Admission:
-        """Wait until `started` (queued before) is durable; the buyer's hold or pause is read in the same commit.
+    def ask(self, started: Fact, buyer: str, answer: Callable[[Admission | None], None]) -> None:
+        """Call `answer` once `started` (appended before) is durable; the buyer's state is read in the same commit.
 
-        Raises JournalRefusedError where the store does not take it.
+        None is the answer where the store did not take it: nothing may ring. Never answers before this returns.
         """
 
     @property

@@ -7,9 +7,8 @@ known for `LATE_S` longer, so that a 2xx that lost its race is put on the record
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,13 +21,14 @@ from meter.outcome import Outcome, OutcomeTerms, Reason
 from router import moves as m
 from router.ids import new_id
 from router.lead import read_lead
-from router.ports import Admission, BookReader, Journal, JournalRefusedError, Scrubber, ScrubResult
+from router.ports import BookReader, Journal, Scrubber, ScrubResult
 from router.select import REFUSAL_CODES, Selection, select
 from router.shell import Start, TransferShell
 from router.sip.port import Clock, EventKind, Invite, LegEvent, SipEngine, Target
 
 LATE_S = 40  # a callee may answer for 32 s after our CANCEL (timer B, RFC 3261 17.1.1.2); 40 leaves room
 _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}
+_PARTINGS = frozenset({EventKind.BYE, EventKind.GONE})
 SPARE_SLOTS = 2  # slots kept back so that a 503 can still be said
 
 _log = structlog.get_logger("router")
@@ -68,7 +68,6 @@ class Router:
         journal: Journal,
         book: BookReader,
         scrubber: Scrubber,
-        admit: Callable[[Fact, str, Callable[[Admission | None], None]], None] | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -79,8 +78,6 @@ class Router:
         self.live: dict[str, TransferShell] = {}
         self.draining = False
         self._legs: dict[str, tuple[TransferShell, int]] = {}
-        self._ask = admit or self._ask_store
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- EngineListener ---
 
@@ -104,7 +101,8 @@ class Router:
 
         Where both parties hang up in one batch the caller's BYE goes first (domain, section 3, row 8).
         """
-        for event in sorted(events, key=self._caller_first) if len(events) > 1 else events:
+        parting = len(events) > 1 and any(event.kind in _PARTINGS for event in events)
+        for event in sorted(events, key=self._caller_first) if parting else events:
             found = self._legs.get(event.handle)
             if found is None:
                 continue
@@ -127,28 +125,12 @@ class Router:
 
     def _caller_first(self, event: LegEvent) -> int:
         found = self._legs.get(event.handle)
-        at_end = event.kind in (EventKind.BYE, EventKind.GONE)
-        return 1 if at_end and found is not None and found[1] != CALLER_LEG else 0
+        return 1 if event.kind in _PARTINGS and found is not None and found[1] != CALLER_LEG else 0
 
     # --- Host ---
 
     def admit(self, shell: TransferShell, fact: Fact) -> None:
-        self._ask(fact, shell.start.buyer, shell.on_admission)
-
-    def _ask_store(self, fact: Fact, buyer: str, answer: Callable[[Admission | None], None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._await_store(fact, buyer, answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _await_store(self, fact: Fact, buyer: str, answer: Callable[[Admission | None], None]) -> None:
-        try:
-            admission = await self.journal.admit(fact, buyer)
-        except JournalRefusedError as error:
-            _log.error("store_refused", transfer=fact.transfer, error=str(error))
-            metrics.ENGINE_FAULTS.labels(kind="store").inc()
-            answer(None)
-        else:
-            answer(admission)
+        self.journal.ask(fact, shell.start.buyer, shell.on_admission)
 
     def target_for(self, shell: TransferShell, endpoint: Endpoint) -> Target:
         """How to dial an endpoint: a trunk by its URI, a DID through its carrier."""

@@ -22,6 +22,7 @@ class ListJournal:
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
+        self.world: World
 
     def append(self, transfer: str, kind: Kind, *, utc_us: int, mono_us: int, **more: Any) -> Fact:
         payload = more.pop("payload", None) or {}
@@ -30,8 +31,8 @@ class ListJournal:
         self.facts.append(fact)
         return fact
 
-    async def admit(self, started: Fact, buyer: str) -> Admission:
-        raise AssertionError("the world admits by itself")
+    def ask(self, started: Fact, buyer: str, answer: Callable[[Admission | None], None]) -> None:
+        self.world.admit(answer)
 
     @property
     def backlog(self) -> int:
@@ -80,6 +81,7 @@ class World:
         self.clock = VirtualClock()
         self.engine = MemoryEngine(self.clock)
         self.journal = ListJournal()
+        self.journal.world = self
         self.lists = Lists()
         self.endpoints = endpoints
         buyer = Buyer("acme", "Acme", terms or Terms("westlake-fulfillment"), tuple(endpoints))
@@ -96,11 +98,10 @@ class World:
             journal=self.journal,
             book=self.book,
             scrubber=self.lists,
-            admit=self._admit,
         )
         self.engine.listener = self.router
 
-    def _admit(self, _fact: Fact, _buyer: str, answer: Callable[[Admission | None], None]) -> None:
+    def admit(self, answer: Callable[[Admission | None], None]) -> None:
         self.clock.call_at(self.clock.now_us() + self.admit_after_us, lambda: answer(self.admission))
 
     def script(self, *scripts: Script) -> World:

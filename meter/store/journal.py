@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -38,9 +39,10 @@ from meter.store.schema import facts as facts_table
 
 LINGER_MS = 40
 ADMIT_LINGER_MS = 3
-ADMIT_PACE_MS = 20  # between commits while transfers keep coming: some 50 a second, each about 1 ms of CPU
+ADMIT_PACE_MS = 0  # between commits while transfers keep coming: some 50 a second, each about 1 ms of CPU
 ADMIT_TIMEOUT_MS = 2_000
 MAX_BACKLOG = 100_000  # facts; at 25 a transfer and about 1 kB each: 4,000 transfers, 100 MB
+MAX_ROWS_BITS = 6  # 64 rows of 12 values in a statement: SQLite takes 32,766 values
 MAX_COMMIT = 500  # facts in one transaction, after an outage: about 5 ms of the write lock
 FIRST_RETRY_MS = 50
 LAST_RETRY_MS = 2_000  # the backoff doubles up to here and stays: a store that is back is found within two seconds
@@ -70,13 +72,17 @@ class JournalRefusedError(RuntimeError):
     """The store did not take `transfer_started`: nothing may ring."""
 
 
-@dataclass(slots=True)
+Answer = Callable[["Admission | None"], None]
+
+
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """A transfer that waits for its first commit."""
+    """A transfer that waits for its first commit; `answer` is called once, with None where the store failed it."""
 
     seq: int
     buyer: str
-    answer: asyncio.Future[Admission]
+    answer: Answer
+    timeout: asyncio.TimerHandle | None = None
 
 
 class JournalWriter:
@@ -174,25 +180,37 @@ class JournalWriter:
         self._wake_within(self._linger_s)
         return fact
 
-    async def admit(self, started: Fact, buyer: str) -> Admission:
-        """Wait until `started` (appended before) is durable; `buyer`'s state is read in the same transaction.
+    def ask(self, started: Fact, buyer: str, answer: Answer) -> None:
+        """Call `answer` when `started` (appended before) is durable; `buyer`'s state is read in the same transaction.
 
-        An empty `buyer` is not checked. Raises JournalRefusedError when the store does not answer in time or the
-        backlog is full.
+        An empty `buyer` is not checked. None is the answer when the store does not take it within `admit_timeout_ms`,
+        when the backlog is full, and when the journal is closed. Never answers before this returns.
         """
         if self._closing or self.full:
-            raise JournalRefusedError("the journal is closed" if self._closing else "the journal's backlog is full")
-        waiting = _Waiting(started.seq, buyer, self._loop.create_future())
+            _log.error("admission refused", transfer=started.transfer, closed=self._closing, backlog=self.backlog)
+            self._loop.call_soon(answer, None)
+            return
+        waiting = _Waiting(started.seq, buyer, answer)
+        waiting.timeout = self._loop.call_later(self._admit_timeout_s, self._give_up, waiting)
         self._waiting.append(waiting)
         self._wake_within(self._admit_delay_s())
-        try:
-            async with asyncio.timeout(self._admit_timeout_s):
-                return await waiting.answer
-        except TimeoutError as error:
-            raise JournalRefusedError(f"the store did not answer within {self._admit_timeout_s:g} s") from error
-        finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        self._waiting.remove(waiting)
+        _log.error("admission timed out", seq=waiting.seq, after_s=self._admit_timeout_s, backlog=self.backlog)
+        waiting.answer(None)
+
+    async def admit(self, started: Fact, buyer: str) -> Admission:
+        """`ask`, for who can wait. Raises JournalRefusedError where the answer is None."""
+        future: asyncio.Future[Admission | None] = self._loop.create_future()
+        self.ask(started, buyer, lambda admission: None if future.done() else future.set_result(admission))
+        admission = await future
+        if admission is None:
+            closed = "the journal is closed" if self._closing else "the journal's backlog is full"
+            refused_at_once = self._closing or self.full
+            late = f"the store did not answer within {self._admit_timeout_s:g} s"
+            raise JournalRefusedError(closed if refused_at_once else late)
+        return admission
 
     async def close(self) -> None:
         """Commit what is queued and stop; where the store fails, try once more, then raise JournalRefusedError."""
@@ -272,10 +290,13 @@ class JournalWriter:
             self._queue.popleft()
         self._durable_seq = last
         self._committed_at = self._loop.time()
-        self._waiting = [one for one in self._waiting if one.seq > last]
-        for one in ready:
-            if not one.answer.done():
-                one.answer.set_result(Admission(_refusal(one.buyer, states)))
+        # Who asked while the commit was under way is not in `ready`: the next commit reads that buyer's state.
+        still = [one for one in ready if one in self._waiting]
+        self._waiting = [one for one in self._waiting if one not in ready]
+        for one in still:
+            if one.timeout is not None:
+                one.timeout.cancel()
+            one.answer(Admission(_refusal(one.buyer, states)))
 
     async def _back_off(self) -> None:
         with contextlib.suppress(TimeoutError):  # closing sets `_due` and ends the wait
@@ -309,8 +330,26 @@ def make_row(fact: Fact, previous: bytes) -> tuple[Fact, Row]:
 
 
 def insert_rows(connection: Connection, rows: list[Row]) -> None:
-    """Insert rows of facts. The statement is compiled once, and the rows are the driver's own parameters already."""
-    connection.exec_driver_sql(_insert_for(connection.dialect), rows)
+    """Insert rows of facts. The statement is compiled once, and the rows are the driver's own parameters already.
+
+    On SQLite many rows go in one statement: `executemany` gives the interpreter's lock away and takes it back for every
+    row, and beside a busy SIP loop each time may wait for it.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql(_insert_for(connection.dialect), rows)
+        return
+    at = 0
+    while at < len(rows):
+        size = 1 << min(MAX_ROWS_BITS, (len(rows) - at).bit_length() - 1)  # few sizes, so few statements to compile
+        chunk = rows[at : at + size]
+        connection.exec_driver_sql(_insert_many(connection.dialect, size), tuple(chain.from_iterable(chunk)))
+        at += size
+
+
+@cache
+def _insert_many(dialect: Dialect, rows: int) -> str:
+    head, values = _insert_for(dialect).split(" VALUES ")
+    return f"{head} VALUES {', '.join([values] * rows)}"
 
 
 @cache
@@ -339,7 +378,15 @@ class _Commit:
         rows = _not_there(connection, self.batch) if self.in_doubt and self.batch else self.batch
         if rows:
             insert_rows(connection, rows)
-        return dict(connection.execute(_STATES, {"names": self.names}).all()) if self.names else {}
+        return _states(connection, self.names) if self.names else {}
+
+
+def _states(connection: Connection, names: list[str]) -> dict[str, str]:
+    if connection.dialect.name != "sqlite":
+        return dict(connection.execute(_STATES, {"names": names}).all())
+    marks = ", ".join("?" * len(names))
+    found = connection.exec_driver_sql(f"SELECT name, state FROM buyers WHERE name IN ({marks})", tuple(names))  # noqa: S608
+    return dict(found.all())
 
 
 def _not_there(connection: Connection, batch: list[Row]) -> list[Row]:

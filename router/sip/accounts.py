@@ -61,9 +61,11 @@ class Accounts:
         return self._accounts[key]
 
     def close(self) -> None:
+        """Shut the accounts down and let go of the library, of which a process may have but one at a time."""
         for account in self._accounts.values():
             account.shutdown()
         self._accounts.clear()
+        self._endpoint = None
 
     def _kind(self, transport: Transport, address: str) -> int:
         """PJSIP's transport type; each has a twin for IPv6."""

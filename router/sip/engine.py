@@ -76,6 +76,7 @@ class PjsuaEngine:
         self._serial = 0
         self._closing = False
         self._kick_due = False
+        self._pumped_us = 0
         self._host = _host_for_from(config)
 
     # --- life ---
@@ -90,6 +91,15 @@ class PjsuaEngine:
         pj.baton_keep_memory(POOL_CACHE_BYTES)
         found = epoll_descriptors() - before
         self._epoll_fd = found.pop() if len(found) == 1 and self._use_descriptor else -1
+        failure = self._bring_up()
+        if failure:  # raised here: an exception of pjsua2's would keep the library's object alive in its traceback
+            self._destroy()
+            raise EngineUnusableError(failure)
+        self._run()
+
+    def _bring_up(self) -> str:
+        """All that may fail once the library is there; what failed, or nothing."""
+        pj = self._pj
         try:
             self._endpoint.libInit(self._ep_config())
             self._probe()
@@ -100,12 +110,10 @@ class PjsuaEngine:
             self._accounts = Accounts(pj, self._endpoint, self.config, lambda: account_class(self))
             self._accounts.open()
         except pj.Error as error:
-            self._destroy()
-            raise EngineUnusableError(f"PJSIP: {error.info()}") from error
-        except EngineUnusableError:
-            self._destroy()
-            raise
-        self._run()
+            return f"PJSIP: {error.info()}"
+        except EngineUnusableError as error:
+            return str(error)
+        return ""
 
     def _ep_config(self) -> Any:
         config = self._pj.EpConfig()
@@ -138,11 +146,12 @@ class PjsuaEngine:
 
     def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        if self._epoll_fd >= 0:
-            self._loop.add_reader(self._epoll_fd, self.pump)
-        else:
+        if self._epoll_fd < 0:
             _log.warning("epoll_descriptor_not_used", falling_back_to="polling", every_ms=POLL_S * 1000)
-        self._repeat("tick", TICK_S if self._epoll_fd >= 0 else POLL_S, self.pump)
+            self._repeat("tick", POLL_S, self.pump)
+        else:
+            self._loop.add_reader(self._epoll_fd, self.pump)
+            self._repeat("tick", TICK_S, self._tick)
         self._repeat("sweep", SWEEP_S, self.sweep)
 
     def _repeat(self, name: str, every_s: float, action: Callable[[], None]) -> None:
@@ -191,6 +200,7 @@ class PjsuaEngine:
         if self._pumping or self._closing:
             return
         self._pumping = True
+        self._pumped_us = monotonic_us()
         try:
             for _ in range(MAX_TURNS):
                 if self._endpoint.libHandleEvents(0) <= 0:
@@ -201,6 +211,11 @@ class PjsuaEngine:
             metrics.ENGINE_FAULTS.labels(kind="pump").inc()
         finally:
             self._pumping = False
+
+    def _tick(self) -> None:
+        """PJSIP's timers, where traffic has not just had them looked at."""
+        if monotonic_us() - self._pumped_us >= TICK_S * 500_000:
+            self.pump()
 
     def _dispatch(self) -> None:
         while True:

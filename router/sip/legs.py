@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from router.sip.port import EventKind, LegEvent
 
@@ -20,8 +21,7 @@ MAX_ARRIVALS = 10_000  # arrival times of INVITEs that PJSIP has not shown us (y
 TRYING, OK, REDIRECT = 100, 200, 300  # first codes of the classes, RFC 3261 section 21
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One message as the tap saw it. `status` 0: a request. Times in microseconds."""
 
     at_us: int

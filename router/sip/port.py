@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from config.book import Srtp, Transport
 
@@ -35,8 +35,7 @@ class EventKind(StrEnum):
     FAULT = "fault"  # a callback or a command of the engine failed
 
 
-@dataclass(frozen=True, slots=True)
-class LegEvent:
+class LegEvent(NamedTuple):
     """One event of one leg. `header` is the value of a Reason header (RFC 3326) where there was one."""
 
     handle: str

@@ -230,7 +230,9 @@ class Caller(Party):
         assert call.final is not None
         self._send(call, "BYE", f"{call.branch}b", call.final.header("To"))
 
-    def _send(self, call: Call, method: str, branch: str, to: str, extra: tuple[str, ...] = (), body: str = "") -> None:
+    def _send(  # noqa: PLR0917 - a message has these parts
+        self, call: Call, method: str, branch: str, to: str, extra: tuple[str, ...] = (), body: str = ""
+    ) -> None:
         lines = [
             f"{method} sip:{call.user}@{HOST}:{self.router[1]} SIP/2.0",
             f"Via: SIP/2.0/UDP {self.host}:{self.port};branch={branch}",

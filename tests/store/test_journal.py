@@ -279,3 +279,18 @@ async def test_a_payload_that_is_not_json_takes_no_number(engine: AsyncEngine) -
         journal.append("t-1", Kind.FAULT, utc_us=UTC_0, mono_us=0, payload={"what": object()})
     assert started(journal).seq == 1
     await journal.close()
+
+
+async def test_who_asks_while_a_commit_is_under_way_is_answered(engine: AsyncEngine, buyers_in: None) -> None:
+    """The fact is in the commit that is being written; the question is not, and the next commit must answer it."""
+    journal = await open_journal(engine, linger_ms=1)
+    lock = sqlite3.connect(engine.url.database or "", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")  # the commit waits for this
+    fact = started(journal)
+    await asyncio.sleep(0.2)
+    asked = asyncio.ensure_future(journal.admit(fact, "paused"))
+    await asyncio.sleep(0.05)
+    lock.execute("COMMIT")
+    lock.close()
+    assert (await asked).refusal == "paused"
+    await journal.close()
