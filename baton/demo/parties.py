@@ -6,8 +6,8 @@ Every process is started here and ended here, by its own pid; ports are free one
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
+import random
 import shutil
 import socket
 import struct
@@ -27,6 +27,7 @@ from baton.demo.certificates import Certificates
 
 HOST = "127.0.0.1"
 NEEDED = ("sipp", "stunnel4", "baresip")  # programs of Debian's packages sip-tester, stunnel4, baresip-core
+_PORTS = (10_000, 19_000)
 _STOP_S = 3.0
 _RATE = 8000  # of G.711
 
@@ -35,24 +36,41 @@ class MissingProgramError(RuntimeError):
     """A program of the demo's is not installed."""
 
 
+class PartyDiedError(RuntimeError):
+    """A party that others need has ended."""
+
+
 def check_programs() -> None:
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         raise MissingProgramError(f"not installed: {', '.join(missing)}; run scripts/bootstrap")
 
 
-def free_port() -> int:
-    """A port that is free now, for UDP and TCP alike. Another program may take it before we do; then that one says
-    so.
+_given: set[int] = set()
+
+
+def free_port(block: int = 1) -> int:
+    """A port that is free now for UDP and TCP, with `block` - 1 more after it; even where a block is asked for (RTP).
+
+    Below the range from which the system takes ports for outgoing sockets, and never the same twice in a process.
     """
-    for _ in range(50):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as other:
-            one.bind((HOST, 0))
-            port: int = one.getsockname()[1]
-            with contextlib.suppress(OSError):
-                other.bind((HOST, port))
-                return port
+    for _ in range(1000):
+        port = random.randrange(*_PORTS, 2)  # noqa: S311 - nothing is secret about a port
+        ports = range(port, port + block)
+        if not _given.intersection(ports) and all(_is_free(one) for one in ports):
+            _given.update(ports)
+            return port
     raise OSError("no port is free for both UDP and TCP")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as other:
+        try:
+            one.bind((HOST, port))
+            other.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 class MailSink:
@@ -98,6 +116,13 @@ class Processes:
             )
         self.running[name] = process
         return process
+
+    def check(self) -> None:
+        """Raise PartyDiedError where one that should be running is not, and say where its output is."""
+        dead = [name for name, process in self.running.items() if process.returncode is not None]
+        if dead:
+            logs = ", ".join(str(self.folder / f"{name}.log") for name in dead)
+            raise PartyDiedError(f"ended too early: {', '.join(dead)}; see {logs}")
 
     async def stop(self, name: str) -> None:
         process = self.running.pop(name, None)
@@ -167,7 +192,7 @@ def write_baresip(folder: Path, certificates: Certificates, plain_port: int) -> 
                 f"audio_source aufile,{tone}",
                 "audio_channels 1",
                 "call_max_calls 8",
-                f"rtp_ports {plain_port + 2}-{plain_port + 400}",
+                f"rtp_ports {plain_port + 2}-{plain_port + 21}",
                 f"module_path {modules}",
                 "module g711.so",
                 "module srtp.so",

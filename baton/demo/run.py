@@ -76,6 +76,7 @@ async def play(stage: Stage, stories: Sequence[Story], show: Callable[[Result], 
     engine = await open_store(f"sqlite+aiosqlite:///{database}", create=False)
     try:
         await _ready(stage)
+        stage.processes.check()
         dialers = await _dial(stage, stories)
         await _watch(engine, result, dialers, show)
         for played, process in zip(result.stories, dialers, strict=True):

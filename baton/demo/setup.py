@@ -12,7 +12,8 @@ from baton.demo.parties import HOST, MailSink, Processes, TwinRelay, free_port
 from baton.demo.scenarios import Callee, callee
 from baton.demo.stories import Place, Story, Way
 
-_MEDIA_STEP = 4  # ports a SIPp instance may take for RTP
+_PHONE_PORTS = 22  # SIP, SIP over TLS, then RTP
+_MEDIA_PORTS = 4  # what a SIPp instance takes for RTP and RTCP, audio and video
 
 
 @dataclass(slots=True)
@@ -29,11 +30,10 @@ class Stage:
     relays: list[TwinRelay] = field(default_factory=list)
     tls_pairs: list[tuple[str, int, int]] = field(default_factory=list)
     carriers: list[tuple[str, int]] = field(default_factory=list)
-    media_port: int = 0
 
-    def next_media_port(self) -> int:
-        self.media_port += _MEDIA_STEP
-        return self.media_port
+    @staticmethod
+    def next_media_port() -> int:
+        return free_port(_MEDIA_PORTS)
 
 
 async def set_up(folder: Path, stories: Sequence[Story]) -> Stage:
@@ -45,7 +45,6 @@ async def set_up(folder: Path, stories: Sequence[Story]) -> Stage:
         certificates=make(folder),
         sip_port=free_port(),
         metrics_port=free_port(),
-        media_port=16_000,
     )
     stage.sink.start()
     try:
@@ -103,7 +102,7 @@ def _endpoint(way: Way, name: str, uri: str) -> list[str]:
 async def _place(stage: Stage, name: str, place: Place) -> str:
     """Start one endpoint; its URI, or its number where it is a DID."""
     if place.way is Way.PHONE:
-        command, tls_port = parties.write_baresip(stage.folder / name, stage.certificates, free_port())
+        command, tls_port = parties.write_baresip(stage.folder / name, stage.certificates, free_port(_PHONE_PORTS))
         await stage.processes.start(name, command)
         return f"sip:agent@{HOST}:{tls_port}"
     port = free_port()
