@@ -67,4 +67,5 @@ def _mqtt(settings: Settings) -> MqttOptions | None:
         tls=mqtt.tls,
         ca_file=str(mqtt.ca_file) if mqtt.ca_file is not None else "",
         prefix=mqtt.prefix,
+        mask_phone=mqtt.mask_phone,
     )

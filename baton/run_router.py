@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import structlog
 
+from baton import __version__
 from baton.serve import stop_on_signals
 from config.book import Transport
 from config.settings import Settings, load
@@ -119,6 +120,7 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
     )
     listener.router = router
     engine.start()
+    metrics.BUILD_INFO.labels(__version__).set(1)
     metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
     _calm_collector()
     chores = [

@@ -25,7 +25,7 @@ _NAME = re.compile(r"[^a-z0-9_]+")
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """Fields by name, the phone in E.164 (empty where there is none), and what was wrong."""
+    """Fields by name, the phone in E.164 first (empty and not among them where there is none), and what was wrong."""
 
     phone: str = ""
     fields: dict[str, str] = field(default_factory=dict)
@@ -68,7 +68,8 @@ def read_lead(headers: Mapping[str, list[str]], body: bytes, caller: str) -> Lea
         if found.get("phone"):
             problems.append("lead.phone: not a phone number; the caller's number is used")
         phone = e164(caller)
-    return Lead(phone=phone, fields=found, problems=tuple(problems))
+    fields = {"phone": phone, **{name: value for name, value in found.items() if name != "phone"}} if phone else found
+    return Lead(phone=phone, fields=fields, problems=tuple(problems))
 
 
 def _read_json(found: dict[str, str], body: bytes, problems: list[str]) -> None:

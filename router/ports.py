@@ -49,6 +49,10 @@ class Journal(Protocol):
     def backlog(self) -> int:
         """Facts not yet durable."""
 
+    @property
+    def full(self) -> bool:
+        """The backlog has reached its limit: refuse new transfers without writing a fact of them."""
+
 
 class BookReader(Protocol):
     """The buyer book as it is now; a cheap look at a snapshot, never I/O."""

@@ -82,7 +82,14 @@ class Router:
     # --- EngineListener ---
 
     def on_invite(self, invite: Invite) -> None:
-        """A new transfer. Never raises: a fault becomes a 500 and a record."""
+        """A new transfer. Never raises: a fault becomes a 500 and a record.
+
+        Where the journal is full the dialer gets 503 and nothing is written: memory must not grow with refusals.
+        """
+        if self.journal.full:
+            metrics.ENGINE_FAULTS.labels(kind="journal_full").inc()
+            self.engine.reject(invite.handle, REFUSAL_CODES[Reason.NO_CAPACITY])
+            return
         try:
             shell = TransferShell(self, self._plan(invite))
         except Exception:  # noqa: BLE001 - the dialer gets an answer whatever is wrong with us

@@ -38,6 +38,8 @@ class ListJournal:
     def backlog(self) -> int:
         return 0
 
+    full = False
+
     def of(self, transfer: str) -> list[Fact]:
         return [fact for fact in self.facts if fact.transfer == transfer]
 

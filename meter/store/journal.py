@@ -39,7 +39,7 @@ from meter.store.schema import facts as facts_table
 
 LINGER_MS = 40
 ADMIT_LINGER_MS = 3
-ADMIT_PACE_MS = 0  # between commits while transfers keep coming: some 50 a second, each about 1 ms of CPU
+ADMIT_PACE_MS = 0  # least time between commits: 20 saved 0.3 ms of CPU a transfer at 100/s and cost 20 ms of set-up p99
 ADMIT_TIMEOUT_MS = 2_000
 MAX_BACKLOG = 100_000  # facts; at 25 a transfer and about 1 kB each: 4,000 transfers, 100 MB
 MAX_ROWS_BITS = 6  # 64 rows of 12 values in a statement: SQLite takes 32,766 values

@@ -220,3 +220,17 @@ def test_long_talk_leaves_durable_minutes() -> None:
     minutes = [fact.payload["minutes"] for fact in world.journal.facts if fact.kind is Kind.TALK_MINUTE]
     assert (minutes, outcome.talk_ms) == ([1, 2, 3], 199_000)
     assert world.kinds().count("talk_reached_15s") == 1
+
+
+def test_a_full_journal_says_503_and_writes_nothing() -> None:
+    world = World([plain()])
+    world.journal.full = True
+    world.engine.invite("leads", Script())
+    assert world.journal.facts == []
+    assert ("reject", "in1", 503) in world.engine.commands
+
+
+def test_the_lead_always_has_the_prospects_number() -> None:
+    world = World([plain()]).script(party(declines(10)))
+    world.call(headers={"x-lead-first-name": ["Ada"]})
+    assert world.journal.facts[0].payload["lead"] == {"phone": "+12125550123", "first_name": "Ada"}
