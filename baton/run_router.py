@@ -21,6 +21,7 @@ from config.book import Transport
 from config.settings import Settings, load
 from meter import logs, metrics
 from meter.store.book import BookSnapshot, BookStore
+from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.journal import JournalWriter
 from meter.store.recovery import recover
@@ -104,9 +105,10 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
         now_us,
         on_commit=lambda _facts, seconds: metrics.JOURNAL_COMMIT.observe(seconds),
     )
-    book = BookSnapshot(BookStore(database))
+    reader = Clerk(database)
+    book = BookSnapshot(BookStore(database, reader=reader))
     await book.refresh()
-    scrub = Scrub(ListRows(database), settings.store.data_dir)
+    scrub = Scrub(ListRows(database, reader), settings.store.data_dir)
     await scrub.reload()
     listener = _Listener()
     engine = PjsuaEngine(engine_config(settings), clock, listener)
@@ -138,6 +140,7 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
         await asyncio.gather(*chores, return_exceptions=True)
         await engine.close()
         await writer.close()
+        await reader.close()
         await database.dispose()
     _log.info("router_stopped")
 

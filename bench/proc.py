@@ -29,9 +29,9 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def cpu_ms(pid: int) -> float:
-    """CPU time of the whole tree in ms, user and system, with that of children that have ended."""
-    return sum(map(_own_cpu_ms, tree(pid)))
+def cpu_ms(pid: int) -> dict[int, float]:
+    """CPU time of each process of the tree in ms, user and system, with that of children that have ended."""
+    return {one: _own_cpu_ms(one) for one in tree(pid)}
 
 
 def _own_cpu_ms(pid: int) -> float:

@@ -112,8 +112,10 @@ def callee(what: Callee) -> str:
     body = f'<recv request="INVITE" crlf="true"><action>{save}{_log("invited")}</action></recv>\n'
     body += _send(f"{_noted_response('180 Ringing')}\n{_contact()}\nContent-Length: 0")
     body += f'<recv request="CANCEL" timeout="{wait_ms}" ontimeout="act"/>\n'
-    body += _send(f"SIP/2.0 200 OK\n[last_Via:]\n[last_From:]\n[last_To:];{_TAG}\n[last_Call-ID:]\n[last_CSeq:]\n"
-                  "Content-Length: 0")
+    body += _send(
+        f"SIP/2.0 200 OK\n[last_Via:]\n[last_From:]\n[last_To:];{_TAG}\n[last_Call-ID:]\n[last_CSeq:]\n"
+        "Content-Length: 0"
+    )
     body += _send(f"{_noted_response('487 Request Terminated')}\nContent-Length: 0", retrans=True)
     body += '<recv request="ACK" next="done"/>\n<label id="act"/>\n'
     body += _answer(what.bye_after_ms) if what.answer_ms else _decline()
@@ -131,10 +133,7 @@ def _contact() -> str:
 
 
 def _decline() -> str:
-    return (
-        _send(f"{_noted_response('486 Busy Here')}\nContent-Length: 0", retrans=True)
-        + '<recv request="ACK"/>\n'
-    )
+    return _send(f"{_noted_response('486 Busy Here')}\nContent-Length: 0", retrans=True) + '<recv request="ACK"/>\n'
 
 
 def _answer(bye_after_ms: int) -> str:

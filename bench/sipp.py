@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 import signal
+import socket
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from baton.demo.parties import HOST, Processes
+from baton.demo.parties import HOST, Processes, free_port
+from bench import proc
+from bench.stage import BenchError, until
 
-_MEDIA_PORTS = itertools.cycle(range(16_000, 19_900, 8))  # RTP of SIPp's; Baton's is above, the system's own far above
+_MEDIA_PORTS = itertools.cycle(range(14_000, 19_900, 8))  # RTP of SIPp's; Asterisk's is below, Baton's above
+_MEDIA_SPAN = 4  # SIPp binds audio and video, each with RTCP
 _MAX_CALLS = 8_000  # at once; SIPp's own limit would slow the load where calls are slow
 _STOP_S = 3.0
+_GRACE_S = 60.0  # after SIPp's own limit
 _STAMP = "%Y-%m-%d %H:%M:%S.%f"
 
 
@@ -60,9 +66,49 @@ def dialer_command(load: Load, port: int) -> list[str]:
 
 
 def _common(xml: Path, port: int) -> list[str]:
-    local = ["-i", HOST, "-p", str(port), "-mi", HOST, "-mp", str(next(_MEDIA_PORTS))]
+    local = ["-i", HOST, "-p", str(port), "-mi", HOST, "-mp", str(_media_port())]
     traces = ["-trace_logs", "-log_file", str(log_of(xml)), "-trace_err", "-error_file", f"{xml.stem}.err"]
     return ["sipp", "-sf", str(xml), *local, *traces, "-nostdin"]
+
+
+def _media_port() -> int:
+    """Four ports in a row that nobody holds: SIPp does not look for others by itself."""
+    for _ in range(1_000):
+        first = next(_MEDIA_PORTS)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + _MEDIA_SPAN):
+                held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind((HOST, port))
+            return first
+    raise BenchError("no ports are free for SIPp's media")
+
+
+def check(processes: Processes, name: str) -> None:
+    """Raises BenchError where this SIPp could not do its work; a call that failed is no such thing."""
+    process = processes.running.get(name)
+    if process is not None and process.returncode not in (None, 0, 1):  # 1: some call failed
+        raise BenchError(f"{name}: SIPp ended with {process.returncode}; see {processes.folder / name}.log")
+
+
+async def serve(processes: Processes, name: str, xml: Path, port: int) -> None:
+    """Start a SIPp server and return when it listens."""
+    process = await processes.start(name, callee_command(xml, port))
+
+    def listens() -> bool:
+        check(processes, name)
+        return process.returncode is None and port in proc.udp_ports(process.pid)
+
+    if not await until(listens, _STOP_S):
+        raise BenchError(f"{name}: SIPp does not listen; see {processes.folder / name}.log")
+
+
+async def dialed(processes: Processes, name: str, load: Load, place: Path | None = None) -> None:
+    """Run a SIPp client to its end."""
+    process = await processes.start(name, dialer_command(load, free_port()), cwd=place)
+    try:
+        await asyncio.wait_for(process.wait(), load.limit_s + _GRACE_S)
+    except TimeoutError as error:
+        raise BenchError(f"{name}: SIPp did not end; see {processes.folder / name}.log") from error
+    check(processes, name)
 
 
 def log_of(xml: Path) -> Path:

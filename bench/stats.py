@@ -25,7 +25,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def bootstrap(values: Sequence[float], percent: float = 95.0, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Interval of the median by the percentile bootstrap. With fewer than five values it is little more than a range."""
+    """Interval of the median by the percentile bootstrap. Of fewer than five values it is little but a range."""
     if not values:
         return math.nan, math.nan
     dice = random.Random(_SEED)

@@ -79,6 +79,7 @@ CALL_SLOTS_LINGERING = _gauge(
     "baton_call_slots_lingering", "Call slots whose call is over and whose transaction still waits for its timer."
 )
 CALL_SLOTS_MAX = _gauge("baton_call_slots_max", "Call slots that the SIP engine was built with.")
+ENGINE_CALLS = _gauge("baton_engine_calls", "Call objects of the SIP library that the router holds.")
 SCRUB = _counter("baton_scrub_total", "Suppression checks: pass, suppressed or unavailable.", ("result",))
 SCRUB_SECONDS = _histogram("baton_scrub_seconds", "Time of one suppression check over all lists.", _SCRUB_BUCKETS)
 LOOP_LAG = _gauge("baton_loop_lag_seconds", "The most an event waited for the loop in the last second.", mode="livemax")
@@ -110,7 +111,8 @@ class Metric:
 def _metric(wrapper: MetricWrapperBase) -> Metric:
     described = next(iter(wrapper.describe()))
     suffix = "_total" if described.type == "counter" else ""
-    return Metric(described.name + suffix, described.type, tuple(wrapper._labelnames), described.documentation)  # noqa: SLF001 - the library has no public name for it
+    labels = tuple(wrapper._labelnames)  # noqa: SLF001 - the library has no public name for it
+    return Metric(described.name + suffix, described.type, labels, described.documentation)
 
 
 CATALOGUE: tuple[Metric, ...] = tuple(

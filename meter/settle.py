@@ -32,7 +32,7 @@ from meter.store.clerk import Clerk
 from meter.store.db import StoreError, first_line
 from meter.store.settlement import Batch, Columns, CursorMovedError, SettledRows, boots_due, read_batch, write_batch
 
-POLL_MS = 200  # how soon a closing fact is seen: one PRAGMA on SQLite
+POLL_MS = 400  # how soon a closing fact is seen: one PRAGMA on SQLite
 FIRST_RETRY_MS = 200
 LAST_RETRY_MS = 5_000  # while the store fails; tried for ever, since nothing may be left unsettled
 MINUTE_RATING = "minute"

@@ -18,10 +18,10 @@ phase does not know are ignored on purpose: a lost race is not an error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from meter.facts import CALLER_LEG, EndCause, Kind, Party
+from router.codes import CODE_FAULT, CODE_NO_ANSWER, CODE_UNREACHABLE, better, passable
 from router.moves import (
     Admit,
     Admitted,
@@ -56,13 +56,6 @@ ELSEWHERE = 'SIP;cause=200;text="Call completed elsewhere"'  # RFC 3326 section 
 TIMED_OUT = 'SIP;cause=408;text="Ring timeout"'
 GIVEN_UP = 'SIP;cause=487;text="Caller gave up"'
 
-# Final answers to the dialer, RFC 3261 section 21: the codes a dialer can tell apart.
-CLIENT_ERROR, GLOBAL_FAILURE = 400, 600  # first codes of their classes
-CODE_BUSY = 486
-CODE_NO_ANSWER = 480
-CODE_UNREACHABLE = 503
-CODE_FAULT = 500
-
 
 Step = tuple[State, list[Effect]]
 
@@ -92,7 +85,7 @@ def _ignore(state: State, _number: int, _event: LegEvent) -> Step:
 
 def _begin(state: State, event: Begin) -> Step:
     if event.refusal:
-        over = replace(state, phase=Phase.OVER)
+        over = state._replace(phase=Phase.OVER)
         return over, [*_refuse(event.refusal), RejectCaller(event.refusal_code), Close()]
     return state, [Admit()]
 
@@ -105,11 +98,11 @@ def _admitted(state: State, event: Admitted) -> Step:
     if state.phase is not Phase.ADMITTING:
         return state, []
     if state.caller_gone:  # CANCEL came while the disk was busy: never dial
-        return replace(state, phase=Phase.OVER), [Close()]
+        return state._replace(phase=Phase.OVER), [Close()]
     if event.refusal:
-        over = replace(state, phase=Phase.OVER)
+        over = state._replace(phase=Phase.OVER)
         return over, [*_refuse(event.refusal), RejectCaller(CODE_NO_ANSWER), Close()]
-    return replace(state, phase=Phase.RINGING), [Dial(n) for n in range(1, state.plan.legs + 1)]
+    return state._replace(phase=Phase.RINGING), [Dial(n) for n in range(1, state.plan.legs + 1)]
 
 
 def _store_failed(state: State, _event: StoreFailed) -> Step:
@@ -118,7 +111,7 @@ def _store_failed(state: State, _event: StoreFailed) -> Step:
     effects: list[Effect] = [Emit(Kind.FAULT, payload={"what": "store"}), *_refuse("fault")]
     if not state.caller_gone:
         effects.append(RejectCaller(CODE_FAULT))
-    return replace(state, phase=Phase.OVER), [*effects, Close()]
+    return state._replace(phase=Phase.OVER), [*effects, Close()]
 
 
 # --- an endpoint's leg -----------------------------------------------------------------------------------------------
@@ -130,7 +123,7 @@ def _sent(state: State, number: int, event: LegEvent) -> Step:
     effects: list[Effect] = [Emit(Kind.DIALED, number)]
     after = state.with_leg(number, LegPhase.DIALED)
     if not state.dialout_us:  # dial-out: every clock of the transfer starts here
-        after = replace(after, dialout_us=event.at_us)
+        after = after._replace(dialout_us=event.at_us)
         effects.append(Arm(Timer.RING, event.at_us + state.plan.ring_timeout_ms * 1000))
         if state.plan.buffer_ms:
             effects.append(Arm(Timer.BUFFER, event.at_us + state.plan.buffer_ms * 1000))
@@ -159,7 +152,7 @@ def _ringing(state: State, number: int, event: LegEvent) -> Step:
     after = state.with_leg(number, LegPhase.RINGING)
     effects: list[Effect] = [Emit(Kind.RINGING, number, {"code": event.code, "phrase": event.phrase})]
     if state.phase is Phase.RINGING and not state.caller_ringing:
-        after = replace(after, caller_ringing=True)
+        after = after._replace(caller_ringing=True)
         effects.append(RingCaller())
     return after, effects
 
@@ -175,8 +168,7 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
             HangUp(number, ELSEWHERE),
         ]
     losers = [n for n in state.live_legs if n != number]
-    won = replace(
-        state.with_leg(number, LegPhase.WON),
+    won = state.with_leg(number, LegPhase.WON)._replace(
         phase=Phase.TALKING,
         winner=number,
         answered_us=event.at_us,
@@ -189,7 +181,6 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
         Disarm(Timer.RING),
         Arm(Timer.BRIDGE, event.at_us + BRIDGE_TIMEOUT_US),
         Arm(Timer.TALK, event.at_us + state.plan.talk_connected_ms * 1000),
-        Arm(Timer.MINUTE, event.at_us + MINUTE_US),
     ]
     ended, hang_ups = _end_legs(won, losers, ELSEWHERE)
     return ended, effects + hang_ups
@@ -198,13 +189,14 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
 def _end_legs(state: State, numbers: list[int], reason: str) -> Step:
     """Cancel legs, or BYE them where they were answered. Who did it is on the record: we, locally."""
     effects: list[Effect] = []
+    legs = list(state.legs)
     for number in numbers:
         payload = {"code": 0, "phrase": "", "by": Party.ROUTER.value, "local": True, "header": reason}
         effects.append(HangUp(number, reason))
-        if state.leg(number) is not LegPhase.PLANNED:
+        if legs[number - 1] is not LegPhase.PLANNED:
             effects.append(Emit(Kind.LEG_ENDED, number, payload))
-        state = state.with_leg(number, LegPhase.ENDED)
-    return state, effects
+        legs[number - 1] = LegPhase.ENDED
+    return state._replace(legs=tuple(legs)), effects
 
 
 def _failed(state: State, number: int, event: LegEvent) -> Step:
@@ -214,7 +206,7 @@ def _failed(state: State, number: int, event: LegEvent) -> Step:
         return _winner_left(state, number, event, EndCause.VANISHED)
     after = state.with_leg(number, LegPhase.ENDED)
     if not event.local:
-        after = replace(after, best_code=_better(state.best_code, event.code), any_sent_final=True)
+        after = after._replace(best_code=better(state.best_code, event.code), any_sent_final=True)
     return _after_leg(after, [_leg_ended(number, event)])
 
 
@@ -226,15 +218,6 @@ def _leg_ended(number: int, event: LegEvent, by: Party | None = None) -> Emit:
     return Emit(Kind.LEG_ENDED, number, payload)
 
 
-def _better(one: int, other: int) -> int:
-    """Which final answer to hand on: 6xx speaks for everyone, then busy, then the lowest (RFC 3261 section 16.7)."""
-
-    def rank(code: int) -> tuple[int, int]:
-        return (0 if code >= GLOBAL_FAILURE else 1 if code in (486, 600) else 2, code)
-
-    return other if not one else min(one, other, key=rank)
-
-
 def _after_leg(state: State, effects: list[Effect]) -> Step:
     """The attempt fails with its last leg."""
     if state.phase is not Phase.RINGING or state.live_legs:
@@ -243,22 +226,8 @@ def _after_leg(state: State, effects: list[Effect]) -> Step:
         ended = _end(Party.ROUTER, EndCause.TRANSPORT)
         return _over(state), [*effects, ended, RejectCaller(CODE_FAULT), *_QUIET, Close()]
     by = Party.BUYER if state.any_sent_final else Party.ROUTER
-    code = (
-        CODE_UNREACHABLE
-        if not state.any_sent_final
-        else CODE_BUSY
-        if state.best_code >= GLOBAL_FAILURE
-        else _passable(state)
-    )
+    code = passable(state.best_code) if state.any_sent_final else CODE_UNREACHABLE
     return _over(state), [*effects, _end(by, EndCause.LEGS_FAILED), RejectCaller(code), *_QUIET, Close()]
-
-
-def _passable(state: State) -> int:
-    """A callee's code as the dialer may see it; 401 and 407 are between us and the trunk, a 3xx is not for the
-    dialer.
-    """
-    code = state.best_code
-    return CODE_NO_ANSWER if code < CLIENT_ERROR or code in (401, 407, 487) else code
 
 
 def _end(by: Party, cause: EndCause) -> Emit:
@@ -266,7 +235,7 @@ def _end(by: Party, cause: EndCause) -> Emit:
 
 
 def _over(state: State) -> State:
-    return replace(state, phase=Phase.OVER)
+    return state._replace(phase=Phase.OVER)
 
 
 _QUIET: tuple[Effect, ...] = tuple(Disarm(timer) for timer in Timer)
@@ -306,7 +275,7 @@ def _winner_left(state: State, number: int, event: LegEvent, cause: EndCause) ->
 def _bridged(state: State, number: int, _event: LegEvent) -> Step:
     if state.phase is not Phase.TALKING or state.bridged:
         return state, []
-    return replace(state, bridged=True), [Emit(Kind.BRIDGED, number), Disarm(Timer.BRIDGE)]
+    return state._replace(bridged=True), [Emit(Kind.BRIDGED, number), Disarm(Timer.BRIDGE)]
 
 
 def _leg_fault(state: State, number: int, event: LegEvent) -> Step:
@@ -352,7 +321,7 @@ def _caller(state: State, event: LegEvent) -> Step:
     if cause is None:
         return state, []
     note: list[Effect] = [_leg_ended(CALLER_LEG, event, Party.CALLER), _end(Party.CALLER, cause)]
-    gone = replace(state, caller_gone=True)
+    gone = state._replace(caller_gone=True)
     if state.phase is Phase.ADMITTING:  # the commit under way decides when to close; nothing will be dialled
         return gone, note
     live = list(state.live_legs)
@@ -392,7 +361,10 @@ def _talk(state: State, event: Rang) -> Step:
     if state.phase is not Phase.TALKING:
         return state, []
     due_us = state.answered_us + state.plan.talk_connected_ms * 1000
-    return _when_certain(state, event, due_us, Emit(Kind.TALK_REACHED_15S, state.winner))
+    after, effects = _when_certain(state, event, due_us, Emit(Kind.TALK_REACHED_15S, state.winner))
+    if not any(isinstance(effect, Arm) for effect in effects):
+        effects.append(Arm(Timer.MINUTE, state.answered_us + MINUTE_US))
+    return after, effects
 
 
 def _minute(state: State, event: Rang) -> Step:
@@ -403,7 +375,7 @@ def _minute(state: State, event: Rang) -> Step:
     after, effects = _when_certain(state, event, due_us, Emit(Kind.TALK_MINUTE, state.winner, {"minutes": minutes}))
     if any(isinstance(effect, Arm) for effect in effects):
         return after, effects
-    return replace(after, minutes=minutes), [*effects, Arm(Timer.MINUTE, due_us + MINUTE_US)]
+    return after._replace(minutes=minutes), [*effects, Arm(Timer.MINUTE, due_us + MINUTE_US)]
 
 
 def _bridge_timeout(state: State, _event: Rang) -> Step:

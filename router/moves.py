@@ -7,9 +7,9 @@ one that performs effects.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from meter.facts import Kind
 from router.sip.port import LegEvent
@@ -182,8 +182,7 @@ class Plan:
     talk_connected_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Where one transfer stands. Times in microseconds, 0: not yet."""
 
     plan: Plan
@@ -204,7 +203,7 @@ class State:
         return self.legs[number - 1]
 
     def with_leg(self, number: int, phase: LegPhase) -> State:
-        return replace(self, legs=(*self.legs[: number - 1], phase, *self.legs[number:]))
+        return self._replace(legs=(*self.legs[: number - 1], phase, *self.legs[number:]))
 
     @property
     def live_legs(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ known for `LATE_S` longer, so that a 2xx that lost its race is put on the record
 from __future__ import annotations
 
 import ipaddress
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,6 +79,7 @@ class Router:
         self.live: dict[str, TransferShell] = {}
         self.draining = False
         self._legs: dict[str, tuple[TransferShell, int]] = {}
+        self._over: deque[tuple[int, TransferShell]] = deque()
 
     # --- EngineListener ---
 
@@ -159,7 +161,8 @@ class Router:
 
     def closed(self, shell: TransferShell, outcome: Outcome) -> None:
         self.live.pop(shell.transfer, None)
-        self.clock.call_at(self.clock.now_us() + LATE_S * 1_000_000, lambda: self._forget(shell))
+        self._over.append((self.clock.now_us(), shell))
+        self._forget_old()
         _log.info(
             "transfer_closed",
             transfer=shell.transfer,
@@ -172,9 +175,13 @@ class Router:
             facts=len(shell.facts),
         )
 
-    def _forget(self, shell: TransferShell) -> None:
-        for number in range(shell.start.plan.legs + 1):
-            self._legs.pop(shell.leg_handle(number), None)
+    def _forget_old(self) -> None:
+        """Let go of transfers whose time for a late answer is over; each new end clears away the old ones."""
+        before_us = self.clock.now_us() - LATE_S * 1_000_000
+        while self._over and self._over[0][0] < before_us:
+            _, shell = self._over.popleft()
+            for number in range(shell.start.plan.legs + 1):
+                self._legs.pop(shell.leg_handle(number), None)
 
     # --- planning ---
 

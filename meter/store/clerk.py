@@ -11,6 +11,7 @@ One clerk does one thing at a time, in the order asked; whoever needs two at onc
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class _SqliteThread:
         try:
             with connection.begin():
                 return work(connection)
-        except DBAPIError:
+        except (DBAPIError, sqlite3.Error):
             self._drop_connection()  # a connection that failed is not trusted with the next transaction
             raise
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.facts import Fact, Kind
 from meter.store.db import reading
-from meter.store.journal import read_row
+from meter.store.rows import read_row
 from meter.store.schema import boots, facts, outcomes
 
 OPEN = "open"  # stands for the verdict of a transfer that has none yet

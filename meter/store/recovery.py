@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.facts import CHAIN_START, Fact, Kind
 from meter.outcome import decide
 from meter.store.clerk import Clerk
-from meter.store.journal import Row, insert_rows, make_row
 from meter.store.reading import STARTED, histories
+from meter.store.rows import Row, insert_rows, make_row
 from meter.store.schema import boots, facts, outcomes
 
 ORIGIN = "recovery"

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Dialect, Insert, Table, and_, func, literal_c
 from sqlalchemy.dialects import postgresql, sqlite
 
 from meter.facts import Fact
-from meter.store.journal import read_row
 from meter.store.reading import CLOSED, histories
+from meter.store.rows import read_row
 from meter.store.schema import boots, facts, meter_cursors, outbox, outcomes, postings
 
 MAX_TRANSFERS = 12  # in one transaction: outcome, posting and two messages each, and the cursor: 49 rows

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.facts import CHAIN_START
 from meter.store.clerk import Clerk
-from meter.store.journal import read_row
+from meter.store.rows import read_row
 from meter.store.schema import boots, facts, meter_cursors
 
 PAGE = 1_000  # facts read at a time

@@ -6,6 +6,7 @@ policy share an account, so ten thousand trunks on plain UDP are one.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,7 @@ class Accounts:
 
     def for_target(self, target: Target) -> Any:
         """The account whose policy fits. Raises pj.Error where its transport cannot be made."""
-        if target.transport is not Transport.TLS and target.srtp is Srtp.OFF and not target.username:
-            return self._accounts[()]
+        key: tuple[object, ...]
         key = (target.transport, target.srtp, target.verify_tls, target.username, target.password)
         if key not in self._accounts:
             self._accounts[key] = self._make(f"sip:trunk{len(self._accounts)}@baton.invalid", target)
@@ -72,6 +72,15 @@ class Accounts:
         name = f"PJSIP_TRANSPORT_{transport.value.upper()}" + ("6" if ":" in address else "")
         kind: int = getattr(self._pj, name)
         return kind
+
+    @property
+    def _udp_contact(self) -> str:
+        """Where callees on UDP send their BYE; empty where only the system knows our address."""
+        for one in self._config.listeners:
+            host = one.public_address or one.address
+            if one.transport is Transport.UDP and one.port and not ipaddress.ip_address(one.address).is_unspecified:
+                return f"<sip:baton@{f'[{host}]' if ':' in host else host}:{one.port}>"
+        return ""
 
     @property
     def _own_address(self) -> str:
@@ -127,6 +136,9 @@ class Accounts:
         config.natConfig.contactRewriteUse = 0
         config.natConfig.viaRewriteUse = 0
         config.natConfig.sdpNatRewriteUse = 0
+        contact = self._udp_contact if target.transport is Transport.UDP and not default else ""
+        if contact:  # otherwise PJSIP opens and connects a socket per leg to learn its own address
+            config.sipConfig.contactForced = contact
         if target.transport is Transport.TLS:
             config.sipConfig.transportId = self._trunk_transport(verify=target.verify_tls)
         if target.username:

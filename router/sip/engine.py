@@ -40,9 +40,10 @@ from router.sip.pjlib import (
 )
 from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Slots, Target
 
-TICK_S = 0.010  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
+TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
 POLL_S = 0.002  # without an epoll descriptor
 SWEEP_S = 1.0  # upstream issue 4992: a burst can lose DISCONNECTED callbacks
+MANY_EVENTS = 64  # PJ_IOQUEUE_MAX_EVENTS_IN_SINGLE_POLL of our build
 MAX_TURNS = 32  # of libHandleEvents in one go, before the loop's other work has its turn
 DISCONNECTED = 6  # PJSIP_INV_STATE_DISCONNECTED
 POOL_CACHE_BYTES = 256 << 20  # about 60 kB a leg at 4,000 legs; what is above goes back to the allocator
@@ -203,7 +204,7 @@ class PjsuaEngine:
         self._pumped_us = monotonic_us()
         try:
             for _ in range(MAX_TURNS):
-                if self._endpoint.libHandleEvents(0) <= 0:
+                if self._endpoint.libHandleEvents(0) < MANY_EVENTS:  # what is left wakes the loop again at once
                     break
             self._dispatch()
         except Exception:  # noqa: BLE001 - the pump must go on
@@ -257,6 +258,7 @@ class PjsuaEngine:
         slots = self.slots
         metrics.CALL_SLOTS_USED.set(slots.used)
         metrics.CALL_SLOTS_LINGERING.set(slots.lingering)
+        metrics.ENGINE_CALLS.set(self.pj_objects)
         if self.legs.events:
             self._kick()
 

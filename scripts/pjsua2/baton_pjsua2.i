@@ -1,7 +1,7 @@
 /* Baton's additions to pjsua2's SWIG interface: a tap on SIP messages and cheap accessors.
  *
- * The tap is a PJSIP module next to the transport layer. It notes every INVITE, ACK, BYE and CANCEL, sent or received, and
- * every response to INVITE, with CLOCK_MONOTONIC nanoseconds; it changes nothing. It is there because pjsua2 hides what
+ * The tap is a PJSIP module next to the transport layer. It notes every INVITE sent or received, every BYE and CANCEL
+ * received and every response to INVITE received, with CLOCK_MONOTONIC nanoseconds; it changes nothing. It is there because pjsua2 hides what
  * a meter needs: the instant an INVITE is handed to the transport, the first 100, the Reason header of a BYE, and a 2xx
  * that crosses our own CANCEL (pjsua2 answers that one with ACK and BYE and tells nobody).
  * baton_tap_drain() returns and forgets what was noted: records end in 0x1e, fields are parted by 0x1f:
@@ -42,8 +42,9 @@ void baton_note(char direction, pjsip_msg *msg) {
     if (!cseq || !cid) return;
     const bool request = msg->type == PJSIP_REQUEST_MSG;
     const pjsip_method_e id = cseq->method.id;
-    if (request ? (id != PJSIP_INVITE_METHOD && id != PJSIP_ACK_METHOD && id != PJSIP_BYE_METHOD && id != PJSIP_CANCEL_METHOD)
-                : id != PJSIP_INVITE_METHOD)
+    const bool received = direction == 'R';
+    if (request ? !(id == PJSIP_INVITE_METHOD || (received && (id == PJSIP_BYE_METHOD || id == PJSIP_CANCEL_METHOD)))
+                : !(received && id == PJSIP_INVITE_METHOD))
         return;
     if (baton_records.size() > BATON_TAP_LIMIT) { ++baton_dropped; return; }
     struct timespec now;

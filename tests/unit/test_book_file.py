@@ -181,7 +181,8 @@ def test_presets_are_the_contracts_of_the_domain() -> None:
 
 @pytest.mark.parametrize(("entry", "value"), [(TermsEntry, Terms), (EndpointEntry, Endpoint)])
 def test_an_entry_has_the_fields_and_defaults_of_its_value(entry: type, value: type) -> None:
-    of_entry = {name: one.default for name, one in entry.model_fields.items() if name not in ("base", "password")}  # type: ignore[attr-defined]
+    known = entry.model_fields  # type: ignore[attr-defined]
+    of_entry = {name: one.default for name, one in known.items() if name not in ("base", "password")}
     of_value = {one.name: one.default for one in fields(value) if one.name != "password"}
     assert of_entry.keys() == of_value.keys()
     for name, default in of_value.items():

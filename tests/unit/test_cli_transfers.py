@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, update
 from baton import cli
 from meter.facts import CHAIN_START, Fact, Kind
 from meter.store.db import open_store
-from meter.store.journal import insert_rows, make_row
+from meter.store.rows import insert_rows, make_row
 from meter.store.schema import boots, facts
 from tests.facts_builder import Story, failed_story
 
