@@ -78,6 +78,7 @@ class PjsuaEngine:
         self._closing = False
         self._kick_due = False
         self._pumped_us = 0
+        self._strays = 0
         self._host = _host_for_from(config)
 
     # --- life ---
@@ -259,6 +260,11 @@ class PjsuaEngine:
         metrics.CALL_SLOTS_USED.set(slots.used)
         metrics.CALL_SLOTS_LINGERING.set(slots.lingering)
         metrics.ENGINE_CALLS.set(self.pj_objects)
+        strays = self._pj.baton_strays()
+        if strays != self._strays:
+            _log.warning("answers_of_nobodys_calls", count=strays - self._strays)
+            metrics.ENGINE_FAULTS.labels(kind="stray_answer").inc(strays - self._strays)
+            self._strays = strays
         if self.legs.events:
             self._kick()
 

@@ -8,6 +8,9 @@
  *   ns, direction (R or T), method, status (0: a request), Call-ID, To tag, reason phrase, Reason header.
  * When nobody drains, the newest records are dropped and counted above BATON_TAP_LIMIT bytes.
  *
+ * A second module answers a 2xx that belongs to no dialog (the router that sent its INVITE died) with ACK and BYE, so that
+ * a buyer's agent who answers a dead call is not left on the line.
+ *
  * The commands (batonDial and the like) do in one crossing from Python what took twenty: every attribute of a parameter
  * object is a proxy made and dropped. Headers come as one text: name, 0x1f, value, 0x1e, and so on.
  *
@@ -26,7 +29,6 @@ namespace {
 const size_t BATON_TAP_LIMIT = 16u << 20;
 std::string baton_records;
 unsigned long baton_dropped = 0;
-bool baton_tapping = false;
 void (*baton_state_cb)(pjsua_call_id, pjsip_event *) = NULL;
 
 void baton_put(const pj_str_t *s) {
@@ -91,6 +93,55 @@ void baton_headers(const std::string &text, pj::SipTxOption &option) {
     }
 }
 
+unsigned long baton_stray_count = 0;
+
+/* A request within the dialog that a 2xx of nobody's would make: to its Contact, by its Record-Route backwards
+ * (RFC 3261 section 12.1.2). NULL where the response does not tell enough. */
+pjsip_tx_data *baton_in_dialog(pjsip_rx_data *rdata, const pjsip_method *method, int cseq) {
+    pjsip_msg *msg = rdata->msg_info.msg;
+    pjsip_contact_hdr *contact = (pjsip_contact_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_CONTACT, NULL);
+    pjsip_tx_data *tdata = NULL;
+    if (!contact || contact->star || !contact->uri) return NULL;
+    pjsip_to_hdr *to = (pjsip_to_hdr *)pjsip_hdr_clone(rdata->tp_info.pool, rdata->msg_info.to);
+    pjsip_from_hdr *from = (pjsip_from_hdr *)pjsip_hdr_clone(rdata->tp_info.pool, rdata->msg_info.from);
+    if (pjsip_endpt_create_request_from_hdr(pjsua_get_pjsip_endpt(), method, (pjsip_uri *)pjsip_uri_get_uri(contact->uri),
+                                            from, to, NULL, rdata->msg_info.cid, cseq, NULL, &tdata) != PJ_SUCCESS)
+        return NULL;
+    pjsip_hdr *after = (pjsip_hdr *)pjsip_msg_find_hdr(tdata->msg, PJSIP_H_FROM, NULL);
+    pjsip_rr_hdr *record = rdata->msg_info.record_route;
+    while (record) {  /* each goes in front of the one before: the order is turned round */
+        pjsip_route_hdr *route = pjsip_route_hdr_create(tdata->pool);
+        pj_memcpy(&route->name_addr, pjsip_uri_clone(tdata->pool, &record->name_addr), sizeof(route->name_addr));
+        pj_list_insert_before(after, route);
+        after = (pjsip_hdr *)route;
+        record = (pjsip_rr_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_RECORD_ROUTE, record->next);
+    }
+    return tdata;
+}
+
+/* A 2xx to an INVITE of a router that died: nobody here knows its dialog. It is ACKed, then BYEd. */
+pj_bool_t baton_on_stray(pjsip_rx_data *rdata) {
+    const pjsip_cseq_hdr *cseq = rdata->msg_info.cseq;
+    const int code = rdata->msg_info.msg->line.status.code;
+    if (cseq->method.id != PJSIP_INVITE_METHOD || code < 200 || code > 299 || pjsip_rdata_get_tsx(rdata)) return PJ_FALSE;
+    if (pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.from->tag, &rdata->msg_info.to->tag, PJ_FALSE))
+        return PJ_FALSE;
+    pj_str_t none = { NULL, 0 };
+    if (pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.from->tag, &none, PJ_FALSE)) return PJ_FALSE;
+    ++baton_stray_count;
+    pjsip_tx_data *ack = baton_in_dialog(rdata, pjsip_get_ack_method(), cseq->cseq);
+    if (ack) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), ack, NULL, NULL);
+    pjsip_tx_data *bye = baton_in_dialog(rdata, &pjsip_bye_method, cseq->cseq + 1);
+    if (bye) pjsip_endpt_send_request(pjsua_get_pjsip_endpt(), bye, -1, NULL, NULL);
+    return PJ_TRUE;
+}
+
+pjsip_module baton_stray_module = {
+    NULL, NULL, { (char *)"mod-baton-stray", 15 }, -1,
+    PJSIP_MOD_PRIORITY_UA_PROXY_LAYER - 1,
+    NULL, NULL, NULL, NULL, NULL, &baton_on_stray, NULL, NULL, NULL
+};
+
 void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
     const pjsua_call *call = &pjsua_var.calls[call_id];
     if (call->hanging_up || !call->inv || call->inv->state == PJSIP_INV_STATE_DISCONNECTED)
@@ -137,12 +188,16 @@ int baton_tap_start() {
     baton_dropped = 0;
     baton_tap_module.id = -1;
     pj_status_t status = pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_tap_module);
-    baton_tapping = status == PJ_SUCCESS;
-    return status;
+    if (status != PJ_SUCCESS) return status;
+    baton_stray_module.id = -1;
+    return pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_stray_module);
 }
 
 /* Bytes noted and not yet drained. */
 unsigned long baton_tap_pending() { return (unsigned long)baton_records.size(); }
+
+/* 2xx answers to INVITEs that nobody here sent; each was ACKed and BYEd. */
+unsigned long baton_strays() { return baton_stray_count; }
 
 /* Records lost because nobody drained. */
 unsigned long baton_tap_dropped() { return baton_dropped; }
@@ -170,13 +225,13 @@ void baton_quiet() {
 }
 
 /* Keep memory instead of giving it back and asking again: PJSIP's pools are cached up to pool_bytes (pjsua caches none),
- * and glibc neither trims nor maps below 64 MB. Measured at ring-all to five: a tenth of all CPU went into clearing pages
+ * and glibc neither trims nor maps below 32 MB. Measured at ring-all to five: a tenth of all CPU went into clearing pages
  * that had been given back a moment before. To be called once after libCreate. */
 void baton_keep_memory(unsigned long pool_bytes) {
     pjsua_var.cp.max_capacity = pool_bytes;
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
     mallopt(M_TOP_PAD, 16 << 20);
-    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);  /* glibc takes no more than HEAP_MAX_SIZE / 2 and ignores what is above */
 }
 
 /* How many calls this build can carry at all (PJSUA_MAX_CALLS). */

@@ -16,7 +16,7 @@ from router.clock import LoopClock, new_loop
 from router.sip.engine import PjsuaEngine
 from router.sip.pjlib import EngineConfig, EngineUnusableError, Listener
 from router.sip.port import EventKind, Invite, LegEvent, Target
-from tests.net.peer import HOST, Callee, Caller
+from tests.net.peer import HOST, Callee, Caller, Party
 
 pytestmark = pytest.mark.net
 
@@ -215,6 +215,46 @@ def test_an_invite_is_read_with_its_headers_and_rejected_with_ours() -> None:
         assert final.header("X-Baton-Transfer") == "t  Evil: 1"
         await until(lambda: engine.slots.used == 0)
         caller.close()
+        await engine.close()
+
+    run(story)
+
+
+def test_a_2xx_of_nobodys_call_is_acked_then_byed_along_its_record_route() -> None:
+    """A callee that answers an INVITE of a router that died must not be left on the line (RFC 3261 13.2.2.4)."""
+
+    async def story(clock: LoopClock) -> None:
+        settings = config()
+        engine = PjsuaEngine(settings, clock, Ear())
+        engine.start()
+        proxy, agent = Party(), Party()
+        await proxy.open()
+        await agent.open()
+        router = f"{HOST}:{settings.listeners[0].port}"
+        answer = [
+            "SIP/2.0 200 OK",
+            f"Via: SIP/2.0/UDP {router};branch=z9hG4bK-dead",
+            f"Record-Route: <sip:{HOST}:{proxy.port};lr>",
+            f"From: <sip:baton@{router}>;tag=dead",
+            f"To: <sip:agent@{HOST}>;tag=alive",
+            "Call-ID: call-of-a-dead-router",
+            "CSeq: 4711 INVITE",
+            f"Contact: <sip:agent@{HOST}:{agent.port}>",
+            "Content-Length: 0",
+        ]
+        agent.send("\r\n".join([*answer, "", ""]), (HOST, settings.listeners[0].port))
+        bye = await proxy.wait(lambda m: m.method == "BYE")
+        ack = await proxy.wait(lambda m: m.method == "ACK")
+        assert [m.method for m in proxy.seen[:2]] == ["ACK", "BYE"]
+        assert (ack.header("CSeq"), bye.header("CSeq")) == ("4711 ACK", "4712 BYE")
+        assert bye.start == f"BYE sip:agent@{HOST}:{agent.port} SIP/2.0"
+        assert bye.header("To").endswith(";tag=alive")
+        assert bye.header("From").endswith(";tag=dead")
+        assert bye.call_id == "call-of-a-dead-router"
+        proxy.reply(bye, 200)
+        await until(lambda: engine.slots.used == 0)
+        proxy.close()
+        agent.close()
         await engine.close()
 
     run(story)

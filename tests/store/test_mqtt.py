@@ -253,3 +253,10 @@ async def test_an_id_that_is_no_topic_is_never_published(transfer: object) -> No
     message = Message(1, "mqtt", "k", "m", json.dumps({"transfer": transfer}).encode(), 0, 0)
     with pytest.raises(NeverDeliverableError, match="cannot be part of a topic"):
         MqttDeliverer(MqttOptions("localhost")).topic(message)
+
+
+def test_the_reference_names_the_topic_that_is_used() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/mqtt.md").read_text()
+    message = Message(1, "mqtt", "t-1", "t-1.outcome", b"{}", 0)
+    topic = MqttDeliverer(MqttOptions("127.0.0.1", prefix="PREFIX")).topic(message)
+    assert topic.replace("PREFIX", "{prefix}").replace("t-1", "{transfer}") in page

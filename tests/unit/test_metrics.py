@@ -22,6 +22,7 @@ WANTED = {
     "baton_transfers_total", "baton_live_transfers", "baton_live_legs", "baton_setup_seconds",
     "baton_dialout_to_ringing_seconds", "baton_dialout_to_answer_seconds", "baton_talk_seconds",
     "baton_late_answers_total", "baton_call_slots_used", "baton_call_slots_lingering", "baton_call_slots_max",
+    "baton_engine_calls",
     "baton_scrub_total", "baton_scrub_seconds", "baton_loop_lag_seconds", "baton_journal_backlog_facts",
     "baton_journal_commit_seconds", "baton_outbox_depth", "baton_outbox_oldest_seconds", "baton_outbox_dead_total",
     "baton_mail_sent_total", "baton_mqtt_connected", "baton_verdict_mismatch_total", "baton_engine_faults_total",
