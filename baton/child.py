@@ -1,14 +1,33 @@
-"""A child of `baton serve`: `python -m baton.child router|meter CONFIG`. It stops when its standard input closes."""
+"""A child of `baton serve`: `python -m baton.child router|meter CONFIG`. It stops when its standard input closes.
+
+What ends it too early is one line in the log (BATON_DEBUG=1 shows the traceback) and exit code 1; the parent starts it
+again.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+import structlog
 
 from baton import run_meter, run_router
 
 _ROLES = {"router": run_router.main, "meter": run_meter.main}
 
+
+def main(role: str, config: Path) -> int:
+    """Run the role until told to stop; the exit code."""
+    try:
+        _ROLES[role](config, supervised=True)
+    except Exception as error:
+        if os.environ.get("BATON_DEBUG"):
+            raise
+        structlog.get_logger("serve").error("child_failed", child=role, kind=type(error).__name__, error=str(error))
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    role, config = sys.argv[1:]
-    sys.exit(_ROLES[role](Path(config), supervised=True))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -31,7 +31,7 @@ from router.ids import new_id
 from router.ports import Journal, Scrubber
 from router.router import Carrier, Dialer, Router, RouterConfig
 from router.sip.engine import PjsuaEngine
-from router.sip.pjlib import EngineConfig, Listener
+from router.sip.pjlib import EngineConfig, Listener, system_nameservers
 from router.sip.port import Invite, LegEvent, Target
 from suppression.scrub import Scrub
 
@@ -210,6 +210,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         trunk_ca_file=path(settings.tls.ca_file),
         trunk_certificate=path(settings.tls.certificate_file),
         trunk_key=path(settings.tls.key_file),
+        nameservers=tuple(str(one) for one in settings.router.nameservers) or system_nameservers(),
     )
 
 

@@ -47,6 +47,11 @@ class RouterSection(Model):
     drain_seconds: int = Field(
         30, ge=0, le=3600, description="On stop: how long calls in progress may go on, in seconds."
     )
+    nameservers: tuple[IpAddress, ...] = Field(
+        (),
+        description="DNS servers for host names of trunks, asked without blocking a call; empty: those of "
+        "`/etc/resolv.conf`. `/etc/hosts` is not read.",
+    )
     user_agent: str = Field("Baton", min_length=1, max_length=64, description="User-Agent and Server header.")
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from dataclasses import dataclass, field
 
@@ -26,7 +27,7 @@ from meter.mqtt import MqttDeliverer, MqttOptions
 from meter.outbox import OutboxLoop, OutboxOptions, prune_for_ever
 from meter.settle import POLL_MS, Follower, SettleOptions
 from meter.store.clerk import Clerk
-from meter.store.db import StoreError, open_store
+from meter.store.db import StoreError, checkpoint, open_store
 from meter.store.outbox import Depth, depths
 
 GAUGES_EVERY_S = 5.0
@@ -95,8 +96,11 @@ class _Meter:
     async def _gauges(self, stop: asyncio.Event) -> None:
         clerk = Clerk(self._engine)
         while not stop.is_set():
-            with contextlib.suppress(SQLAlchemyError, StoreError):  # a failing store shows in the follower's faults
+            with contextlib.suppress(
+                SQLAlchemyError, StoreError, sqlite3.Error
+            ):  # a failing store shows in the follower's faults
                 show_depths(await clerk.read(depths))
+                await checkpoint(self._engine)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GAUGES_EVERY_S):
                     await stop.wait()

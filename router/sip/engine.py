@@ -123,6 +123,8 @@ class PjsuaEngine:
         config.uaConfig.mainThreadOnly = True
         config.uaConfig.maxCalls = self.config.max_calls
         config.uaConfig.userAgent = self.config.user_agent
+        for server in self.config.nameservers:
+            config.uaConfig.nameserver.append(server)
         config.logConfig.level = 1
         config.logConfig.consoleLevel = 1
         config.logConfig.msgLogging = 0

@@ -51,6 +51,7 @@ class Leg:
     handle: str
     incoming: bool
     slot: int = -1  # pjsua's call id
+    sip_call_id: str = ""  # Call-ID of the dialer's INVITE
     peer: str = ""
     bridged: bool = False
     answered: bool = False
@@ -72,7 +73,7 @@ class LegBook:
 
     def add(self, handle: str, *, sip_call_id: str = "", slot: int = -1) -> Leg:
         """A new leg; `sip_call_id` for one that came in (a dialled leg's Call-ID is its handle)."""
-        leg = Leg(handle, incoming=bool(sip_call_id), slot=slot)
+        leg = Leg(handle, incoming=bool(sip_call_id), slot=slot, sip_call_id=sip_call_id)
         self.live[handle] = leg
         if sip_call_id:
             self._handles[sip_call_id] = handle
@@ -157,10 +158,10 @@ class LegBook:
             if now_us - leg.ended_us < LATE_US:
                 break
             del self._late[handle]
-        for call_id, handle in list(self._handles.items()):
-            if handle not in self.live and handle not in self._late:
-                del self._handles[call_id]
-        for call_id, (at_us, _) in list(self._arrivals.items()):
+            if self._handles.get(leg.sip_call_id) == handle:
+                del self._handles[leg.sip_call_id]
+        while self._arrivals:
+            call_id, (at_us, _) = next(iter(self._arrivals.items()))
             if now_us - at_us < LATE_US:
                 break
             del self._arrivals[call_id]

@@ -8,6 +8,7 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 import structlog
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FDS_PER_CALL = 2  # RTP and RTCP
+MAX_NAMESERVERS = 3  # as many as resolv.conf(5) takes
 SPARE_FDS = 256  # store, logs, listeners, TCP and TLS connections
 
 _log = structlog.get_logger("sip")
@@ -55,6 +57,7 @@ class EngineConfig:
     trunk_ca_file: str = ""
     trunk_certificate: str = ""
     trunk_key: str = ""
+    nameservers: tuple[str, ...] = ()  # empty: host names block the loop while the system looks them up
 
 
 def guarded(callback: Callable[P, None]) -> Callable[P, None]:
@@ -87,6 +90,16 @@ def load_pjsua2() -> ModuleType:
         )
     module: ModuleType = pjsua2
     return module
+
+
+def system_nameservers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """The servers that resolv.conf(5) names; empty where there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return ()
+    words = [line.split() for line in lines]
+    return tuple(one[1] for one in words if len(one) > 1 and one[0] == "nameserver")[:MAX_NAMESERVERS]
 
 
 def start_tap(pj: ModuleType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -255,6 +256,59 @@ def test_a_2xx_of_nobodys_call_is_acked_then_byed_along_its_record_route() -> No
         await until(lambda: engine.slots.used == 0)
         proxy.close()
         agent.close()
+        await engine.close()
+
+    run(story)
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """A DNS server (RFC 1035) that answers A with loopback, slowly, and knows nothing else."""
+
+    def __init__(self, after_s: float) -> None:
+        self.asked = 0
+        self._after_s = after_s
+        self._transport: asyncio.DatagramTransport | None = None
+
+    async def open(self, host: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, 53))
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.asked += 1
+        asyncio.get_running_loop().call_later(self._after_s, self._answer, data, addr)
+
+    def _answer(self, data: bytes, addr: tuple[str, int]) -> None:
+        question = data[12 : data.index(b"\0", 12) + 5]
+        is_a = question[-4:-2] == b"\0\1"
+        flags = b"\x81\x80" if is_a else b"\x81\x83"  # NXDOMAIN
+        head = data[:2] + flags + b"\0\1" + (b"\0\1" if is_a else b"\0\0") + b"\0\0\0\0"
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + bytes([127, 0, 0, 1]) if is_a else b""
+        assert self._transport is not None
+        self._transport.sendto(head + question + record, addr)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="port 53 is root's")
+def test_a_slow_name_server_holds_up_its_own_leg_only() -> None:
+    async def story(clock: LoopClock) -> None:
+        server = NameServer(after_s=0.5)
+        await server.open("127.0.0.53")
+        ear = Ear()
+        engine = PjsuaEngine(config(nameservers=("127.0.0.53",)), clock, ear)
+        engine.start()
+        callee = Callee([(1, 486)])
+        await callee.open()
+        engine.dial("by-name", Target(f"sip:a@trunk.test:{callee.port}"))
+        engine.dial("by-address", Target(f"sip:a@{HOST}:{callee.port}"))
+        await until(lambda: EventKind.FAILED in ear.of("by-address"))
+        assert ear.of("by-name") == []
+        await until(lambda: EventKind.FAILED in ear.of("by-name"))
+        assert server.asked
+        server.close()
+        callee.close()
         await engine.close()
 
     run(story)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import meter.store.db
 from meter.store.clerk import Clerk
-from meter.store.db import HEAD, VERSION_TABLE, StoreError, migrate, open_store, reading
+from meter.store.db import HEAD, VERSION_TABLE, StoreError, checkpoint, migrate, open_store, reading
 from meter.store.schema import metadata
 
 
@@ -155,3 +155,13 @@ async def test_the_first_transaction_takes_the_lock_before_it_reads(url: str, en
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("INSERT INTO book_version VALUES (1, 1)")
         other.close()
+
+
+async def test_a_checkpoint_brings_the_log_into_the_file_beside_a_reader(engine: AsyncEngine) -> None:
+    path = Path(engine.url.database or "")
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE grown (filler TEXT)"))
+        await connection.execute(text("INSERT INTO grown VALUES (hex(zeroblob(400000)))"))
+    before = path.stat().st_size
+    assert await checkpoint(engine) > 0
+    assert path.stat().st_size > before
