@@ -257,6 +257,6 @@ async def test_an_id_that_is_no_topic_is_never_published(transfer: object) -> No
 
 def test_the_reference_names_the_topic_that_is_used() -> None:
     page = (Path(__file__).parents[2] / "docs/reference/mqtt.md").read_text()
-    message = Message(1, "mqtt", "t-1", "t-1.outcome", b"{}", 0, 0)
+    message = Message(1, "mqtt", "t-1", "t-1.outcome", b'{"transfer": "t-1"}', 0, 0)
     topic = MqttDeliverer(MqttOptions("127.0.0.1", prefix="PREFIX")).topic(message)
     assert topic.replace("PREFIX", "{prefix}").replace("t-1", "{transfer}") in page
