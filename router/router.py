@@ -117,10 +117,13 @@ class Router:
                 continue
             shell, number = found
             _measure(event, shell, number)
-            try:
-                shell.on_leg(number, event)
-            except Exception:  # noqa: BLE001 - one transfer's fault must not touch the others
-                self._broken(shell)
+            self.feed(shell, m.OnLeg(number, event))
+
+    def feed(self, shell: TransferShell, event: m.Event) -> None:
+        try:
+            shell.feed(event)
+        except Exception:  # noqa: BLE001 - one transfer's fault must not touch the others
+            self._broken(shell)
 
     def _broken(self, shell: TransferShell) -> None:
         """A fault of ours inside one transfer: counted, and that transfer ended as ours; the others go on."""

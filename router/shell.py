@@ -17,7 +17,7 @@ from meter.outcome import Outcome, OutcomeTerms, decide
 from router import machine
 from router import moves as m
 from router.ports import Admission, Journal
-from router.sip.port import Clock, Invite, LegEvent, SipEngine, Target, TimerHandle
+from router.sip.port import Clock, Invite, SipEngine, Target, TimerHandle
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -31,6 +31,9 @@ class Host(Protocol):
 
     def admit(self, shell: TransferShell, fact: Fact) -> None:
         """Ask the store; `shell.on_admission` follows."""
+
+    def feed(self, shell: TransferShell, event: m.Event) -> None:
+        """`shell.feed`, with a fault of ours contained: events that come from timers and from the store go this way."""
 
     def target_for(self, shell: TransferShell, endpoint: Endpoint) -> Target: ...
 
@@ -54,7 +57,7 @@ class Start:
 
 
 class TransferShell:
-    """A live transfer. Its methods are called from the loop's thread only and never raise."""
+    """A live transfer. Its methods are called from the loop's thread only."""
 
     def __init__(self, host: Host, start: Start) -> None:
         self.start = start
@@ -77,10 +80,7 @@ class TransferShell:
     def on_admission(self, admission: Admission | None) -> None:
         """The store's answer; None: it failed."""
         now_us = self._host.clock.now_us()
-        self.feed(m.StoreFailed(now_us) if admission is None else m.Admitted(now_us, admission.refusal))
-
-    def on_leg(self, number: int, event: LegEvent) -> None:
-        self.feed(m.OnLeg(number, event))
+        self._host.feed(self, m.StoreFailed(now_us) if admission is None else m.Admitted(now_us, admission.refusal))
 
     def shut_down(self) -> None:
         self.feed(m.Shutdown(self._host.clock.now_us()))
@@ -157,7 +157,7 @@ class TransferShell:
             self.timers.pop(timer, None)
             self.deadlines_us.pop(timer, None)
             clock = self._host.clock
-            self.feed(m.Rang(clock.now_us(), timer, clock.lag_us()))
+            self._host.feed(self, m.Rang(clock.now_us(), timer, clock.lag_us()))
 
         self.timers[effect.timer] = self._host.clock.call_at(effect.at_us, ring)
 

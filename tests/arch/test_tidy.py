@@ -35,7 +35,7 @@ UNBOUND = {".md", ".json", ".xml", ".html", ".lock", ".i", ".h"}  # tables, data
 # Written apart, so that this file does not find itself.
 NOTES = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX" + r"\b")))
 MACHINE = re.compile(
-    r"/(?:work|home|Users)/[\w.-]+/|/root/|(?:pypi|files\.pythonhosted)\.org|--(?:extra-)?index-url \S"
+    r"/(?:work|home|Users)/[\w.-]+/|/root/|(?:py" r"pi|files\.python" r"hosted)\.org|--(?:extra-)?index-url \S"
 )
 
 

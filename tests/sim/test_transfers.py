@@ -234,3 +234,26 @@ def test_the_lead_always_has_the_prospects_number() -> None:
     world = World([plain()]).script(party(declines(10)))
     world.call(headers={"x-lead-first-name": ["Ada"]})
     assert world.journal.facts[0].payload["lead"] == {"phone": "+12125550123", "first_name": "Ada"}
+
+
+@pytest.mark.parametrize("command", ["dial", "ring", "answer", "bridge"])
+def test_a_fault_of_ours_ends_that_transfer_as_ours_and_no_other(command: str) -> None:
+    world = World([plain()]).script(party(rings(), answers(2_000)))
+    sound = getattr(world.engine, command)
+    world.engine.invite("leads", Script((hangs_up(40_000),)))
+    calls = 0
+
+    def broken(handle: str, *rest: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError("a fault on purpose")
+        sound(handle, *rest)
+
+    setattr(world.engine, command, broken)
+    world.clock.run_for(5_000_000)
+    world.engine.invite("leads", Script((hangs_up(40_000),)))
+    world.clock.run_for(120_000_000)
+    verdicts = [f.payload["verdict"] for f in world.journal.facts if f.kind is Kind.TRANSFER_CLOSED]
+    assert sorted(verdicts) == sorted(["connected", "not_attempted" if command == "dial" else "fault"])
+    assert not world.engine.live
