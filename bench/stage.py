@@ -12,14 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from baton.demo.certificates import Certificates, make
-from baton.demo.parties import HOST, MailSink, Processes, free_port
+from baton.demo.parties import HOST, MailSink, Processes, free_port, metrics_page
 from bench import proc
 from bench.store import Store
 from meter.store.db import open_store
@@ -143,15 +141,7 @@ class Baton:
 
     async def metric(self, name: str) -> float | None:
         """A metric's value summed over its labels; None where it is not on the page."""
-        return parse_metric(await asyncio.to_thread(self._page), name)
-
-    def _page(self) -> str:
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.metrics_port}/metrics", timeout=5) as answer:
-                text: bytes = answer.read()
-                return text.decode()
-        except (urllib.error.URLError, OSError):
-            return ""
+        return parse_metric(await asyncio.to_thread(metrics_page, self.metrics_port), name)
 
     async def idle(self, limit_s: float) -> bool:
         """Wait until every transfer that was started is settled and every mail is out; False after the limit."""

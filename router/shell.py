@@ -65,7 +65,6 @@ class TransferShell:
         self.state = machine.start(start.plan)
         self.facts: list[Fact] = []
         self.timers: dict[m.Timer, TimerHandle] = {}
-        self.deadlines_us: dict[m.Timer, int] = {}
         self.outcome: Outcome | None = None
         self._host = host
 
@@ -151,18 +150,15 @@ class TransferShell:
 
     def _arm(self, effect: m.Arm, _event: m.Event) -> None:
         self._disarm(m.Disarm(effect.timer), _event)
-        self.deadlines_us[effect.timer] = effect.at_us
 
         def ring(timer: m.Timer = effect.timer) -> None:
             self.timers.pop(timer, None)
-            self.deadlines_us.pop(timer, None)
             clock = self._host.clock
             self._host.feed(self, m.Rang(clock.now_us(), timer, clock.lag_us()))
 
         self.timers[effect.timer] = self._host.clock.call_at(effect.at_us, ring)
 
     def _disarm(self, effect: m.Disarm, _event: m.Event) -> None:
-        self.deadlines_us.pop(effect.timer, None)
         timer = self.timers.pop(effect.timer, None)
         if timer is not None:
             timer.cancel()

@@ -6,8 +6,6 @@ import asyncio
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,19 +108,10 @@ async def _ready(stage: Stage) -> None:
         process = stage.processes.running["baton"]
         if process.returncode is not None:
             raise DemoError(f"baton serve ended at once; see {stage.processes.folder / 'baton.log'}")
-        return "baton_call_slots_max 200" in await asyncio.to_thread(_page, stage.metrics_port)
+        return "baton_call_slots_max 200" in await asyncio.to_thread(parties.metrics_page, stage.metrics_port)
 
     if not await _until(up, READY_S):
         raise DemoError(f"baton serve did not come up; see {stage.processes.folder / 'baton.log'}")
-
-
-def _page(port: int) -> str:
-    try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=2) as answer:
-            text: bytes = answer.read()
-            return text.decode()
-    except (urllib.error.URLError, OSError):
-        return ""
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], limit_s: float) -> bool:
