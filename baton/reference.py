@@ -111,8 +111,8 @@ def _named(annotation: Any) -> str:
         return f"list of {_named(arguments[0])}"
     if get_origin(annotation) in (types.UnionType, Union):
         return " or ".join(dict.fromkeys(_named(one) for one in arguments))
-    if get_origin(annotation) is not None and arguments and isinstance(arguments[0], str):
-        return " or ".join(f"`{one}`" for one in arguments)
+    if get_origin(annotation) is not None and arguments and isinstance(arguments[0], str | int):
+        return " or ".join(f"`{one}`" for one in arguments if one)
     if get_origin(annotation) is not None and arguments:
         return _named(arguments[0])
     words = {str: "text", int: "integer", bool: "true or false", Path: "path", SecretStr: "secret text"}

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 DEFAULT_TIME_ZONE = "America/New_York"  # domain 2
 DEFAULT_RING_TIMEOUT_MS = 30_000
+CODECS = ("PCMU", "PCMA", "G722", "opus")  # encoding names of RFC 3551 and RFC 7587
 
 
 class EndpointKind(StrEnum):
@@ -46,6 +47,31 @@ class Rating(StrEnum):
     MINUTE = "minute"
 
 
+class SessionTimer(StrEnum):
+    """RFC 4028: never, when the far end wants it, refuse who has none, or keep one of our own whatever it says."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+    ALWAYS = "always"
+
+
+class Prack(StrEnum):
+    """Reliable provisional answers, RFC 3262: not offered, supported, or required."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    MANDATORY = "mandatory"
+
+
+class Strategy(StrEnum):
+    """How a campaign chooses: the first open buyer, the one furthest behind its order, or one agent by rating."""
+
+    PRIORITY = "priority"
+    DEFICIT = "deficit"
+    RATED = "rated"
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """A version of a terms profile (domain, sections 3 to 6 and 9). Money in minor units, durations in ms."""
@@ -73,6 +99,28 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class TrunkPolicy:
+    """How one trunk wants to be spoken to: the same for a buyer's trunk and for a carrier of the operator's."""
+
+    codecs: tuple[str, ...] = ()  # names of `CODECS` in order of preference; empty: what the dialer offers
+    caller_id: str = ""  # user part of From; empty: the prospect's number; `anonymous`: RFC 3323
+    asserted_identity: bool = False  # P-Asserted-Identity (RFC 3325) with the prospect's number
+    transfer_header: str = "X-Transfer-Id"  # header that carries the transfer id; empty: none
+    lead_headers: tuple[str, ...] = ()  # lead fields that go along as X-Lead-...
+    session_timer: SessionTimer = SessionTimer.OPTIONAL
+    session_expires_s: int = 1800  # RFC 4028 section 4
+    session_min_s: int = 90  # RFC 4028 section 5: never less
+    prack: Prack = Prack.OFF
+    ca_file: str = ""  # instead of tls.ca_file
+    certificate_file: str = ""  # mutual TLS: our certificate for this trunk, instead of tls.certificate_file
+    key_file: str = ""
+    registrar: str = ""  # SIP URI to register with; empty: none
+    redirect_hosts: tuple[str, ...] = ()  # hosts to which a 3xx may send a leg; empty: a 3xx is the leg's failure
+    max_calls: int = 0  # calls at once over this trunk; 0: not limited
+    probe_s: int = 0  # OPTIONS every so many seconds; 0: never
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One place that can ring for a buyer."""
 
@@ -87,6 +135,11 @@ class Endpoint:
     password: str = field(default="", repr=False)
     ring_timeout_ms: int = DEFAULT_RING_TIMEOUT_MS
     enabled: bool = True
+    policy: TrunkPolicy = TrunkPolicy()
+    accept_key: str = ""  # the key by which a person must accept the call; empty: the answer is enough
+    accept_timeout_ms: int = 10_000  # from the answer
+    whisper_file: str = ""  # WAV that the endpoint hears before the bridge
+    rating_x100: int = 300  # average rating of an agent, 100 to 500 (domain, section 9); weighs in strategy `rated`
 
     @property
     def secure(self) -> bool:
@@ -97,6 +150,27 @@ class Endpoint:
             and self.verify_tls
             and self.srtp is Srtp.MANDATORY
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Most units (connected or failed, those under way included) in a span of the buyer's calendar; 0: no cap."""
+
+    total: int = 0
+    month: int = 0
+    day: int = 0
+    hour: int = 0
+    concurrent: int = 0  # transfers at once
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a buyer bought for one service week (domain, section 6). `quantity` in billed units."""
+
+    buyer: str
+    week: str  # ISO date of the Monday on which it begins, in the terms' zone
+    quantity: int
+    make_up: int = 0  # free units on top
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +185,23 @@ class Buyer:
     time_zone: str = DEFAULT_TIME_ZONE
     category: str = ""
     lead_emails: tuple[str, ...] = ()
+    caps: Caps = Caps()
+    hours: tuple[str, ...] = ()  # such as `mon-fri 09:00-12:30`, in `time_zone`; empty: always open
+    holidays: tuple[str, ...] = ()  # ISO dates on which it is closed
+    duplicate_days: int = 0  # a prospect sent to this buyer within so many days is refused; 0: never
+    allow_states: tuple[str, ...] = ()  # the lead's `state`; empty: all
+    deny_states: tuple[str, ...] = ()
+    allow_area_codes: tuple[str, ...] = ()  # first three digits of a North American number; empty: all
+    deny_area_codes: tuple[str, ...] = ()
+    order_required: bool = False  # transfers only against an order of the running week
+
+
+@dataclass(frozen=True, slots=True)
+class MenuChoice:
+    """A key of the greeting's menu, and the buyers it leads to."""
+
+    key: str
+    buyers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +212,17 @@ class Campaign:
     buyers: tuple[str, ...]
     ring_timeout_ms: int = DEFAULT_RING_TIMEOUT_MS
     enabled: bool = True
+    strategy: Strategy = Strategy.DEFICIT
+    max_offers: int = 1  # transfers that one prospect may become (domain, section 7); 1: never offered on
+    commit_ms: int = 0  # losers ring on for so long, or until the winner's first RTP; 0: cancelled at once
+    early_answer: bool = False  # the dialer gets its 200 before anybody rings
+    music_file: str = ""  # WAV for the caller between early answer and bridge
+    greeting_file: str = ""  # WAV that the caller hears first (inbound campaigns)
+    menu: tuple[MenuChoice, ...] = ()
+    menu_timeout_ms: int = 5_000  # for a key, after the greeting
+    menu_tries: int = 2
+    record: bool = False
+    consent_file: str = ""  # WAV that both parties hear as recording begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +232,4 @@ class Book:
     version: int = 0
     buyers: dict[str, Buyer] = field(default_factory=dict)
     campaigns: dict[str, Campaign] = field(default_factory=dict)
+    orders: dict[str, tuple[Order, ...]] = field(default_factory=dict)  # by buyer, oldest week first

@@ -20,22 +20,29 @@ from config.book import (
     Buyer,
     BuyerState,
     Campaign,
+    Caps,
     Endpoint,
     EndpointKind,
+    MenuChoice,
     Rating,
     Srtp,
+    Strategy,
     Terms,
     Transport,
 )
 from config.book_checks import cross_problems, cross_warnings
 from config.document import Document, read
+from config.hours import OpeningHours
 from config.problems import ConfigError, Problem
-from config.types import ConfigPath, IsoDate, MailAddress, Model, Slug, TimeZone, is_e164
+from config.trunk import TrunkEntry
+from config.types import ConfigPath, IsoDate, Key, MailAddress, Model, Slug, TimeZone, is_e164
 
 RingTimeout = Annotated[int, Field(ge=1000, le=180_000)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Minor = Annotated[int, Field(ge=0, le=10**12)]  # minor units of a currency
 E = TypeVar("E", bound=Model)
+Count = Annotated[int, Field(ge=0, le=10**9)]
+AreaCode = Annotated[str, Field(pattern=r"^[2-9][0-9]{2}$")]
 FreeOrFailed = Literal["free", "failed"]
 
 
@@ -78,7 +85,7 @@ def _mail_list(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-class EndpointEntry(Model):
+class EndpointEntry(TrunkEntry):
     """One place that can ring: a trunk of the buyer's, or a DID through a carrier of the operator's."""
 
     name: Slug = Field(description="Name, unique within the buyer.")
@@ -92,6 +99,10 @@ class EndpointEntry(Model):
     password: SecretStr = Field(SecretStr(""), description="Digest password.")
     ring_timeout_ms: RingTimeout = Field(DEFAULT_RING_TIMEOUT_MS, description="How long it may ring, in ms.")
     enabled: bool = Field(True, description="Off: kept, never dialled.")
+    accept_key: Key | Literal[""] = Field("", description="Key by which a person must accept the call; empty: none.")
+    accept_timeout_ms: int = Field(10_000, ge=1000, le=60_000, description="Time for that key from the answer, in ms.")
+    whisper_file: ConfigPath | None = Field(None, description="WAV that the endpoint hears before the bridge.")
+    rating_x100: int = Field(300, ge=100, le=500, description="Average rating times 100; weighs in strategy `rated`.")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -110,7 +121,25 @@ class EndpointEntry(Model):
         return self
 
     def to_endpoint(self) -> Endpoint:
-        return Endpoint(**{**self.model_dump(), "password": self.password.get_secret_value()})
+        own = self.model_dump(exclude=set(TrunkEntry.model_fields))
+        return Endpoint(
+            **{
+                **own,
+                "password": self.password.get_secret_value(),
+                "whisper_file": str(self.whisper_file or ""),
+                "policy": self.to_policy(),
+            }
+        )
+
+
+class CapsEntry(Model):
+    """Most units, connected or failed, those under way included, in a span of the buyer's calendar; 0: no cap."""
+
+    total: Count = Field(0, description="Ever.")
+    month: Count = Field(0, description="In a calendar month.")
+    day: Count = Field(0, description="In a day.")
+    hour: Count = Field(0, description="In a clock hour.")
+    concurrent: Count = Field(0, description="Transfers at once.")
 
 
 class BuyerEntry(Model):
@@ -125,7 +154,29 @@ class BuyerEntry(Model):
     lead_emails: Annotated[tuple[MailAddress, ...], AfterValidator(_mail_list)] = Field(
         (), description="Where failed leads go."
     )
+    caps: CapsEntry = Field(
+        default_factory=lambda: CapsEntry.model_validate({}), description="Most units in a span of time."
+    )
+    hours: tuple[OpeningHours, ...] = Field(
+        (), description="When it takes transfers, such as `mon-fri 09:00-12:30`, in its zone; empty: always."
+    )
+    holidays: tuple[IsoDate, ...] = Field((), description="Days on which it is closed.")
+    duplicate_days: int = Field(
+        0, ge=0, le=3650, description="A prospect sent to it within so many days is refused; 0: never."
+    )
+    allow_states: tuple[str, ...] = Field((), description="States of leads it takes (the lead's `state`); empty: all.")
+    deny_states: tuple[str, ...] = Field((), description="States of leads it does not take.")
+    allow_area_codes: tuple[AreaCode, ...] = Field((), description="Area codes it takes; empty: all.")
+    deny_area_codes: tuple[AreaCode, ...] = Field((), description="Area codes it does not take.")
+    order_required: bool = Field(False, description="Transfers only against an order of the running week.")
     endpoints: tuple[EndpointEntry, ...] = Field((), description="All ring at once.")
+
+
+class MenuEntry(Model):
+    """A key of the greeting's menu."""
+
+    key: Key = Field(description="`0` to `9`, `*` or `#`.")
+    buyers: tuple[str, ...] = Field(min_length=1, description="Buyers it leads to; the campaign names them too.")
 
 
 class CampaignEntry(Model):
@@ -135,6 +186,50 @@ class CampaignEntry(Model):
     buyers: tuple[str, ...] = Field(min_length=1, description="Buyers, in the order in which they are offered.")
     ring_timeout_ms: RingTimeout = Field(DEFAULT_RING_TIMEOUT_MS, description="How long a transfer may ring, in ms.")
     enabled: bool = Field(True, description="Off: the campaign is refused.")
+    strategy: Strategy = Field(
+        Strategy.DEFICIT,
+        description="`priority`: the first open buyer; `deficit`: the one furthest behind its order's pace; `rated`: "
+        "one endpoint, drawn by rating.",
+    )
+    max_offers: int = Field(
+        1, ge=1, le=10, description="Buyers to whom one prospect may be offered, one after another."
+    )
+    commit_ms: int = Field(
+        0,
+        ge=0,
+        le=5000,
+        description="Losers ring on for so long or until the winner's first RTP, in ms; 0: not at all.",
+    )
+    early_answer: bool = Field(False, description="Answer the dialer before anybody rings.")
+    music_file: ConfigPath | None = Field(None, description="WAV for the caller until the bridge; needs early_answer.")
+    greeting_file: ConfigPath | None = Field(None, description="WAV that the caller hears first.")
+    menu: tuple[MenuEntry, ...] = Field((), description="Keys after the greeting, each with its buyers.")
+    menu_timeout_ms: int = Field(5_000, ge=1000, le=60_000, description="Time for a key after the greeting, in ms.")
+    menu_tries: int = Field(2, ge=1, le=10, description="How often the greeting is played for a key.")
+    record: bool = Field(False, description="Record on two channels: dialer left, buyer right.")
+    consent_file: ConfigPath | None = Field(None, description="WAV that both parties hear as recording begins.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.music_file is not None and not (self.early_answer or self.greeting_file):
+            raise ValueError("music_file needs early_answer or greeting_file: before its answer a caller hears nothing")
+        if self.menu and self.greeting_file is None:
+            raise ValueError("menu needs greeting_file, which tells the caller the keys")
+        if self.consent_file is not None and not self.record:
+            raise ValueError("consent_file needs record")
+        keys = [one.key for one in self.menu]
+        if len(set(keys)) != len(keys):
+            raise ValueError("menu has a key twice")
+        strangers = {name for one in self.menu for name in one.buyers} - set(self.buyers)
+        if strangers:
+            raise ValueError(f"menu names buyers that the campaign does not: {', '.join(sorted(strangers))}")
+        return self
+
+    def to_campaign(self) -> Campaign:
+        files = ("music_file", "greeting_file", "consent_file")
+        paths = {name: str(getattr(self, name) or "") for name in files}
+        menu = tuple(MenuChoice(one.key, one.buyers) for one in self.menu)
+        return Campaign(**{**self.model_dump(), **paths, "menu": menu})
 
 
 class ListEntry(Model):
@@ -181,7 +276,7 @@ def validate_book(document: Document, presets: Mapping[str, Terms]) -> tuple[Boo
     reader = _Reader(document, presets)
     terms = reader.terms()
     buyers = reader.buyers(terms)
-    campaigns = tuple(Campaign(**one.model_dump()) for _, one in reader.entries("campaigns", CampaignEntry))
+    campaigns = tuple(one.to_campaign() for _, one in reader.entries("campaigns", CampaignEntry))
     lists = tuple(
         ListSource(name=one.name, file=one.file, buyer=one.buyer, column=one.column, path=path)
         for path, one in reader.entries("suppression_lists", ListEntry)
@@ -248,4 +343,13 @@ def _to_buyer(entry: BuyerEntry, terms: Terms) -> Buyer:
         time_zone=entry.time_zone,
         category=entry.category,
         lead_emails=entry.lead_emails,
+        caps=Caps(**entry.caps.model_dump()),
+        hours=entry.hours,
+        holidays=entry.holidays,
+        duplicate_days=entry.duplicate_days,
+        allow_states=entry.allow_states,
+        deny_states=entry.deny_states,
+        allow_area_codes=entry.allow_area_codes,
+        deny_area_codes=entry.deny_area_codes,
+        order_required=entry.order_required,
     )

@@ -18,12 +18,13 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from config.book import DEFAULT_RING_TIMEOUT_MS, Srtp, Transport
 from config.document import BOOK_SECTIONS, SETTING_ARRAYS, Document, read
 from config.problems import ConfigError, Problem
+from config.trunk import TrunkEntry
 from config.types import ConfigPath, IpAddress, IpNetwork, MailAddress, Model, Port, Slug
 
 PORTS_PER_CALL = 2  # RTP and RTCP, RFC 3550 section 11
 ENGINE_CALLS = 8000  # PJSUA_MAX_CALLS of our build, scripts/pjsua2/config_site.h
 _MIN_SECRET = 32  # characters; about 160 bits when written as base32
-_WHOLE_SECTIONS = ("router", "tls", "store", "metrics", "log", "suppression")  # those with a default
+_WHOLE_SECTIONS = ("router", "tls", "store", "metrics", "log", "suppression", "recording")  # those with a default
 
 
 class RouterSection(Model):
@@ -52,6 +53,30 @@ class RouterSection(Model):
         description="DNS servers for host names of trunks, asked without blocking a call; empty: those of "
         "`/etc/resolv.conf`. `/etc/hosts` is not read.",
     )
+    unknown_sources: Literal["drop", "reject"] = Field(
+        "drop",
+        description="An INVITE from an address of no dialer: `drop` it without an answer, or `reject` it with 403.",
+    )
+    lockout_failures: int = Field(
+        5, ge=1, le=1000, description="Wrong passwords from one address, in a minute, before it is locked out."
+    )
+    lockout_seconds: int = Field(300, ge=1, le=86_400, description="For how long it is then dropped, in seconds.")
+    rtp_timeout_ms: int = Field(
+        30_000,
+        ge=0,
+        le=600_000,
+        description="A party whose RTP stops for so long, in ms, has vanished; 0: never. Held calls are left alone.",
+    )
+    fast_answer_ms: int = Field(
+        1_000, ge=0, le=10_000, description="An answer within so many ms of the INVITE is flagged; 0: never."
+    )
+    media_clock_hz: Literal[8000, 16_000, 48_000] = Field(
+        8000,
+        description="Sampling rate at which legs are bridged; above 8000 wideband codecs keep their band and "
+        "G.711 legs cost more CPU.",
+    )
+    probe_down_after: int = Field(3, ge=1, le=20, description="Failed probes in a row that make a trunk `down`.")
+    probe_up_after: int = Field(2, ge=1, le=20, description="Good probes in a row that make it `up` again.")
     user_agent: str = Field("Baton", min_length=1, max_length=64, description="User-Agent and Server header.")
 
     @model_validator(mode="after")
@@ -72,6 +97,7 @@ class Listener(Model):
     transport: Transport = Field(description="`udp`, `tcp` or `tls`.")
     address: IpAddress = Field(IPv4Address("0.0.0.0"), description="Local address.")  # noqa: S104
     port: int = Field(5060, ge=0, le=65_535, description="Local port; 0 takes any free one.")
+    srtp: Srtp = Field(Srtp.OPTIONAL, description="SRTP with dialers: `off`, `optional` or `mandatory`.")
     public_address: str = Field("", description="Address written into Via, Contact and SDP where it differs (NAT).")
     certificate_file: ConfigPath | None = Field(None, description="TLS: certificate chain, PEM.")
     key_file: ConfigPath | None = Field(None, description="TLS: private key, PEM.")
@@ -89,6 +115,19 @@ class Dialer(Model):
 
     name: Slug = Field(description="Name, unique among dialers; stands in records and metrics.")
     allow: tuple[IpNetwork, ...] = Field(min_length=1, description="Networks it sends from, as CIDR.")
+    username: str = Field("", description="Digest user name; where set, every INVITE must prove it.")
+    password: SecretStr = Field(SecretStr(""), description="Digest password.")
+    max_calls: int = Field(0, ge=0, le=100_000, description="Transfers at once; 0: not limited.")
+    max_per_second: int = Field(0, ge=0, le=10_000, description="INVITEs a second; 0: not limited.")
+    refer_hosts: tuple[str, ...] = Field(
+        (), description="Hosts to which it may move its end of a call by REFER; empty: REFER is refused."
+    )
+
+    @model_validator(mode="after")
+    def _password(self) -> Self:
+        if bool(self.username) != bool(self.password.get_secret_value()):
+            raise ValueError("username and password go together")
+        return self
 
 
 def _with_number(value: str) -> str:
@@ -100,7 +139,7 @@ def _with_number(value: str) -> str:
     return value
 
 
-class Carrier(Model):
+class Carrier(TrunkEntry):
     """A trunk of the operator's own, over which DIDs are reached."""
 
     name: Slug = Field(description="Name, unique among carriers; a DID endpoint names it.")
@@ -208,6 +247,15 @@ class LogSection(Model):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level written.")
 
 
+class RecordingSection(Model):
+    """Recordings of campaigns that ask for them."""
+
+    dir: ConfigPath = Field(
+        Path("recordings"), validate_default=True, description="Folder; relative to the configuration file."
+    )
+    retention_days: int = Field(90, ge=0, le=36_500, description="Days a recording is kept; 0: for ever.")
+
+
 class SuppressionSection(Model):
     """Suppression lists in the router."""
 
@@ -229,6 +277,7 @@ class Settings(Model):
     metrics: MetricsSection
     log: LogSection
     suppression: SuppressionSection
+    recording: RecordingSection
 
     @property
     def store_url(self) -> str:
@@ -287,7 +336,7 @@ def _across(document: Document, raw: dict[str, Any]) -> list[Problem]:
 def needs_ca(document: Document, path: str, trunk: Mapping[str, Any]) -> list[Problem]:
     """A trunk whose certificate is to be verified needs something to verify it against."""
     tls = document.raw.get("tls")
-    has_ca = isinstance(tls, dict) and bool(tls.get("ca_file"))
+    has_ca = bool(trunk.get("ca_file")) or (isinstance(tls, dict) and bool(tls.get("ca_file")))
     if has_ca or trunk.get("transport") != Transport.TLS or trunk.get("verify_tls", True) is not True:
         return []
     return [document.problem(f"{path}.transport", "tls with a verified certificate needs tls.ca_file")]

@@ -72,6 +72,12 @@ def _iso_date(value: Any) -> Any:
     return value
 
 
+def _monday(value: str) -> str:
+    if date.fromisoformat(value).weekday() != 0:
+        raise ValueError(f"{value} is not a Monday, on which every service week begins")
+    return value
+
+
 def _network(value: Any) -> IPv4Network | IPv6Network:
     try:
         return ipaddress.ip_network(str(value))
@@ -106,3 +112,5 @@ IsoDate = Annotated[str, BeforeValidator(_iso_date)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 IpNetwork = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 IpAddress = Annotated[IPv4Address | IPv6Address, PlainValidator(_address)]
+Key = Annotated[str, StringConstraints(pattern=r"^[0-9*#]$")]
+Monday = Annotated[IsoDate, AfterValidator(_monday)]

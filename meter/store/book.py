@@ -21,7 +21,24 @@ import structlog
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Book, Buyer, BuyerState, Campaign, Endpoint, EndpointKind, Rating, Srtp, Terms, Transport
+from config.book import (
+    Book,
+    Buyer,
+    BuyerState,
+    Campaign,
+    Caps,
+    Endpoint,
+    EndpointKind,
+    MenuChoice,
+    Prack,
+    Rating,
+    SessionTimer,
+    Srtp,
+    Strategy,
+    Terms,
+    Transport,
+    TrunkPolicy,
+)
 from config.book_file import BookFile
 from meter.store.book_plan import ImportPlan, ImportRefusedError, Stored, plan_import
 from meter.store.clerk import Clerk
@@ -30,11 +47,17 @@ from meter.store.schema import book_version, buyers, campaigns, endpoints, terms
 from meter.terms import in_force, next_start
 
 _log = structlog.get_logger(__name__)
-_ENUMS: dict[str, Callable[[str], Any]] = {
+_TYPES: dict[str, Callable[[Any], Any]] = {
     "kind": EndpointKind,
     "transport": Transport,
     "srtp": Srtp,
     "rating": Rating,
+    "strategy": Strategy,
+    "session_timer": SessionTimer,
+    "prack": Prack,
+    "policy": lambda value: TrunkPolicy(**_known(TrunkPolicy, value)),
+    "caps": lambda value: Caps(**_known(Caps, value)),
+    "menu": lambda value: tuple(MenuChoice(**_known(MenuChoice, one)) for one in value),
 }
 _BUYER_COLUMNS = frozenset({"state", "terms", "endpoints"})  # kept beside the document, not in it
 V = TypeVar("V", Terms, Endpoint, Campaign)
@@ -146,17 +169,20 @@ def encode(value: Terms | Endpoint | Campaign | Buyer) -> bytes:
 def _document(kind: type[Any], raw: bytes, what: str) -> dict[str, Any]:
     """Known fields of a stored document. A field this version does not know is left out; a damaged one is refused."""
     try:
-        document = orjson.loads(raw)
-        known = {one.name for one in fields(kind)}
-        found = {key: _typed(key, value) for key, value in document.items() if key in known}
+        found = _known(kind, orjson.loads(raw))
     except (ValueError, AttributeError, TypeError) as error:
         raise StoreError(f"{what}: its document in the store cannot be read: {error}") from error
     return found
 
 
+def _known(kind: type[Any], document: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {key: _typed(key, value) for key, value in document.items() if key in names}
+
+
 def _typed(key: str, value: Any) -> Any:
-    if key in _ENUMS:
-        return _ENUMS[key](value)
+    if key in _TYPES:
+        return _TYPES[key](value)
     return tuple(value) if isinstance(value, list) else value
 
 

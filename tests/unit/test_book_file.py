@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from config.book import BuyerState, Endpoint, EndpointKind, Rating, Srtp, Terms, Transport
+from config.book import BuyerState, Endpoint, EndpointKind, Rating, Srtp, Terms, Transport, TrunkPolicy
 from config.book_file import BookFile, EndpointEntry, TermsEntry, load_book
+from config.hours import Span, parse_hours
 from config.problems import ConfigError
+from config.trunk import TrunkEntry
 from meter.terms import presets
 
 GOOD = """
@@ -181,10 +183,36 @@ def test_presets_are_the_contracts_of_the_domain() -> None:
 
 @pytest.mark.parametrize(("entry", "value"), [(TermsEntry, Terms), (EndpointEntry, Endpoint)])
 def test_an_entry_has_the_fields_and_defaults_of_its_value(entry: type, value: type) -> None:
-    known = entry.model_fields  # type: ignore[attr-defined]
+    trunk = TrunkEntry.model_fields if value is Endpoint else {}
+    known = {name: one for name, one in entry.model_fields.items() if name not in trunk}  # type: ignore[attr-defined]
     of_entry = {name: one.default for name, one in known.items() if name not in ("base", "password")}
-    of_value = {one.name: one.default for one in fields(value) if one.name != "password"}
+    of_value = {one.name: one.default for one in fields(value) if one.name not in ("password", "policy")}
+    of_entry = {name: "" if one is None else one for name, one in of_entry.items()}
     assert of_entry.keys() == of_value.keys()
     for name, default in of_value.items():
         if name not in ("name", "kind", "uri"):
             assert of_entry[name] == default
+
+
+def test_a_trunk_entry_says_all_that_a_trunk_policy_knows() -> None:
+    said = TrunkEntry.model_validate({}).to_policy()
+    assert said == TrunkPolicy()
+    assert {one.name for one in fields(TrunkPolicy)} == set(TrunkEntry.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "days", "start", "end"),
+    [
+        ("mon-fri 09:00-12:30", {0, 1, 2, 3, 4}, 540, 750),
+        ("Sat 10:00-24:00", {5}, 600, 1440),
+        ("fri-mon 22:00-02:00", {4, 5, 6, 0}, 1320, 120),
+    ],
+)
+def test_opening_hours_are_read(text: str, days: set[int], start: int, end: int) -> None:
+    assert parse_hours(text) == Span(frozenset(days), start, end)
+
+
+@pytest.mark.parametrize("text", ["", "mon 9-17", "mon-xyz 09:00-10:00", "mon 24:00-24:00", "mon 09:60-10:00"])
+def test_other_ways_to_write_hours_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"mon|past"):
+        parse_hours(text)
