@@ -16,7 +16,8 @@ RUN scripts/bootstrap --build-only --copy
 
 FROM debian:12-slim
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3 ca-certificates libssl3 libopus0 libsrtp2-1 libuuid1 \
+ && apt-get install -y --no-install-recommends python3 ca-certificates libssl3 libopus0 libsrtp2-1 \
+      libsamplerate0 libuuid1 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --home-dir /var/lib/baton --create-home --shell /usr/sbin/nologin baton
 COPY --from=build /opt/baton/.venv /opt/baton/.venv

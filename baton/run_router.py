@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,16 +26,23 @@ from meter.store.db import open_store
 from meter.store.journal import JournalWriter
 from meter.store.recovery import recover
 from meter.store.suppression import ListRows
+from meter.store.usage import UsageSnapshot
+from router.around import Carrier
 from router.clock import LoopClock, new_loop
+from router.dialers import Dialer
 from router.ids import new_id
 from router.ports import Journal, Scrubber
-from router.router import Carrier, Dialer, Router, RouterConfig
+from router.recorder import Recorder
+from router.recordings import Recordings
+from router.router import Router, RouterConfig
 from router.sip.engine import PjsuaEngine
 from router.sip.pjlib import EngineConfig, Listener, system_nameservers
-from router.sip.port import Invite, LegEvent, Target
+from router.sip.port import Ask, Invite, LegEvent, Probed, Target
 from suppression.scrub import Scrub
 
 BOOK_REFRESH_S = 0.5  # a changed book is seen by the next transfer after this; a hold at once, in the journal's commit
+USAGE_REFRESH_S = 0.5
+EXPIRE_S = 3600.0  # how often recordings past their retention are looked for
 GAUGES_S = 1.0
 SWITCH_S = 0.0005  # the store's thread asks for the interpreter's lock a few times a commit; 5 ms each is too long
 GC_THRESHOLD = 20_000  # allocations; legs make no cycles, so the collector has little to find and should rarely look
@@ -55,9 +62,17 @@ class _Listener:
     def on_invite(self, invite: Invite) -> None:
         self.router.on_invite(invite)
 
-    def on_events(self, events: Any) -> None:
-        batch: list[LegEvent] = events
-        self.router.on_events(batch)
+    def on_events(self, events: Sequence[LegEvent]) -> None:
+        self.router.on_events(events)
+
+    def on_ask(self, ask: Ask) -> None:
+        self.router.on_ask(ask)
+
+    def on_probed(self, result: Probed) -> None:
+        self.router.on_probed(result)
+
+    def may_move(self, handle: str, to: str, source: str) -> bool:
+        return self.router.may_move(handle, to, source)
 
 
 @contextlib.contextmanager
@@ -108,10 +123,16 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
     reader = Clerk(database)
     book = BookSnapshot(BookStore(database, reader=reader))
     await book.refresh()
+    usage = UsageSnapshot(reader, lambda: book.book, settings.router.name)
+    await usage.refresh()
     scrub = Scrub(ListRows(database, reader), settings.store.data_dir)
     await scrub.reload()
     listener = _Listener()
     engine = PjsuaEngine(engine_config(settings), clock, listener)
+    recordings = Recordings(settings.recording.dir)
+    recorder = Recorder(
+        recordings, engine, cast("Journal", writer), clock, asyncio.get_running_loop().call_soon_threadsafe
+    )
     router = Router(
         router_config(settings),
         clock=clock,
@@ -119,15 +140,23 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
         journal=cast("Journal", writer),
         book=book,
         scrubber=cast("Scrubber", scrub),
+        usage=usage,
+        recorder=recorder,
     )
     listener.router = router
+    mended = recorder.mend()
+    if mended:
+        _log.warning("recordings_mended", count=mended)
     engine.start()
+    router.open_doors()
     metrics.BUILD_INFO.labels(__version__).set(1)
     metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
     _calm_collector()
     chores = [
         asyncio.create_task(_every(BOOK_REFRESH_S, book.refresh, "book")),
         asyncio.create_task(_every(settings.suppression.reload_ms / 1000, scrub.reload, "suppression")),
+        asyncio.create_task(_every(USAGE_REFRESH_S, usage.refresh, "usage")),
+        asyncio.create_task(_every(EXPIRE_S, _expire(recordings, settings.recording.retention_days), "recordings")),
         asyncio.create_task(_gauges(router, writer, clock)),
     ]
     _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
@@ -139,6 +168,8 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
         await engine.close()
+        await asyncio.to_thread(recordings.close)
+        await asyncio.sleep(0)  # what the last recordings had to tell is on the loop's list
         await writer.close()
         await reader.close()
         await database.dispose()
@@ -174,6 +205,10 @@ async def _every(seconds: float, action: Any, what: str) -> None:
             metrics.ENGINE_FAULTS.labels(kind=what).inc()
 
 
+def _expire(recordings: Recordings, days: int) -> Callable[[], Awaitable[int]]:
+    return lambda: asyncio.to_thread(recordings.expire, days)
+
+
 async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> None:
     while True:
         await asyncio.sleep(GAUGES_S)
@@ -181,6 +216,7 @@ async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> No
         metrics.LIVE_LEGS.set(router.live_legs)
         metrics.JOURNAL_BACKLOG.set(writer.backlog)
         metrics.LOOP_LAG.set(clock.take_worst_lag_us() / 1e6)
+        router.watch_trunks()
 
 
 def engine_config(settings: Settings) -> EngineConfig:
@@ -199,6 +235,7 @@ def engine_config(settings: Settings) -> EngineConfig:
                 path(one.certificate_file),
                 path(one.key_file),
                 path(one.ca_file),
+                one.srtp,
             )
             for one in settings.listeners
         ),
@@ -210,6 +247,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         trunk_ca_file=path(settings.tls.ca_file),
         trunk_certificate=path(settings.tls.certificate_file),
         trunk_key=path(settings.tls.key_file),
+        clock_hz=settings.router.media_clock_hz,
         nameservers=tuple(str(one) for one in settings.router.nameservers) or system_nameservers(),
     )
 
@@ -226,8 +264,32 @@ def router_config(settings: Settings) -> RouterConfig:
                 verify_tls=one.verify_tls,
                 username=one.username,
                 password=one.password.get_secret_value(),
+                policy=one.to_policy(),
             ),
         )
         for one in settings.carriers
     }
-    return RouterConfig(tuple(Dialer(one.name, tuple(one.allow)) for one in settings.dialers), carriers)
+    dialers = tuple(
+        Dialer(
+            one.name,
+            tuple(one.allow),
+            one.username,
+            one.password.get_secret_value(),
+            one.max_calls,
+            one.max_per_second,
+            tuple(host.lower() for host in one.refer_hosts),
+        )
+        for one in settings.dialers
+    )
+    told = settings.router
+    return RouterConfig(
+        dialers,
+        carriers,
+        drop_unknown=told.unknown_sources == "drop",
+        lockout_failures=told.lockout_failures,
+        lockout_seconds=told.lockout_seconds,
+        rtp_timeout_ms=told.rtp_timeout_ms,
+        fast_answer_ms=told.fast_answer_ms,
+        probe_down_after=told.probe_down_after,
+        probe_up_after=told.probe_up_after,
+    )

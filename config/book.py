@@ -120,6 +120,9 @@ class TrunkPolicy:
     probe_s: int = 0  # OPTIONS every so many seconds; 0: never
 
 
+PLAIN_TRUNK = TrunkPolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One place that can ring for a buyer."""
@@ -135,7 +138,7 @@ class Endpoint:
     password: str = field(default="", repr=False)
     ring_timeout_ms: int = DEFAULT_RING_TIMEOUT_MS
     enabled: bool = True
-    policy: TrunkPolicy = TrunkPolicy()
+    policy: TrunkPolicy = PLAIN_TRUNK
     accept_key: str = ""  # the key by which a person must accept the call; empty: the answer is enough
     accept_timeout_ms: int = 10_000  # from the answer
     whisper_file: str = ""  # WAV that the endpoint hears before the bridge

@@ -80,6 +80,16 @@ CALL_SLOTS_LINGERING = _gauge(
 )
 CALL_SLOTS_MAX = _gauge("baton_call_slots_max", "Call slots that the SIP engine was built with.")
 ENGINE_CALLS = _gauge("baton_engine_calls", "Call objects of the SIP library that the router holds.")
+INVITES_TURNED_AWAY = _counter(
+    "baton_invites_turned_away_total",
+    "INVITEs answered at once without a transfer: challenge, password, rate, concurrency, loop, hops.",
+    ("why",),
+)
+SIP_DROPPED = _counter(
+    "baton_sip_dropped_total", "SIP requests dropped without an answer: from nobody's address, or locked out."
+)
+TRUNK_PROBES = _counter("baton_trunk_probes_total", "OPTIONS to trunks: ok or no_answer.", ("result",))
+TRUNK_STATE = _gauge("baton_trunk_state", "State of a probed trunk: 0 down, 1 suspect, 2 up.", ("trunk",), "livemin")
 SCRUB = _counter("baton_scrub_total", "Suppression checks: pass, suppressed or unavailable.", ("result",))
 SCRUB_SECONDS = _histogram("baton_scrub_seconds", "Time of one suppression check over all lists.", _SCRUB_BUCKETS)
 LOOP_LAG = _gauge("baton_loop_lag_seconds", "The most an event waited for the loop in the last second.", mode="livemax")

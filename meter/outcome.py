@@ -171,6 +171,8 @@ class _Case:
     legs: dict[int, _Leg] = field(default_factory=dict)
     seen: dict[Kind, Fact] = field(default_factory=dict)  # first of its kind
     seqs: dict[Kind, list[int]] = field(default_factory=dict)  # all of its kind
+    answers: list[Fact] = field(default_factory=list)  # since ringing was last resumed
+    bridge: Fact | None = None  # likewise
     last: Fact | None = None
 
     def has(self, kind: Kind) -> bool:
@@ -194,11 +196,12 @@ class _Case:
 
     @property
     def talk_start(self) -> Fact | None:
-        """Talk runs from the winner's 2xx, or from the bridge where the endpoint must first accept (domain 1)."""
-        answered = self.seen.get(Kind.ANSWERED)
-        if answered is not None and answered.payload.get("must_accept"):
-            return self.seen.get(Kind.BRIDGED)
-        return answered
+        """Talk runs from the winner's 2xx, or from the bridge where the endpoint must first accept (domain 1).
+
+        Several endpoints may have answered and been asked to accept; one without that condition wins by its 2xx.
+        """
+        at_once = next((fact for fact in self.answers if not fact.payload.get("must_accept")), None)
+        return at_once or (self.bridge if self.answers else None)
 
     def span_ms(self, start: Fact | None) -> int:
         end = self.end
@@ -215,6 +218,9 @@ class _Case:
         return tuple(sorted(seq for kind in kinds for seq in self.seqs.get(kind, ())))
 
 
+_AFTERWARDS = frozenset({Kind.LEG_ENDED, Kind.ANSWERED_LATE, Kind.RECORDED})  # may come after the end itself
+
+
 def _gather(facts: Iterable[Fact]) -> _Case:
     case = _Case()
     for fact in facts:
@@ -222,11 +228,17 @@ def _gather(facts: Iterable[Fact]) -> _Case:
         case.seqs.setdefault(fact.kind, []).append(fact.seq)
         if fact.kind is Kind.TRANSFER_CLOSED:
             break  # what comes after the closing fact (a late answer) is on the record but decides nothing
-        if fact.kind not in (Kind.LEG_ENDED, Kind.ANSWERED_LATE):
+        if fact.kind not in _AFTERWARDS:
             case.last = fact
         if fact.kind is Kind.TRANSFER_STARTED:
             _read_plan(case, fact)
+        elif fact.kind is Kind.RESUMED:  # the winner left in the commit window: it was no answer
+            case.answers, case.bridge = [], None
         elif fact.leg:
+            if fact.kind is Kind.ANSWERED:
+                case.answers.append(fact)
+            elif fact.kind is Kind.BRIDGED:
+                case.bridge = case.bridge or fact
             _read_leg(case.legs.setdefault(fact.leg, _Leg()), fact)
     return case
 
@@ -389,7 +401,16 @@ _EVIDENCE: dict[int, tuple[Kind, ...]] = {
     2: (Kind.DIALED, Kind.ANSWERED, Kind.BRIDGED, Kind.TALK_REACHED_15S, Kind.ENDED, Kind.INTERRUPTED),
     3: (Kind.TRANSFER_STARTED, Kind.DIALED, Kind.ENDED, Kind.FAULT, Kind.INTERRUPTED),
 }
-_EVIDENCE_ELSE = (Kind.DIALED, Kind.RINGING, Kind.ANSWERED, Kind.BRIDGED, Kind.LEG_ENDED, Kind.ENDED)
+_EVIDENCE_ELSE = (
+    Kind.DIALED,
+    Kind.RINGING,
+    Kind.ANSWERED,
+    Kind.ACCEPTED,
+    Kind.BRIDGED,
+    Kind.RESUMED,
+    Kind.LEG_ENDED,
+    Kind.ENDED,
+)
 
 
 def decide(facts: Iterable[Fact], terms: OutcomeTerms | None = None) -> Outcome:

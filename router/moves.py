@@ -26,6 +26,7 @@ class LegPhase(StrEnum):
     PLANNED = "planned"
     DIALED = "dialed"
     RINGING = "ringing"
+    SCREENING = "screening"  # answered; hears a whisper, or must press a key, before it can win
     WON = "won"
     ENDED = "ended"
 
@@ -36,6 +37,13 @@ class Timer(StrEnum):
     TALK = "talk"
     MINUTE = "minute"
     BRIDGE = "bridge"
+    COMMIT = "commit"  # the losers' grace is over
+    # one for each leg:
+    LEG_RING = "leg_ring"  # this endpoint has rung long enough
+    ACCEPT = "accept"  # no key was pressed
+    WHISPER = "whisper"  # the whisper is over
+    HOLD = "hold"  # held for longer than a moment
+    RTP = "rtp"  # nothing was heard of this party for too long
 
 
 # --- events that are not a leg's -------------------------------------------------------------------------------------
@@ -75,6 +83,7 @@ class Rang:
     at_us: int
     timer: Timer
     lag_us: int = 0
+    leg: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +117,12 @@ Event = Begin | Admitted | StoreFailed | Rang | Shutdown | OnLeg
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Write a fact. Its time is the event's unless `at_us` says otherwise."""
+    """Write a fact. Its time and doubt are the event's unless `at_us` says otherwise."""
 
     kind: Kind
     leg: int | None = None
     payload: dict[str, Any] = field(default_factory=dict)
+    at_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,8 @@ class AnswerCaller:
 
 @dataclass(frozen=True, slots=True)
 class RejectCaller:
+    """A final answer, or BYE where the dialer has its 200 already; or the next buyer, where the campaign offers on."""
+
     code: int
 
 
@@ -154,14 +166,45 @@ class Bridge:
 
 
 @dataclass(frozen=True, slots=True)
+class Whisper:
+    """Play the endpoint's whisper to it; again and again where a key is waited for."""
+
+    leg: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndWhisper:
+    leg: int
+
+
+@dataclass(frozen=True, slots=True)
+class Music:
+    """Something for a caller who has an answer and nobody to talk to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record the bridge between the caller and this leg."""
+
+    leg: int
+
+
+@dataclass(frozen=True, slots=True)
 class Arm:
     timer: Timer
     at_us: int
+    leg: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Disarm:
     timer: Timer
+    leg: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Disarm everything and stop what plays or records: the transfer is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +212,37 @@ class Close:
     """Write the closing fact; nothing more will happen but late answers."""
 
 
-Effect = Emit | Admit | Dial | RingCaller | AnswerCaller | RejectCaller | HangUp | Bridge | Arm | Disarm | Close
+Effect = (
+    Emit
+    | Admit
+    | Dial
+    | RingCaller
+    | AnswerCaller
+    | RejectCaller
+    | HangUp
+    | Bridge
+    | Whisper
+    | EndWhisper
+    | Music
+    | Record
+    | Arm
+    | Disarm
+    | Quiet
+    | Close
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LegPlan:
+    """What one endpoint asks for. Durations in ms, 0: none."""
+
+    ring_timeout_ms: int = 0
+    accept_key: str = ""
+    accept_timeout_ms: int = 10_000
+    whisper_ms: int = 0
+
+
+_PLAIN_LEG = LegPlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +253,24 @@ class Plan:
     buffer_ms: int
     ring_timeout_ms: int
     talk_connected_ms: int
+    of_legs: tuple[LegPlan, ...] = ()
+    commit_ms: int = 0  # losers ring on for so long after an answer; 0: they are cancelled at once
+    early_answer: bool = False
+    caller_answered: bool = False  # by a greeting, or by the transfer before this one
+    record: bool = False
+    rtp_timeout_ms: int = 0  # a party unheard for so long has vanished; 0: never
+    fast_answer_ms: int = 0  # an answer within so much of dial-out is flagged; 0: never
+
+    def of(self, leg: int) -> LegPlan:
+        return self.of_legs[leg - 1] if leg <= len(self.of_legs) else _PLAIN_LEG
+
+
+class Hold(NamedTuple):
+    """A party that has put us on hold."""
+
+    leg: int
+    since_us: int
+    told: bool = False  # a fact says so: it has lasted
 
 
 class State(NamedTuple):
@@ -190,20 +281,29 @@ class State(NamedTuple):
     legs: tuple[LegPhase, ...] = ()  # index 0 is leg 1
     winner: int = 0
     dialout_us: int = 0
-    answered_us: int = 0
+    talk_us: int = 0  # when talk began: the winner's 2xx, or its bridge where it was screened
     minutes: int = 0
     caller_ringing: bool = False
     caller_answered: bool = False
     caller_gone: bool = False
     best_code: int = 0
     any_sent_final: bool = False
+    timed_out: bool = False  # a leg was cancelled because it had rung long enough
+    screened: bool = False  # the winner heard a whisper or pressed a key
+    committed: bool = True  # the losers are cancelled, or there is no winner
     bridged: bool = False
+    holds: tuple[Hold, ...] = ()
+    unheard: tuple[tuple[int, int], ...] = ()  # (leg, when its last RTP came)
 
     def leg(self, number: int) -> LegPhase:
         return self.legs[number - 1]
 
     def with_leg(self, number: int, phase: LegPhase) -> State:
         return self._replace(legs=(*self.legs[: number - 1], phase, *self.legs[number:]))
+
+    def unheard_since(self, leg: int) -> int:
+        """When the last RTP of a party came that has fallen silent; 0: it is heard."""
+        return next((since_us for number, since_us in self.unheard if number == leg), 0)
 
     @property
     def live_legs(self) -> tuple[int, ...]:

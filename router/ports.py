@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from config.book import Book
+from config.limits import Limits, Usage
 from meter.facts import Fact, Kind
 
 
@@ -39,8 +40,12 @@ class Journal(Protocol):
     ) -> Fact:
         """Give the fact its sequence number and queue it; it is committed, in order, within `linger_ms`."""
 
-    def ask(self, started: Fact, buyer: str, answer: Callable[[Admission | None], None]) -> None:
+    def ask(
+        self, started: Fact, buyer: str, answer: Callable[[Admission | None], None], limits: Limits | None = None
+    ) -> None:
         """Call `answer` once `started` (appended before) is durable; the buyer's state is read in the same commit.
+
+        Where there are `limits` they are held against the store in that commit too, and the transfer is counted.
 
         None is the answer where the store did not take it: nothing may ring. Never answers before this returns.
         """
@@ -78,6 +83,19 @@ class ScrubResult:
     hit: str = ""  # the list that has the number
     lists: tuple[ListUsed, ...] = ()
     took_us: int = 0
+
+
+class UsageReader(Protocol):
+    """Counts of limited buyers as of the last look at the store; no I/O."""
+
+    def usage(self, buyer: str) -> Usage: ...
+
+
+class LeadReader(Protocol):
+    """Leads that were posted before their call."""
+
+    def fetch(self, lead_id: str, answer: Callable[[bytes | None], None]) -> None:
+        """The lead's JSON, or None where it is not known, or not in time. Never answers before this returns."""
 
 
 class Scrubber(Protocol):

@@ -1,60 +1,67 @@
 """The router: it takes INVITEs, makes a shell for each, and carries the legs' events to them.
 
 All of it runs on the loop's thread. Reading the lead, choosing the buyer and scrubbing are pure and take microseconds;
-the one wait, for the disk, is the journal's. A transfer stays in `live` until its closing fact; its dialled legs stay
-known for `LATE_S` longer, so that a 2xx that lost its race is put on the record.
+the waits, for the disk and for a lead that was posted before, are others'. A transfer stays in `live` until its closing
+fact; its dialled legs stay known for `LATE_S` longer, so that a 2xx that lost its race is put on the record.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from config.book import Endpoint, EndpointKind
+from config.book import Endpoint
+from config.limits import limits_for
 from meter import metrics
 from meter.facts import CALLER_LEG, Fact
-from meter.outcome import Outcome, OutcomeTerms, Reason
+from meter.outcome import CountsAs, Outcome, Reason, Verdict
 from router import moves as m
+from router.around import Around, Carrier, LiveTransfers, question, watched
+from router.arrival import Arrival, Arrived
+from router.dialers import Dialer, Doorman, TurnAway
+from router.health import Prober
 from router.ids import new_id
-from router.lead import read_lead
-from router.ports import BookReader, Journal, Scrubber, ScrubResult
-from router.select import REFUSAL_CODES, Selection, select
+from router.lead import Lead, read_lead
+from router.planning import first_word, start_of, target_of
+from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
+from router.recorder import Recorder
+from router.select import REFUSAL_CODES, Selection, availability, choose
 from router.shell import Start, TransferShell
-from router.sip.port import Clock, EventKind, Invite, LegEvent, SipEngine, Target
+from router.sip.port import Ask, Clock, EventKind, Invite, LegEvent, Probed, SipEngine, Target
 
 LATE_S = 40  # a callee may answer for 32 s after our CANCEL (timer B, RFC 3261 17.1.1.2); 40 leaves room
 _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}
 _PARTINGS = frozenset({EventKind.BYE, EventKind.GONE})
 SPARE_SLOTS = 2  # slots kept back so that a 503 can still be said
+LEAD_HEADER = "x-lead-id"
+OK, FORBIDDEN, BUSY_NOW = 200, 403, 503
+RETRY = (("Retry-After", "5"),)  # seconds, with every 503 (RFC 3261 section 20.33)
+LOOPED = TurnAway(482, "loop")
+TOO_MANY_CALLS = TurnAway(503, "concurrency", RETRY)
+_NEXT_AFTER = frozenset({Verdict.WITHIN_BUFFER, Verdict.UNREACHABLE})  # domain 7: free, with the caller still there
+_NEXT_AFTER_REFUSAL = frozenset(  # the store knew better than the snapshot by which the buyer was chosen
+    {Reason.DUPLICATE, Reason.CAP_REACHED, Reason.ORDER_FILLED, Reason.PAUSED, Reason.ON_HOLD, Reason.NO_BUYER}
+)
 
 _log = structlog.get_logger("router")
 
 
 @dataclass(frozen=True, slots=True)
-class Dialer:
-    """A dialing system that may send transfers, by its source addresses."""
-
-    name: str
-    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Carrier:
-    """The operator's own way to the telephone network, for DIDs. `target.uri` has `{number}` where the DID goes."""
-
-    name: str
-    target: Target
-
-
-@dataclass(frozen=True, slots=True)
 class RouterConfig:
+    """What a router is told. Durations in ms, 0: never."""
+
     dialers: tuple[Dialer, ...]
-    carriers: dict[str, Carrier]
+    carriers: dict[str, Carrier] = field(default_factory=dict)
+    drop_unknown: bool = False  # requests from nobody's address get no answer
+    lockout_failures: int = 5
+    lockout_seconds: int = 300
+    rtp_timeout_ms: int = 0
+    fast_answer_ms: int = 0
+    probe_down_after: int = 3
+    probe_up_after: int = 2
 
 
 class Router:
@@ -69,41 +76,64 @@ class Router:
         journal: Journal,
         book: BookReader,
         scrubber: Scrubber,
+        usage: UsageReader,
+        leads: LeadReader | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        self.config = config
         self.clock = clock
         self.engine = engine
         self.journal = journal
         self.book = book
-        self.scrubber = scrubber
-        self.live: dict[str, TransferShell] = {}
+        self.leads = leads
+        self.recorder = recorder
+        self.live = LiveTransfers()
         self.draining = False
         self._legs: dict[str, tuple[TransferShell, int]] = {}
+        self._arrivals: dict[str, Arrival] = {}
         self._over: deque[tuple[int, TransferShell]] = deque()
+        self._next: dict[str, Selection] = {}  # transfer -> whom its prospect is offered to after it
+        self._scrubber = scrubber
+        self._usage = usage
+        self.prober = Prober(engine, clock)
+        self.configure(config)
+
+    def configure(self, config: RouterConfig) -> None:
+        """Take another configuration; calls that are up go on under what they began with."""
+        self.config = config
+        self.prober.configure(config.probe_down_after, config.probe_up_after)
+        self.doorman = Doorman(config.dialers, lockout_failures=config.lockout_failures)
+        self.around = Around(
+            live=self.live,
+            carriers=config.carriers,
+            trunks=self.prober.trunks,
+            engine=self.engine,
+            scrubber=self._scrubber,
+            usage=self._usage,
+        )
+
+    def open_doors(self) -> None:
+        """Tell the engine whom to let in; to be called once it runs, and after `configure`."""
+        networks = [str(network) for one in self.config.dialers for network in one.networks]
+        self.engine.admit_sources(networks if self.config.drop_unknown else None)
 
     # --- EngineListener ---
 
     def on_invite(self, invite: Invite) -> None:
-        """A new transfer. Never raises: a fault becomes a 500 and a record.
+        """A new call. Never raises: a fault becomes a 500 and a record.
 
         Where the journal is full the dialer gets 503 and nothing is written: memory must not grow with refusals.
         """
         if self.journal.full:
             metrics.ENGINE_FAULTS.labels(kind="journal_full").inc()
-            self.engine.reject(invite.handle, REFUSAL_CODES[Reason.NO_CAPACITY])
+            self.engine.reject(invite.handle, REFUSAL_CODES[Reason.NO_CAPACITY], RETRY)
             return
         try:
-            shell = TransferShell(self, self._plan(invite))
+            self._arrive(invite)
         except Exception:  # noqa: BLE001 - the dialer gets an answer whatever is wrong with us
             _log.exception("invite_failed", sip_call_id=invite.sip_call_id)
             metrics.ENGINE_FAULTS.labels(kind="admission").inc()
+            self._arrivals.pop(invite.handle, None)
             self.engine.reject(invite.handle, REFUSAL_CODES[Reason.FAULT])
-            return
-        self.live[shell.transfer] = shell
-        self._legs[invite.handle] = (shell, CALLER_LEG)
-        for number in range(1, shell.start.plan.legs + 1):
-            self._legs[shell.leg_handle(number)] = (shell, number)
-        shell.begin()
 
     def on_events(self, events: Sequence[LegEvent]) -> None:
         """A batch: everything that was in before the first of it was handled.
@@ -114,10 +144,44 @@ class Router:
         for event in sorted(events, key=self._caller_first) if parting else events:
             found = self._legs.get(event.handle)
             if found is None:
+                arrival = self._arrivals.get(event.handle)
+                if arrival is not None:
+                    arrival.on_event(event)
                 continue
             shell, number = found
             _measure(event, shell, number)
             self.feed(shell, m.OnLeg(number, event))
+
+    def on_ask(self, ask: Ask) -> None:
+        """OPTIONS: to a campaign, whether a buyer would take a call now; to nobody in particular, whether we are up."""
+        if self.doorman.of(ask.source) is None:
+            self.engine.reply(ask.handle, FORBIDDEN)
+            return
+        if self.draining:
+            self.engine.reply(ask.handle, BUSY_NOW, RETRY)
+            return
+        if not ask.user:
+            self.engine.reply(ask.handle, OK)
+            return
+        found = self.available(ask.user)
+        code = REFUSAL_CODES.get(found.refusal, REFUSAL_CODES[Reason.FAULT]) if found.refusal else OK
+        headers = [("X-Baton-Available", "no" if found.refusal else "yes")]
+        if found.refusal:
+            headers.append(("X-Baton-Reason", str(found.refusal)))
+        self.engine.reply(ask.handle, code, headers)
+
+    def on_probed(self, result: Probed) -> None:
+        self.prober.on_probed(result)
+
+    def may_move(self, handle: str, to: str, source: str) -> bool:
+        """REFER to a host, or Replaces from an address: the dialer's own alone, and only as it is configured."""
+        found = self._legs.get(handle)
+        if found is None or found[1] != CALLER_LEG:
+            return False
+        dialer = self.doorman.of(found[0].start.invite.source)
+        if dialer is None:
+            return False
+        return to in dialer.refer_hosts if to else self.doorman.of(source) is dialer
 
     def feed(self, shell: TransferShell, event: m.Event) -> None:
         try:
@@ -139,31 +203,165 @@ class Router:
         found = self._legs.get(event.handle)
         return 1 if event.kind in _PARTINGS and found is not None and found[1] != CALLER_LEG else 0
 
+    # --- arrival ---
+
+    def _arrive(self, invite: Invite) -> None:
+        dialer = self.doorman.of(invite.source)
+        if dialer is not None and not self._let_in(dialer, invite):
+            return
+        campaign = self.book.book.campaigns.get(invite.user) if dialer is not None and not self.draining else None
+        lead_id = first_word(invite.headers, LEAD_HEADER) if dialer is not None else ""
+        greets = campaign is not None and campaign.enabled and bool(campaign.greeting_file)
+        if not greets and not (lead_id and self.leads is not None):
+            self._start(invite, Arrived())
+            return
+        arrival = Arrival(invite, campaign if greets else None, self.engine, self.clock, self._arrived)
+        self._arrivals[invite.handle] = arrival
+        leads = self.leads if lead_id else None
+        arrival.begin((lambda answer: leads.fetch(lead_id, answer)) if leads is not None else None)
+
+    def _let_in(self, dialer: Dialer, invite: Invite) -> bool:
+        """Loops, digest, rate and concurrency: what fails here is answered at once and leaves no transfer."""
+        away = LOOPED if self._looped(invite) else self.doorman.judge(dialer, invite, self.clock.now_us())
+        if away is None and dialer.max_calls and self._calls_of(dialer) >= dialer.max_calls:
+            away = TOO_MANY_CALLS
+        if away is None:
+            return True
+        metrics.INVITES_TURNED_AWAY.labels(away.why).inc()
+        if away.lock_out:
+            _log.warning("source_locked_out", dialer=dialer.name, source=invite.source)
+            self.engine.lock_out(invite.source, self.config.lockout_seconds)
+        self.engine.reject(invite.handle, away.code, away.headers)
+        return False
+
+    def _looped(self, invite: Invite) -> bool:
+        """Our own INVITE come back to us: by the id that we gave it."""
+        marks = (invite.sip_call_id.rpartition("-")[0], first_word(invite.headers, "x-transfer-id"))
+        return any(mark in self.live for mark in marks if mark)
+
+    def _calls_of(self, dialer: Dialer) -> int:
+        return sum(1 for shell in self.live.values() if shell.start.dialer == dialer.name) + len(self._arrivals)
+
+    def _arrived(self, arrival: Arrival, how: Arrived) -> None:
+        self._arrivals.pop(arrival.invite.handle, None)
+        try:
+            self._start(arrival.invite, how)
+        except Exception:  # noqa: BLE001 - as in on_invite
+            _log.exception("invite_failed", sip_call_id=arrival.invite.sip_call_id)
+            metrics.ENGINE_FAULTS.labels(kind="admission").inc()
+            self.engine.hang_up(arrival.invite.handle)
+
+    # --- transfers ---
+
+    def _start(self, invite: Invite, how: Arrived) -> None:
+        dialer = self.doorman.of(invite.source)
+        lead = read_lead(invite.headers, how.lead_json or invite.lead_json, invite.caller)
+        name = dialer.name if dialer is not None else ""
+        refusal = self._standing(name)
+        selection = Selection()
+        if how.gone:
+            refusal = Reason.CALLER_GONE
+        elif not refusal:
+            selection = self._choose(invite.user, lead, key=how.key)
+            refusal = selection.refusal or self._room(selection)
+        start = self._planned(invite, lead, selection, refusal, dialer=name, answered=how.answered, key=how.key)
+        self._begin(start)
+
+    def _standing(self, dialer: str) -> str:
+        if not dialer:
+            return Reason.REJECTED
+        return Reason.DRAINING if self.draining else ""
+
+    def _room(self, selection: Selection) -> str:
+        enough = self.engine.slots.free >= len(selection.endpoints) + SPARE_SLOTS
+        return "" if enough else Reason.NO_CAPACITY
+
+    def _choose(self, dialled: str, lead: Lead, *, key: str = "", offered: frozenset[str] = frozenset()) -> Selection:
+        state = lead.fields.get("state", "")
+        asked = question(dialled, self.clock.utc_us(), phone=lead.phone, state=state, key=key, offered=offered)
+        selection = choose(self.book.book, asked, self.around)
+        if selection.scrub is not None:
+            metrics.SCRUB.labels(result=_SCRUB_LABELS.get(selection.scrub.reason, "unavailable")).inc()
+            metrics.SCRUB_SECONDS.observe(selection.scrub.took_us / 1e6)
+        return selection
+
+    def _planned(
+        self,
+        invite: Invite,
+        lead: Lead,
+        selection: Selection,
+        refusal: str,
+        *,
+        dialer: str,
+        answered: bool,
+        key: str,
+        before: Start | None = None,
+    ) -> Start:
+        now_us = self.clock.utc_us()
+        buyer = selection.buyer
+        limits = None
+        if buyer is not None and not refusal:
+            limits = limits_for(buyer, self.book.book.orders.get(buyer.name, ()), lead.phone, now_us)
+        return start_of(
+            new_id(now_us),
+            invite,
+            lead,
+            selection,
+            dialer=dialer,
+            refusal=refusal,
+            limits=limits,
+            plan_limits=(self.config.rtp_timeout_ms, self.config.fast_answer_ms),
+            answered=answered,
+            key=key,
+            before=before,
+        )
+
+    def _begin(self, start: Start) -> None:
+        shell = TransferShell(self, start)
+        self.live.enter(shell)
+        self._legs[start.invite.handle] = (shell, CALLER_LEG)
+        for number in range(1, start.plan.legs + 1):
+            self._legs[shell.leg_handle(number)] = (shell, number)
+        try:
+            shell.begin()
+        except Exception:  # noqa: BLE001 - as everywhere: this transfer's fault alone
+            self._broken(shell)
+
+    def available(self, campaign: str) -> Selection:
+        """Would a buyer of this campaign take a call now? Every buyer's reason where not."""
+        found = availability(self.book.book, question(campaign, self.clock.utc_us()), self.around)
+        if not found.refusal and self._room(found):
+            return replace(found, refusal=Reason.NO_CAPACITY)
+        return found
+
     # --- Host ---
 
     def admit(self, shell: TransferShell, fact: Fact) -> None:
-        self.journal.ask(fact, shell.start.buyer, shell.on_admission)
+        self.journal.ask(fact, shell.start.buyer, shell.on_admission, shell.start.limits)
 
     def target_for(self, shell: TransferShell, endpoint: Endpoint) -> Target:
-        """How to dial an endpoint: a trunk by its URI, a DID through its carrier."""
-        number = shell.start.phone or shell.start.invite.caller
-        headers = (("X-Transfer-Id", shell.transfer),)
-        if endpoint.kind is EndpointKind.DID:
-            way = self.config.carriers[endpoint.carrier].target
-            return replace(way, uri=way.uri.replace("{number}", endpoint.uri), caller=number, headers=headers)
-        return Target(
-            uri=endpoint.uri,
-            transport=endpoint.transport,
-            srtp=endpoint.srtp,
-            verify_tls=endpoint.verify_tls,
-            username=endpoint.username,
-            password=endpoint.password,
-            caller=number,
-            headers=headers,
-        )
+        handle = shell.start.invite.handle
+        spoken = self.engine.codec(handle) if shell.state.caller_answered else ""
+        return target_of(shell.start, endpoint, self.config.carriers, spoken)
+
+    def offers_on(self, shell: TransferShell, outcome: Outcome) -> bool:
+        """Domain, section 7: after a free end with the caller still there, the campaign's next buyer."""
+        start = shell.start
+        if self.draining or start.campaign is None or start.refusal or outcome.counts_as is not CountsAs.FREE:
+            return False
+        if outcome.verdict in _NEXT_AFTER:
+            if start.offers >= start.campaign.max_offers:
+                return False
+        elif outcome.verdict is not Verdict.NOT_ATTEMPTED or outcome.reason not in _NEXT_AFTER_REFUSAL:
+            return False
+        selection = self._choose(start.invite.user, start.lead or Lead(), key=start.key, offered=start.offered)
+        if selection.refusal or self._room(selection):
+            return False
+        self._next[shell.transfer] = selection
+        return True
 
     def closed(self, shell: TransferShell, outcome: Outcome) -> None:
-        self.live.pop(shell.transfer, None)
+        self.live.leave(shell)
         self._over.append((self.clock.now_us(), shell))
         self._forget_old()
         _log.info(
@@ -177,6 +375,26 @@ class Router:
             talk_ms=outcome.talk_ms,
             facts=len(shell.facts),
         )
+        selection = self._next.pop(shell.transfer, None)
+        if selection is not None:
+            self._offer_next(shell, selection, dialled=outcome.verdict in _NEXT_AFTER)
+
+    def _offer_next(self, shell: TransferShell, selection: Selection, *, dialled: bool) -> None:
+        start = shell.start
+        before = start if dialled else replace(start, offers=start.offers - 1)
+        invite = replace(start.invite, at_us=self.clock.now_us(), lag_us=0)
+        self._begin(
+            self._planned(
+                invite,
+                start.lead or Lead(),
+                selection,
+                "",
+                dialer=start.dialer,
+                answered=shell.state.caller_answered,
+                key=start.key,
+                before=before,
+            )
+        )
 
     def _forget_old(self) -> None:
         """Let go of transfers whose time for a late answer is over; each new end clears away the old ones."""
@@ -184,91 +402,28 @@ class Router:
         while self._over and self._over[0][0] < before_us:
             _, shell = self._over.popleft()
             for number in range(shell.start.plan.legs + 1):
-                self._legs.pop(shell.leg_handle(number), None)
+                handle = shell.leg_handle(number)
+                if self._legs.get(handle, (None, 0))[0] is shell:  # the next offer may have the dialer's leg
+                    del self._legs[handle]
 
-    # --- planning ---
+    def start_recording(self, shell: TransferShell, leg: int) -> None:
+        if self.recorder is not None:
+            self.recorder.start(shell, leg)
 
-    def _plan(self, invite: Invite) -> Start:
-        transfer = new_id(self.clock.utc_us())
-        dialer = self._dialer_of(invite.source)
-        lead = read_lead(invite.headers, invite.lead_json, invite.caller)
-        selection = select(self.book.book, invite.user)
-        refusal = self._refusal(dialer, selection)
-        scrub: ScrubResult | None = None
-        if not refusal and selection.buyer is not None:
-            scrub = self.scrubber.check(lead.phone, selection.buyer.name)
-            metrics.SCRUB.labels(result=_SCRUB_LABELS.get(scrub.reason, "unavailable")).inc()
-            metrics.SCRUB_SECONDS.observe(scrub.took_us / 1e6)
-            refusal = scrub.reason
-        buyer = selection.buyer
-        terms = _terms_payload(selection)
-        payload: dict[str, Any] = {
-            "call_id": _first(invite.headers, "x-call-id") or transfer,
-            "sip_call_id": invite.sip_call_id,
-            "dialer": dialer,
-            "campaign": invite.user[:64],
-            "buyer": buyer.name if buyer else "",
-            "buyer_title": buyer.title if buyer else "",
-            "lead_emails": list(buyer.lead_emails) if buyer else [],
-            "phone": lead.phone,
-            "lead": lead.fields,
-            "endpoints": [_endpoint_payload(n, one) for n, one in enumerate(selection.endpoints, start=1)],
-            "buffer_ms": selection.buffer_ms,
-            "ring_timeout_ms": selection.ring_timeout_ms,
-            "terms": terms,
-        }
-        if lead.problems:
-            payload["lead_problems"] = list(lead.problems)
-        if scrub is not None:
-            payload["scrub"] = _scrub_payload(scrub)
-        outcome_terms = OutcomeTerms.from_payload(terms)
-        plan = m.Plan(
-            legs=0 if refusal else len(selection.endpoints),
-            buffer_ms=selection.buffer_ms,
-            ring_timeout_ms=selection.ring_timeout_ms,
-            talk_connected_ms=outcome_terms.talk_connected_ms,
-        )
-        return Start(
-            transfer=transfer,
-            invite=invite,
-            plan=plan,
-            endpoints=selection.endpoints,
-            buyer=buyer.name if buyer else "",
-            phone=lead.phone,
-            payload=payload,
-            terms=outcome_terms,
-            refusal=refusal,
-            refusal_code=REFUSAL_CODES.get(refusal, REFUSAL_CODES[Reason.FAULT]),
-        )
+    def stop_recording(self, shell: TransferShell) -> None:
+        if self.recorder is not None:
+            self.recorder.stop(shell)
 
-    def _dialer_of(self, source: str) -> str:
-        try:
-            address = ipaddress.ip_address(source)
-        except ValueError:
-            return ""
-        for dialer in self.config.dialers:
-            if any(address in network for network in dialer.networks):
-                return dialer.name
-        return ""
+    # --- trunks ---
 
-    def _refusal(self, dialer: str, selection: Selection) -> str:
-        """The first reason not to go on; the scrub comes after all of these."""
-        if not dialer:
-            return Reason.REJECTED
-        if self.draining:
-            return Reason.DRAINING
-        if selection.refusal:
-            return selection.refusal
-        if self.engine.slots.free < len(selection.endpoints) + SPARE_SLOTS:
-            return Reason.NO_CAPACITY
-        if any(one.kind is EndpointKind.DID and one.carrier not in self.config.carriers for one in selection.endpoints):
-            return Reason.NO_ENDPOINT
-        return ""
+    def watch_trunks(self) -> None:
+        """Probe and register what the book and the configuration ask for. To be called about once a second."""
+        self.prober.look(watched(self.book.book, self.config.carriers))
 
     @property
     def live_legs(self) -> int:
         """Legs up, the dialers' included."""
-        return sum(1 + len(shell.state.live_legs) for shell in self.live.values())
+        return sum(1 + len(shell.state.live_legs) for shell in self.live.values()) + len(self._arrivals)
 
     # --- shutdown ---
 
@@ -276,50 +431,6 @@ class Router:
         """End every live transfer as ours (SHUTDOWN): free for the buyer."""
         for shell in list(self.live.values()):
             shell.shut_down()
-
-
-def _first(headers: dict[str, list[str]], name: str) -> str:
-    values = headers.get(name)
-    return "".join(c for c in values[0] if c.isalnum() or c in "-_.")[:64] if values else ""
-
-
-def _terms_payload(selection: Selection) -> dict[str, Any]:
-    if selection.buyer is None:
-        return {}
-    terms = selection.buyer.terms
-    return {
-        "name": terms.name,
-        "version": terms.version,
-        "rating": terms.rating.value,
-        "connected_percent": terms.connected_percent,
-        "failed_percent": terms.failed_percent,
-        "talk_connected_ms": terms.talk_connected_ms,
-        "unreachable": terms.unreachable,
-        "caller_abandon": terms.caller_abandon,
-        "time_zone": terms.time_zone,
-        "currency": terms.currency,
-        "unit_price_minor": terms.unit_price_minor,
-    }
-
-
-def _endpoint_payload(number: int, endpoint: Endpoint) -> dict[str, Any]:
-    return {
-        "leg": number,
-        "name": endpoint.name,
-        "kind": endpoint.kind.value,
-        "transport": endpoint.transport.value,
-        "srtp": endpoint.srtp.value,
-        "secure": endpoint.secure,
-    }
-
-
-def _scrub_payload(scrub: ScrubResult) -> dict[str, Any]:
-    return {
-        "reason": scrub.reason,
-        "hit": scrub.hit,
-        "lists": [{"name": one.name, "version": one.version, "checksum": one.checksum} for one in scrub.lists],
-        "took_us": scrub.took_us,
-    }
 
 
 def _measure(event: LegEvent, shell: TransferShell, number: int) -> None:

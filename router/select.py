@@ -1,15 +1,28 @@
 """Which buyer and which endpoints: a pure decision with a reason for every refusal.
 
-The first cut takes the campaign's first buyer that is open to transfers; caps, hours, duplicates and the choice among
-several buyers widen this function later, not its callers.
+`choose` ranks a campaign's buyers by its strategy and takes the first that nothing speaks against. The checks run from
+the standing ones (state, order, caps, hours) over the prospect (filters) to what may change any moment (endpoints); the
+suppression lists are asked last, and only for a buyer that could otherwise be rung. What is known besides the book
+comes through `Surroundings`, every random choice from the recorded seed: the same question gets the same answer.
+
+The counts here may be half a second old. They keep a full buyer from being offered at all; what is exact is said by the
+store, when it admits the transfer (`config.limits`). Duplicates are known there alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from typing import Protocol
 
-from config.book import Book, Buyer, BuyerState, Campaign, Endpoint
+from config.book import Book, Buyer, BuyerState, Campaign, Endpoint, Order, Strategy
+from config.hours import is_open, opens_in_words
+from config.limits import Spans, Usage, concurrent_limit, order_most, order_of, order_units, spans_at
 from meter.outcome import NO_BUFFER_MS, Reason
+from router.pace import deficit
+from router.ports import ScrubResult
 
 # The final answer that goes with a refusal (RFC 3261 section 21): 404 nobody of that name, 480 not now, 603 never.
 REFUSAL_CODES: dict[str, int] = {
@@ -18,6 +31,10 @@ REFUSAL_CODES: dict[str, int] = {
     Reason.PAUSED: 480,
     Reason.ON_HOLD: 480,
     Reason.CLOSED: 480,
+    Reason.ORDER_FILLED: 480,
+    Reason.CAP_REACHED: 480,
+    Reason.FILTERED: 603,
+    Reason.DUPLICATE: 603,
     Reason.SUPPRESSED: 603,
     Reason.SUPPRESSION_UNAVAILABLE: 503,
     Reason.NO_CAPACITY: 503,
@@ -28,6 +45,44 @@ REFUSAL_CODES: dict[str, int] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked for. `seed` is recorded with the answer; `offered` are the buyers that this prospect had before."""
+
+    dialled: str  # user part of the request URI
+    phone: str = ""  # E.164
+    state: str = ""  # the lead's field `state`
+    now_utc_us: int = 0
+    seed: int = 0
+    offered: frozenset[str] = frozenset()
+    key: str = ""  # pressed in the campaign's menu; empty: none yet
+
+
+class Surroundings(Protocol):
+    """What is known now besides the book. Cheap: no I/O. Never raises."""
+
+    def usage(self, buyer: str) -> Usage:
+        """The buyer's counts as of the last look at the store."""
+
+    def live(self, buyer: str) -> int:
+        """Transfers of that buyer up in this router."""
+
+    def left_out(self, buyer: Buyer, endpoint: Endpoint) -> str:
+        """Why an endpoint may not ring now: `down`, `busy`, `unregistered`, `no_carrier`; empty where it may."""
+
+    def scrub(self, buyer: str, phone: str) -> ScrubResult:
+        """All suppression lists that apply to the buyer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A buyer that was looked at and not taken. `reason` is a slug of `meter.outcome.Reason`, `detail` for people."""
+
+    buyer: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """The choice, or the reason why there is none. `buyer` may be set beside a refusal: it is whose refusal it was."""
 
@@ -35,6 +90,10 @@ class Selection:
     buyer: Buyer | None = None
     endpoints: tuple[Endpoint, ...] = ()
     refusal: str = ""
+    refusals: tuple[Refusal, ...] = ()  # of every buyer looked at before the choice, in rank order
+    left_out: tuple[tuple[str, str], ...] = ()  # endpoints of `buyer` that may not ring now, and why
+    scrub: ScrubResult | None = None  # evidence for `buyer`; None where it did not come to that
+    seed: int = 0
 
     @property
     def buffer_ms(self) -> int:
@@ -51,26 +110,231 @@ class Selection:
         return min(self.campaign.ring_timeout_ms, max(one.ring_timeout_ms for one in self.endpoints))
 
 
-_STATE_REFUSALS = {
-    BuyerState.PAUSED: Reason.PAUSED,
-    BuyerState.ON_HOLD: Reason.ON_HOLD,
-    BuyerState.CANCELLED: Reason.NO_BUYER,
+def choose(book: Book, question: Question, around: Surroundings) -> Selection:
+    """The buyer and the endpoints to ring.
+
+    Where nobody is left, `refusal` is the reason of the buyer that ranked first, the one that would have got the call
+    had nothing spoken against it; the others are in `refusals`. Raises nothing for a book that was checked.
+    """
+    return _choose(book, question, around, prospect=True)
+
+
+def availability(book: Book, question: Question, around: Surroundings) -> Selection:
+    """Whether a campaign would take some prospect now: `choose` without phone, state filters and suppression.
+
+    Every buyer is looked at, so `refusals` names each that would not take a call now, also beside a choice.
+    """
+    return _choose(book, question, around, prospect=False)
+
+
+def _choose(book: Book, question: Question, around: Surroundings, *, prospect: bool) -> Selection:
+    campaign = book.campaigns.get(question.dialled)
+    if campaign is None or not campaign.enabled:
+        return Selection(refusal=Reason.NO_BUYER, seed=question.seed)
+    dice = Random(question.seed)  # noqa: S311 - lots among buyers, which a record must be able to repeat
+    best: _Case | None = None
+    chosen = False
+    refusals: list[Refusal] = []
+    for case in _ranked(book, campaign, question, around, dice):
+        why = _look(case, campaign, dice, prospect=prospect)
+        if why is not None:
+            refusals.append(Refusal(case.buyer.name, *why))
+            best = best or case
+            continue
+        best, chosen = (best, True) if chosen else (case, True)
+        if prospect:
+            break
+    if best is None:
+        return Selection(campaign=campaign, refusal=Reason.NO_BUYER, seed=question.seed)
+    return Selection(
+        campaign,
+        best.buyer,
+        best.ringing if chosen else (),
+        "" if chosen else refusals[0].reason,
+        tuple(refusals),
+        best.left_out,
+        best.scrub,
+        question.seed,
+    )
+
+
+# --- candidates ---
+
+
+@dataclass(slots=True)
+class _Case:
+    """One buyer against one question, with what is known of it now, and what the last checks found."""
+
+    buyer: Buyer
+    question: Question
+    around: Surroundings
+    order: Order | None
+    spans: Spans
+    usage: Usage
+    live: int  # in this router
+    unknown: int  # of these, those that `usage` does not count yet
+    ringing: tuple[Endpoint, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    scrub: ScrubResult | None = None
+
+
+def _ranked(
+    book: Book, campaign: Campaign, question: Question, around: Surroundings, dice: Random
+) -> Iterator[_Case] | list[_Case]:
+    """The campaign's buyers in the order in which they are to be tried; those already offered to are left out."""
+    cases = (
+        _case(book, book.buyers[name], question, around)
+        for name in dict.fromkeys(_named(campaign, question.key))
+        if name in book.buyers and name not in question.offered
+    )
+    if campaign.strategy is not Strategy.DEFICIT:
+        return cases
+    now = question.now_utc_us
+    weighed = [
+        (-deficit(one.buyer, one.order, one.usage, one.spans, live=one.unknown, now_utc_us=now), dice.random(), one)
+        for one in cases
+    ]
+    return [one for _, _, one in sorted(weighed, key=lambda row: row[:2])]
+
+
+def _named(campaign: Campaign, key: str) -> tuple[str, ...]:
+    """The buyers of the pressed key; all of the campaign where it has no menu or no key was pressed yet."""
+    if not campaign.menu or not key:
+        return campaign.buyers
+    return next((one.buyers for one in campaign.menu if one.key == key), ())
+
+
+def _case(book: Book, buyer: Buyer, question: Question, around: Surroundings) -> _Case:
+    spans = spans_at(buyer, question.now_utc_us)
+    usage = around.usage(buyer.name).during(spans)
+    live = around.live(buyer.name)
+    return _Case(
+        buyer,
+        question,
+        around,
+        order_of(book.orders.get(buyer.name, ()), spans.week),
+        spans,
+        usage,
+        live,
+        max(0, live - (usage.live - usage.elsewhere)),
+    )
+
+
+# --- checks ---
+
+_Why = tuple[str, str]  # a slug of `Reason`, and words
+_NO_ENDPOINT = Reason.NO_ENDPOINT.value
+_ORDER_FILLED = Reason.ORDER_FILLED.value
+_CAP_REACHED = Reason.CAP_REACHED.value
+_CLOSED = Reason.CLOSED.value
+_FILTERED = Reason.FILTERED.value
+_STATES: dict[BuyerState, _Why] = {
+    BuyerState.PAUSED: (Reason.PAUSED.value, "paused"),
+    BuyerState.ON_HOLD: (Reason.ON_HOLD.value, "on hold"),
+    BuyerState.CANCELLED: (Reason.NO_BUYER.value, "cancelled"),
 }
 
 
-def select(book: Book, dialled: str) -> Selection:
-    """Choose for the user part that was dialled."""
-    campaign = book.campaigns.get(dialled)
-    if campaign is None or not campaign.enabled:
-        return Selection(refusal=Reason.NO_BUYER)
-    refused = Selection(campaign=campaign, refusal=Reason.NO_BUYER)
-    for name in campaign.buyers:
-        buyer = book.buyers.get(name)
-        if buyer is None:
-            continue
-        endpoints = tuple(one for one in buyer.endpoints if one.enabled)
-        reason = _STATE_REFUSALS.get(buyer.state) or ("" if endpoints else Reason.NO_ENDPOINT)
-        if not reason:
-            return Selection(campaign=campaign, buyer=buyer, endpoints=endpoints)
-        refused = Selection(campaign=campaign, buyer=buyer, refusal=reason)
-    return refused
+def _look(case: _Case, campaign: Campaign, dice: Random, *, prospect: bool) -> _Why | None:
+    """What speaks against this buyer; where it is nothing, `case.ringing` are the endpoints to ring."""
+    for check in _CHECKS if prospect else _STANDING_CHECKS:
+        why = check(case)
+        if why is not None:
+            return why
+    _see_endpoints(case)
+    if not case.ringing:
+        return _NO_ENDPOINT, ", ".join(f"{name}: {why}" for name, why in case.left_out) or "no endpoint is enabled"
+    if campaign.strategy is Strategy.RATED:
+        case.ringing = (dice.choices(case.ringing, [one.rating_x100 for one in case.ringing])[0],)
+    if prospect:
+        case.scrub = case.around.scrub(case.buyer.name, case.question.phone)
+        if case.scrub.reason:
+            return case.scrub.reason, _scrub_in_words(case.scrub)
+    return None
+
+
+def _state(case: _Case) -> _Why | None:
+    return _STATES.get(case.buyer.state)
+
+
+def _order(case: _Case) -> _Why | None:
+    if not case.buyer.order_required:
+        return None
+    if case.order is None:
+        return _ORDER_FILLED, f"no order for the week of {case.spans.week}"
+    terms, usage = case.buyer.terms, case.usage
+    most = order_most(terms, case.order)
+    units = order_units(terms, usage.week_connected, usage.week_failed)
+    live = usage.week_live + case.unknown
+    return (_ORDER_FILLED, f"{units} units and {live} under way of {most} this week") if units + live >= most else None
+
+
+def _caps(case: _Case) -> _Why | None:
+    caps, usage, more = case.buyer.caps, case.usage, case.unknown
+    at_once, most = case.live + usage.elsewhere, concurrent_limit(case.buyer)
+    if most and at_once >= most:
+        return _CAP_REACHED, f"{at_once} of {most} at once"
+    for span, used, cap in (
+        ("this hour", usage.hour, caps.hour),
+        ("today", usage.day, caps.day),
+        ("this month", usage.month, caps.month),
+        ("in all", usage.total, caps.total),
+    ):
+        if cap and used + more >= cap:
+            return _CAP_REACHED, f"{used + more} of {cap} {span}"
+    return None
+
+
+def _hours(case: _Case) -> _Why | None:
+    buyer, now = case.buyer, case.question.now_utc_us
+    if is_open(buyer.hours, buyer.holidays, buyer.time_zone, now):
+        return None
+    return _CLOSED, opens_in_words(buyer.hours, buyer.holidays, buyer.time_zone, now)
+
+
+def _filters(case: _Case) -> _Why | None:
+    buyer = case.buyer
+    if buyer.allow_states or buyer.deny_states:
+        why = _filtered("state", case.question.state.strip().casefold(), buyer.allow_states, buyer.deny_states)
+        if why is not None:
+            return why
+    if buyer.allow_area_codes or buyer.deny_area_codes:
+        code = area_code(case.question.phone)
+        return _filtered("area code", code, buyer.allow_area_codes, buyer.deny_area_codes)
+    return None
+
+
+def _filtered(what: str, value: str, allowed: tuple[str, ...], denied: tuple[str, ...]) -> _Why | None:
+    """What is missing passes a list of exceptions, but not a list of what alone is taken."""
+    if value in _folded(denied) and value:
+        return _FILTERED, f"{what} {value.upper()} is excluded"
+    if not allowed or value in _folded(allowed):
+        return None
+    return _FILTERED, f"{what} {value.upper()} is not taken" if value else f"no {what} is known"
+
+
+@lru_cache(maxsize=1024)
+def _folded(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(one.strip().casefold() for one in names) - {""}
+
+
+def area_code(phone: str) -> str:
+    """The area code of a North American number, its digits 2 to 4; empty for any other."""
+    return phone[2:5] if phone.startswith("+1") and len(phone) == len("+12125550100") else ""
+
+
+_STANDING_CHECKS = (_state, _order, _caps, _hours)  # what needs no prospect
+_CHECKS = (*_STANDING_CHECKS, _filters)
+
+
+def _see_endpoints(case: _Case) -> None:
+    """Those that may ring now, in their order, and the enabled ones that may not, with why."""
+    seen = [(one, case.around.left_out(case.buyer, one)) for one in case.buyer.endpoints if one.enabled]
+    case.ringing = tuple(one for one, why in seen if not why)
+    case.left_out = tuple((one.name, why) for one, why in seen if why)
+
+
+def _scrub_in_words(scrub: ScrubResult) -> str:
+    if scrub.reason == Reason.SUPPRESSED:
+        return f"on list {scrub.hit}" if scrub.hit else "on a suppression list"
+    return "a suppression list cannot be consulted"

@@ -11,14 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from config.book import Endpoint
+from config.book import Campaign, Endpoint
+from config.limits import Limits
 from meter.facts import CALLER_LEG, Fact, Kind
 from meter.outcome import Outcome, OutcomeTerms, decide
 from router import machine
 from router import moves as m
+from router.lead import Lead
 from router.ports import Admission, Journal
 from router.sip.port import Clock, Invite, SipEngine, Target, TimerHandle
 
+MAX_HEADER = 900  # characters of one header's value; a UDP datagram is not a book
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -37,6 +40,13 @@ class Host(Protocol):
 
     def target_for(self, shell: TransferShell, endpoint: Endpoint) -> Target: ...
 
+    def offers_on(self, shell: TransferShell, outcome: Outcome) -> bool:
+        """Will the prospect be offered to the next buyer, as a transfer of its own? `closed` follows."""
+
+    def start_recording(self, shell: TransferShell, leg: int) -> None: ...
+
+    def stop_recording(self, shell: TransferShell) -> None: ...
+
     def closed(self, shell: TransferShell, outcome: Outcome) -> None: ...
 
 
@@ -54,6 +64,14 @@ class Start:
     terms: OutcomeTerms
     refusal: str = ""
     refusal_code: int = 0
+    campaign: Campaign | None = None
+    call_id: str = ""  # shared by the transfers of one prospect
+    offered: frozenset[str] = frozenset()  # buyers of the transfers before, and this one's
+    offers: int = 1  # how many of them were dialled, this one included
+    dialer: str = ""
+    limits: Limits | None = None
+    lead: Lead | None = None
+    key: str = ""  # pressed in the campaign's menu
 
 
 class TransferShell:
@@ -64,8 +82,10 @@ class TransferShell:
         self.transfer = start.transfer
         self.state = machine.start(start.plan)
         self.facts: list[Fact] = []
-        self.timers: dict[m.Timer, TimerHandle] = {}
+        self.timers: dict[tuple[m.Timer, int], TimerHandle] = {}
         self.outcome: Outcome | None = None
+        self.handed_on = False  # the dialer's leg belongs to the next transfer now
+        self._decided: tuple[int, Outcome] | None = None
         self._host = host
 
     # --- what comes in ---
@@ -100,15 +120,28 @@ class TransferShell:
         return self.outcome is not None
 
     @property
+    def verdict(self) -> Outcome:
+        """What the facts come to as they are now."""
+        if self._decided is None or self._decided[0] != len(self.facts):
+            self._decided = (len(self.facts), decide(self.facts, self.start.terms))
+        return self._decided[1]
+
+    @property
     def verdict_headers(self) -> Headers:
         """For the last message to the dialer: what it comes to, and what for (lessons, "what none of them has", 7)."""
-        headers = [("X-Baton-Transfer", self.transfer)]
-        outcome = self.outcome or decide(self.facts, self.start.terms)
-        headers += [
+        outcome = self.outcome or self.verdict
+        headers = [
+            ("X-Baton-Transfer", self.transfer),
             ("X-Baton-Verdict", outcome.verdict.value),
             ("X-Baton-Reason", outcome.reason.value),
             ("X-Baton-Counts-As", outcome.counts_as.value),
         ]
+        answered = next((fact.mono_us for fact in self.facts if fact.kind is Kind.ANSWERED), 0)
+        if answered:
+            headers.append(("X-Baton-Answer-Ms", str((answered - self.state.dialout_us) // 1000)))
+        scrub = self.start.payload.get("scrub")
+        if scrub:
+            headers.append(("X-Baton-Scrub", _receipt(scrub)))
         return tuple(headers)
 
     def _fact(self, kind: Kind, leg: int | None, payload: dict[str, Any], at_us: int, lag_us: int) -> Fact:
@@ -121,7 +154,7 @@ class TransferShell:
         return fact
 
     def _emit(self, effect: m.Emit, event: m.Event) -> None:
-        self._fact(effect.kind, effect.leg, effect.payload, event.at_us, event.lag_us)
+        self._fact(effect.kind, effect.leg, effect.payload, effect.at_us or event.at_us, event.lag_us)
 
     def _admit(self, _effect: m.Admit, _event: m.Event) -> None:
         self._host.admit(self, self.facts[0])
@@ -134,10 +167,18 @@ class TransferShell:
         self._host.engine.ring(self.start.invite.handle)
 
     def _answer_caller(self, _effect: m.AnswerCaller, _event: m.Event) -> None:
-        self._host.engine.answer(self.start.invite.handle, (("X-Baton-Transfer", self.transfer),))
+        winner = self.leg_handle(self.state.winner) if self.state.winner else ""
+        self._host.engine.answer(self.start.invite.handle, (("X-Baton-Transfer", self.transfer),), winner)
 
     def _reject_caller(self, effect: m.RejectCaller, _event: m.Event) -> None:
-        self._host.engine.reject(self.start.invite.handle, effect.code, self.verdict_headers)
+        self.handed_on = self._host.offers_on(self, self.verdict)
+        if self.handed_on:
+            return
+        if self.state.caller_answered:
+            why = ("Reason", f"SIP;cause={effect.code}")
+            self._host.engine.hang_up(self.start.invite.handle, (*self.verdict_headers, why))
+        else:
+            self._host.engine.reject(self.start.invite.handle, effect.code, self.verdict_headers)
 
     def _hang_up(self, effect: m.HangUp, _event: m.Event) -> None:
         headers: Headers = self.verdict_headers if effect.leg == CALLER_LEG else ()
@@ -148,25 +189,56 @@ class TransferShell:
     def _bridge(self, effect: m.Bridge, _event: m.Event) -> None:
         self._host.engine.bridge(self.start.invite.handle, self.leg_handle(effect.leg))
 
+    def _whisper(self, effect: m.Whisper, _event: m.Event) -> None:
+        endpoint = self.start.endpoints[effect.leg - 1]
+        if endpoint.whisper_file:
+            again = bool(endpoint.accept_key)
+            self._host.engine.play(self.leg_handle(effect.leg), endpoint.whisper_file, loop=again)
+
+    def _end_whisper(self, effect: m.EndWhisper, _event: m.Event) -> None:
+        self._host.engine.stop_playing(self.leg_handle(effect.leg))
+
+    def _music(self, _effect: m.Music, _event: m.Event) -> None:
+        campaign = self.start.campaign
+        if campaign is not None and campaign.music_file:
+            self._host.engine.play(self.start.invite.handle, campaign.music_file, loop=True)
+
+    def _record(self, effect: m.Record, _event: m.Event) -> None:
+        self._host.start_recording(self, effect.leg)
+
     def _arm(self, effect: m.Arm, _event: m.Event) -> None:
-        self._disarm(m.Disarm(effect.timer), _event)
+        self._disarm(effect, _event)
 
-        def ring(timer: m.Timer = effect.timer) -> None:
-            self.timers.pop(timer, None)
+        def ring(timer: m.Timer = effect.timer, leg: int = effect.leg) -> None:
+            self.timers.pop((timer, leg), None)
             clock = self._host.clock
-            self._host.feed(self, m.Rang(clock.now_us(), timer, clock.lag_us()))
+            self._host.feed(self, m.Rang(clock.now_us(), timer, clock.lag_us(), leg))
 
-        self.timers[effect.timer] = self._host.clock.call_at(effect.at_us, ring)
+        self.timers[effect.timer, effect.leg] = self._host.clock.call_at(effect.at_us, ring)
 
-    def _disarm(self, effect: m.Disarm, _event: m.Event) -> None:
-        timer = self.timers.pop(effect.timer, None)
+    def _disarm(self, effect: m.Disarm | m.Arm, _event: m.Event) -> None:
+        timer = self.timers.pop((effect.timer, effect.leg), None)
         if timer is not None:
             timer.cancel()
 
+    def _quiet(self, _effect: m.Quiet, _event: m.Event) -> None:
+        for timer in self.timers.values():
+            timer.cancel()
+        self.timers.clear()
+        self._host.stop_recording(self)
+        if self.state.caller_answered and not self.state.caller_gone:
+            self._host.engine.stop_playing(self.start.invite.handle)
+
     def _close(self, _effect: m.Close, event: m.Event) -> None:
-        self.outcome = decide(self.facts, self.start.terms)
+        self.outcome = self.verdict
         self._fact(Kind.TRANSFER_CLOSED, None, self.outcome.as_payload(), event.at_us, event.lag_us)
         self._host.closed(self, self.outcome)
+
+
+def _receipt(scrub: dict[str, Any]) -> str:
+    """The scrub in a header: verdict, then each list with its version and the beginning of its checksum."""
+    lists = [f"{one['name']}@{one['version']}:{one['checksum'][:12]}" for one in scrub["lists"]]
+    return "; ".join([scrub["reason"] or "pass", *lists])[:MAX_HEADER]
 
 
 _PERFORM: dict[type, Callable[[TransferShell, Any, m.Event], None]] = {
@@ -178,6 +250,11 @@ _PERFORM: dict[type, Callable[[TransferShell, Any, m.Event], None]] = {
     m.RejectCaller: TransferShell._reject_caller,  # noqa: SLF001
     m.HangUp: TransferShell._hang_up,  # noqa: SLF001
     m.Bridge: TransferShell._bridge,  # noqa: SLF001
+    m.Whisper: TransferShell._whisper,  # noqa: SLF001
+    m.EndWhisper: TransferShell._end_whisper,  # noqa: SLF001
+    m.Music: TransferShell._music,  # noqa: SLF001
+    m.Record: TransferShell._record,  # noqa: SLF001
+    m.Quiet: TransferShell._quiet,  # noqa: SLF001
     m.Arm: TransferShell._arm,  # noqa: SLF001
     m.Disarm: TransferShell._disarm,  # noqa: SLF001
     m.Close: TransferShell._close,  # noqa: SLF001

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from config.book import Book, Buyer, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
+from config.limits import Limits, Usage
 from meter.facts import Fact, Kind
 from meter.outcome import Outcome, decide
+from router.around import Carrier
+from router.dialers import Dialer
 from router.ports import Admission, ScrubResult
-from router.router import Carrier, Dialer, Router, RouterConfig
+from router.router import Router, RouterConfig
 from router.sip.memory import Act, Does, MemoryEngine, Script, VirtualClock
 from router.sip.port import Target
 
@@ -22,6 +25,7 @@ class ListJournal:
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
+        self.limits: list[Limits | None] = []
         self.world: World
 
     def append(self, transfer: str, kind: Kind, *, utc_us: int, mono_us: int, **more: Any) -> Fact:
@@ -31,7 +35,14 @@ class ListJournal:
         self.facts.append(fact)
         return fact
 
-    def ask(self, started: Fact, buyer: str, answer: Callable[[Admission | None], None]) -> None:
+    def ask(
+        self,
+        started: Fact,
+        buyer: str,
+        answer: Callable[[Admission | None], None],
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits.append(limits)
         self.world.admit(answer)
 
     @property
@@ -57,6 +68,16 @@ class Lists:
         return ScrubResult("suppressed" if number in self.numbers else "", hit="dnc" if number in self.numbers else "")
 
 
+class Counts:
+    """`router.ports.UsageReader` over a dict."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Usage] = {}
+
+    def usage(self, buyer: str) -> Usage:
+        return self.of.get(buyer, Usage())
+
+
 class FixedBook:
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -79,27 +100,37 @@ def did(number: int = 1) -> Endpoint:
 class World:
     """One buyer `acme` behind campaign `leads`; `endpoints` as given, each with its script in `parties`."""
 
-    def __init__(self, endpoints: list[Endpoint], terms: Terms | None = None, ring_timeout_ms: int = 30_000) -> None:
+    def __init__(
+        self,
+        endpoints: list[Endpoint],
+        terms: Terms | None = None,
+        ring_timeout_ms: int = 30_000,
+        campaign: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
         self.clock = VirtualClock()
         self.engine = MemoryEngine(self.clock)
         self.journal = ListJournal()
         self.journal.world = self
         self.lists = Lists()
+        self.counts = Counts()
         self.endpoints = endpoints
         buyer = Buyer("acme", "Acme", terms or Terms("westlake-fulfillment"), tuple(endpoints))
-        campaign = Campaign("leads", ("acme",), ring_timeout_ms=ring_timeout_ms)
+        campaign = Campaign("leads", ("acme",), ring_timeout_ms=ring_timeout_ms, **(campaign or {}))
         self.book = FixedBook(Book(1, {"acme": buyer}, {"leads": campaign}))
         carrier = Carrier("own", Target(uri="sip:{number}@carrier.invalid"))
-        config = RouterConfig((Dialer("local", (ipaddress.ip_network("127.0.0.0/8"),)),), {"own": carrier})
+        dialers = (Dialer("local", (ipaddress.ip_network("127.0.0.0/8"),)),)
+        router_config = RouterConfig(dialers, {"own": carrier}, **(config or {}))
         self.admission: Admission | None = Admission()
         self.admit_after_us = 0
         self.router = Router(
-            config,
+            router_config,
             clock=self.clock,
             engine=self.engine,
             journal=self.journal,
             book=self.book,
             scrubber=self.lists,
+            usage=self.counts,
         )
         self.engine.listener = self.router
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import orjson
@@ -30,6 +30,7 @@ from config.book import (
     Endpoint,
     EndpointKind,
     MenuChoice,
+    Order,
     Prack,
     Rating,
     SessionTimer,
@@ -43,7 +44,7 @@ from config.book_file import BookFile
 from meter.store.book_plan import ImportPlan, ImportRefusedError, Stored, plan_import
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, reading
-from meter.store.schema import book_version, buyers, campaigns, endpoints, terms
+from meter.store.schema import book_version, buyers, campaigns, endpoints, orders, terms
 from meter.terms import in_force, next_start
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +60,7 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
     "caps": lambda value: Caps(**_known(Caps, value)),
     "menu": lambda value: tuple(MenuChoice(**_known(MenuChoice, one)) for one in value),
 }
+ORDER_WEEKS_KEPT = 5  # a router needs the running week's; those before it tell who has orders
 _BUYER_COLUMNS = frozenset({"state", "terms", "endpoints"})  # kept beside the document, not in it
 V = TypeVar("V", Terms, Endpoint, Campaign)
 
@@ -114,7 +116,9 @@ class BookStore:
         now = self._clock()
         async with reading(self._engine).connect() as connection:
             stored, states, version = await connection.run_sync(_read)
-        return Loaded(_assemble(stored, states, version, now), next_start(stored.terms.values(), now))
+            ordered = await connection.run_sync(_read_orders, now)
+        book = _assemble(stored, states, version, now, ordered)
+        return Loaded(book, next_start(stored.terms.values(), now))
 
     async def import_book(self, file: BookFile, *, replace: bool = False, dry_run: bool = False) -> ImportReport:
         """Bring the file's entries into the store in one transaction; entries the file does not name stay.
@@ -231,7 +235,23 @@ def _state(text: str) -> BuyerState:
         return BuyerState.PAUSED
 
 
-def _assemble(stored: Stored, states: Mapping[str, BuyerState], version: int, now: datetime) -> Book:
+def _read_orders(connection: Connection, now: datetime) -> dict[str, tuple[Order, ...]]:
+    """By buyer, oldest week first, from a few weeks before `now` on."""
+    since = (now - timedelta(weeks=ORDER_WEEKS_KEPT)).date().isoformat()
+    found: dict[str, tuple[Order, ...]] = {}
+    query = select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.make_up).where(orders.c.week >= since)
+    for row in connection.execute(query.order_by(orders.c.buyer, orders.c.week)):
+        found[row.buyer] = (*found.get(row.buyer, ()), Order(*row))
+    return found
+
+
+def _assemble(
+    stored: Stored,
+    states: Mapping[str, BuyerState],
+    version: int,
+    now: datetime,
+    ordered: dict[str, tuple[Order, ...]],
+) -> Book:
     """Buyers with their state and the terms in force; one whose terms are not in force yet takes no transfers."""
     ready: dict[str, Buyer] = {}
     for name, buyer in stored.buyers.items():
@@ -240,7 +260,7 @@ def _assemble(stored: Stored, states: Mapping[str, BuyerState], version: int, no
             _log.error("buyer_without_terms", buyer=name, terms=buyer.terms.name)
             continue
         ready[name] = _with(buyer, terms=current, state=states[name])
-    return Book(version, ready, dict(stored.campaigns))
+    return Book(version, ready, dict(stored.campaigns), ordered)
 
 
 def _with(buyer: Buyer, *, terms: Terms, state: BuyerState) -> Buyer:
@@ -257,7 +277,7 @@ def _import(connection: Connection, file: BookFile, now: datetime, replace: bool
     changes = bool(plan.added or plan.replaced)
     if changes and not dry_run:
         _write(connection, plan, stored)
-        version = _bump(connection)
+        version = raise_version(connection)
     return ImportReport(plan.added_names, plan.replaced_names, plan.unchanged, version)
 
 
@@ -304,11 +324,12 @@ def _set_state(connection: Connection, name: str, state: BuyerState) -> BuyerSta
     before = _state(found)
     if found != state.value:
         connection.execute(update(buyers).where(buyers.c.name == name).values(state=state.value))
-        _bump(connection)
+        raise_version(connection)
     return before
 
 
-def _bump(connection: Connection) -> int:
+def raise_version(connection: Connection) -> int:
+    """Tell every router that the book has changed; in the transaction of the change. Returns the new version."""
     moved = connection.execute(update(book_version).values(version=book_version.c.version + 1))
     if not moved.rowcount:
         connection.execute(insert(book_version).values(id=1, version=1))

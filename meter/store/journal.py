@@ -5,7 +5,8 @@ background task commits what is queued: `linger_ms` after the first fact, or `ad
 waits to be admitted (up to `admit_pace_ms` after the last commit, in a busy time), so that INVITEs share an fsync; CPU
 goes by commits more than by facts. `admit` returns when `transfer_started` is on the disk and reads the buyer's state
 in that same transaction: a hold is seen by the very next transfer, and nothing ever rings without a record
-(architecture, durability rule).
+(architecture, durability rule). What limits a buyer is counted and reserved there too, and set free with the closing
+fact (`meter.store.admissions`).
 
 When the store fails, nothing is lost and nothing overtakes: the facts stay in memory, in their order, and are tried
 again with backoff until the store is back. Who waits to be admitted is refused after `admit_timeout_ms`; from
@@ -24,15 +25,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from config.limits import Limits
 from meter.facts import CHAIN_START, Fact, Kind
+from meter.store.admissions import Candidate, admit, settle
 from meter.store.clerk import Clerk
 from meter.store.db import first_line
-from meter.store.rows import DIGEST, SEQ, Row, execute_bare, insert_rows, make_row
-from meter.store.schema import boots, buyers
+from meter.store.rows import DIGEST, SEQ, Row, insert_rows, make_row
+from meter.store.schema import boots
 from meter.store.schema import facts as facts_table
 
 LINGER_MS = 100  # under load they ride with the next admission; alone, this is what a crash may forget
@@ -46,11 +49,6 @@ FIRST_RETRY_MS = 50
 LAST_RETRY_MS = 2_000  # the backoff doubles up to here and stays: a store that is back is found within two seconds
 
 _URGENT = frozenset({Kind.TALK_REACHED_15S, Kind.TALK_MINUTE, Kind.TRANSFER_CLOSED})
-_REFUSALS = {"paused": "paused", "on_hold": "on_hold", "cancelled": "no_buyer"}
-_NO_BUYER = "no_buyer"
-
-
-_STATES = select(buyers.c.name, buyers.c.state).where(buyers.c.name.in_(bindparam("names", expanding=True)))
 
 _log = structlog.get_logger()
 
@@ -74,7 +72,7 @@ class _Waiting:
     """A transfer that waits for its first commit; `answer` is called once, with None where the store failed it."""
 
     seq: int
-    buyer: str
+    candidate: Candidate
     answer: Answer
     timeout: asyncio.TimerHandle | None = None
 
@@ -109,6 +107,8 @@ class JournalWriter:
         self._durable_seq = 0
         self._queue: deque[Row] = deque()  # rows not yet committed, oldest first
         self._waiting: list[_Waiting] = []
+        self._limited: set[str] = set()  # transfers that may have a row among the admissions
+        self._endings: deque[tuple[int, str, str]] = deque()  # of these: closing fact, transfer, what it counts as
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -171,21 +171,27 @@ class JournalWriter:
         self._seq += 1
         self._digest = row[DIGEST]
         self._queue.append(row)
+        if kind is Kind.TRANSFER_CLOSED and transfer in self._limited:
+            self._limited.discard(transfer)
+            self._endings.append((self._seq, transfer, str(fact.payload.get("counts_as", ""))))
         if self._timer is None or kind in _URGENT:
             self._wake_within(min(self._linger_s, URGENT_LINGER_MS / 1000) if kind in _URGENT else self._linger_s)
         return fact
 
-    def ask(self, started: Fact, buyer: str, answer: Answer) -> None:
+    def ask(self, started: Fact, buyer: str, answer: Answer, limits: Limits | None = None) -> None:
         """Call `answer` when `started` (appended before) is durable; `buyer`'s state is read in the same transaction.
 
-        An empty `buyer` is not checked. None is the answer when the store does not take it within `admit_timeout_ms`,
-        when the backlog is full, and when the journal is closed. Never answers before this returns.
+        With `limits` the transfer is held against them there, and counted where it is admitted. An empty `buyer` is not
+        checked. None is the answer when the store does not take it within `admit_timeout_ms`, when the backlog is full,
+        and when the journal is closed. Never answers before this returns.
         """
         if self._closing or self.full:
             _log.error("admission refused", transfer=started.transfer, closed=self._closing, backlog=self.backlog)
             self._loop.call_soon(answer, None)
             return
-        waiting = _Waiting(started.seq, buyer, answer)
+        if limits is not None:
+            self._limited.add(started.transfer)
+        waiting = _Waiting(started.seq, Candidate(started.transfer, buyer, limits), answer)
         waiting.timeout = self._loop.call_later(self._admit_timeout_s, self._give_up, waiting)
         self._waiting.append(waiting)
         self._wake_within(self._admit_delay_s())
@@ -195,10 +201,10 @@ class JournalWriter:
         _log.error("admission timed out", seq=waiting.seq, after_s=self._admit_timeout_s, backlog=self.backlog)
         waiting.answer(None)
 
-    async def admit(self, started: Fact, buyer: str) -> Admission:
+    async def admit(self, started: Fact, buyer: str, limits: Limits | None = None) -> Admission:
         """`ask`, for who can wait. Raises JournalRefusedError where the answer is None."""
         future: asyncio.Future[Admission | None] = self._loop.create_future()
-        self.ask(started, buyer, lambda admission: None if future.done() else future.set_result(admission))
+        self.ask(started, buyer, lambda admission: None if future.done() else future.set_result(admission), limits)
         admission = await future
         if admission is None:
             closed = "the journal is closed" if self._closing else "the journal's backlog is full"
@@ -256,19 +262,21 @@ class JournalWriter:
         batch = [self._queue[index] for index in range(min(len(self._queue), MAX_COMMIT))]
         last = batch[-1][SEQ] if batch else self._durable_seq
         ready = [one for one in self._waiting if one.seq <= last]
-        names = sorted({one.buyer for one in ready if one.buyer})
+        endings = [(transfer, counts_as) for seq, transfer, counts_as in self._endings if seq <= last]
+        candidates = [one.candidate for one in ready]
         if not batch and not ready:
             return True
         begun = time.perf_counter()
         try:
-            states = await self._clerk.write(_Commit(batch, names, in_doubt=self._in_doubt))
+            work = _Commit(self._router, self._boot, batch, candidates, endings, in_doubt=self._in_doubt)
+            refusals = await self._clerk.write(work)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the facts stay and are tried again
             self._in_doubt = True
             _log.error("journal commit failed", facts=len(batch), backlog=self.backlog, error=first_line(error))
             return False
         self._in_doubt = False
         self._retry_s = FIRST_RETRY_MS / 1000
-        self._done(len(batch), last, ready, states)
+        self._done(len(batch), last, ready, refusals)
         self._tell(len(batch), time.perf_counter() - begun)
         return True
 
@@ -280,9 +288,11 @@ class JournalWriter:
         except Exception:  # noqa: BLE001 - who listens must not stop the journal
             _log.exception("journal: on_commit failed")
 
-    def _done(self, count: int, last: int, ready: list[_Waiting], states: dict[str, str]) -> None:
+    def _done(self, count: int, last: int, ready: list[_Waiting], refusals: dict[str, str]) -> None:
         for _ in range(count):
             self._queue.popleft()
+        while self._endings and self._endings[0][0] <= last:
+            self._endings.popleft()
         self._durable_seq = last
         self._committed_at = self._loop.time()
         # Who asked while the commit was under way is not in `ready`: the next commit reads that buyer's state.
@@ -291,7 +301,7 @@ class JournalWriter:
         for one in still:
             if one.timeout is not None:
                 one.timeout.cancel()
-            one.answer(Admission(_refusal(one.buyer, states)))
+            one.answer(Admission(refusals[one.candidate.transfer]))
 
     async def _back_off(self) -> None:
         with contextlib.suppress(TimeoutError):  # closing sets `_due` and ends the wait
@@ -303,25 +313,27 @@ class JournalWriter:
 
 @dataclass(frozen=True, slots=True)
 class _Commit:
-    """What happens inside the transaction: insert the facts, read the buyers."""
+    """What happens inside the transaction: insert the facts, admit who may be, settle whose closing fact is in."""
 
+    router: str
+    boot: str
     batch: list[Row]
-    names: list[str]
+    candidates: list[Candidate]
+    endings: list[tuple[str, str]]
     in_doubt: bool
 
     def __call__(self, connection: Connection) -> dict[str, str]:
         rows = _not_there(connection, self.batch) if self.in_doubt and self.batch else self.batch
         if rows:
             insert_rows(connection, rows)
-        return _states(connection, self.names) if self.names else {}
-
-
-def _states(connection: Connection, names: list[str]) -> dict[str, str]:
-    if connection.dialect.name != "sqlite":
-        return dict(connection.execute(_STATES, {"names": names}).all())
-    marks = ", ".join("?" * len(names))
-    names_in = f"SELECT name, state FROM buyers WHERE name IN ({marks})"  # noqa: S608 - question marks only
-    return dict(execute_bare(connection, names_in, names))
+        if not self.endings:
+            return admit(connection, self.router, self.boot, self.candidates)
+        # What is over makes room for who comes in the same commit; who came and went within it is settled afterwards.
+        coming = {one.transfer for one in self.candidates}
+        settle(connection, [one for one in self.endings if one[0] not in coming])
+        refusals = admit(connection, self.router, self.boot, self.candidates)
+        settle(connection, [one for one in self.endings if one[0] in coming])
+        return refusals
 
 
 def _not_there(connection: Connection, batch: list[Row]) -> list[Row]:
@@ -340,10 +352,3 @@ def _not_there(connection: Connection, batch: list[Row]) -> list[Row]:
         if there.get(row[SEQ], row[DIGEST]) != row[DIGEST]:
             raise JournalRefusedError(f"fact {row[SEQ]} of boot {boot!r} was written by somebody else")
     return [row for row in batch if row[SEQ] not in there]
-
-
-def _refusal(buyer: str, states: dict[str, str]) -> str:
-    if not buyer:
-        return ""
-    state = states.get(buyer)
-    return _NO_BUYER if state is None else _REFUSALS.get(state, "")

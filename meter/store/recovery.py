@@ -3,7 +3,7 @@
 For every boot of this router that is over, each transfer with `transfer_started` and no `transfer_closed` gets two
 facts at the end of that boot's own chain: `interrupted`, and the closing fact with what the outcome table says of it
 all. They bear the monotonic time of the transfer's last fact, since that clock died with its boot, and origin
-`recovery`.
+`recovery`. What they kept reserved of a buyer's limits is settled with them.
 
 Each transaction closes at most 25 transfers, 50 rows, and looks in itself which of them are still open; so recovery may
 be killed at any point and is simply run again. The two facts of a transfer are always written together. Only the caller
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.facts import CHAIN_START, Fact, Kind
 from meter.outcome import decide
+from meter.store.admissions import settle
 from meter.store.clerk import Clerk
 from meter.store.reading import STARTED, histories
 from meter.store.rows import Row, insert_rows, make_row
@@ -88,6 +89,7 @@ class _Step:
         seq, digest = self._end_of_chain(connection)
         rows: list[Row] = []
         closed = []
+        endings = []
         for history in histories(connection, self.router, self.boot, suspects).values():
             if any(fact.kind is Kind.TRANSFER_CLOSED for fact in history):
                 continue
@@ -96,8 +98,10 @@ class _Step:
                 seq, digest = fact.seq, row[-1]
                 rows.append(row)
             closed.append(history[0].transfer)
+            endings.append((fact.transfer, str(fact.payload["counts_as"])))
         if rows:
             insert_rows(connection, rows)
+            settle(connection, endings)
         return closed
 
     def mark(self, connection: Connection) -> None:

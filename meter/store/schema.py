@@ -206,3 +206,54 @@ suppression_lists = Table(
     Column("imported_utc_us", BigInteger, nullable=False),
     Column("imported_by", Text, nullable=False),
 )
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("buyer", String(64), primary_key=True),
+    Column("week", String(10), primary_key=True),  # ISO date of the Monday on which it begins, in the terms' zone
+    Column("quantity", Integer, nullable=False),  # billed units
+    Column("make_up", Integer, nullable=False),  # free units on top
+    Column("updated_utc_us", BigInteger, nullable=False),
+)
+
+admissions = Table(  # transfers of buyers that have a limit or an order; the others have no row
+    "admissions",
+    metadata,
+    Column("transfer", String(64), primary_key=True),
+    Column("router", String(64), nullable=False),
+    Column("boot", String(64), nullable=False),
+    Column("buyer", String(64), nullable=False),
+    Column("phone", String(32), nullable=False),  # the prospect's, E.164; empty where none was given
+    Column("admitted_utc_us", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),  # live; then, for good, connected, failed or free
+    Column("settled_utc_us", BigInteger),  # when the state was written; null while it is live
+    Index(  # caps and orders: what is free is no unit
+        "admissions_by_time",
+        "buyer",
+        "admitted_utc_us",
+        "state",
+        sqlite_where=text("state <> 'free'"),
+        postgresql_where=text("state <> 'free'"),
+    ),
+    Index(
+        "admissions_by_phone",
+        "buyer",
+        "phone",
+        "admitted_utc_us",
+        sqlite_where=text("state <> 'free'"),
+        postgresql_where=text("state <> 'free'"),
+    ),
+    Index(
+        "admissions_live",
+        "buyer",
+        sqlite_where=text("state = 'live'"),
+        postgresql_where=text("state = 'live'"),
+    ),
+    Index(  # what was settled since a snapshot was taken
+        "admissions_settled",
+        "settled_utc_us",
+        sqlite_where=text("state <> 'free'"),
+        postgresql_where=text("state <> 'free'"),
+    ),
+)

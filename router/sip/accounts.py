@@ -9,16 +9,53 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from config.book import Srtp, Transport
+import structlog
+
+from config.book import Prack, SessionTimer, Srtp, Transport, TrunkPolicy
+from router.sip.message import host_of
 from router.sip.pjlib import EngineConfig, EngineUnusableError
 from router.sip.port import Target
+from router.sip.wire import user_part
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+REGISTER_RETRY_S = 30
+_TIMERS = {
+    SessionTimer.OFF: "INACTIVE",
+    SessionTimer.OPTIONAL: "OPTIONAL",
+    SessionTimer.REQUIRED: "REQUIRED",
+    SessionTimer.ALWAYS: "ALWAYS",
+}
+_PRACKS = {Prack.OFF: "NOT_USED", Prack.OPTIONAL: "OPTIONAL", Prack.MANDATORY: "MANDATORY"}
+_log = structlog.get_logger("sip")
 OWN_IDENTITY = "sip:baton@baton.invalid"  # RFC 2606: never a real name; the From of a leg is set per call
+
+
+def _key(target: Target) -> tuple[object, ...]:
+    """What makes two trunks the same to PJSIP."""
+    policy = _of_accounts(target.policy)
+    return (target.transport, target.srtp, target.verify_tls, target.username, target.password, policy)
+
+
+@lru_cache(maxsize=4096)
+def _of_accounts(policy: TrunkPolicy) -> TrunkPolicy:
+    """Headers, redirects, probes and limits are not PJSIP's business."""
+    return replace(
+        policy,
+        codecs=(),
+        caller_id="",
+        asserted_identity=False,
+        transfer_header="",
+        lead_headers=(),
+        redirect_hosts=(),
+        max_calls=0,
+        probe_s=0,
+    )
 
 
 class Accounts:
@@ -30,7 +67,8 @@ class Accounts:
         self._config = config
         self._new_account = new_account
         self._accounts: dict[tuple[object, ...], Any] = {}
-        self._trunk_tls: dict[bool, int] = {}
+        self._trunk_tls: dict[tuple[object, ...], int] = {}
+        self._registered: dict[int, bool] = {}
         # Kept: pjsua2 copies the option, but not the value it points to.
         self._no_delay = pj.SockOpt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -53,15 +91,31 @@ class Accounts:
             if transport not in have:
                 config = self._transport_config(self._own_address, 0, "")
                 self._endpoint.transportCreate(self._kind(transport, self._own_address), config)
-        self._accounts[()] = self._make(OWN_IDENTITY, Target(uri=""), default=True)
+        srtp = next((one.srtp for one in self._config.listeners if one.srtp is not Srtp.OFF), Srtp.OFF)
+        self._accounts[()] = self._make(OWN_IDENTITY, Target(uri="", srtp=srtp), default=True)
 
     def for_target(self, target: Target) -> Any:
         """The account whose policy fits. Raises pj.Error where its transport cannot be made."""
-        key: tuple[object, ...]
-        key = (target.transport, target.srtp, target.verify_tls, target.username, target.password)
+        key = _key(target)
         if key not in self._accounts:
-            self._accounts[key] = self._make(f"sip:trunk{len(self._accounts)}@baton.invalid", target)
+            identity = f"sip:trunk{len(self._accounts)}@baton.invalid"
+            if target.policy.registrar:
+                identity = f"sip:{user_part(target.username)}@{host_of(target.policy.registrar)}"
+            self._accounts[key] = self._make(identity, target)
         return self._accounts[key]
+
+    def registration(self, account: Any, code: int, *, good: bool) -> None:
+        """What a registrar said; kept by the account's number."""
+        number = account.getId()
+        if self._registered.get(number) != good:
+            (_log.info if good else _log.warning)("registration", account=number, code=code, good=good)
+        self._registered[number] = good
+
+    def registered(self, target: Target) -> bool:
+        """True where the trunk asks for no registration, or has one that holds. Makes the account, which registers."""
+        if not target.policy.registrar:
+            return True
+        return self._registered.get(self.for_target(target).getId(), False)
 
     def close(self) -> None:
         """Shut the accounts down and let go of the library, of which a process may have but one at a time."""
@@ -111,22 +165,32 @@ class Accounts:
         config.tlsConfig.sockOptParams.sockOpts.append(self._no_delay)
         config.tlsConfig.proto = pj.PJ_SSL_SOCK_PROTO_TLS1_2 | pj.PJ_SSL_SOCK_PROTO_TLS1_3
 
-    def _trunk_transport(self, *, verify: bool) -> int:
-        if verify not in self._trunk_tls:
+    def _trunk_transport(self, target: Target) -> int:
+        """One for each way to verify and to be verified: connections are shared within it, never across."""
+        mine, policy = self._config, target.policy
+        certificate = policy.certificate_file or mine.trunk_certificate
+        key_file = policy.key_file if policy.certificate_file else mine.trunk_key
+        ca_file = policy.ca_file or mine.trunk_ca_file
+        key = (target.verify_tls, ca_file, certificate, key_file)
+        if key not in self._trunk_tls:
             config = self._transport_config(self._own_address, 0, "")
-            mine = self._config
-            self._secure(config, mine.trunk_certificate, mine.trunk_key, mine.trunk_ca_file, verify=verify)
-            self._trunk_tls[verify] = self._endpoint.transportCreate(
-                self._kind(Transport.TLS, self._own_address), config
-            )
-        return self._trunk_tls[verify]
+            self._secure(config, certificate, key_file, ca_file, verify=target.verify_tls)
+            kind = self._kind(Transport.TLS, self._own_address)
+            self._trunk_tls[key] = self._endpoint.transportCreate(kind, config)
+        return self._trunk_tls[key]
 
     def _make(self, identity: str, target: Target, *, default: bool = False) -> Any:
         pj = self._pj
         config = pj.AccountConfig()
         config.idUri = identity
-        config.regConfig.registerOnAdd = False
-        config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+        policy = target.policy
+        config.regConfig.registerOnAdd = bool(policy.registrar)
+        config.regConfig.registrarUri = policy.registrar
+        config.regConfig.retryIntervalSec = REGISTER_RETRY_S
+        config.callConfig.timerUse = getattr(pj, f"PJSUA_SIP_TIMER_{_TIMERS[policy.session_timer]}")
+        config.callConfig.timerSessExpiresSec = policy.session_expires_s
+        config.callConfig.timerMinSESec = policy.session_min_s
+        config.callConfig.prackUse = getattr(pj, f"PJSUA_100REL_{_PRACKS[policy.prack]}")
         media = config.mediaConfig
         media.transportConfig.port = self._config.rtp_port_min
         media.transportConfig.portRange = self._config.rtp_port_max - self._config.rtp_port_min
@@ -148,7 +212,7 @@ class Accounts:
         if contact:  # otherwise PJSIP opens and connects a socket per leg to learn its own address
             config.sipConfig.contactForced = contact
         if target.transport is Transport.TLS:
-            config.sipConfig.transportId = self._trunk_transport(verify=target.verify_tls)
+            config.sipConfig.transportId = self._trunk_transport(target)
         if target.username:
             config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", target.username, 0, target.password))
         account = self._new_account()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from router.sip.moving import FORBIDDEN, Moving
 from router.sip.pjlib import guarded
 
 if TYPE_CHECKING:
@@ -23,10 +24,15 @@ class Callbacks(Protocol):
 
     def on_media(self, handle: str) -> None: ...
 
+    def on_registration(self, account: Any, code: int, good: bool) -> None: ...
+
+    @property
+    def moving(self) -> Moving: ...
+
     def fault(self, handle: str, where: str) -> None: ...
 
 
-def make_classes(pj: ModuleType) -> tuple[Any, Any]:
+def make_classes(pj: ModuleType) -> tuple[Any, Any]:  # noqa: C901 - a class statement counts as branches
     """Account and Call with our callbacks; made late, because pjsua2 is imported late."""
 
     class BatonAccount(pj.Account):  # type: ignore[name-defined, misc, unused-ignore]
@@ -38,11 +44,16 @@ def make_classes(pj: ModuleType) -> tuple[Any, Any]:
         def onIncomingCall(self, prm: Any) -> None:  # noqa: N802 - PJSIP's name
             self.engine.on_incoming(self, prm.callId, prm.rdata.wholeMsg, prm.rdata.srcAddress)
 
+        @guarded
+        def onRegState(self, prm: Any) -> None:  # noqa: N802
+            self.engine.on_registration(self, prm.code, prm.code // 100 == 2 and prm.expiration > 0)  # noqa: PLR2004
+
     class BatonCall(pj.Call):  # type: ignore[name-defined, misc, unused-ignore]
         def __init__(self, engine: Callbacks, handle: str, account: Any, slot: int = -1) -> None:
             super().__init__(account, slot)
             self.engine = engine
             self.handle = handle
+            self.account = account
 
         def fault(self, where: str) -> None:
             self.engine.fault(self.handle, where)
@@ -54,5 +65,26 @@ def make_classes(pj: ModuleType) -> tuple[Any, Any]:
         @guarded
         def onCallMediaState(self, _prm: Any) -> None:  # noqa: N802
             self.engine.on_media(self.handle)
+
+        @guarded
+        def onCallReplaceRequest(self, prm: Any) -> None:  # noqa: N802
+            source = prm.rdata.srcAddress.rpartition(":")[0].strip("[]")
+            prm.statusCode = FORBIDDEN
+            call = self.engine.moving.replace_asked(self.handle, self.account, source)
+            if call is not None:
+                prm.newCall = call
+                prm.statusCode = 200
+
+        @guarded
+        def onCallReplaced(self, prm: Any) -> None:  # noqa: N802
+            self.engine.moving.replaced(self.handle, prm.newCall, prm.newCallId)
+
+        @guarded
+        def onCallTransferRequest(self, prm: Any) -> None:  # noqa: N802
+            prm.statusCode = FORBIDDEN
+            call = self.engine.moving.refer_asked(self.handle, self.account, prm.dstUri)
+            if call is not None:
+                prm.newCall = call
+                prm.statusCode = 202
 
     return BatonAccount, BatonCall

@@ -23,13 +23,16 @@ from typing import Any
 
 import structlog
 
-from config.book import Transport
 from meter import metrics
 from router.clock import LoopClock, monotonic_us
 from router.sip.accounts import Accounts
+from router.sip.bringup import choose_codecs, ep_config, probe_ceiling
 from router.sip.classes import make_classes
-from router.sip.legs import Leg, LegBook, parse_records
+from router.sip.doors import Doors
+from router.sip.legs import LegBook, parse_records
+from router.sip.media import Media
 from router.sip.message import json_part, split_message, user_of
+from router.sip.moving import Moving
 from router.sip.pjlib import (
     EngineConfig,
     EngineUnusableError,
@@ -39,6 +42,8 @@ from router.sip.pjlib import (
     start_tap,
 )
 from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Slots, Target
+from router.sip.registry import Calls
+from router.sip.wire import host_for_from, packed, user_part, with_transport
 
 TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
 POLL_S = 0.002  # without an epoll descriptor
@@ -47,7 +52,7 @@ MANY_EVENTS = 64  # PJ_IOQUEUE_MAX_EVENTS_IN_SINGLE_POLL of our build
 MAX_TURNS = 32  # of libHandleEvents in one go, before the loop's other work has its turn
 DISCONNECTED = 6  # PJSIP_INV_STATE_DISCONNECTED
 POOL_CACHE_BYTES = 256 << 20  # about 60 kB a leg at 4,000 legs; what is above goes back to the allocator
-CLOCK_RATE = 8000  # G.711; other codecs come with the media issue
+LOOK_US = 100_000  # how often RTP is looked at
 
 _log = structlog.get_logger("sip")
 
@@ -64,7 +69,7 @@ class PjsuaEngine:
         self._listener = listener
         self._use_descriptor = use_descriptor
         self._pj = load_pjsua2()
-        self._calls: dict[str, Any] = {}  # handle -> pj Call: the only strong references
+        self.calls = Calls(self._pj, lambda handle, account: self._call_class(self, handle, account))
         self._by_slot: dict[int, str] = {}
         self._invites: deque[Invite] = deque()
         self._endpoint: Any = None
@@ -79,7 +84,10 @@ class PjsuaEngine:
         self._kick_due = False
         self._pumped_us = 0
         self._strays = 0
-        self._host = _host_for_from(config)
+        self._host = host_for_from(config)
+        self.media = Media(self._pj, self.legs, clock.lag_us)
+        self.moving = Moving(self._pj, self.legs, self.calls, self.media, lambda: self._listener)
+        self.doors = Doors(self._pj, lambda: self._listener)
 
     # --- life ---
 
@@ -103,50 +111,20 @@ class PjsuaEngine:
         """All that may fail once the library is there; what failed, or nothing."""
         pj = self._pj
         try:
-            self._endpoint.libInit(self._ep_config())
-            self._probe()
+            self._endpoint.libInit(ep_config(pj, self.config))
+            probe_ceiling(pj, self.config)
             start_tap(pj)
             self._endpoint.libStart()
             self._endpoint.audDevManager().setNullDev()
             account_class, self._call_class = make_classes(pj)
             self._accounts = Accounts(pj, self._endpoint, self.config, lambda: account_class(self))
             self._accounts.open()
+            choose_codecs(self._endpoint)
         except pj.Error as error:
             return f"PJSIP: {error.info()}"
         except EngineUnusableError as error:
             return str(error)
         return ""
-
-    def _ep_config(self) -> Any:
-        config = self._pj.EpConfig()
-        config.uaConfig.threadCnt = 0
-        config.uaConfig.mainThreadOnly = True
-        config.uaConfig.maxCalls = self.config.max_calls
-        config.uaConfig.userAgent = self.config.user_agent
-        for server in self.config.nameservers:
-            config.uaConfig.nameserver.append(server)
-        config.logConfig.level = 1
-        config.logConfig.consoleLevel = 1
-        config.logConfig.msgLogging = 0
-        media = config.medConfig
-        media.hasIoqueue = True  # RTP has its own queue and native thread: no packet touches the interpreter
-        media.threadCnt = 1
-        media.clockRate = CLOCK_RATE
-        media.sndClockRate = CLOCK_RATE
-        media.audioFramePtime = 20
-        media.maxMediaPorts = 2 * self.config.max_calls + 16
-        media.noVad = True
-        media.ecTailLen = 0
-        return config
-
-    def _probe(self) -> None:
-        """The real ceiling: what the running library says, not what it was told (upstream issues 4488, 4039)."""
-        ceiling = min(self._pj.baton_max_calls(), self._pj.baton_call_ceiling())
-        if ceiling < self.config.max_calls:
-            raise EngineUnusableError(
-                f"router.max_calls = {self.config.max_calls}, but this build of pjsua2 carries {ceiling} calls; "
-                "lower it, or raise PJSUA_MAX_CALLS in scripts/pjsua2/config_site.h and run scripts/bootstrap"
-            )
 
     def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -189,13 +167,14 @@ class PjsuaEngine:
 
     def _destroy(self) -> None:
         self._closing = True
-        self._calls.clear()
+        self.calls.clear()
         if self._accounts is not None:
             self._accounts.close()
             self._accounts = None
         gc.collect()
         self._endpoint.libDestroy()
         self._endpoint = None
+        self.media.bury(everything=True)
 
     # --- the pump ---
 
@@ -217,8 +196,10 @@ class PjsuaEngine:
             self._pumping = False
 
     def _tick(self) -> None:
-        """PJSIP's timers, where traffic has not just had them looked at."""
-        if monotonic_us() - self._pumped_us >= TICK_S * 500_000:
+        """PJSIP's timers, where traffic has not just had them looked at; what media and doors have to tell."""
+        now_us = monotonic_us()
+        self.media.look(now_us, LOOK_US)
+        if now_us - self._pumped_us >= TICK_S * 500_000 or self.legs.events:
             self.pump()
 
     def _dispatch(self) -> None:
@@ -229,8 +210,8 @@ class PjsuaEngine:
             elif self.legs.events:
                 batch = list(self.legs.events)
                 self.legs.events.clear()
-                self._listener.on_events(batch)
-            else:
+                self._listener.on_events(self.moving.sort(batch) if self.moving.any else batch)
+            elif not self.doors.look():
                 return
 
     def _read_tap(self) -> None:
@@ -267,6 +248,8 @@ class PjsuaEngine:
             _log.warning("answers_of_nobodys_calls", count=strays - self._strays)
             metrics.ENGINE_FAULTS.labels(kind="stray_answer").inc(strays - self._strays)
             self._strays = strays
+        self.doors.sweep()
+        self.media.bury()
         if self.legs.events:
             self._kick()
 
@@ -278,7 +261,7 @@ class PjsuaEngine:
         call_id = self._pj.baton_call_id(slot)
         self._serial += 1
         handle = f"in{self._serial}"
-        self._calls[handle] = self._call_class(self, handle, account, slot)
+        self.calls.put(handle, self._call_class(self, handle, account, slot))
         arrived = self.legs.arrival(call_id)
         self.legs.add(handle, sip_call_id=call_id, slot=slot)
         at_us, lag_us = arrived or (monotonic_us(), self._clock.lag_us())
@@ -296,24 +279,32 @@ class PjsuaEngine:
                 caller=user_of((headers.get("from") or [""])[0]),
                 headers=headers,
                 lead_json=json_part(headers, body),
+                codecs=tuple(self._pj.baton_offered(slot).split(",")[:-1]),
             )
         )
 
     def on_over(self, handle: str, slot: int) -> None:
         """DISCONNECTED, by the far end, by us or by a timer."""
-        self._over(handle, slot)
+        if self.calls.over(handle, slot):
+            self._over(handle, slot)
 
     def _over(self, handle: str, slot: int) -> None:
         self._read_tap()
-        self._calls.pop(handle, None)
+        self.calls.drop(handle)
+        leg = self.legs.live.get(handle)
+        if leg is not None:
+            self.media.over(leg)
         code = self._pj.baton_call_code(slot)
         self.legs.ended(handle, monotonic_us(), self._clock.lag_us(), code)
 
     def on_media(self, handle: str) -> None:
         """Audio started or changed on a leg."""
         leg = self.legs.live.get(handle)
-        if leg is not None and leg.peer:
-            self._join(leg)
+        if leg is not None:
+            self.media.tie(leg)
+
+    def on_registration(self, account: Any, code: int, good: bool) -> None:
+        self._open_accounts.registration(account, code, good=good)
 
     def fault(self, handle: str, where: str) -> None:
         """One of our own callbacks failed: the transfer is told."""
@@ -328,13 +319,15 @@ class PjsuaEngine:
         pj = self._pj
         leg = self.legs.add(handle)
         try:
-            call = self._call_class(self, handle, self._open_accounts.for_target(target))
-            self._calls[handle] = call
-            caller = f"<sip:{_user(target.caller)}@{self._host}>" if target.caller else ""
-            call.batonDial(_with_transport(target), handle, caller, _packed(target.headers))
+            call = self.calls.new(handle, self._open_accounts.for_target(target))
+            caller = f"<sip:{user_part(target.caller)}@{self._host}>" if target.caller else ""
+            if target.codecs or target.policy.redirect_hosts:
+                pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts))
+            call.batonDial(with_transport(target), handle, caller, packed(target.headers))
             leg.slot = call.getId()
         except (pj.Error, EngineUnusableError) as error:
-            self._calls.pop(handle, None)
+            pj.baton_wish_drop()
+            self.calls.drop(handle)
             if self.legs.live.pop(handle, None) is not None:
                 why = getattr(error, "reason", "") or str(error)
                 self.legs.events.append(
@@ -345,10 +338,13 @@ class PjsuaEngine:
     def ring(self, handle: str) -> None:
         self._respond(handle, 180, ())
 
-    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = (), codec_of: str = "") -> None:
         leg = self.legs.live.get(handle)
         if leg is not None:
             leg.answered = True
+            codec = self.codec(codec_of)
+            if codec:
+                self._pj.baton_answer_with(leg.slot, f"{codec},")
             self._respond(handle, 200, headers)
 
     def reject(self, handle: str, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
@@ -357,22 +353,59 @@ class PjsuaEngine:
 
     def hang_up(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         leg = self.legs.hung_up(handle, monotonic_us())
-        call = self._calls.get(handle)
+        call = self.calls.get(handle)
         if leg is None or call is None:
             return
+        self.media.over(leg)
         try:
-            call.batonHangUp(_packed(headers))
+            call.batonHangUp(packed(headers))
         except self._pj.Error as error:
-            self._calls.pop(handle, None)
+            self.calls.drop(handle)
             _log.debug("hang_up_of_a_leg_that_was_gone", leg=handle, error=error.reason)
         self._kick()
 
     def bridge(self, one: str, other: str) -> None:
-        left, right = self.legs.live.get(one), self.legs.live.get(other)
-        if left is not None and right is not None:
-            left.peer, right.peer = other, one
-            self._join(right)
+        self.media.bridge(one, other)
         self._kick()
+
+    def play(self, handle: str, file: str, *, loop: bool = False) -> None:
+        leg = self.legs.live.get(handle)
+        if leg is not None:
+            self.media.play(leg, file, loop=loop)
+
+    def stop_playing(self, handle: str) -> None:
+        leg = self.legs.live.get(handle)
+        if leg is not None:
+            self.media.stop_playing(leg)
+
+    def record(self, one: str, other: str, file: str) -> bool:
+        left, right = self.legs.live.get(one), self.legs.live.get(other)
+        return left is not None and right is not None and self.media.record(left, right, file)
+
+    def stop_recording(self, one: str) -> int:
+        leg = self.legs.known(one)
+        return self.media.stop_recording(leg) if leg is not None else -1
+
+    def codec(self, handle: str) -> str:
+        leg = self.legs.live.get(handle)
+        codec: str = self._pj.baton_codec(leg.slot) if leg is not None and leg.slot >= 0 else ""
+        return codec
+
+    def probe(self, key: str, target: Target) -> None:
+        account = self._open_accounts.for_target(target)
+        self.doors.probe(key, account.getId(), with_transport(target))
+
+    def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.doors.reply(handle, code, packed(headers))
+
+    def admit_sources(self, networks: Sequence[str] | None) -> None:
+        self.doors.admit_sources(networks)
+
+    def lock_out(self, source: str, seconds: int) -> None:
+        self.doors.lock_out(source, seconds)
+
+    def registered(self, target: Target) -> bool:
+        return self._open_accounts.registered(target)
 
     @property
     def slots(self) -> Slots:
@@ -382,7 +415,7 @@ class PjsuaEngine:
     @property
     def pj_objects(self) -> int:
         """Call objects alive; nothing but live legs may have one."""
-        return len(self._calls)
+        return len(self.calls)
 
     # --- helpers ---
 
@@ -393,55 +426,17 @@ class PjsuaEngine:
         return self._accounts
 
     def _respond(self, handle: str, code: int, headers: Sequence[tuple[str, str]]) -> None:
-        call = self._calls.get(handle)
+        call = self.calls.get(handle)
         if call is None:
             return
         try:
-            call.batonRespond(code, _packed(headers))
+            call.batonRespond(code, packed(headers))
         except self._pj.Error as error:
             _log.warning("response_not_sent", leg=handle, code=code, error=error.reason)
             self.fault(handle, f"{code} not sent: {error.reason}")
         self._kick()
 
-    def _join(self, leg: Leg) -> None:
-        """Connect two legs once both have a conference port; again after each change of media."""
-        peer = self.legs.live.get(leg.peer)
-        if peer is None or leg.slot < 0 or peer.slot < 0:
-            return
-        mine, theirs = self._pj.baton_audio_port(leg.slot), self._pj.baton_audio_port(peer.slot)
-        if mine < 0 or theirs < 0:
-            return
-        if self._pj.baton_connect(mine, theirs) or self._pj.baton_connect(theirs, mine):
-            self.fault(leg.handle, "audio could not be connected")
-            return
-        if not (leg.bridged and peer.bridged):
-            leg.bridged = peer.bridged = True
-            outgoing = peer if leg.incoming else leg
-            self.legs.events.append(LegEvent(outgoing.handle, EventKind.BRIDGED, monotonic_us(), self._clock.lag_us()))
 
-
-def _host_for_from(config: EngineConfig) -> str:
-    """Host for the From of a dialled leg: the public address of the first listener, or a name that is nobody's."""
-    first = config.listeners[0] if config.listeners else None
-    host = (first.public_address or first.address) if first else ""
-    return host if host not in ("", "0.0.0.0", "::") else "baton.invalid"  # noqa: S104 - compared, not bound
-
-
-def _packed(headers: Sequence[tuple[str, str]]) -> str:
-    """Headers as the native commands take them; no control character can pass for a separator or a line end."""
-    return "".join(f"{_printable(name)}\x1f{_printable(value)}\x1e" for name, value in headers)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
-
-
-def _user(number: str) -> str:
-    """A number or name as the user part of a URI: nothing that could end it (RFC 3261 section 25.1)."""
-    return "".join(c for c in number if c.isalnum() or c in "+-_.!~*'()")[:64] or "anonymous"
-
-
-def _with_transport(target: Target) -> str:
-    if target.transport is Transport.UDP or ";transport=" in target.uri.lower():
-        return target.uri
-    return f"{target.uri};transport={target.transport.value}"
+def _words(names: Sequence[str]) -> str:
+    """As the native side keeps them: lower case, a comma after each."""
+    return "".join(f"{name.lower()}," for name in names)

@@ -59,6 +59,11 @@ class Leg:
     final: Record | None = None  # the last final refusal of our INVITE
     left: Record | None = None  # CANCEL or BYE from the far end
     ended_us: int = 0  # when we hung it up
+    to_tag: str = ""  # of the 2xx: the dialog it made
+    prompt: tuple[str, bool] | None = None  # what it hears from us: file, again and again
+    player: int = -1
+    recording: int = -1
+    held: bool = False
 
 
 class LegBook:
@@ -78,6 +83,21 @@ class LegBook:
         if sip_call_id:
             self._handles[sip_call_id] = handle
         return leg
+
+    def alias(self, sip_call_id: str, leg: Leg) -> None:
+        """Messages with this Call-ID are the leg's from now on; those of the one before no longer are."""
+        if self._handles.get(leg.sip_call_id) == leg.handle:
+            del self._handles[leg.sip_call_id]
+        leg.sip_call_id = sip_call_id
+        self._handles[sip_call_id] = leg.handle
+
+    def known(self, handle: str) -> Leg | None:
+        """A leg, live or only just over."""
+        return self.live.get(handle) or self._late.get(handle)
+
+    def in_slot(self, slot: int) -> Leg | None:
+        """The live leg that has this pjsua call."""
+        return next((leg for leg in self.live.values() if leg.slot == slot), None)
 
     def arrival(self, sip_call_id: str) -> tuple[int, int] | None:
         """When the INVITE with this Call-ID passed the transport layer, and the doubt; forgets it."""
@@ -105,6 +125,9 @@ class LegBook:
             self._once(leg, EventKind.TRYING if record.status == TRYING else EventKind.RINGING, record)
         elif OK <= record.status < REDIRECT:
             leg.answered = True
+            if leg.to_tag and record.to_tag != leg.to_tag:
+                self._once(leg, EventKind.FORKED, record)
+            leg.to_tag = leg.to_tag or record.to_tag
             self._once(leg, EventKind.ANSWERED, record)
         elif record.status >= REDIRECT:
             leg.final = record

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Slots, Target
+from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Probed, Slots, Target
 
 EPOCH_UTC_US = 1_780_000_000_000_000  # an arbitrary Tuesday in 2026 for virtual wall time
 
@@ -74,6 +74,12 @@ class Does(StrEnum):
     BYE = "bye"
     CANCEL = "cancel"  # the dialer
     VANISH = "vanish"
+    PRESS = "press"  # a key: `key`
+    HOLD = "hold"
+    RETRIEVE = "retrieve"
+    SPEAK = "speak"  # first RTP
+    FALL_SILENT = "fall_silent"
+    SPEAK_AGAIN = "speak_again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,17 @@ class Act:
     at_ms: float
     does: Does
     code: int = 0
+    key: str = ""
+
+
+_AUDIO = {
+    Does.PRESS: EventKind.DIGIT,
+    Does.HOLD: EventKind.HELD,
+    Does.RETRIEVE: EventKind.RETRIEVED,
+    Does.SPEAK: EventKind.RTP_STARTED,
+    Does.FALL_SILENT: EventKind.UNHEARD,
+    Does.SPEAK_AGAIN: EventKind.HEARD,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +130,9 @@ class MemoryEngine:
         self.listener: EngineListener | None = None
         self.scripts: dict[str, Script] = {}  # by URI
         self.commands: list[tuple[str, str, int]] = []  # command, handle, code
+        self.probes: dict[str, int] = {}  # by URI: how a trunk answers OPTIONS
+        self.networks: Sequence[str] | None = None
+        self.unregistered: set[str] = set()  # registrars that have not taken us
         self._parties: dict[str, _Party] = {}
         self._ceiling = ceiling
         self._serial = 0
@@ -157,7 +177,7 @@ class MemoryEngine:
     def ring(self, handle: str) -> None:
         self.commands.append(("ring", handle, 180))
 
-    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = (), codec_of: str = "") -> None:  # noqa: ARG002
         self.commands.append(("answer", handle, len(headers) and 200))
         party = self._parties.get(handle)
         if party is not None:
@@ -183,6 +203,45 @@ class MemoryEngine:
         if party is not None and one in self._parties:
             self._later(party, 0, EventKind.BRIDGED)
 
+    def play(self, handle: str, file: str, *, loop: bool = False) -> None:
+        self.commands.append((f"play {file}", handle, int(loop)))
+
+    def stop_playing(self, handle: str) -> None:
+        self.commands.append(("stop_playing", handle, 0))
+
+    def record(self, one: str, other: str, file: str) -> bool:
+        self.commands.append((f"record {file}", f"{one} {other}", 0))
+        return True
+
+    def stop_recording(self, one: str) -> int:
+        self.commands.append(("stop_recording", one, 0))
+        return 0
+
+    def probe(self, key: str, target: Target) -> None:
+        """Answered at once as `probes` says; a URI that is not there does not answer."""
+        self.commands.append(("probe", key, 0))
+        code = self.probes.get(target.uri, 0)
+        self.clock.call_at(self.clock.now_us(), lambda: self._probed(Probed(key, code, 1000)))
+
+    def _probed(self, result: Probed) -> None:
+        assert self.listener is not None
+        self.listener.on_probed(result)
+
+    def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.commands.append(("reply", str(handle), code or len(headers)))
+
+    def admit_sources(self, networks: Sequence[str] | None) -> None:
+        self.networks = networks
+
+    def lock_out(self, source: str, seconds: int) -> None:
+        self.commands.append(("lock_out", source, seconds))
+
+    def registered(self, target: Target) -> bool:
+        return target.policy.registrar not in self.unregistered
+
+    def codec(self, handle: str) -> str:
+        return "pcmu" if handle in self._parties else ""
+
     @property
     def slots(self) -> Slots:
         return Slots(len(self.live), 0, self._ceiling)
@@ -201,6 +260,9 @@ class MemoryEngine:
 
     def _act(self, party: _Party, act: Act) -> None:
         if party.over:
+            return
+        if act.does in _AUDIO:
+            self._tell(party, _AUDIO[act.does], phrase=act.key)
             return
         match act.does:
             case Does.TRYING:

@@ -12,6 +12,7 @@ from email.parser import BytesParser
 
 MAX_HEADERS = 200
 _USER = re.compile(r"<?sips?:([^@;>\s]*)@", re.IGNORECASE)
+_HOST = re.compile(r"<?sips?:(?:[^@;>\s]*@)?(\[[0-9a-f:.]+\]|[^:;>?\s]+)", re.IGNORECASE)
 
 # Compact forms, RFC 3261 section 7.3.3 and 20.
 _COMPACT = {
@@ -54,6 +55,12 @@ def user_of(value: str) -> str:
     """The user part of the first SIP URI in a header or request line; empty where there is none."""
     found = _USER.search(value)
     return found.group(1) if found else ""
+
+
+def host_of(value: str) -> str:
+    """The host of the first SIP URI in a header, lower case, without port; empty where there is none."""
+    found = _HOST.search(value)
+    return found.group(1).lower() if found else ""
 
 
 def json_part(headers: dict[str, list[str]], body: bytes) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import structlog
 
-from config.book import Transport
+from config.book import Srtp, Transport
 from meter import metrics
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Listener:
     certificate: str = ""
     key: str = ""
     ca_file: str = ""
+    srtp: Srtp = Srtp.OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class EngineConfig:
     trunk_ca_file: str = ""
     trunk_certificate: str = ""
     trunk_key: str = ""
+    clock_hz: int = 8000  # sampling rate of the bridge
     nameservers: tuple[str, ...] = ()  # empty: host names block the loop while the system looks them up
 
 
@@ -107,7 +109,11 @@ def start_tap(pj: ModuleType) -> None:
     status = pj.baton_tap_start()
     if status:
         raise EngineUnusableError(f"the SIP tap did not start: pj_status {status}")
+    status = pj.baton_gate_start()
+    if status:
+        raise EngineUnusableError(f"the SIP gate did not start: pj_status {status}")
     pj.baton_quiet()
+    pj.baton_media_start()
 
 
 def epoll_descriptors() -> set[int]:

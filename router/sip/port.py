@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from config.book import Srtp, Transport
+from config.book import PLAIN_TRUNK, Srtp, Transport, TrunkPolicy
 
 
 class EventKind(StrEnum):
@@ -33,6 +33,14 @@ class EventKind(StrEnum):
     BRIDGED = "bridged"  # audio runs both ways between this leg and its peer
     NOT_SENT = "not_sent"  # the engine could not even make the call
     FAULT = "fault"  # a callback or a command of the engine failed
+    FORKED = "forked"  # a 2xx from a second dialog of the same INVITE: ACKed and BYEd (RFC 3261 13.2.2.4)
+    DIGIT = "digit"  # a key was pressed: `phrase`
+    HELD = "held"  # the party put us on hold
+    RETRIEVED = "retrieved"  # and took us back
+    RTP_STARTED = "rtp_started"  # its first packet came
+    UNHEARD = "unheard"  # no packet for a while; the time is that of the last one
+    HEARD = "heard"  # packets again
+    MOVED = "moved"  # the dialer moved its end of the call to another dialog (RFC 3891, RFC 3515)
 
 
 class LegEvent(NamedTuple):
@@ -62,6 +70,26 @@ class Invite:
     caller: str  # user part of the From URI
     headers: dict[str, list[str]] = field(default_factory=dict)
     lead_json: bytes = b""  # the JSON part of a multipart body, empty where there is none
+    codecs: tuple[str, ...] = ()  # that the dialer offers, in its order
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An OPTIONS outside dialogs: would a call be taken now?"""
+
+    handle: int
+    source: str
+    user: str
+    headers: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of an OPTIONS to a trunk. `code` 0: no answer."""
+
+    key: str
+    code: int
+    took_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +104,8 @@ class Target:
     password: str = field(default="", repr=False)
     caller: str = ""  # user part of From; empty: the engine's own name
     headers: tuple[tuple[str, str], ...] = ()
+    policy: TrunkPolicy = PLAIN_TRUNK
+    codecs: tuple[str, ...] = ()  # to offer, in this order; empty: all of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +128,13 @@ class EngineListener(Protocol):
 
     def on_events(self, events: Sequence[LegEvent]) -> None: ...
 
+    def on_ask(self, ask: Ask) -> None: ...
+
+    def on_probed(self, result: Probed) -> None: ...
+
+    def may_move(self, handle: str, to: str, source: str) -> bool:
+        """May the dialer move its end of this call to the host `to` (REFER), or replace it from `source`?"""
+
 
 class SipEngine(Protocol):
     """Commands. None blocks; none raises for what a peer does."""
@@ -108,8 +145,8 @@ class SipEngine(Protocol):
     def ring(self, handle: str) -> None:
         """180 to the dialer."""
 
-    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """200 to the dialer."""
+    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = (), codec_of: str = "") -> None:
+        """200 to the dialer; with the codec of the leg `codec_of` where both know it."""
 
     def reject(self, handle: str, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Final answer of 300 to 699 to the dialer."""
@@ -119,6 +156,35 @@ class SipEngine(Protocol):
 
     def bridge(self, one: str, other: str) -> None:
         """Let two answered legs hear each other as soon as both have audio: BRIDGED for `other` follows."""
+
+    def play(self, handle: str, file: str, *, loop: bool = False) -> None:
+        """Play a WAV file to an answered leg, instead of what it hears from us now, as soon as it has audio."""
+
+    def stop_playing(self, handle: str) -> None: ...
+
+    def record(self, one: str, other: str, file: str) -> bool:
+        """Record `one` on the left and `other` on the right of a WAV file. False: it failed."""
+
+    def stop_recording(self, one: str) -> int:
+        """End the recording; bytes of audio, -1 where the disk failed."""
+
+    def probe(self, key: str, target: Target) -> None:
+        """OPTIONS to a trunk; `on_probed` follows unless it is superseded."""
+
+    def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer an OPTIONS."""
+
+    def admit_sources(self, networks: Sequence[str] | None) -> None:
+        """Drop requests outside dialogs from elsewhere, without an answer; None: take all."""
+
+    def lock_out(self, source: str, seconds: int) -> None:
+        """Drop all requests outside dialogs from this address for a while."""
+
+    def registered(self, target: Target) -> bool:
+        """False where the trunk asks for a registration that does not hold."""
+
+    def codec(self, handle: str) -> str:
+        """Codec that a leg's audio speaks; empty: none yet."""
 
     @property
     def slots(self) -> Slots: ...

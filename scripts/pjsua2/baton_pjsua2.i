@@ -152,6 +152,8 @@ void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
 %}
 
 %include "../pjsua2.i"
+%include "baton_gate.i"
+%include "baton_media.i"
 
 %extend pj::Call {
     /* makeCall with audio only, our Call-ID, our From (empty: the account's) and headers. Throws pj::Error. */

@@ -5,11 +5,14 @@
 #define PJSUA_MAX_CALLS                 8000
 /* One account per distinct trunk policy (transport, SRTP, credentials, CA file), not per buyer. */
 #define PJSUA_MAX_ACC                   1024
-/* One port per call that has media, players and recorders beside them. */
-#define PJSUA_MAX_CONF_PORTS            16500
-/* Ring-back, hold music, prompts: native players, shared by all calls. */
-#define PJSUA_MAX_PLAYERS               256
-#define PJSUA_MAX_RECORDERS             8000
+/* One port per call that has media, two per recording, and the players. */
+#define PJSUA_MAX_CONF_PORTS            24000
+/* Hold music, prompts and whispers: a native player for each call that hears one. */
+#define PJSUA_MAX_PLAYERS               4096
+/* Recordings are our own ports (baton_media.i), two a call; pjsua's recorders are not used. */
+#define PJSUA_MAX_RECORDERS             32
+/* G.722 and Opus legs meet G.711 legs on the bridge: system libsamplerate converts. */
+#define PJMEDIA_RESAMPLE_IMP            PJMEDIA_RESAMPLE_LIBSAMPLERATE
 /* RTP and RTCP socket per call, listeners, TCP and TLS connections. */
 #define PJ_IOQUEUE_MAX_HANDLES          20000
 /* More ready descriptors per poll: fewer turns of the loop in a burst. */

@@ -28,6 +28,7 @@ rtp_address = "127.0.0.1"
 rtp_port_min = {rtp_min}
 rtp_port_max = {rtp_max}
 drain_seconds = 1
+{router}
 [[listeners]]
 name = "main"
 transport = "udp"
@@ -36,6 +37,7 @@ port = {port}
 [[dialers]]
 name = "tests"
 allow = ["127.0.0.1/32"]
+{dialer}
 [store]
 data_dir = "data"
 """
@@ -50,22 +52,34 @@ class Station:
         self.callees: list[Callee] = []
         self.caller = Caller(self.port)
         self.process: asyncio.subprocess.Process | None = None
+        self.router_section = ""  # more lines of [router]
+        self.dialer_section = ""  # more lines of the dialer
         self._sections: list[str] = []
         self._head = ""
 
     async def buyer(
-        self, name: str, *callees: Callee, more: str = "", endpoint: str = "", ring_ms: int = 30_000
+        self,
+        name: str,
+        *callees: Callee,
+        more: str = "",
+        endpoint: str = "",
+        ring_ms: int = 30_000,
+        each: str = "",
+        campaign: str = "",
     ) -> None:
-        """A buyer and a campaign of that name whose endpoints are these parties, all on UDP."""
+        """A buyer and a campaign of that name whose endpoints are these parties, all on UDP.
+
+        `each`: more lines for every endpoint, `campaign` for the campaign, `more` for the buyer.
+        """
         lines = ["[[buyers]]", f'name = "{name}"', 'terms = "westlake-fulfillment"', more]
         for number, callee in enumerate(callees, start=1):
             await callee.open()
             self.callees.append(callee)
             lines += ["[[buyers.endpoints]]", f'name = "e{number}"', 'kind = "trunk"']
-            lines += [f'uri = "sip:e{number}@{HOST}:{callee.port}"']
+            lines += [f'uri = "sip:e{number}@{HOST}:{callee.port}"', each]
         if endpoint:
             lines += ["[[buyers.endpoints]]", endpoint]
-        lines += ["[[campaigns]]", f'name = "{name}"', f'buyers = ["{name}"]', f"ring_timeout_ms = {ring_ms}"]
+        lines += ["[[campaigns]]", f'name = "{name}"', f'buyers = ["{name}"]', f"ring_timeout_ms = {ring_ms}", campaign]
         self._sections.append("\n".join(lines))
 
     def section(self, text: str) -> None:
@@ -79,7 +93,13 @@ class Station:
         """Import the book and start the router; returns once it answers SIP."""
         if not self.config.exists():
             rtp_min = 22_000 + (self.port % 300) * 100
-            base = BASE.format(port=self.port, rtp_min=rtp_min, rtp_max=rtp_min + 399)
+            base = BASE.format(
+                port=self.port,
+                rtp_min=rtp_min,
+                rtp_max=rtp_min + 399,
+                router=self.router_section,
+                dialer=self.dialer_section,
+            )
             self.config.write_text(base + self._head + "\n".join(self._sections))
             command = [sys.executable, "-m", "baton", "import", str(self.config)]
             done = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

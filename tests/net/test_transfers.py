@@ -137,13 +137,34 @@ async def test_the_lead_comes_from_headers_and_from_json_and_is_tamed(station: S
     assert "5550142" not in station.log()
 
 
-async def test_who_is_no_dialer_gets_403_and_rings_nobody(station: Station) -> None:
-    callee = Callee([(10, 180)])
-    await station.buyer("acme", callee)
-    await station.start()
+async def _stranger(station: Station) -> Caller:
     stranger = Caller(station.port)
     stranger.host = "127.0.0.9"
     await stranger.open(host="127.0.0.9")
+    return stranger
+
+
+async def test_who_is_no_dialer_gets_no_answer_at_all(station: Station) -> None:
+    callee = Callee([(10, 180)])
+    await station.buyer("acme", callee)
+    await station.start()
+    stranger = await _stranger(station)
+    stranger.invite("acme")
+    known = station.caller.invite("nobody")
+    assert (await station.caller.final(known)).code == 404, "the router is there, for others"
+    await asyncio.sleep(1.5)  # past the first retransmissions
+    assert not stranger.seen
+    assert not callee.invites
+    assert "requests_dropped" in station.log()
+    stranger.close()
+
+
+async def test_who_is_no_dialer_gets_403_where_that_is_configured(station: Station) -> None:
+    callee = Callee([(10, 180)])
+    await station.buyer("acme", callee)
+    station.router_section = 'unknown_sources = "reject"'
+    await station.start()
+    stranger = await _stranger(station)
     call = stranger.invite("acme")
     assert (await stranger.final(call)).code == 403
     assert verdict(await station.closed(call.call_id)) == "not_attempted/rejected"

@@ -26,7 +26,8 @@ WANTED = {
     "baton_scrub_total", "baton_scrub_seconds", "baton_loop_lag_seconds", "baton_journal_backlog_facts",
     "baton_journal_commit_seconds", "baton_outbox_depth", "baton_outbox_oldest_seconds", "baton_outbox_dead_total",
     "baton_mail_sent_total", "baton_mqtt_connected", "baton_verdict_mismatch_total", "baton_engine_faults_total",
-    "baton_build_info",
+    "baton_build_info", "baton_invites_turned_away_total", "baton_sip_dropped_total", "baton_trunk_probes_total",
+    "baton_trunk_state",
 }  # fmt: skip
 
 

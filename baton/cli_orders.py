@@ -1,0 +1,106 @@
+"""Commands on orders: `orders set`, `list`."""
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from baton.console import ConfigOption, JsonOption, StoreOption, find_place, out, print_json, print_table, with_store
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from config.book import Order
+    from meter.store.orders import OrderProgress
+
+orders = typer.Typer(help="Orders: what a buyer bought for a week.", no_args_is_help=True)
+
+_COLUMNS = ("buyer", "week", "quantity", "make up", "counts", "units", "live", "left", "most")
+
+
+@orders.command("set")
+def set_(
+    buyer: Annotated[str, typer.Argument(metavar="BUYER", help="Name of the buyer.")],
+    *,
+    week: Annotated[str, typer.Option(help="Monday on which the week begins, such as 2026-11-23.")],
+    quantity: Annotated[int, typer.Option(min=0, max=1_000_000, help="Units bought.")],
+    make_up: Annotated[int, typer.Option("--make-up", min=0, max=1_000_000, help="Free units on top.")] = 0,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Set a buyer's order for a week, in the place of the one before; routers have it within a second."""
+    import getpass
+
+    from config.book import Order
+    from meter.store.orders import OrderStore
+
+    order = Order(buyer, _monday(week), quantity, make_up)
+
+    async def work(engine: AsyncEngine) -> Order | None:
+        return await OrderStore(engine).set(order, getpass.getuser())
+
+    before = with_store(find_place(config, store), work)
+    was = "" if before is None else "is so already" if before == order else f"instead of {_units(before)}"
+    out(f"{buyer}, week of {order.week}: {_units(order)}{f', {was}' if was else ''}")
+
+
+@orders.command("list")
+def list_(
+    buyer: Annotated[str, typer.Argument(metavar="[BUYER]", help="Name of the buyer; all where none is given.")] = "",
+    config: ConfigOption = None,
+    store: StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List orders with what they have come to: units by the order's way of counting, under way, and left."""
+    from meter.store.orders import OrderStore
+
+    async def work(engine: AsyncEngine) -> list[OrderProgress]:
+        return await OrderStore(engine).list(buyer)
+
+    found = with_store(find_place(config, store), work)
+    if as_json:
+        print_json([_as_dict(one) for one in found])
+    else:
+        print_table(_COLUMNS, [_row(one) for one in found])
+
+
+def _monday(week: str) -> str:
+    """The week as the store has it. Raises BadParameter, which names the option."""
+    from datetime import date
+
+    hint = ["--week"]
+    try:
+        day = date.fromisoformat(week)
+    except ValueError as error:
+        raise typer.BadParameter(f"{week!r} is not a date, such as 2026-11-23", param_hint=hint) from error
+    if day.weekday():
+        said = f"{day.isoformat()} is a {day:%A}; a service week begins on a Monday"
+        raise typer.BadParameter(said, param_hint=hint)
+    return day.isoformat()
+
+
+def _units(order: Order) -> str:
+    return f"{order.quantity:,} units" + (f" and {order.make_up:,} to make up" if order.make_up else "")
+
+
+def _row(one: OrderProgress) -> list[Any]:
+    order = one.order
+    return [
+        order.buyer,
+        order.week,
+        order.quantity,
+        order.make_up,
+        one.counts,
+        one.units,
+        one.live,
+        one.left,
+        one.most,
+    ]
+
+
+def _as_dict(one: OrderProgress) -> dict[str, Any]:
+    found = asdict(one)
+    return {**found.pop("order"), **found, "left": one.left}

@@ -1,0 +1,130 @@
+"""Orders in the store: what each buyer bought for a week, and how far it has come.
+
+Setting one raises the book's version, so every router has it within its next look. The count is that of the admissions
+table: what the routers go by when they say `order_filled`. Business errors: `UnknownBuyerError`, `OrderError`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import structlog
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from config.book import Book, Order, Terms
+from config.limits import midnight_us, order_most, order_units
+from meter.store.admissions import CONNECTED, FAILED, IS_UNIT, LIVE
+from meter.store.book import BookStore, UnknownBuyerError, raise_version
+from meter.store.db import reading
+from meter.store.schema import admissions, buyers, orders
+
+MAX_UNITS = 1_000_000  # of one order: a slip of the keyboard, not a wish
+
+_log = structlog.get_logger(__name__)
+
+
+class OrderError(ValueError):
+    """An order that cannot be: the message names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderProgress:
+    """An order and what it has come to. `units` as the order counts them; those under way are apart, in `live`."""
+
+    order: Order
+    connected: int = 0
+    failed: int = 0
+    live: int = 0
+    units: int = 0
+    most: int = 0  # units with the overrun: then it is filled
+    counts: str = "billed"  # or `sent`
+
+    @property
+    def left(self) -> int:
+        """Units still to be delivered; 0 once it is fulfilled."""
+        return max(0, self.order.quantity + self.order.make_up - self.units)
+
+
+class OrderStore:
+    """Sets and lists orders."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def set(self, order: Order, by: str) -> Order | None:
+        """Put the order in the place of the one for that week; returns that one.
+
+        Raises OrderError where the week is no Monday or a figure is out of range, UnknownBuyerError.
+        """
+        _check(order)
+        async with self._engine.begin() as connection:
+            before = await connection.run_sync(_set, order, time.time_ns() // 1000)
+        _log.info("order_set", buyer=order.buyer, week=order.week, quantity=order.quantity, by=by)
+        return before
+
+    async def list(self, buyer: str = "") -> list[OrderProgress]:
+        """All orders, or those of one buyer, by buyer and week. Raises UnknownBuyerError."""
+        book = await BookStore(self._engine).load()
+        if buyer and buyer not in book.buyers:
+            raise UnknownBuyerError(f"no buyer is called {buyer!r}")
+        async with reading(self._engine).connect() as connection:
+            return await connection.run_sync(_progress, book, buyer)
+
+
+def _check(order: Order) -> None:
+    try:
+        monday = date.fromisoformat(order.week).weekday() == 0
+    except ValueError as error:
+        raise OrderError(f"week: {order.week!r} is not a date, such as 2026-06-01") from error
+    if not monday:
+        raise OrderError(f"week: {order.week} is not a Monday, on which every service week begins")
+    for name, value in (("quantity", order.quantity), ("make_up", order.make_up)):
+        if not 0 <= value <= MAX_UNITS:
+            raise OrderError(f"{name}: {value} is not between 0 and {MAX_UNITS:,}")
+
+
+def _set(connection: Connection, order: Order, now_utc_us: int) -> Order | None:
+    if connection.execute(select(buyers.c.name).where(buyers.c.name == order.buyer)).first() is None:
+        raise UnknownBuyerError(f"no buyer is called {order.buyer!r}")
+    this = (orders.c.buyer == order.buyer, orders.c.week == order.week)
+    found = connection.execute(select(orders.c.quantity, orders.c.make_up).where(*this)).one_or_none()
+    content = {"quantity": order.quantity, "make_up": order.make_up, "updated_utc_us": now_utc_us}
+    before = None if found is None else Order(order.buyer, order.week, found.quantity, found.make_up)
+    if before == order:
+        return before
+    if before is None:
+        connection.execute(insert(orders).values(buyer=order.buyer, week=order.week, **content))
+    else:
+        connection.execute(update(orders).where(*this).values(**content))
+    raise_version(connection)
+    return before
+
+
+def _progress(connection: Connection, book: Book, buyer: str) -> list[OrderProgress]:
+    query = select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.make_up)
+    if buyer:
+        query = query.where(orders.c.buyer == buyer)
+    rows = connection.execute(query.order_by(orders.c.buyer, orders.c.week)).all()
+    return [_one(connection, book, Order(*row)) for row in rows]
+
+
+def _one(connection: Connection, book: Book, order: Order) -> OrderProgress:
+    buyer = book.buyers.get(order.buyer)
+    terms = buyer.terms if buyer is not None else Terms("")  # its terms are not in force yet
+    states = dict(_states(connection, order, terms))
+    connected, failed, live = (states.get(state, 0) for state in (CONNECTED, FAILED, LIVE))
+    units = order_units(terms, connected, failed)
+    return OrderProgress(order, connected, failed, live, units, order_most(terms, order), terms.order_counts)
+
+
+def _states(connection: Connection, order: Order, terms: Terms) -> Sequence[tuple[str, int]]:
+    monday = date.fromisoformat(order.week)
+    at = admissions.c.admitted_utc_us
+    since, until = (midnight_us(monday + timedelta(days=days), terms.time_zone) for days in (0, 7))
+    query = select(admissions.c.state, func.count()).group_by(admissions.c.state)
+    found = connection.execute(query.where(admissions.c.buyer == order.buyer, at >= since, at < until, IS_UNIT))
+    return [(state, count) for state, count in found]

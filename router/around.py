@@ -1,0 +1,179 @@
+"""What selection asks about the moment: who is up, which trunks may ring, what the lists say.
+
+Concurrency is counted from the live transfers themselves, never kept as a number that could drift (lessons, 18).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from config.book import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
+from config.limits import Usage
+from router.health import Health, Trunks
+from router.moves import LegPhase
+from router.ports import Scrubber, ScrubResult, UsageReader
+from router.select import Question
+from router.shell import TransferShell
+from router.sip.port import SipEngine, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """The operator's own way to the telephone network, for DIDs. `target.uri` has `{number}` where the DID goes."""
+
+    name: str
+    target: Target
+
+    @property
+    def host_uri(self) -> str:
+        """Where to send an OPTIONS: the URI without the number."""
+        scheme, _, rest = self.target.uri.partition(":")
+        return f"{scheme}:{rest.rpartition('@')[2]}"
+
+
+class LiveTransfers(dict[str, TransferShell]):
+    """The transfers that are up, by id, and those of one buyer at a glance. No numbers are kept that could drift."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of: dict[str, dict[str, TransferShell]] = {}
+
+    def enter(self, shell: TransferShell) -> None:
+        self[shell.transfer] = shell
+        if not shell.start.refusal:  # a transfer that was refused may name a buyer, and rings nobody
+            self._of.setdefault(shell.start.buyer, {})[shell.transfer] = shell
+
+    def leave(self, shell: TransferShell) -> None:
+        self.pop(shell.transfer, None)
+        of_buyer = self._of.get(shell.start.buyer, {})
+        of_buyer.pop(shell.transfer, None)
+        if not of_buyer:
+            self._of.pop(shell.start.buyer, None)
+
+    def of_buyer(self, buyer: str) -> Collection[TransferShell]:
+        return self._of.get(buyer, {}).values()
+
+
+class Around:
+    """`router.select.Surroundings` of one router."""
+
+    def __init__(
+        self,
+        *,
+        live: LiveTransfers,
+        carriers: Mapping[str, Carrier],
+        trunks: Trunks,
+        engine: SipEngine,
+        scrubber: Scrubber,
+        usage: UsageReader,
+    ) -> None:
+        self._live = live
+        self._carriers = carriers
+        self._trunks = trunks
+        self._engine = engine
+        self._scrubber = scrubber
+        self._usage = usage
+
+    def usage(self, buyer: str) -> Usage:
+        return self._usage.usage(buyer)
+
+    def live(self, buyer: str) -> int:
+        return len(self._live.of_buyer(buyer))
+
+    def scrub(self, buyer: str, phone: str) -> ScrubResult:
+        return self._scrubber.check(phone, buyer)
+
+    def left_out(self, buyer: Buyer, endpoint: Endpoint) -> str:
+        carrier = self._carriers.get(endpoint.carrier) if endpoint.kind is EndpointKind.DID else None
+        if endpoint.kind is EndpointKind.DID and carrier is None:
+            return "no_carrier"
+        why = self._way(carrier.target, carrier_name(carrier.name)) if carrier is not None else ""
+        return why or self._own(buyer, endpoint, carrier)
+
+    def _own(self, buyer: Buyer, endpoint: Endpoint, carrier: Carrier | None) -> str:
+        policy = endpoint.policy
+        if carrier is None and (policy.registrar or policy.probe_s):
+            why = self._way(trunk_target(endpoint), trunk_name(buyer.name, endpoint.name))
+            if why:
+                return why
+        if policy.max_calls and self._calls(buyer.name, endpoint.name) >= policy.max_calls:
+            return "busy"
+        limit = carrier.target.policy.max_calls if carrier is not None else 0
+        return "busy" if limit and self._calls_over(endpoint.carrier) >= limit else ""
+
+    def _way(self, target: Target, name: str) -> str:
+        if target.policy.registrar and not self._engine.registered(target):
+            return "unregistered"
+        return "down" if self._trunks.health(name) is Health.DOWN else ""
+
+    def _calls(self, buyer: str, endpoint: str) -> int:
+        return sum(
+            1
+            for shell in self._live.of_buyer(buyer)
+            for number, one in enumerate(shell.start.endpoints, start=1)
+            if one.name == endpoint and _up(shell, number)
+        )
+
+    def _calls_over(self, carrier: str) -> int:
+        return sum(
+            1
+            for shell in self._live.values()
+            for number, one in enumerate(shell.start.endpoints, start=1)
+            if one.carrier == carrier and _up(shell, number)
+        )
+
+
+def _up(shell: TransferShell, number: int) -> bool:
+    return number <= len(shell.state.legs) and shell.state.leg(number) is not LegPhase.ENDED
+
+
+def trunk_name(buyer: str, endpoint: str) -> str:
+    """A trunk's name in health, metrics and logs."""
+    return f"{buyer}/{endpoint}"
+
+
+def carrier_name(carrier: str) -> str:
+    return f"carrier/{carrier}"
+
+
+def trunk_target(endpoint: Endpoint) -> Target:
+    """How to reach a buyer's trunk, but for what a single call adds."""
+    return Target(
+        uri=endpoint.uri,
+        transport=endpoint.transport,
+        srtp=endpoint.srtp,
+        verify_tls=endpoint.verify_tls,
+        username=endpoint.username,
+        password=endpoint.password,
+        policy=endpoint.policy,
+    )
+
+
+def _wants(policy: TrunkPolicy) -> bool:
+    return bool(policy.probe_s or policy.registrar)
+
+
+def watched(book: Book, carriers: Mapping[str, Carrier]) -> dict[str, Target]:
+    """Every trunk that is to be probed or registered, by its name."""
+    found = {
+        carrier_name(one.name): replace(one.target, uri=one.host_uri)
+        for one in carriers.values()
+        if _wants(one.target.policy)
+    }
+    for buyer in book.buyers.values():
+        for endpoint in buyer.endpoints:
+            if endpoint.enabled and endpoint.kind is EndpointKind.TRUNK and _wants(endpoint.policy):
+                found[trunk_name(buyer.name, endpoint.name)] = trunk_target(endpoint)
+    return found
+
+
+def new_seed() -> int:
+    """The seed of one selection; recorded, so that the lots can be drawn again."""
+    return secrets.randbits(32)
+
+
+def question(dialled: str, now_utc_us: int, **more: object) -> Question:
+    """A question with a seed of its own."""
+    return Question(dialled=dialled, now_utc_us=now_utc_us, **{"seed": new_seed(), **more})  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""What happens to a call before it is a transfer: its lead is fetched, its caller is greeted and presses a key.
+
+Nothing is dialled here and nothing counts. A caller who leaves is handed on as well, marked as gone, so that the call
+is on the record. Calls whose lead came along and whose campaign has no greeting never see this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from config.book import Campaign
+from router.sip.port import Clock, EventKind, Invite, LegEvent, SipEngine, TimerHandle
+from router.wav import wav_ms
+
+_LEAVES = frozenset({EventKind.CANCELLED, EventKind.BYE, EventKind.FAILED, EventKind.GONE})
+
+
+class Stage(Enum):
+    LEAD = "lead"
+    GREETING = "greeting"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """How it came out: the caller's state, the key that was pressed, and the lead that was fetched."""
+
+    answered: bool = False
+    gone: bool = False
+    key: str = ""
+    lead_json: bytes | None = None  # None: none was asked for, or it is not known
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One call on its way to becoming a transfer."""
+
+    invite: Invite
+    campaign: Campaign | None
+    engine: SipEngine
+    clock: Clock
+    done: Callable[[Arrival, Arrived], None]
+    stage: Stage = Stage.DONE
+    answered: bool = False
+    lead_json: bytes | None = None
+    tries: int = 0
+    timer: TimerHandle | None = None
+    keys: frozenset[str] = field(default_factory=frozenset)
+
+    def begin(self, fetch: Callable[[Callable[[bytes | None], None]], None] | None) -> None:
+        """`fetch` asks for the lead and calls back with its JSON; None: there is nothing to fetch."""
+        if fetch is not None:
+            self.stage = Stage.LEAD
+            fetch(self._fetched)
+        else:
+            self._greet()
+
+    def _fetched(self, lead_json: bytes | None) -> None:
+        if self.stage is Stage.LEAD:
+            self.lead_json = lead_json
+            self._greet()
+
+    def _greet(self) -> None:
+        if self.campaign is None or not self.campaign.greeting_file:
+            self._end()
+            return
+        self.stage = Stage.GREETING
+        self.keys = frozenset(one.key for one in self.campaign.menu)
+        self.answered = True
+        self.engine.answer(self.invite.handle)
+        self._play()
+
+    def _play(self) -> None:
+        assert self.campaign is not None
+        self.tries += 1
+        self.engine.play(self.invite.handle, self.campaign.greeting_file)
+        wait_ms = wav_ms(self.campaign.greeting_file) + (self.campaign.menu_timeout_ms if self.keys else 0)
+        self.timer = self.clock.call_at(self.clock.now_us() + wait_ms * 1000, self._heard)
+
+    def _heard(self) -> None:
+        assert self.campaign is not None
+        if self.stage is not Stage.GREETING:
+            return
+        if self.keys and self.tries < self.campaign.menu_tries:
+            self._play()
+        else:  # no key: any of the campaign's buyers will do
+            self._end()
+
+    def on_event(self, event: LegEvent) -> None:
+        if self.stage is Stage.DONE:
+            return
+        if event.kind in _LEAVES:
+            self._end(gone=True)
+        elif event.kind is EventKind.DIGIT and self.stage is Stage.GREETING and event.phrase in self.keys:
+            self._end(key=event.phrase)
+
+    def _end(self, *, gone: bool = False, key: str = "") -> None:
+        self.stage = Stage.DONE
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.answered and not gone:
+            self.engine.stop_playing(self.invite.handle)
+        self.done(self, Arrived(self.answered, gone, key, self.lead_json))

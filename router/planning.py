@@ -1,0 +1,218 @@
+"""From an INVITE and a selection to a `Start`: what is fixed before anything rings, and how each leg is dialled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from config.book import Endpoint, EndpointKind, TrunkPolicy
+from config.limits import Limits
+from meter.outcome import OutcomeTerms, Reason
+from router import moves as m
+from router.around import Carrier, trunk_target
+from router.lead import Lead
+from router.ports import ScrubResult
+from router.select import REFUSAL_CODES, Selection
+from router.shell import Start
+from router.sip.port import Invite, Target
+from router.wav import wav_ms
+
+ANONYMOUS = "anonymous"  # RFC 3323 section 4.1.1.3
+MAX_HEADER = 200  # characters of a lead field in a header
+MIN_WHISPER_MS = 1  # a whisper whose file cannot be read is over at once
+
+
+def plan_of(selection: Selection, terms: OutcomeTerms, *, refusal: str, answered: bool, limits: PlanLimits) -> m.Plan:
+    """The machine's plan. Where the transfer is refused nothing is to be dialled."""
+    campaign = selection.campaign
+    endpoints = () if refusal else selection.endpoints
+    return m.Plan(
+        legs=len(endpoints),
+        buffer_ms=selection.buffer_ms,
+        ring_timeout_ms=selection.ring_timeout_ms,
+        talk_connected_ms=terms.talk_connected_ms,
+        of_legs=tuple(_leg_plan(one) for one in endpoints),
+        commit_ms=campaign.commit_ms if campaign else 0,
+        early_answer=bool(campaign and campaign.early_answer),
+        caller_answered=answered,
+        record=bool(campaign and campaign.record),
+        rtp_timeout_ms=limits[0],
+        fast_answer_ms=limits[1],
+    )
+
+
+PlanLimits = tuple[int, int]  # rtp_timeout_ms, fast_answer_ms
+
+
+def _leg_plan(endpoint: Endpoint) -> m.LegPlan:
+    whisper_ms = max(MIN_WHISPER_MS, wav_ms(endpoint.whisper_file)) if endpoint.whisper_file else 0
+    return m.LegPlan(endpoint.ring_timeout_ms, endpoint.accept_key, endpoint.accept_timeout_ms, whisper_ms)
+
+
+def start_of(
+    transfer: str,
+    invite: Invite,
+    lead: Lead,
+    selection: Selection,
+    *,
+    dialer: str,
+    refusal: str,
+    limits: Limits | None,
+    plan_limits: PlanLimits,
+    answered: bool = False,
+    key: str = "",
+    before: Start | None = None,
+) -> Start:
+    """Everything about one transfer that is fixed when it begins; `before`: the offer that came to nothing."""
+    buyer = selection.buyer
+    terms = _terms_payload(selection)
+    outcome_terms = OutcomeTerms.from_payload(terms)
+    call_id = before.call_id if before else first_word(invite.headers, "x-call-id") or transfer
+    offers = before.offers + 1 if before else 1
+    payload: dict[str, Any] = {
+        "call_id": call_id,
+        "sip_call_id": invite.sip_call_id,
+        "dialer": dialer,
+        "campaign": invite.user[:64],
+        "buyer": buyer.name if buyer else "",
+        "buyer_title": buyer.title if buyer else "",
+        "lead_emails": list(buyer.lead_emails) if buyer else [],
+        "phone": lead.phone,
+        "lead": lead.fields,
+        "endpoints": [_endpoint_payload(n, one) for n, one in enumerate(selection.endpoints, start=1)],
+        "buffer_ms": selection.buffer_ms,
+        "ring_timeout_ms": selection.ring_timeout_ms,
+        "terms": terms,
+        "seed": selection.seed,
+    }
+    payload |= _also(lead, selection, key=key, offers=offers)
+    offered = before.offered if before else frozenset[str]()
+    return Start(
+        transfer=transfer,
+        invite=invite,
+        plan=plan_of(selection, outcome_terms, refusal=refusal, answered=answered, limits=plan_limits),
+        endpoints=selection.endpoints,
+        buyer=buyer.name if buyer else "",
+        phone=lead.phone,
+        payload=payload,
+        terms=outcome_terms,
+        refusal=refusal,
+        refusal_code=REFUSAL_CODES.get(refusal, REFUSAL_CODES[Reason.FAULT]),
+        campaign=selection.campaign,
+        call_id=call_id,
+        offered=offered | {buyer.name} if buyer else offered,
+        offers=offers,
+        dialer=dialer,
+        limits=limits,
+        lead=lead,
+        key=key,
+    )
+
+
+def _also(lead: Lead, selection: Selection, *, key: str, offers: int) -> dict[str, Any]:
+    """What is not so of every transfer."""
+    found: dict[str, Any] = {}
+    if lead.problems:
+        found["lead_problems"] = list(lead.problems)
+    if selection.scrub is not None:
+        found["scrub"] = _scrub_payload(selection.scrub)
+    if selection.refusals:
+        found["refusals"] = [
+            {"buyer": one.buyer, "reason": str(one.reason), "detail": one.detail} for one in selection.refusals
+        ]
+    if selection.left_out:
+        found["left_out"] = [{"endpoint": name, "why": why} for name, why in selection.left_out]
+    if key:
+        found["key"] = key
+    if offers > 1:
+        found["offer"] = offers
+    return found
+
+
+def target_of(start: Start, endpoint: Endpoint, carriers: Mapping[str, Carrier], spoken: str) -> Target:
+    """How to dial an endpoint: a trunk by its URI, a DID through its carrier. `spoken`: the caller's codec, if any."""
+    if endpoint.kind is EndpointKind.DID:
+        carrier = carriers[endpoint.carrier].target
+        way = replace(carrier, uri=carrier.uri.replace("{number}", endpoint.uri))
+    else:
+        way = trunk_target(endpoint)
+    number = start.phone or start.invite.caller
+    policy = way.policy
+    return replace(
+        way,
+        caller=policy.caller_id or number,
+        headers=_headers(start, policy, number),
+        codecs=policy.codecs or _first_of(spoken, start.invite.codecs),
+    )
+
+
+def _first_of(spoken: str, offered: tuple[str, ...]) -> tuple[str, ...]:
+    """The dialer's codecs in its order, the one that it already speaks first: one codec on both legs costs nothing."""
+    if not spoken:
+        return offered
+    return (spoken, *(one for one in offered if one != spoken))
+
+
+def _headers(start: Start, policy: TrunkPolicy, number: str) -> tuple[tuple[str, str], ...]:
+    found: list[tuple[str, str]] = []
+    if policy.transfer_header:
+        found.append((policy.transfer_header, start.transfer))
+    if policy.asserted_identity and number:
+        found.append(
+            ("P-Asserted-Identity", f"<tel:{number}>" if number.startswith("+") else f"<sip:{number}@invalid>")
+        )
+    if policy.caller_id == ANONYMOUS:
+        found.append(("Privacy", "id"))  # RFC 3323 section 4.2, RFC 3325 section 9.3
+    fields = start.lead.fields if start.lead is not None else {}
+    for name in policy.lead_headers:
+        value = fields.get(name.lower().replace("-", "_"), "")
+        if value:
+            header = "-".join(word.capitalize() for word in name.replace("_", "-").split("-"))
+            found.append((f"X-Lead-{header}", value[:MAX_HEADER]))
+    return tuple(found)
+
+
+def first_word(headers: Mapping[str, list[str]], name: str) -> str:
+    """The first value of a header, as an id: letters, digits, `-_.`."""
+    values = headers.get(name)
+    return "".join(c for c in values[0] if c.isalnum() or c in "-_.")[:64] if values else ""
+
+
+def _terms_payload(selection: Selection) -> dict[str, Any]:
+    if selection.buyer is None:
+        return {}
+    terms = selection.buyer.terms
+    return {
+        "name": terms.name,
+        "version": terms.version,
+        "rating": terms.rating.value,
+        "connected_percent": terms.connected_percent,
+        "failed_percent": terms.failed_percent,
+        "talk_connected_ms": terms.talk_connected_ms,
+        "unreachable": terms.unreachable,
+        "caller_abandon": terms.caller_abandon,
+        "time_zone": terms.time_zone,
+        "currency": terms.currency,
+        "unit_price_minor": terms.unit_price_minor,
+    }
+
+
+def _endpoint_payload(number: int, endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "leg": number,
+        "name": endpoint.name,
+        "kind": endpoint.kind.value,
+        "transport": endpoint.transport.value,
+        "srtp": endpoint.srtp.value,
+        "secure": endpoint.secure,
+    }
+
+
+def _scrub_payload(scrub: ScrubResult) -> dict[str, Any]:
+    return {
+        "reason": scrub.reason,
+        "hit": scrub.hit,
+        "lists": [{"name": one.name, "version": one.version, "checksum": one.checksum} for one in scrub.lists],
+        "took_us": scrub.took_us,
+    }

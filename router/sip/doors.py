@@ -1,0 +1,88 @@
+"""Requests outside dialogs: who may send any, OPTIONS that ask for availability, and our own probes of trunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from meter import metrics
+from router.clock import monotonic_us
+from router.sip.message import split_message, user_of
+from router.sip.port import Ask, EngineListener, Probed
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PROBE_TIMEOUT_US = 4_000_000  # a trunk that takes longer to say "yes" is not one to ring; timer F is 32 s
+_log = structlog.get_logger("sip")
+
+
+class Doors:
+    """The engine's dealings outside calls."""
+
+    def __init__(self, pj: ModuleType, listener: Callable[[], EngineListener]) -> None:
+        self._pj = pj
+        self._listener = listener
+        self._dropped = 0
+        self._probes: dict[str, int] = {}  # key of each probe under way -> when it was sent
+        self._serial = 0
+
+    def admit_sources(self, networks: Sequence[str] | None) -> None:
+        understood = self._pj.baton_gate_networks("\n".join(networks or ()), networks is not None)
+        if networks is not None and understood != len(networks):
+            _log.error("networks_not_understood", given=len(networks), understood=understood)
+
+    def lock_out(self, source: str, seconds: int) -> None:
+        self._pj.baton_gate_lock(source, seconds * 1000)
+
+    # --- OPTIONS from dialers ---
+
+    def look(self) -> bool:
+        """Hand on what came; True where there was something."""
+        pj = self._pj
+        found = False
+        if pj.baton_options_pending():
+            found = True
+            for record in pj.baton_options_drain().split("\x1e")[:-1]:
+                number, source, text = record.split("\x1f", 2)
+                request, headers, _ = split_message(text)
+                self._listener().on_ask(Ask(int(number), source, user_of(request), headers))
+        if pj.baton_probe_pending():
+            found = True
+            for record in pj.baton_probe_drain().split("\x1e")[:-1]:
+                key, code, local, took_us = record.split("\x1f")
+                if self._probes.pop(key, None) is not None:
+                    self._tell(key, 0 if local == "1" else int(code), int(took_us))
+        return found
+
+    def reply(self, handle: int, code: int, headers: str) -> None:
+        status = self._pj.baton_options_answer(handle, code, headers)
+        if status:
+            _log.debug("options_not_answered", status=status)
+
+    # --- probes ---
+
+    def probe(self, key: str, account: int, uri: str) -> None:
+        self._serial += 1
+        tagged = f"{key}\x1d{self._serial}"
+        self._probes[tagged] = monotonic_us()
+        if self._pj.baton_probe_send(account, uri, tagged):
+            self._probes.pop(tagged, None)
+            self._tell(tagged, 0, 0)
+
+    def _tell(self, tagged: str, code: int, took_us: int) -> None:
+        self._listener().on_probed(Probed(tagged.partition("\x1d")[0], code, took_us))
+
+    def sweep(self) -> None:
+        """Give up on probes that take too long, and count what the gate dropped."""
+        now_us = monotonic_us()
+        for tagged in [one for one, at_us in self._probes.items() if now_us - at_us >= PROBE_TIMEOUT_US]:
+            del self._probes[tagged]
+            self._tell(tagged, 0, PROBE_TIMEOUT_US)
+        dropped: int = self._pj.baton_gate_dropped()
+        if dropped != self._dropped:
+            metrics.SIP_DROPPED.inc(dropped - self._dropped)
+            _log.warning("requests_dropped", count=dropped - self._dropped, last=self._pj.baton_gate_last_source())
+            self._dropped = dropped

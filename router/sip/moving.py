@@ -1,0 +1,116 @@
+"""A dialer that moves its end of a call: INVITE with Replaces (RFC 3891), or REFER (RFC 3515).
+
+The transfer goes on: its leg keeps its handle and gets another dialog underneath. With Replaces the new dialog is there
+at once; with REFER the engine dials it and changes over when it answers. Whether either is allowed is the router's to
+say (`EngineListener.may_move`); a buyer may do neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from router.sip.legs import Leg, LegBook
+from router.sip.media import Media
+from router.sip.message import host_of
+from router.sip.port import EngineListener, EventKind, LegEvent
+from router.sip.registry import Calls
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+FORBIDDEN = 403
+_log = structlog.get_logger("sip")
+
+
+class Moving:
+    """Legs whose far end is being moved."""
+
+    def __init__(
+        self, pj: ModuleType, legs: LegBook, calls: Calls, media: Media, listener: Callable[[], EngineListener]
+    ) -> None:
+        self._pj = pj
+        self._legs = legs
+        self._calls = calls
+        self._media = media
+        self._listener = listener
+        self._waiting: dict[str, tuple[str, Any]] = {}  # handle of the dialog to be -> leg, pj Call
+
+    # --- Replaces ---
+
+    def replace_asked(self, handle: str, account: Any, source: str) -> Any:
+        """The pj Call for the new dialog, or None: refused."""
+        leg = self._legs.live.get(handle)
+        if leg is None or not leg.incoming or not self._listener().may_move(handle, "", source):
+            return None
+        return self._calls.new(handle, account)
+
+    def replaced(self, handle: str, call: Any, slot: int) -> None:
+        leg = self._legs.live.get(handle)
+        if leg is not None:
+            self._calls.swap(handle, call)
+            self._change_over(leg, slot, "replaces")
+
+    # --- REFER ---
+
+    def refer_asked(self, handle: str, account: Any, to: str) -> Any:
+        """The pj Call that will be dialled, or None: refused."""
+        leg = self._legs.live.get(handle)
+        if leg is None or not leg.incoming or not leg.bridged or not self._listener().may_move(handle, host_of(to), ""):
+            return None
+        if any(moved == handle for moved, _ in self._waiting.values()):
+            return None
+        new = f"{handle}~{len(self._waiting) + 1}"
+        call = self._calls.new(new, account)
+        self._waiting[new] = (handle, call)
+        return call
+
+    @property
+    def any(self) -> bool:
+        return bool(self._waiting)
+
+    def sort(self, batch: list[LegEvent]) -> list[LegEvent]:
+        """Take out the events of dialogs that are to be, and act on them."""
+        for new, (handle, call) in list(self._waiting.items()):
+            self._adopt(new, call)
+            for event in [one for one in batch if one.handle == new]:
+                batch.remove(event)
+                if event.kind is EventKind.ANSWERED:
+                    self._answered(new, handle, call)
+                elif event.kind in (EventKind.FAILED, EventKind.GONE, EventKind.NOT_SENT, EventKind.BYE):
+                    self._waiting.pop(new, None)
+                    _log.info("refer_failed", leg=handle, code=event.code)
+        return batch
+
+    def _adopt(self, new: str, call: Any) -> None:
+        """pjsua dials after our callback has returned; only then is there a slot."""
+        slot = call.getId()
+        if new not in self._legs.live and slot >= 0:
+            leg = self._legs.add(new, slot=slot)
+            self._legs.alias(self._pj.baton_call_id(slot), leg)
+
+    def _answered(self, new: str, handle: str, call: Any) -> None:
+        self._waiting.pop(new, None)
+        legs = self._legs
+        fresh, leg = legs.live.pop(new, None), legs.live.get(handle)
+        if fresh is None:
+            return
+        if leg is None:  # the transfer ended meanwhile: nobody is left to talk to
+            self._calls.retire(new, fresh.slot)
+            self._calls.end_retired(fresh.slot)
+            return
+        call.handle = handle
+        old = leg.slot
+        self._calls.swap(handle, call)
+        self._change_over(leg, fresh.slot, "refer")
+        self._calls.end_retired(old)
+
+    def _change_over(self, leg: Leg, slot: int, how: str) -> None:
+        self._pj.baton_watch(leg.slot, False)
+        leg.slot, leg.left, leg.final = slot, None, None
+        self._legs.alias(self._pj.baton_call_id(slot), leg)
+        self._pj.baton_watch(slot, True)
+        self._media.tie(leg)
+        self._media.tell(leg, EventKind.MOVED, how)

@@ -1,0 +1,171 @@
+"""Orders: set, changed, listed with what they have come to, and in every router's book."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from baton import cli
+from config.book import Buyer, Order, Terms
+from config.book_file import BookFile
+from config.limits import midnight_us
+from meter.store.book import ORDER_WEEKS_KEPT, BookSnapshot, BookStore, UnknownBuyerError
+from meter.store.orders import OrderError, OrderProgress, OrderStore
+from meter.store.schema import admissions
+
+TERMS = Terms("acme-2026")
+FILE = BookFile(terms=(TERMS,), buyers=tuple(Buyer(name, name.title(), TERMS) for name in ("acme", "best")))
+NOW = datetime(2026, 6, 3, 12, tzinfo=UTC)
+WEEK = "2026-06-01"
+
+
+@pytest.fixture
+async def orders(engine: AsyncEngine) -> OrderStore:
+    await BookStore(engine).import_book(FILE)
+    return OrderStore(engine)
+
+
+async def test_an_order_is_set_changed_and_in_the_book(engine: AsyncEngine, orders: OrderStore) -> None:
+    snapshot = BookSnapshot(BookStore(engine, lambda: NOW), lambda: NOW)
+    await snapshot.refresh()
+    assert snapshot.book.orders == {}
+    first, second = Order("acme", WEEK, 200), Order("acme", WEEK, 250, 8)
+    assert await orders.set(first, "jo") is None
+    assert await snapshot.refresh()
+    assert snapshot.book.orders == {"acme": (first,)}
+    assert await orders.set(second, "jo") == first
+    assert await snapshot.refresh()
+    assert snapshot.book.orders == {"acme": (second,)}
+
+
+async def test_the_same_again_changes_nothing(engine: AsyncEngine, orders: OrderStore) -> None:
+    order = Order("acme", WEEK, 200)
+    await orders.set(order, "jo")
+    before = await BookStore(engine).version()
+    assert await orders.set(order, "jo") == order
+    assert await BookStore(engine).version() == before
+
+
+async def test_a_router_is_given_the_weeks_that_it_needs_oldest_first(engine: AsyncEngine, orders: OrderStore) -> None:
+    monday = datetime(2026, 6, 1, tzinfo=UTC).date()
+    weeks = [(monday + timedelta(weeks=count)).isoformat() for count in (2, 0, -1, -ORDER_WEEKS_KEPT - 1)]
+    for week in weeks:
+        await orders.set(Order("acme", week, 1), "jo")
+    book = await BookStore(engine, lambda: NOW).load()
+    assert [one.week for one in book.orders["acme"]] == [weeks[2], weeks[1], weeks[0]]
+    assert [one.order.week for one in await orders.list()] == sorted(weeks)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (Order("acme", "2026-06-02", 1), "week: 2026-06-02 is not a Monday"),
+        (Order("acme", "June", 1), "week: 'June' is not a date"),
+        (Order("acme", WEEK, -1), "quantity: -1 is not between 0 and"),
+        (Order("acme", WEEK, 1, 1_000_001), "make_up: 1000001 is not between"),
+    ],
+)
+async def test_what_cannot_be_an_order(orders: OrderStore, order: Order, message: str) -> None:
+    with pytest.raises(OrderError, match=message):
+        await orders.set(order, "jo")
+    assert await orders.list() == []
+
+
+async def test_an_unknown_buyer(orders: OrderStore) -> None:
+    with pytest.raises(UnknownBuyerError, match="no buyer is called 'nobody'"):
+        await orders.set(Order("nobody", WEEK, 1), "jo")
+    with pytest.raises(UnknownBuyerError):
+        await orders.list("nobody")
+
+
+async def test_progress_is_that_of_its_week(engine: AsyncEngine, orders: OrderStore) -> None:
+    start = midnight_us(datetime(2026, 6, 1, tzinfo=UTC).date(), TERMS.time_zone)
+    end = midnight_us(datetime(2026, 6, 8, tzinfo=UTC).date(), TERMS.time_zone)
+    rows = [("connected", start)] * 10 + [("failed", end - 1)] * 2 + [("live", start + 5)] + [("free", start)] * 3
+    rows += [("connected", start - 1), ("connected", end)]
+    async with engine.begin() as connection:
+        for number, (state, at) in enumerate(rows):
+            row = {"transfer": f"t-{number}", "router": "r", "boot": "b", "buyer": "acme", "phone": ""}
+            await connection.execute(insert(admissions).values(**row, admitted_utc_us=at, state=state))
+    await orders.set(Order("acme", WEEK, 20, 3), "jo")
+    await orders.set(Order("best", WEEK, 5), "jo")
+    acme, best = await orders.list()
+    assert acme == OrderProgress(Order("acme", WEEK, 20, 3), 10, 2, 1, units=11, most=25)
+    assert (acme.left, best.left, best.most) == (12, 5, 5)
+    assert await orders.list("best") == [best]
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    config = tmp_path / "baton.toml"
+    config.write_text(
+        '[[listeners]]\nname = "main"\ntransport = "udp"\n'
+        '[[buyers]]\nname = "acme"\nterms = "westlake-fulfillment"\n'
+        '[[buyers.endpoints]]\nname = "pbx"\nkind = "trunk"\nuri = "sip:a@pbx.example"\n',
+        encoding="utf-8",
+    )
+
+    def go(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["baton", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    monkeypatch.setenv("BATON_CONFIG", str(config))
+    assert go("import", config)[0] == 0
+    yield go
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger().setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_orders_on_the_command_line(run: Run) -> None:
+    week = ("--week", "2026-11-23")
+    code, said, _ = run("orders", "set", "acme", *week, "--quantity", 200)
+    assert (code, said) == (0, "acme, week of 2026-11-23: 200 units\n")
+    code, said, _ = run("orders", "set", "acme", *week, "--quantity", 250, "--make-up", 8)
+    assert (code, said) == (0, "acme, week of 2026-11-23: 250 units and 8 to make up, instead of 200 units\n")
+    code, said, _ = run("orders", "set", "acme", *week, "--quantity", 250, "--make-up", 8)
+    assert said.endswith("is so already\n")
+    code, said, _ = run("orders", "list", "acme", "--json")
+    expected = {"buyer": "acme", "week": "2026-11-23", "quantity": 250, "make_up": 8, "counts": "billed"}
+    expected |= {"connected": 0, "failed": 0, "live": 0, "units": 0, "left": 258, "most": 283}
+    assert json.loads(said) == [expected]
+    code, said, _ = run("orders", "list")
+    assert code == 0
+    assert "2026-11-23" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("acme", "--week", "2026-11-24", "--quantity", 1), 2, "2026-11-24 is a Tuesday"),
+        (("acme", "--week", "soon", "--quantity", 1), 2, "'soon' is not a date"),
+        (("acme", "--week", "2026-11-23"), 2, "--quantity"),
+        (("acme", "--week", "2026-11-23", "--quantity", -1), 2, "--quantity"),
+        (("nobody", "--week", "2026-11-23", "--quantity", 1), 1, "no buyer is called 'nobody'"),
+    ],
+)
+def test_what_was_typed_wrongly_is_named(run: Run, words: tuple[object, ...], code: int, message: str) -> None:
+    found, _, error = run("orders", "set", *words)
+    assert found == code
+    assert message in error
+    assert code == 1 or "--" in error, "the option is named"
