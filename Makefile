@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench proof clean
 
 help: ## show the targets
 	@awk -F': ## ' '/^[a-z]+: ## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ lint: ## ruff, format, strict mypy
 bench: ## set up, run the project's own benchmark
 	@scripts/bootstrap
 	@.venv/bin/python -m bench
+
+proof: ## set up, simulate a million transfers under chaos (PROOF_ARGS="--transfers N --first SEED", or "--seed N" to replay)
+	@scripts/bootstrap
+	@.venv/bin/python -m tests.proof $(PROOF_ARGS)
 
 clean: ## remove what tests and builds leave; .venv stays
 	@rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -203,6 +203,12 @@ class _Case:
         at_once = next((fact for fact in self.answers if not fact.payload.get("must_accept")), None)
         return at_once or (self.bridge if self.answers else None)
 
+    @property
+    def accepted_and_left(self) -> bool:
+        """The endpoint had the call, by its key or its whisper, and hung up before the bridge was there."""
+        left = self.ended_by == Party.BUYER and self.cause in (EndCause.BYE, EndCause.VANISHED)
+        return bool(self.answers) and self.talk_start is None and left
+
     def span_ms(self, start: Fact | None) -> int:
         end = self.end
         if start is None or end is None:
@@ -224,10 +230,10 @@ _AFTERWARDS = frozenset({Kind.LEG_ENDED, Kind.ANSWERED_LATE, Kind.RECORDED})  # 
 def _gather(facts: Iterable[Fact]) -> _Case:
     case = _Case()
     for fact in facts:
-        case.seen.setdefault(fact.kind, fact)
-        case.seqs.setdefault(fact.kind, []).append(fact.seq)
         if fact.kind is Kind.TRANSFER_CLOSED:
             break  # what comes after the closing fact (a late answer) is on the record but decides nothing
+        case.seen.setdefault(fact.kind, fact)
+        case.seqs.setdefault(fact.kind, []).append(fact.seq)
         if fact.kind not in _AFTERWARDS:
             case.last = fact
         if fact.kind is Kind.TRANSFER_STARTED:
@@ -337,6 +343,8 @@ def _how_it_ended(case: _Case) -> Reason | None:
         return {Party.CALLER: Reason.CALLER_ENDED, Party.BUYER: Reason.BUYER_ABANDONED}.get(
             Party(case.ended_by) if case.ended_by in (Party.CALLER, Party.BUYER) else Party.ROUTER
         )
+    if case.accepted_and_left:
+        return Reason.BUYER_ABANDONED
     if case.ended_by == Party.CALLER:
         return Reason.CALLER_GONE
     if case.cause in (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT):
@@ -355,7 +363,7 @@ def _row_6(case: _Case, terms: OutcomeTerms) -> _Row | None:
 
 def _row_7(case: _Case, _: OutcomeTerms) -> _Row | None:
     """Answered, and the buyer left before 15 s of talk."""
-    if case.talk_start is not None and case.ended_by == Party.BUYER:
+    if case.accepted_and_left or (case.talk_start is not None and case.ended_by == Party.BUYER):
         return Verdict.FAILED, Reason.BUYER_ABANDONED, CountsAs.FAILED
     return None
 

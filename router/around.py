@@ -14,7 +14,6 @@ from config.limits import Usage
 from router.health import Health, Trunks
 from router.moves import LegPhase
 from router.ports import Scrubber, ScrubResult, UsageReader
-from router.select import Question
 from router.shell import TransferShell
 from router.sip.port import SipEngine, Target
 
@@ -172,8 +171,3 @@ def watched(book: Book, carriers: Mapping[str, Carrier]) -> dict[str, Target]:
 def new_seed() -> int:
     """The seed of one selection; recorded, so that the lots can be drawn again."""
     return secrets.randbits(32)
-
-
-def question(dialled: str, now_utc_us: int, **more: object) -> Question:
-    """A question with a seed of its own."""
-    return Question(dialled=dialled, now_utc_us=now_utc_us, **{"seed": new_seed(), **more})  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ from router.moves import (
 )
 from router.sip.port import EventKind, LegEvent
 from router.steps import GIVEN_UP, NOT_ACCEPTED, TIMED_OUT, Step, after_leg, end, end_by_us, end_legs, leg_ended, over
-from router.steps_legs import LEG_TABLE, not_accepted, win
+from router.steps_legs import LEG_TABLE, is_answer, not_accepted, win
 from router.steps_talk import buffer, commit_over, hold_lasts, minute, party, talk, vanished
 
 
@@ -69,8 +69,17 @@ def step(state: State, event: Event) -> Step:
         return state, []
     handler = LEG_TABLE.get(event.event.kind)
     if handler is not None and event.leg != CALLER_LEG:
+        if state.leg(event.leg) is LegPhase.PLANNED and is_answer(event.event):
+            return _late_sent(state, event, handler)
         return handler(state, event.leg, event.event)
     return party(state, event.leg, event.event) or _caller(state, event.event)
+
+
+def _late_sent(state: State, event: OnLeg, handler: Callable[[State, int, LegEvent], Step]) -> Step:
+    """An answer to an INVITE that nobody said was sent: it was."""
+    sent, first = LEG_TABLE[EventKind.SENT](state, event.leg, event.event)
+    after, then = handler(sent, event.leg, event.event)
+    return after, [*first, *then]
 
 
 # --- start -----------------------------------------------------------------------------------------------------------
@@ -105,10 +114,10 @@ def _admitted(state: State, event: Admitted) -> Step:
 def _store_failed(state: State, _event: StoreFailed) -> Step:
     if state.phase is not Phase.ADMITTING:
         return state, []
-    effects: list[Effect] = [Emit(Kind.FAULT, payload={"what": "store"}), *_refuse("fault"), Quiet()]
-    if not state.caller_gone:
-        effects.append(RejectCaller(CODE_FAULT))
-    return over(state), [*effects, Close()]
+    fault = Emit(Kind.FAULT, payload={"what": "store"})
+    if state.caller_gone:  # its end is on the record already
+        return over(state), [fault, Quiet(), Close()]
+    return over(state), [fault, *_refuse("fault"), Quiet(), RejectCaller(CODE_FAULT), Close()]
 
 
 # --- the dialer's leg ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from meter import metrics
 from meter.facts import CALLER_LEG, Fact
 from meter.outcome import CountsAs, Outcome, Reason, Verdict
 from router import moves as m
-from router.around import Around, Carrier, LiveTransfers, question, watched
+from router.around import Around, Carrier, LiveTransfers, new_seed, watched
 from router.arrival import Arrival, Arrived
 from router.dialers import Dialer, Doorman, TurnAway
 from router.health import Prober
@@ -28,7 +28,7 @@ from router.lead import Lead, read_lead
 from router.planning import first_word, start_of, target_of
 from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
 from router.recorder import Recorder
-from router.select import REFUSAL_CODES, Selection, availability, choose
+from router.select import REFUSAL_CODES, Question, Selection, availability, choose
 from router.shell import Start, TransferShell
 from router.sip.port import Ask, Clock, EventKind, Invite, LegEvent, Probed, SipEngine, Target
 
@@ -37,6 +37,7 @@ _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}
 _PARTINGS = frozenset({EventKind.BYE, EventKind.GONE})
 SPARE_SLOTS = 2  # slots kept back so that a 503 can still be said
 LEAD_HEADER = "x-lead-id"
+LEAD_NOT_THERE = "lead: X-Lead-Id is not known, has expired or was not read in time; the INVITE's own data is used"
 OK, FORBIDDEN, BUSY_NOW = 200, 403, 503
 RETRY = (("Retry-After", "5"),)  # seconds, with every 503 (RFC 3261 section 20.33)
 LOOPED = TurnAway(482, "loop")
@@ -88,6 +89,7 @@ class Router:
         self.recorder = recorder
         self.live = LiveTransfers()
         self.draining = False
+        self.new_seed = new_seed
         self._legs: dict[str, tuple[TransferShell, int]] = {}
         self._arrivals: dict[str, Arrival] = {}
         self._over: deque[tuple[int, TransferShell]] = deque()
@@ -256,6 +258,8 @@ class Router:
     def _start(self, invite: Invite, how: Arrived) -> None:
         dialer = self.doorman.of(invite.source)
         lead = read_lead(invite.headers, how.lead_json or invite.lead_json, invite.caller)
+        if how.lead_missing:
+            lead = replace(lead, problems=(*lead.problems, LEAD_NOT_THERE))
         name = dialer.name if dialer is not None else ""
         refusal = self._standing(name)
         selection = Selection()
@@ -278,7 +282,7 @@ class Router:
 
     def _choose(self, dialled: str, lead: Lead, *, key: str = "", offered: frozenset[str] = frozenset()) -> Selection:
         state = lead.fields.get("state", "")
-        asked = question(dialled, self.clock.utc_us(), phone=lead.phone, state=state, key=key, offered=offered)
+        asked = Question(dialled, lead.phone, state, self.clock.utc_us(), self.new_seed(), offered, key)
         selection = choose(self.book.book, asked, self.around)
         if selection.scrub is not None:
             metrics.SCRUB.labels(result=_SCRUB_LABELS.get(selection.scrub.reason, "unavailable")).inc()
@@ -329,7 +333,7 @@ class Router:
 
     def available(self, campaign: str) -> Selection:
         """Would a buyer of this campaign take a call now? Every buyer's reason where not."""
-        found = availability(self.book.book, question(campaign, self.clock.utc_us()), self.around)
+        found = availability(self.book.book, Question(campaign, now_utc_us=self.clock.utc_us()), self.around)
         if not found.refusal and self._room(found):
             return replace(found, refusal=Reason.NO_CAPACITY)
         return found

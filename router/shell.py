@@ -83,6 +83,7 @@ class TransferShell:
         self.state = machine.start(start.plan)
         self.facts: list[Fact] = []
         self.timers: dict[tuple[m.Timer, int], TimerHandle] = {}
+        self.deadlines: dict[tuple[m.Timer, int], int] = {}  # when each of them rings, for those who look
         self.outcome: Outcome | None = None
         self.handed_on = False  # the dialer's leg belongs to the next transfer now
         self._decided: tuple[int, Outcome] | None = None
@@ -211,13 +212,16 @@ class TransferShell:
 
         def ring(timer: m.Timer = effect.timer, leg: int = effect.leg) -> None:
             self.timers.pop((timer, leg), None)
+            self.deadlines.pop((timer, leg), None)
             clock = self._host.clock
             self._host.feed(self, m.Rang(clock.now_us(), timer, clock.lag_us(), leg))
 
         self.timers[effect.timer, effect.leg] = self._host.clock.call_at(effect.at_us, ring)
+        self.deadlines[effect.timer, effect.leg] = effect.at_us
 
     def _disarm(self, effect: m.Disarm | m.Arm, _event: m.Event) -> None:
         timer = self.timers.pop((effect.timer, effect.leg), None)
+        self.deadlines.pop((effect.timer, effect.leg), None)
         if timer is not None:
             timer.cancel()
 
@@ -225,6 +229,7 @@ class TransferShell:
         for timer in self.timers.values():
             timer.cancel()
         self.timers.clear()
+        self.deadlines.clear()
         self._host.stop_recording(self)
         if self.state.caller_answered and not self.state.caller_gone:
             self._host.engine.stop_playing(self.start.invite.handle)

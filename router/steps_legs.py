@@ -56,6 +56,14 @@ def _sent(state: State, number: int, event: LegEvent) -> Step:
     return after, effects
 
 
+def is_answer(event: LegEvent) -> bool:
+    """Something that only the far end can have said, and only to an INVITE of ours."""
+    return event.kind in _ANSWERS or (event.kind is EventKind.FAILED and not event.local)
+
+
+_ANSWERS = frozenset({EventKind.TRYING, EventKind.RINGING, EventKind.ANSWERED})
+
+
 def _not_sent(state: State, number: int, event: LegEvent) -> Step:
     if state.leg(number) is LegPhase.ENDED:
         return state, []

@@ -15,7 +15,7 @@ from router.sip.port import Ask, EngineListener, Probed
 if TYPE_CHECKING:
     from types import ModuleType
 
-PROBE_TIMEOUT_US = 4_000_000  # a trunk that takes longer to say "yes" is not one to ring; timer F is 32 s
+PROBE_TIMEOUT_US = 2_000_000  # a trunk that takes longer to say "yes" is not one to ring; timer F is 32 s
 _log = structlog.get_logger("sip")
 
 

@@ -216,6 +216,8 @@ class PjsuaEngine:
 
     def _read_tap(self) -> None:
         if self._pj.baton_tap_pending():
+            if self.moving.any:
+                self.moving.adopt()
             doubt_from_us = monotonic_us() - self._clock.lag_us()
             for record in parse_records(self._pj.baton_tap_drain(), doubt_from_us):
                 self.legs.note(record)

@@ -74,7 +74,6 @@ class Moving:
     def sort(self, batch: list[LegEvent]) -> list[LegEvent]:
         """Take out the events of dialogs that are to be, and act on them."""
         for new, (handle, call) in list(self._waiting.items()):
-            self._adopt(new, call)
             for event in [one for one in batch if one.handle == new]:
                 batch.remove(event)
                 if event.kind is EventKind.ANSWERED:
@@ -84,12 +83,13 @@ class Moving:
                     _log.info("refer_failed", leg=handle, code=event.code)
         return batch
 
-    def _adopt(self, new: str, call: Any) -> None:
-        """pjsua dials after our callback has returned; only then is there a slot."""
-        slot = call.getId()
-        if new not in self._legs.live and slot >= 0:
-            leg = self._legs.add(new, slot=slot)
-            self._legs.alias(self._pj.baton_call_id(slot), leg)
+    def adopt(self) -> None:
+        """pjsua dials after our callback has returned; only then is there a slot, and a Call-ID to know it by."""
+        for new, (_, call) in self._waiting.items():
+            slot = call.getId()
+            if new not in self._legs.live and slot >= 0:
+                leg = self._legs.add(new, slot=slot)
+                self._legs.alias(self._pj.baton_call_id(slot), leg)
 
     def _answered(self, new: str, handle: str, call: Any) -> None:
         self._waiting.pop(new, None)

@@ -269,9 +269,10 @@ std::string baton_offered(int id) {
     return out;
 }
 
-/* Let the answer that waits to be sent name one codec only, where it has it. */
+/* Let the answer that waits to be sent name one codec only (with its comma), where the offer has it. */
 void baton_answer_with(int id, const std::string &codec) {
-    if (id < 0 || id >= (int)pjsua_var.ua_cfg.max_calls) return;
+    if (id < 0 || id >= (int)pjsua_var.ua_cfg.max_calls || ("," + baton_offered(id)).find("," + codec) == std::string::npos)
+        return;
     const pjsua_call *call = &pjsua_var.calls[id];
     const pjmedia_sdp_session *sdp = NULL;
     if (!call->inv || !call->inv->neg || pjmedia_sdp_neg_get_neg_local(call->inv->neg, &sdp) != PJ_SUCCESS || !sdp) return;

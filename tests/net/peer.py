@@ -61,11 +61,33 @@ class Message:
         return int(line.split()[1])
 
 
-def sdp(port: int) -> str:
+NAMES = {"0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000", "96": "opus/48000/2", "101": "telephone-event/8000"}
+
+
+def sdp(port: int, codecs: str = "0", direction: str = "sendrecv", version: int = 1) -> str:
+    """A session of one audio line; `codecs` are payload types, in order, of `NAMES`."""
+    lines = [f"a=rtpmap:{one} {NAMES[one]}\r\n" for one in codecs.split()]
     return (
-        f"v=0\r\no=- 1 1 IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\n"
-        f"m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+        f"v=0\r\no=- 1 {version} IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\n"
+        f"m=audio {port} RTP/AVP {codecs}\r\n{''.join(lines)}a={direction}\r\n"
     )
+
+
+def event_type(message: Message) -> int:
+    """Payload type of telephone events in a message's session; 0: none."""
+    for line in message.body.splitlines():
+        if line.startswith("a=rtpmap:") and "telephone-event" in line:
+            return int(line[len("a=rtpmap:") :].split()[0])
+    return 0
+
+
+def offered(message: Message) -> list[str]:
+    """Encoding names of the audio line of a message, in order."""
+    types = next(one for one in message.body.splitlines() if one.startswith("m=audio")).split()[3:]
+    maps = dict(
+        line[len("a=rtpmap:") :].split(" ", 1) for line in message.body.splitlines() if line.startswith("a=rtpmap:")
+    )
+    return [(maps.get(one) or NAMES[one]).split("/")[0] for one in types]
 
 
 class Party(asyncio.DatagramProtocol):
@@ -113,14 +135,17 @@ class Party(asyncio.DatagramProtocol):
             except TimeoutError:
                 continue
 
-    def reply(self, request: Message, code: int, reason: str = "X", body: str = "", tag: str = "t1") -> None:
+    def reply(  # noqa: PLR0917 - a message has these parts
+        self, request: Message, code: int, reason: str = "X", body: str = "", tag: str = "t1", contact: str = "",
+        headers: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         to = request.header("To")
         if code > 100 and ";tag=" not in to:
             to += f";tag={tag}"
         lines = [f"SIP/2.0 {code} {reason}"]
         lines += [line for line in request.text.split("\r\n") if line.lower().startswith("via:")]
         lines += [f"From: {request.header('From')}", f"To: {to}", f"Call-ID: {request.call_id}"]
-        lines += [f"CSeq: {request.header('CSeq')}", f"Contact: <sip:x@{HOST}:{self.port}>"]
+        lines += [f"CSeq: {request.header('CSeq')}", f"Contact: {contact or f'<sip:x@{HOST}:{self.port}>'}", *headers]
         if body:
             lines.append("Content-Type: application/sdp")
         lines += [f"Content-Length: {len(body)}", "", body]
@@ -138,6 +163,8 @@ class Callee(Party):
         self.late = late
         self.deaf = deaf
         self.rtp_port = 0
+        self.codecs = "0"
+        self.cseq = 6
         self.invites: dict[str, Message] = {}
         self._timers: dict[str, list[asyncio.TimerHandle]] = {}
         self.react = self._react
@@ -156,22 +183,51 @@ class Callee(Party):
                 timer.cancel()
             self.reply(message, 200)
             self.answer(self.invites[message.call_id], 200 if self.late else 487)
-        elif message.method == "BYE":
+        elif message.method == "INVITE" and "tag=" in message.header("To"):
+            self.answer(message, 200)
+        elif message.method in ("BYE", "INFO"):
             self.reply(message, 200)
 
     def answer(self, invite: Message, code: int) -> None:
-        self.reply(invite, code, body=sdp(self.rtp_port or 40_000) if 200 <= code < 300 else "")
+        body = sdp(self.rtp_port or 40_000, self.codecs) if 200 <= code < 300 else ""
+        events = event_type(invite)  # an answer uses the offer's payload types (RFC 3264 section 6.1)
+        if "telephone-event" in body and events:
+            body = body.replace(f" {EVENT}\r\n", f" {events}\r\n").replace(f":{EVENT} ", f":{events} ")
+        self.reply(invite, code, body=body)
 
     def hang_up(self, invite: Message) -> None:
         """BYE within the dialog of an INVITE that was answered."""
-        target = invite.header("Contact").strip("<>")
+        self.request(invite, "BYE")
+
+    def request(self, invite: Message, method: str, body: str = "", headers: tuple[str, ...] = ()) -> str:
+        """A request within the dialog of an INVITE that was answered; its branch."""
+        self.cseq += 1
+        branch = f"z9hG4bK-{method.lower()}{next(_serial)}"
         lines = [
-            f"BYE {target} SIP/2.0",
-            f"Via: SIP/2.0/UDP {HOST}:{self.port};branch=z9hG4bK-bye{next(_serial)}",
+            f"{method} {invite.header('Contact').strip('<>')} SIP/2.0",
+            f"Via: SIP/2.0/UDP {HOST}:{self.port};branch={branch}",
             f"From: {invite.header('To')};tag=t1",
             f"To: {invite.header('From')}",
             f"Call-ID: {invite.call_id}",
-            "CSeq: 7 BYE",
+            f"CSeq: {self.cseq} {method}",
+            f"Contact: <sip:x@{HOST}:{self.port}>",
+            "Max-Forwards: 70",
+            *headers,
+            *(["Content-Type: application/sdp"] if body else []),
+            f"Content-Length: {len(body)}",
+        ]
+        self.send("\r\n".join([*lines, "", body]), invite.source)
+        return branch
+
+    def acknowledge(self, invite: Message, answer: Message) -> None:
+        """ACK of a 2xx to a re-INVITE of ours."""
+        lines = [
+            f"ACK {invite.header('Contact').strip('<>')} SIP/2.0",
+            f"Via: SIP/2.0/UDP {HOST}:{self.port};branch=z9hG4bK-ack{next(_serial)}",
+            f"From: {answer.header('From')}",
+            f"To: {answer.header('To')}",
+            f"Call-ID: {invite.call_id}",
+            f"CSeq: {answer.header('CSeq').split()[0]} ACK",
             "Max-Forwards: 70",
             "Content-Length: 0",
         ]
@@ -187,6 +243,8 @@ class Call:
     user: str
     number: str
     final: Message | None = None
+    cseq: int = 1
+    to: str = ""  # of the dialog, once there is one
     seen: list[Message] = field(default_factory=list)
 
 
@@ -207,18 +265,22 @@ class Caller(Party):
         call.seen.append(message)
         if message.is_response and message.method == "INVITE" and message.code >= 200:
             call.final = message
-            self._send(call, "ACK", call.branch if message.code >= 300 else f"{call.branch}a", message.header("To"))
-        elif not message.is_response and message.method == "BYE":
-            self.reply(message, 200)
+            branch = message.header("Via").partition("branch=")[2].partition(";")[0]
+            cseq = int(message.header("CSeq").split()[0])
+            self._send(call, "ACK", branch if message.code >= 300 else f"{branch}a", message.header("To"), cseq=cseq)
+            if message.code < 300:
+                call.to = message.header("To")
+        elif not message.is_response and message.method in ("BYE", "INFO", "NOTIFY", "INVITE"):
+            self.reply(message, 200, body=sdp(40_002) if message.method == "INVITE" else "")
 
     def invite(
         self, user: str, *, number: str = "+12125550123", headers: tuple[str, ...] = (), rtp_port: int = 40_002,
-        body: str = "", content_type: str = "application/sdp",
+        body: str = "", content_type: str = "application/sdp", codecs: str = "0",
     ) -> Call:  # fmt: skip
         serial = next(_serial)
         call = Call(f"c{serial}-{time.monotonic_ns()}@test", f"z9hG4bK-t{serial}", user, number)
         self.calls[call.call_id] = call
-        payload = body or sdp(rtp_port)
+        payload = body or sdp(rtp_port, codecs)
         extra = (f"Contact: <sip:d@{self.host}:{self.port}>", f"Content-Type: {content_type}", *headers)
         self._send(call, "INVITE", call.branch, f"<sip:{user}@{HOST}>", extra, payload)
         return call
@@ -226,20 +288,44 @@ class Caller(Party):
     def cancel(self, call: Call) -> None:
         self._send(call, "CANCEL", call.branch, f"<sip:{call.user}@{HOST}>")
 
+    def again(self, call: Call, headers: tuple[str, ...], rtp_port: int = 40_002) -> None:
+        """The INVITE once more, with credentials: same Call-ID, next CSeq (RFC 3261 section 22.2)."""
+        call.cseq += 1
+        call.final = None
+        extra = (f"Contact: <sip:d@{self.host}:{self.port}>", "Content-Type: application/sdp", *headers)
+        branch = f"{call.branch}-{call.cseq}"
+        self._send(call, "INVITE", branch, f"<sip:{call.user}@{HOST}>", extra, sdp(rtp_port), cseq=call.cseq)
+
     def bye(self, call: Call) -> None:
         assert call.final is not None
-        self._send(call, "BYE", f"{call.branch}b", call.final.header("To"))
+        self.request(call, "BYE")
+
+    def request(self, call: Call, method: str, body: str = "", headers: tuple[str, ...] = ()) -> None:
+        """A request within the dialog."""
+        call.cseq += 1
+        kind = ("Content-Type: application/sdp",) if body else ()
+        extra = (f"Contact: <sip:d@{self.host}:{self.port}>", *kind, *headers)
+        self._send(call, method, f"{call.branch}-{call.cseq}", call.to, extra, body, cseq=call.cseq)
+
+    def ask(self, user: str) -> Call:
+        """OPTIONS outside dialogs."""
+        serial = next(_serial)
+        call = Call(f"o{serial}-{time.monotonic_ns()}@test", f"z9hG4bK-o{serial}", user, "+12125550123")
+        self.calls[call.call_id] = call
+        to = f"<sip:{user}@{HOST}>" if user else f"<sip:{HOST}>"
+        self._send(call, "OPTIONS", call.branch, to)
+        return call
 
     def _send(  # noqa: PLR0917 - a message has these parts
-        self, call: Call, method: str, branch: str, to: str, extra: tuple[str, ...] = (), body: str = ""
+        self, call: Call, method: str, branch: str, to: str, extra: tuple[str, ...] = (), body: str = "", cseq: int = 1
     ) -> None:
         lines = [
-            f"{method} sip:{call.user}@{HOST}:{self.router[1]} SIP/2.0",
+            f"{method} sip:{call.user + '@' if call.user else ''}{HOST}:{self.router[1]} SIP/2.0",
             f"Via: SIP/2.0/UDP {self.host}:{self.port};branch={branch}",
             f"From: <sip:{call.number}@{self.host}>;tag=f1",
             f"To: {to}",
             f"Call-ID: {call.call_id}",
-            f"CSeq: {2 if method == 'BYE' else 1} {method}",
+            f"CSeq: {cseq} {method}",
             "Max-Forwards: 70",
             *extra,
             f"Content-Length: {len(body.encode())}",
@@ -256,6 +342,7 @@ class Caller(Party):
 # --- tones -----------------------------------------------------------------------------------------------------------
 
 RATE = 8000
+EVENT = 101  # payload type of telephone events, in `NAMES`
 
 
 def ulaw(sample: int) -> int:
@@ -280,6 +367,10 @@ class Tone(asyncio.DatagramProtocol):
     def __init__(self, hertz: float) -> None:
         self._wave = [ulaw(round(12_000 * math.sin(2 * math.pi * hertz * n / RATE))) for n in range(RATE)]
         self.heard: list[int] = []
+        self.digits: list[int] = []  # RFC 4733 events that were heard, one for each key
+        self.types: set[int] = set()  # payload types
+        self.event = EVENT  # payload type of telephone events
+        self._event_at = -1
         self.port = 0
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -290,7 +381,22 @@ class Tone(asyncio.DatagramProtocol):
         return self
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self.heard += [linear(byte) for byte in data[12:]]
+        kind, stamp = data[1] & 0x7F, struct.unpack_from("!I", data, 4)[0]
+        self.types.add(kind)
+        if kind == self.event:
+            if stamp != self._event_at:
+                self._event_at = stamp
+                self.digits.append(data[12])
+        elif kind == 0:
+            self.heard += [linear(byte) for byte in data[12:]]
+
+    def press(self, digit: int, to_port: int) -> None:
+        """A key as RFC 4733 events: three while it is down, three to end it."""
+        assert self._transport is not None
+        for n in range(6):
+            head = struct.pack("!BBHII", 0x80, self.event | (0x80 if n == 0 else 0), 30_000 + n, 960_000, 0x1234)
+            event = struct.pack("!BBH", digit, 0x80 | 10 if n > 2 else 10, 160 * (min(n, 3) + 1))
+            self._transport.sendto(head + event, (HOST, to_port))
 
     async def play(self, to_port: int, seconds: float) -> None:
         assert self._transport is not None
