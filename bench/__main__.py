@@ -89,6 +89,23 @@ def pairs_(
     _finish(_run("pairs", work), out or BUILD / "bench-pairs.json")
 
 
+@app.command("before")
+def before_(  # noqa: PLR0917 - options of a command
+    root: Annotated[Path, typer.Argument(help="A checkout of the earlier Baton, set up (.venv).", exists=True)],
+    count: Annotated[int, typer.Option("--pairs", min=1, max=50, help="Pairs at each rate.")] = 10,
+    seconds: Annotated[int, typer.Option(min=2, max=600, help="Load in each half of a pair.")] = 10,
+    rate: Annotated[list[int] | None, typer.Option(help="Transfers a second; may be given again.")] = None,
+    keep: Keep = None,
+    out: Out = None,
+) -> None:
+    """CPU and set-up time beside those of an earlier Baton."""
+    python = (root / ".venv" / "bin" / "python").absolute()
+    work = pairs.against_before(
+        _folder(keep, "before"), python, _tell, pairs=count, seconds=seconds, rates=tuple(rate or pairs.RATES)
+    )
+    _finish(_run("before", work), out or BUILD / "bench-before.json")
+
+
 @app.command("soak")
 def soak_(
     transfers: Annotated[int, typer.Option(min=50, max=1_000_000, help="How many; in fifties.")] = 20_000,

@@ -28,6 +28,7 @@ TALK_MS = 200
 TAIL_S = 2.0  # for both: the ends of the last calls
 SETTLE_S = 30.0
 CPU_RATIO = 0.6
+WORSE = 1.15  # how much a release may cost over the one before
 SUPPRESSED = 100_000
 NUMBERS = 10_000
 WARM_S = 3
@@ -57,7 +58,7 @@ class Field:
     """Both routers and the callees, ready for load."""
 
     baton: Baton
-    peer: Peer
+    peer: Peer | Baton  # Asterisk, or an earlier Baton
     dialer: Path
     numbers: Path
     runs: int = 0
@@ -74,6 +75,7 @@ async def measure(
 ) -> list[Row]:
     """Run everything. Raises BenchError where a side does not come up or Baton leaves something unsettled."""
     ground = await _set_up(folder, peer_root)
+    assert isinstance(ground.peer, Peer)
     try:
         await ground.peer.start()
         await ground.baton.prepare()
@@ -87,7 +89,26 @@ async def measure(
     return [row for one in found for row in rows(one)]
 
 
-async def _set_up(folder: Path, peer_root: Path) -> Field:
+async def against_before(
+    folder: Path, python: Path, tell: Callable[[str], None], *, pairs: int, seconds: int, rates: Sequence[int] = RATES
+) -> list[Row]:
+    """The same load on this Baton and on an earlier one, whose interpreter is `python`."""
+    ground = await _set_up(folder, None, python)
+    assert isinstance(ground.peer, Baton)
+    try:
+        for one in (ground.peer, ground.baton):
+            await one.prepare()
+            await one.start()
+        for baton in (True, False):
+            await _one(ground, baton=baton, rate=rates[0], seconds=WARM_S)
+        found = [await _at_rate(ground, rate, pairs, seconds, tell) for rate in rates]
+    finally:
+        await ground.peer.stop()
+        await ground.baton.stop()
+    return [row for one in found for row in rows_before(one)]
+
+
+async def _set_up(folder: Path, peer_root: Path | None, before: Path | None = None) -> Field:
     answers_port, rings_port = free_port(), free_port()
     places = (answers_port, *[rings_port] * 4)
     uris = tuple(f"sip:agent{n}@{HOST}:{port}" for n, port in enumerate(places))
@@ -103,7 +124,13 @@ async def _set_up(folder: Path, peer_root: Path) -> Field:
     dialer = parties.folder / "dialer.xml"
     dialer.write_text(scenarios.dialer(TALK_MS))
     numbers = sipp.write_numbers(parties.folder / "numbers.csv", NUMBERS)
-    return Field(baton, Peer(peer_root, free_port(), answers_port, rings_port, parties), dialer, numbers)
+    peer: Peer | Baton
+    if before is not None:
+        peer = Baton(folder / "before", baton.buyers, suppressed=SUPPRESSED, python=before)
+    else:
+        assert peer_root is not None
+        peer = Peer(peer_root, free_port(), answers_port, rings_port, parties)
+    return Field(baton, peer, dialer, numbers)
 
 
 async def _at_rate(ground: Field, rate: int, pairs: int, seconds: int, tell: Callable[[str], None]) -> Compared:
@@ -125,21 +152,21 @@ async def _one(ground: Field, *, baton: bool, rate: int, seconds: int) -> Run:
     name = f"run-{ground.runs}"
     place = ground.baton.processes.folder / name
     place.mkdir()
-    pid = ground.baton.pid if baton else ground.peer.pid
-    port = ground.baton.sip_port if baton else ground.peer.port
+    side = ground.baton if baton else ground.peer
+    port = side.sip_port if isinstance(side, Baton) else side.port
     load = Load(ground.dialer, "five", port, rate * seconds, rate, ground.numbers, seconds + 30)
-    settled = ground.baton.store.settled_count()
-    before = proc.cpu_ms(pid)
+    settled = side.store.settled_count() if isinstance(side, Baton) else 0
+    before = proc.cpu_ms(side.pid)
     await sipp.dialed(ground.baton.processes, name, load, place)
     ended = time.monotonic()
-    if baton and not await ground.baton.idle(SETTLE_S):
+    if isinstance(side, Baton) and not await side.idle(SETTLE_S):
         raise BenchError(f"transfers were not settled {SETTLE_S:.0f} s after the last one")
     await asyncio.sleep(max(0.0, TAIL_S - (time.monotonic() - ended)))
-    spent = {one: ms - before.get(one, 0.0) for one, ms in proc.cpu_ms(pid).items()}
+    spent = {one: ms - before.get(one, 0.0) for one, ms in proc.cpu_ms(side.pid).items()}
     good, failed = sipp.parse_counts((ground.baton.processes.folder / f"{name}.log").read_text(errors="replace"))
-    if baton:
-        failed = max(failed, load.calls - (ground.baton.store.settled_count() - settled))
-    parts = {_name(one, pid): ms / load.calls for one, ms in spent.items()}
+    if isinstance(side, Baton):
+        failed = max(failed, load.calls - (side.store.settled_count() - settled))
+    parts = {_name(one, side.pid): ms / load.calls for one, ms in spent.items()}
     return Run(
         sum(spent.values()) / load.calls,
         parts,
@@ -178,6 +205,37 @@ def rows(found: Compared) -> list[Row]:
     theirs = sum(run.failed for run in found.peer)
     lost = none_of(f"failed transfers at {found.rate}/s", failed, f"Asterisk: {theirs}")
     return [cpu, *_setup(found), lost]
+
+
+def rows_before(found: Compared) -> list[Row]:
+    """This Baton's figures over the earlier one's; met unless the 95 % interval lies above the limit."""
+    setups = [
+        (percentile(ours.setup_ms, 50), percentile(theirs.setup_ms, 50))
+        for ours, theirs in zip(found.baton, found.peer, strict=True)
+        if ours.setup_ms and theirs.setup_ms
+    ]
+    cpus = [(ours.cpu_ms, theirs.cpu_ms) for ours, theirs in zip(found.baton, found.peer, strict=True)]
+    lost = none_of(f"failed transfers at {found.rate}/s", sum(run.failed for run in found.baton))
+    return [
+        _over_before(f"{what} at {found.rate}/s", pairs) for what, pairs in (("CPU", cpus), ("set-up p50", setups))
+    ] + [lost]
+
+
+def _over_before(name: str, pairs: Sequence[tuple[float, float]]) -> Row:
+    ratios = [ours / theirs for ours, theirs in pairs]
+    low, high = bootstrap(ratios)
+    ratio = median(ratios)
+    each = " ".join(f"{one:.2f}" for one in ratios)
+    return Row(
+        f"{name}, over the Baton before",
+        median([ours for ours, _ in pairs]),
+        "ms",
+        f"ratio <= {WORSE}",
+        low <= WORSE,
+        median([theirs for _, theirs in pairs]),
+        ratio,
+        f"{len(pairs)} pairs: {each}; 95 % interval of the median {low:.2f} to {high:.2f}",
+    )
 
 
 def _setup(found: Compared) -> list[Row]:

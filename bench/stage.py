@@ -52,6 +52,9 @@ class Baton:
     buyers: tuple[Buyer, ...]
     suppressed: int = 0  # numbers on a list that every transfer is checked against; none of them is dialled
     sink: MailSink | None = None
+    python: Path = Path(
+        sys.executable
+    )  # of the Baton that is measured: an earlier one is set up in a folder of its own
     processes: Processes = field(init=False)
     certificates: Certificates = field(init=False)
     sip_port: int = field(init=False)
@@ -85,7 +88,7 @@ class Baton:
         """Serve, and return when the router listens. Raises BenchError where it does not."""
         self._starts += 1
         name = f"baton-{self._starts}"
-        command = [sys.executable, "-m", "baton", "serve", str(self.folder / "baton.toml")]
+        command = [str(self.python), "-m", "baton", "serve", str(self.folder / "baton.toml")]
         await self.processes.start(name, command)
         self._ready_before = 0
         await self.ready_again()
@@ -163,7 +166,7 @@ class Baton:
 
     async def _command(self, *arguments: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "baton", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder
+            self.python, "-m", "baton", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder
         )
         output, _ = await process.communicate()
         if process.returncode:

@@ -23,7 +23,7 @@ from tests.net.peer import HOST, Callee, Caller, Tone
 BASE = """
 [router]
 name = "test"
-max_calls = 100
+max_calls = {max_calls}
 rtp_address = "127.0.0.1"
 rtp_port_min = {rtp_min}
 rtp_port_max = {rtp_max}
@@ -53,6 +53,7 @@ class Station:
         self.tones: list[Tone] = []
         self.caller = Caller(self.port)
         self.process: asyncio.subprocess.Process | None = None
+        self.max_calls = 100
         self.router_section = ""  # more lines of [router]
         self.dialer_section = ""  # more lines of the dialer
         self._sections: list[str] = []
@@ -104,7 +105,8 @@ class Station:
             base = BASE.format(
                 port=self.port,
                 rtp_min=rtp_min,
-                rtp_max=rtp_min + 399,
+                rtp_max=rtp_min + max(399, 2 * self.max_calls),
+                max_calls=self.max_calls,
                 router=self.router_section,
                 dialer=self.dialer_section,
             )
@@ -148,15 +150,20 @@ class Station:
             self.process.terminate()
             await asyncio.wait_for(self.process.wait(), 20)
 
-    async def facts(self, call_id: str, until: Callable[[list[Fact]], bool], within_s: float = 15.0) -> list[Fact]:
-        """The facts of the transfer of a call, once they satisfy `until`."""
+    async def facts(
+        self, call_id: str, until: Callable[[list[Fact]], bool], within_s: float = 15.0, *, any_call: bool = False
+    ) -> list[Fact]:
+        """The facts of the transfer of a call, or of any campaign's, once they satisfy `until`."""
         engine = await open_store(f"sqlite+aiosqlite:///{self.folder / 'data' / 'baton.db'}", create=False)
         deadline = time.monotonic() + within_s
         try:
             while True:
                 for row in await list_transfers(engine, limit=1000):
                     found = await read_transfer(engine, row.transfer)
-                    if found and found[0].payload["sip_call_id"] == call_id and until(found):
+                    ours = found and (
+                        found[0].payload["buyer"] if any_call else found[0].payload["sip_call_id"] == call_id
+                    )
+                    if ours and until(found):
                         return found
                 assert time.monotonic() < deadline, f"no such facts; the router says:\n{self.log()}"
                 await asyncio.sleep(0.05)
