@@ -29,7 +29,7 @@ bench: ## set up, run the project's own benchmark
 	@scripts/bootstrap
 	@.venv/bin/python -m bench
 
-proof: ## set up, simulate a million transfers under chaos (PROOF_ARGS="--transfers N --first SEED", or "--seed N" to replay)
+proof: ## set up, simulate a million transfers under chaos (PROOF_ARGS="--seed N" replays one seed)
 	@scripts/bootstrap
 	@.venv/bin/python -m tests.proof $(PROOF_ARGS)
 

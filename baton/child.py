@@ -1,4 +1,6 @@
-"""A child of `baton serve`: `python -m baton.child router|meter CONFIG`. It stops when its standard input closes.
+"""A child of `baton serve`: `python -m baton.child router|meter|portal CONFIG`.
+
+It stops when its standard input closes.
 
 What ends it too early is one line in the log (BATON_DEBUG=1 shows the traceback) and exit code 1; the parent starts it
 again.
@@ -7,20 +9,19 @@ again.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import structlog
 
-from baton import run_meter, run_router
-
-_ROLES = {"router": run_router.main, "meter": run_meter.main}
-
 
 def main(role: str, config: Path) -> int:
     """Run the role until told to stop; the exit code."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the role knows what to do with it
     try:
-        _ROLES[role](config, supervised=True)
+        import_module(f"baton.run_{role}").main(config, supervised=True)
     except Exception as error:
         if os.environ.get("BATON_DEBUG"):
             raise

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from baton import cli_book, cli_docs, cli_lists, cli_transfers
+from baton import cli_book, cli_docs, cli_lists, cli_live, cli_orders, cli_scenarios, cli_transfers
 from baton.console import CommandError, ConfigArgument, JsonOption, out
 
 _OWN_PACKAGES = ("baton", "config", "meter", "portal", "router", "suppression")
@@ -32,16 +32,22 @@ app = typer.Typer(
 )
 app.command("check")(cli_book.check)
 app.command("import")(cli_book.import_)
+app.command("live")(cli_live.live)
+app.command("availability")(cli_live.availability)
+app.command("drain")(cli_live.drain)
+app.command("reload")(cli_live.reload)
 app.add_typer(cli_transfers.transfers, name="transfers")
 app.add_typer(cli_transfers.journal, name="journal")
 app.add_typer(cli_book.buyers, name="buyers")
+app.add_typer(cli_orders.orders, name="orders")
 app.add_typer(cli_lists.suppression, name="suppression")
+app.add_typer(cli_scenarios.scenarios, name="scenarios")
 app.command("docs", hidden=True)(cli_docs.docs)
 
 
 @app.command()
 def serve(config: ConfigArgument) -> None:
-    """Run router and meter together on this machine."""
+    """Run router, meter and, where the file has a section `[portal]`, the HTTP API together on this machine."""
     _call("baton.serve", "main", config)
 
 
@@ -55,6 +61,12 @@ def router_only(config: ConfigArgument) -> None:
 def meter_only(config: ConfigArgument) -> None:
     """Run the meter alone."""
     _call("baton.serve", "meter_main", config)
+
+
+@app.command("portal")
+def portal_only(config: ConfigArgument) -> None:
+    """Run the HTTP API alone; the router is asked over its control socket, so on the router's machine."""
+    _call("baton.serve", "portal_main", config)
 
 
 @app.command()

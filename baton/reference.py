@@ -1,4 +1,4 @@
-"""The reference pages under docs/reference, made from the code itself: settings, commands, metrics.
+"""The reference pages under docs/reference, made from the code itself: settings, commands, metrics, HTTP API.
 
 A test holds the pages against these functions, so a setting, a command or a metric cannot exist undocumented.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
+import orjson
 import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -34,7 +35,12 @@ _BOOK: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def pages() -> dict[str, str]:
     """Page by file name."""
-    return {"settings.md": settings_page(), "cli.md": cli_page(), "metrics.md": metrics_page()}
+    return {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "metrics.md": metrics_page(),
+        "api.md": api_page(),
+    }
 
 
 def settings_page() -> str:
@@ -68,6 +74,67 @@ def metrics_page() -> str:
     rows = [(f"`{one.name}`", one.type, ", ".join(one.labels), one.help) for one in CATALOGUE]
     lines = ["# Metrics", _MADE, "Served for Prometheus at the address of the section `metrics`."]
     return "\n\n".join([*lines, _table(("Name", "Type", "Labels", "Meaning"), rows)]) + "\n"
+
+
+def api_page() -> str:
+    from portal.app import DESCRIPTION, describe  # noqa: PLC0415 - the other pages need no web framework
+
+    found = describe()
+    lines = ["# HTTP API", _MADE, found["info"]["description"]]
+    lines.append(
+        f"Served where the section `[portal]` says; the same as OpenAPI 3.1 is at `{DESCRIPTION}`. Every error is"
+        " `application/problem+json` (RFC 9457), schema `Problem`. A token goes with the request as"
+        " `Authorization: Bearer TOKEN`."
+    )
+    for path, methods in found["paths"].items():
+        for method, one in methods.items():
+            lines += _operation(f"{method.upper()} {path}", one)
+    lines.append("## Schemas")
+    for name, schema in sorted(found["components"]["schemas"].items()):
+        lines += [f"### {name}", schema.get("description", ""), _fields(schema)]
+    return "\n\n".join(lines) + "\n"
+
+
+def _operation(title: str, one: dict[str, Any]) -> Iterator[str]:
+    yield f"## {title}"
+    yield one["description"] + (" Needs a token." if one.get("security") else "")
+    parameters = [
+        (f"`{said['name']}`", said["in"], "required" if said["required"] else "", said.get("description", ""))
+        for said in one.get("parameters", [])
+    ]
+    if parameters:
+        yield _table(("Parameter", "In", "", "Meaning"), parameters)
+    for kind, body in one.get("requestBody", {}).get("content", {}).items():
+        schema = body["schema"]
+        yield f"Body, `{kind}`: an object of at most {schema['maxProperties']} fields; others than these may be given."
+        yield _fields(schema)
+        yield f"```json\n{orjson.dumps(body['example']).decode()}\n```"
+    answers = [
+        (code, f"`{_schema_name(said)}`" if said.get("content") else "", said["description"])
+        for code, said in sorted(one["responses"].items())
+    ]
+    yield _table(("Status", "Schema", "Meaning"), answers)
+
+
+def _schema_name(said: dict[str, Any]) -> str:
+    return next(str(one["schema"]["$ref"]).rpartition("/")[2] for one in said["content"].values())
+
+
+def _fields(schema: dict[str, Any]) -> str:
+    required = schema.get("required", ())
+    rows = [
+        (f"`{name}`", _json_type(one), "required" if name in required else "", one.get("description", ""))
+        for name, one in schema["properties"].items()
+    ]
+    return _table(("Field", "Type", "", "Meaning"), rows)
+
+
+def _json_type(one: dict[str, Any]) -> str:
+    if "$ref" in one:
+        return f"`{one['$ref'].rpartition('/')[2]}`"
+    if one.get("type") == "array":
+        return f"list of {_json_type(one['items'])}"
+    return str(one.get("format") or one.get("type", ""))
 
 
 def _section(name: str, annotation: Any, prefix: str) -> Iterator[str]:

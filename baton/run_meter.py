@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from baton.serve import stop_on_signals
+from baton.serve import relog_on_hangup, stop_on_signals
 from config.settings import Settings, load
 from meter import logs
 from meter.links import LinkOptions
@@ -19,12 +19,13 @@ def main(config_path: Path, *, supervised: bool = False) -> None:
     """Run the meter until told to stop. Raises ConfigError on a bad file."""
     settings = load(config_path, os.environ)
     logs.configure(json=settings.log.format == "json", level=settings.log.level)
-    asyncio.run(_run(meter_options(settings), supervised=supervised))
+    asyncio.run(_run(config_path, meter_options(settings), supervised=supervised))
 
 
-async def _run(options: MeterOptions, *, supervised: bool) -> None:
+async def _run(config_path: Path, options: MeterOptions, *, supervised: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(asyncio.get_running_loop(), stop, supervised=supervised)
+    relog_on_hangup(asyncio.get_running_loop(), config_path)
     await run_meter(options, stop)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -16,14 +17,17 @@ from typing import Any, cast
 import structlog
 
 from baton import __version__
+from baton.control import ControlServer, RefusedError, socket_path
 from baton.serve import stop_on_signals
-from config.book import Transport
+from baton.steering import Steering
+from config.book import Srtp, Transport
 from config.settings import Settings, load
 from meter import logs, metrics
 from meter.store.book import BookSnapshot, BookStore
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.journal import JournalWriter
+from meter.store.leads import LeadFetcher
 from meter.store.recovery import recover
 from meter.store.suppression import ListRows
 from meter.store.usage import UsageSnapshot
@@ -93,19 +97,23 @@ def only_one(settings: Settings) -> Iterator[None]:
 
 
 def main(config_path: Path, *, supervised: bool = False) -> None:
-    """Run one router until told to stop. Raises ConfigError, RouterLockedError or EngineUnusableError at the start."""
+    """Run one router until told to stop.
+
+    Raises ConfigError, ControlError, RouterLockedError or EngineUnusableError at the start.
+    """
     settings = load(config_path, os.environ)
+    socket_path(settings)  # a path that is too long is told before anything starts
     logs.configure(json=settings.log.format == "json", level=settings.log.level)
     with only_one(settings):
         loop, clock = new_loop()
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(_run(settings, clock, supervised=supervised))
+            loop.run_until_complete(_run(config_path, settings, clock, supervised=supervised))
         finally:
             loop.close()
 
 
-async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> None:
+async def _run(config_path: Path, settings: Settings, clock: LoopClock, *, supervised: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(asyncio.get_running_loop(), stop, supervised=supervised)
     database = await open_store(settings.store_url)
@@ -127,6 +135,7 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
     await usage.refresh()
     scrub = Scrub(ListRows(database, reader), settings.store.data_dir)
     await scrub.reload()
+    leads = LeadFetcher(Clerk(database))
     listener = _Listener()
     engine = PjsuaEngine(engine_config(settings), clock, listener)
     recordings = Recordings(settings.recording.dir)
@@ -141,39 +150,76 @@ async def _run(settings: Settings, clock: LoopClock, *, supervised: bool) -> Non
         book=book,
         scrubber=cast("Scrubber", scrub),
         usage=usage,
+        leads=leads,
         recorder=recorder,
     )
     listener.router = router
-    mended = recorder.mend()
-    if mended:
+    if mended := recorder.mend():
         _log.warning("recordings_mended", count=mended)
     engine.start()
     router.open_doors()
+    steering = Steering(
+        config_path,
+        settings,
+        router,
+        environ=dict(os.environ),
+        apply=lambda wanted: _apply(wanted, router),
+        stop=stop.set,
+    )
+    control = ControlServer(socket_path(settings), steering.commands)
     metrics.BUILD_INFO.labels(__version__).set(1)
     metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
     _calm_collector()
-    chores = [
-        asyncio.create_task(_every(BOOK_REFRESH_S, book.refresh, "book")),
-        asyncio.create_task(_every(settings.suppression.reload_ms / 1000, scrub.reload, "suppression")),
-        asyncio.create_task(_every(USAGE_REFRESH_S, usage.refresh, "usage")),
-        asyncio.create_task(_every(EXPIRE_S, _expire(recordings, settings.recording.retention_days), "recordings")),
-        asyncio.create_task(_gauges(router, writer, clock)),
-    ]
+    chores = _chores(
+        router, writer, clock, book=book, usage=usage, scrub=scrub, recordings=recordings, steering=steering
+    )
     _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
     try:
+        await control.start()
+        _reload_on_hangup(steering)
         await stop.wait()
-        await _drain(router, settings.router.drain_seconds)
+        await _drain(router, steering.grace_s)
     finally:
+        await control.close()
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
         await engine.close()
         await asyncio.to_thread(recordings.close)
         await asyncio.sleep(0)  # what the last recordings had to tell is on the loop's list
+        await leads.close()
         await writer.close()
         await reader.close()
         await database.dispose()
     _log.info("router_stopped")
+
+
+def _chores(
+    router: Router,
+    writer: JournalWriter,
+    clock: LoopClock,
+    *,
+    book: BookSnapshot,
+    usage: UsageSnapshot,
+    scrub: Scrub,
+    recordings: Recordings,
+    steering: Steering,
+) -> list[asyncio.Task[None]]:
+    """What is done again and again beside the calls."""
+
+    def suppression_s() -> float:
+        return steering.settings.suppression.reload_ms / 1000
+
+    def expire() -> Awaitable[int]:
+        return asyncio.to_thread(recordings.expire, steering.settings.recording.retention_days)
+
+    return [
+        asyncio.create_task(_every(lambda: BOOK_REFRESH_S, book.refresh, "book")),
+        asyncio.create_task(_every(suppression_s, scrub.reload, "suppression")),
+        asyncio.create_task(_every(lambda: USAGE_REFRESH_S, usage.refresh, "usage")),
+        asyncio.create_task(_every(lambda: EXPIRE_S, expire, "recordings")),
+        asyncio.create_task(_gauges(router, writer, clock)),
+    ]
 
 
 def _calm_collector() -> None:
@@ -194,10 +240,10 @@ async def _drain(router: Router, seconds: int) -> None:
         router.end_all()
 
 
-async def _every(seconds: float, action: Any, what: str) -> None:
+async def _every(seconds: Callable[[], float], action: Any, what: str) -> None:
     """Do it again and again; a failure is logged and tried again, what was loaded before stays in force."""
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds())
         try:
             await action()
         except Exception:  # noqa: BLE001 - whatever failed, the next turn tries again
@@ -205,8 +251,29 @@ async def _every(seconds: float, action: Any, what: str) -> None:
             metrics.ENGINE_FAULTS.labels(kind=what).inc()
 
 
-def _expire(recordings: Recordings, days: int) -> Callable[[], Awaitable[int]]:
-    return lambda: asyncio.to_thread(recordings.expire, days)
+def _apply(settings: Settings, router: Router) -> None:
+    """Bring settings into force in a router that runs; calls that are up go on under what they began with."""
+    logs.configure(json=settings.log.format == "json", level=settings.log.level)
+    router.configure(router_config(settings))
+    router.open_doors()
+
+
+def _reload_on_hangup(steering: Steering) -> None:
+    """SIGHUP does what `baton reload` does; what is wrong with the file goes to the log."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        try:
+            await steering.reload({})
+        except RefusedError as error:
+            _log.error("reload_refused", said=str(error))
+
+    def on_signal() -> None:
+        task = asyncio.get_running_loop().create_task(reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
 
 
 async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> None:
@@ -235,7 +302,7 @@ def engine_config(settings: Settings) -> EngineConfig:
                 path(one.certificate_file),
                 path(one.key_file),
                 path(one.ca_file),
-                one.srtp,
+                one.srtp or (Srtp.OPTIONAL if one.transport is Transport.TLS else Srtp.OFF),
             )
             for one in settings.listeners
         ),

@@ -57,9 +57,8 @@ class SessionTimer(StrEnum):
 
 
 class Prack(StrEnum):
-    """Reliable provisional answers, RFC 3262: not offered, supported, or required."""
+    """Reliable provisional answers, RFC 3262: supported, or required. PJSIP always supports them."""
 
-    OFF = "off"
     OPTIONAL = "optional"
     MANDATORY = "mandatory"
 
@@ -110,7 +109,7 @@ class TrunkPolicy:
     session_timer: SessionTimer = SessionTimer.OPTIONAL
     session_expires_s: int = 1800  # RFC 4028 section 4
     session_min_s: int = 90  # RFC 4028 section 5: never less
-    prack: Prack = Prack.OFF
+    prack: Prack = Prack.OPTIONAL
     ca_file: str = ""  # instead of tls.ca_file
     certificate_file: str = ""  # mutual TLS: our certificate for this trunk, instead of tls.certificate_file
     key_file: str = ""

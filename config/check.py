@@ -5,6 +5,7 @@ Settings and book are validated together, so that one run shows all problems; th
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from config.document import Document, read
 from config.problems import ConfigError, Problem
 from config.settings import Settings, validate
 
+MONO_16_BIT = (1, 2)
 _PEM_MARK = b"-----BEGIN "
 
 
@@ -44,8 +46,32 @@ def check(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) 
         for one in book.suppression_lists
         if (fault := _unreadable(one.file))
     ]
+    problems += _prompts(document, book)
     ordered = sorted(set(problems), key=lambda one: (one.line or 0, one.path))
     return Checked(settings, book, tuple(ordered), book.warnings)
+
+
+def _prompts(document: Document, book: BookFile) -> Iterator[Problem]:
+    """WAV files that callers and endpoints are to hear: there, and what PJSIP plays (PCM, mono, 16 bit)."""
+    for at, campaign in enumerate(book.campaigns):
+        for name in ("greeting_file", "music_file", "consent_file"):
+            yield from _prompt(document, f"campaigns[{at}].{name}", getattr(campaign, name))
+    for at, buyer in enumerate(book.buyers):
+        for number, endpoint in enumerate(buyer.endpoints):
+            yield from _prompt(document, f"buyers[{at}].endpoints[{number}].whisper_file", endpoint.whisper_file)
+
+
+def _prompt(document: Document, path: str, file: str) -> Iterator[Problem]:
+    if not file:
+        return
+    try:
+        with wave.open(file, "rb") as found:
+            shape = found.getnchannels(), found.getsampwidth()
+    except (OSError, EOFError, wave.Error) as error:
+        yield document.problem(path, f"{file} is no WAV file that can be read: {error}")
+        return
+    if shape != MONO_16_BIT:
+        yield document.problem(path, f"{file} has {shape[0]} channels of {8 * shape[1]} bits; one of 16 is played")
 
 
 def _certificates(document: Document, settings: Settings) -> Iterator[Problem]:
@@ -58,6 +84,8 @@ def _certificates(document: Document, settings: Settings) -> Iterator[Problem]:
 def _pem_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     holders = [(f"listeners[{at}]", one.model_dump()) for at, one in enumerate(settings.listeners)]
     holders.append(("tls", settings.tls.model_dump()))
+    if settings.portal is not None:
+        holders.append(("portal", settings.portal.model_dump()))
     if settings.mqtt is not None:
         holders.append(("mqtt", settings.mqtt.model_dump()))
     for holder, fields in holders:

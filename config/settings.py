@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 
 from config.book import DEFAULT_RING_TIMEOUT_MS, Srtp, Transport
 from config.document import BOOK_SECTIONS, SETTING_ARRAYS, Document, read
+from config.portal import PortalSection
 from config.problems import ConfigError, Problem
 from config.trunk import TrunkEntry
 from config.types import ConfigPath, IpAddress, IpNetwork, MailAddress, Model, Port, Slug
@@ -97,7 +98,10 @@ class Listener(Model):
     transport: Transport = Field(description="`udp`, `tcp` or `tls`.")
     address: IpAddress = Field(IPv4Address("0.0.0.0"), description="Local address.")  # noqa: S104
     port: int = Field(5060, ge=0, le=65_535, description="Local port; 0 takes any free one.")
-    srtp: Srtp = Field(Srtp.OPTIONAL, description="SRTP with dialers: `off`, `optional` or `mandatory`.")
+    srtp: Srtp | None = Field(
+        None,
+        description="SRTP with dialers: `off`, `optional` or `mandatory`; without it `optional` on tls, else `off`.",
+    )
     public_address: str = Field("", description="Address written into Via, Contact and SDP where it differs (NAT).")
     certificate_file: ConfigPath | None = Field(None, description="TLS: certificate chain, PEM.")
     key_file: ConfigPath | None = Field(None, description="TLS: private key, PEM.")
@@ -274,6 +278,7 @@ class Settings(Model):
     mail: MailSection | None = None
     mqtt: MqttSection | None = None
     links: LinksSection | None = None
+    portal: PortalSection | None = None
     metrics: MetricsSection
     log: LogSection
     suppression: SuppressionSection
@@ -328,9 +333,22 @@ def _across(document: Document, raw: dict[str, Any]) -> list[Problem]:
     if "mail" in raw and "links" not in raw:
         message = "needs the section [links]: every failed-transfer e-mail carries a signed link"
         problems.append(document.problem("mail", message))
+    problems += _token_dialers(document)
     for path, carrier in document.entries("carriers"):
         problems += needs_ca(document, path, carrier)
     return problems
+
+
+def _token_dialers(document: Document) -> list[Problem]:
+    """Tokens of the portal that belong to no dialer."""
+    portal = document.raw.get("portal")
+    tokens = portal.get("tokens", []) if isinstance(portal, dict) else []
+    known = {entry.get("name") for _, entry in document.entries("dialers")}
+    return [
+        document.problem(f"portal.tokens[{at}].dialer", f"{one['dialer']!r} is not a [[dialers]] entry")
+        for at, one in enumerate(tokens if isinstance(tokens, list) else [])
+        if isinstance(one, dict) and isinstance(one.get("dialer"), str) and one["dialer"] not in known
+    ]
 
 
 def needs_ca(document: Document, path: str, trunk: Mapping[str, Any]) -> list[Problem]:

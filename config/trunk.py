@@ -52,7 +52,7 @@ class TrunkEntry(Model):
     )
     session_expires_s: int = Field(1800, ge=_MIN_SESSION_S, le=86_400, description="Session interval, in seconds.")
     session_min_s: int = Field(90, ge=_MIN_SESSION_S, le=86_400, description="Least session interval, in seconds.")
-    prack: Prack = Field(Prack.OFF, description="Reliable provisional answers: `off`, `optional` or `mandatory`.")
+    prack: Prack = Field(Prack.OPTIONAL, description="Reliable provisional answers: `optional` or `mandatory`.")
     ca_file: ConfigPath | None = Field(None, description="TLS: CA certificates for this trunk; empty: tls.ca_file.")
     certificate_file: ConfigPath | None = Field(None, description="TLS: our certificate for this trunk, PEM.")
     key_file: ConfigPath | None = Field(None, description="TLS: its private key, PEM.")

@@ -29,7 +29,7 @@ class Kind(StrEnum):
     TRANSFER_STARTED = "transfer_started"  # the INVITE was read and admitted to the books; durable before any dial-out
     REFUSED = "refused"  # no INVITE will leave: payload.reason
     DIALED = "dialed"  # an INVITE was handed to the transport; the first of a transfer is its dial-out
-    NOT_SENT = "not_sent"  # a leg that was planned and never dialled: payload.why
+    NOT_SENT = "not_sent"  # a leg that was planned and never dialled: payload.why, payload.ours
     TRYING = "trying"  # first 100 of a leg
     RINGING = "ringing"  # first 101 to 199 of a leg: payload.code
     ANSWERED = "answered"  # the leg's first 2xx; payload.must_accept where it had to hear or press something first

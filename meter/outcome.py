@@ -75,24 +75,11 @@ class Reason(StrEnum):
 
 NOT_ATTEMPTED_REASONS = frozenset(
     {
-        Reason.SUPPRESSED,
-        Reason.SUPPRESSION_UNAVAILABLE,
-        Reason.DUPLICATE,
-        Reason.FILTERED,
-        Reason.NO_BUYER,
-        Reason.NO_ENDPOINT,
-        Reason.PAUSED,
-        Reason.ON_HOLD,
-        Reason.ORDER_FILLED,
-        Reason.CAP_REACHED,
-        Reason.CLOSED,
-        Reason.NO_CAPACITY,
-        Reason.DRAINING,
-        Reason.CALLER_GONE,
-        Reason.REJECTED,
-        Reason.FAULT,
+        Reason.SUPPRESSED, Reason.SUPPRESSION_UNAVAILABLE, Reason.DUPLICATE, Reason.FILTERED, Reason.NO_BUYER,
+        Reason.NO_ENDPOINT, Reason.PAUSED, Reason.ON_HOLD, Reason.ORDER_FILLED, Reason.CAP_REACHED, Reason.CLOSED,
+        Reason.NO_CAPACITY, Reason.DRAINING, Reason.CALLER_GONE, Reason.REJECTED, Reason.FAULT,
     }
-)
+)  # fmt: skip
 
 
 class CountsAs(StrEnum):
@@ -168,6 +155,7 @@ class _Case:
 
     buffer_ms: int = 0
     only_dids: bool = False
+    short_of_a_leg: bool = False  # an endpoint was not dialled for a fault of ours
     legs: dict[int, _Leg] = field(default_factory=dict)
     seen: dict[Kind, Fact] = field(default_factory=dict)  # first of its kind
     seqs: dict[Kind, list[int]] = field(default_factory=dict)  # all of its kind
@@ -238,13 +226,15 @@ def _gather(facts: Iterable[Fact]) -> _Case:
             case.last = fact
         if fact.kind is Kind.TRANSFER_STARTED:
             _read_plan(case, fact)
-        elif fact.kind is Kind.RESUMED:  # the winner left in the commit window: it was no answer
-            case.answers, case.bridge = [], None
+        elif fact.kind is Kind.RESUMED:  # the winner left in the commit window: its was no answer
+            case.answers, case.bridge = [one for one in case.answers if one.leg != fact.leg], None
         elif fact.leg:
             if fact.kind is Kind.ANSWERED:
                 case.answers.append(fact)
             elif fact.kind is Kind.BRIDGED:
                 case.bridge = case.bridge or fact
+            elif fact.kind is Kind.NOT_SENT:
+                case.short_of_a_leg = case.short_of_a_leg or fact.payload.get("ours") is True
             _read_leg(case.legs.setdefault(fact.leg, _Leg()), fact)
     return case
 
@@ -271,6 +261,7 @@ def _read_leg(leg: _Leg, fact: Fact) -> None:
             leg.final_code = code if leg.final_code is None else leg.final_code
 
 
+_UNANSWERED = (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT)
 _Row = tuple[Verdict, Reason, CountsAs]
 
 
@@ -311,6 +302,8 @@ def _row_3(case: _Case, _: OutcomeTerms) -> _Row | None:
         return Verdict.FAULT, Reason.INTERRUPTED, CountsAs.FREE
     if case.cause in OUR_FAILURES:
         return Verdict.FAULT, Reason.ROUTER_FAULT, CountsAs.FREE
+    if case.short_of_a_leg and case.cause in _UNANSWERED:  # the endpoint that we did not ring might have answered
+        return Verdict.FAULT, Reason.ROUTER_FAULT, CountsAs.FREE
     return None
 
 
@@ -347,7 +340,7 @@ def _how_it_ended(case: _Case) -> Reason | None:
         return Reason.BUYER_ABANDONED
     if case.ended_by == Party.CALLER:
         return Reason.CALLER_GONE
-    if case.cause in (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT):
+    if case.cause in _UNANSWERED:
         return Reason.DECLINED if case.any_declined else Reason.NO_ANSWER
     return None
 
@@ -356,7 +349,7 @@ def _row_6(case: _Case, terms: OutcomeTerms) -> _Row | None:
     """Nothing ever came back from any endpoint."""
     dialed = [leg for leg in case.legs.values() if leg.dialed]
     silent = bool(dialed) and not any(leg.responded for leg in dialed)
-    if silent and case.cause in (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT):
+    if silent and case.cause in _UNANSWERED:
         return Verdict.UNREACHABLE, Reason.NO_RESPONSE, terms.unreachable
     return None
 
@@ -384,7 +377,7 @@ def _row_9(case: _Case, terms: OutcomeTerms) -> _Row | None:
 
 def _row_10(case: _Case, _: OutcomeTerms) -> _Row | None:
     """Not answered: every leg declined or rang out."""
-    over = case.cause in (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT)
+    over = case.cause in _UNANSWERED
     if case.talk_start is None and case.has(Kind.DIALED) and over:
         reason = Reason.DECLINED if case.any_declined else Reason.NO_ANSWER
         return Verdict.FAILED, reason, CountsAs.FAILED

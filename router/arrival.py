@@ -31,6 +31,7 @@ class Arrived:
     gone: bool = False
     key: str = ""
     lead_json: bytes | None = None  # None: none was asked for, or it is not known
+    lead_missing: bool = False  # it was asked for, and none came
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Arrival:
     stage: Stage = Stage.DONE
     answered: bool = False
     lead_json: bytes | None = None
+    lead_missing: bool = False
     tries: int = 0
     timer: TimerHandle | None = None
     keys: frozenset[str] = field(default_factory=frozenset)
@@ -59,7 +61,7 @@ class Arrival:
 
     def _fetched(self, lead_json: bytes | None) -> None:
         if self.stage is Stage.LEAD:
-            self.lead_json = lead_json
+            self.lead_json, self.lead_missing = lead_json, lead_json is None
             self._greet()
 
     def _greet(self) -> None:
@@ -102,4 +104,4 @@ class Arrival:
             self.timer.cancel()
         if self.answered and not gone:
             self.engine.stop_playing(self.invite.handle)
-        self.done(self, Arrived(self.answered, gone, key, self.lead_json))
+        self.done(self, Arrived(self.answered, gone, key, self.lead_json, self.lead_missing))

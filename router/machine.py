@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meter.facts import CALLER_LEG, EndCause, Kind, Party
-from router.codes import CODE_FAULT, CODE_NO_ANSWER
+from router.codes import CLIENT_ERROR, CODE_FAULT, CODE_NO_ANSWER
 from router.moves import (
     Admit,
     Admitted,
@@ -138,8 +138,12 @@ def _caller(state: State, event: LegEvent) -> Step:
     if event.kind is EventKind.MOVED:
         return state, [Emit(Kind.CALLER_MOVED, CALLER_LEG, {"how": event.phrase})]
     cause = _CALLER_LEAVES.get(event.kind)
-    if cause is None:
-        return state, []
+    return _caller_left(state, event, cause) if cause is not None else (state, [])
+
+
+def _caller_left(state: State, event: LegEvent, cause: EndCause) -> Step:
+    if event.kind is EventKind.FAILED and event.local and event.code >= CLIENT_ERROR and state.phase is Phase.ADMITTING:
+        return _turned_away(state, event)
     at_us = state.unheard_since(CALLER_LEG) if cause is EndCause.VANISHED else 0
     note: list[Effect] = [leg_ended(CALLER_LEG, event, Party.CALLER), end(Party.CALLER, cause, at_us)]
     gone = state._replace(caller_gone=True)
@@ -148,6 +152,12 @@ def _caller(state: State, event: LegEvent) -> Step:
     live = list(state.live_legs)
     ended, hang_ups = end_legs(over(gone), live, GIVEN_UP)
     return ended, [*note, *hang_ups, Quiet(), Close()]
+
+
+def _turned_away(state: State, event: LegEvent) -> Step:
+    """The SIP stack refused the INVITE itself (422, 420): ours, not the caller's leaving; nothing will be dialled."""
+    note: list[Effect] = [leg_ended(CALLER_LEG, event, Party.ROUTER), *_refuse("rejected")]
+    return state._replace(caller_gone=True), note
 
 
 # --- timers ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from config.book import Campaign, Endpoint
 from config.limits import Limits
 from meter.facts import CALLER_LEG, Fact, Kind
-from meter.outcome import Outcome, OutcomeTerms, decide
+from meter.outcome import Outcome, OutcomeTerms, Verdict, decide
 from router import machine
 from router import moves as m
 from router.lead import Lead
@@ -23,6 +23,8 @@ from router.sip.port import Clock, Invite, SipEngine, Target, TimerHandle
 
 MAX_HEADER = 900  # characters of one header's value; a UDP datagram is not a book
 Headers = tuple[tuple[str, str], ...]
+REFUSED_NOW = 503
+RETRY: Headers = (("Retry-After", "5"),)  # seconds, with every 503 of our own (RFC 3261 section 20.33)
 
 
 class Host(Protocol):
@@ -179,7 +181,8 @@ class TransferShell:
             why = ("Reason", f"SIP;cause={effect.code}")
             self._host.engine.hang_up(self.start.invite.handle, (*self.verdict_headers, why))
         else:
-            self._host.engine.reject(self.start.invite.handle, effect.code, self.verdict_headers)
+            again = RETRY if effect.code == REFUSED_NOW and self.verdict.verdict is Verdict.NOT_ATTEMPTED else ()
+            self._host.engine.reject(self.start.invite.handle, effect.code, (*self.verdict_headers, *again))
 
     def _hang_up(self, effect: m.HangUp, _event: m.Event) -> None:
         headers: Headers = self.verdict_headers if effect.leg == CALLER_LEG else ()

@@ -32,7 +32,7 @@ from router.moves import (
     Timer,
     Whisper,
 )
-from router.sip.port import EventKind, LegEvent
+from router.sip.port import OUR_FAULT, EventKind, LegEvent
 from router.steps import ELSEWHERE, GIVEN_UP, Step, after_leg, end, end_by_us, end_legs, ignore, leg_ended, over
 
 BRIDGE_TIMEOUT_US = 5_000_000  # both 200s are out: audio that does not start in 5 s will not start
@@ -46,13 +46,14 @@ def _sent(state: State, number: int, event: LegEvent) -> Step:
     plan = state.plan
     if not state.dialout_us:  # dial-out: every clock of the transfer starts here
         after = after._replace(dialout_us=event.at_us)
+    if state.phase is Phase.OVER:
+        return after, [*effects, HangUp(number, GIVEN_UP)]
+    if not state.dialout_us:
         effects.append(Arm(Timer.RING, event.at_us + plan.ring_timeout_ms * 1000))
         if plan.buffer_ms:
             effects.append(Arm(Timer.BUFFER, event.at_us + plan.buffer_ms * 1000))
     if 0 < plan.of(number).ring_timeout_ms < plan.ring_timeout_ms:
         effects.append(Arm(Timer.LEG_RING, after.dialout_us + plan.of(number).ring_timeout_ms * 1000, number))
-    if state.phase is Phase.OVER:
-        effects.append(HangUp(number, GIVEN_UP))
     return after, effects
 
 
@@ -68,7 +69,10 @@ def _not_sent(state: State, number: int, event: LegEvent) -> Step:
     if state.leg(number) is LegPhase.ENDED:
         return state, []
     after = state.with_leg(number, LegPhase.ENDED)
-    note: list[Effect] = [Emit(Kind.NOT_SENT, number, {"why": event.phrase})]
+    said: dict[str, Any] = {"why": event.phrase}
+    if event.code == OUR_FAULT:
+        said["ours"] = True
+    note: list[Effect] = [Emit(Kind.NOT_SENT, number, said)]
     return after_leg(after, note)
 
 
@@ -98,10 +102,11 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
     said: dict[str, Any] = {"code": event.code, "phrase": event.phrase}
     if state.phase is not Phase.RINGING or state.leg(number) is LegPhase.ENDED:
         # Too late: ACKed by the engine and BYEd, by the hang-up that is already out or by this one.
-        return state.with_leg(number, LegPhase.ENDED), [
-            Emit(Kind.ANSWERED_LATE, number, said),
-            HangUp(number, ELSEWHERE),
-        ]
+        late: list[Effect] = [Emit(Kind.ANSWERED_LATE, number, said)]
+        if state.leg(number) is LegPhase.ENDED:
+            return state, [*late, HangUp(number, ELSEWHERE)]
+        ended, hang_up = end_legs(state, [number], ELSEWHERE)
+        return ended, late + hang_up
     if 0 <= event.at_us - state.dialout_us <= state.plan.fast_answer_ms * 1000 and state.plan.fast_answer_ms:
         said["fast"] = True  # people take longer: a machine, a forward, a voicemail (lessons, 14)
     wants = state.plan.of(number)

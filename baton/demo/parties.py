@@ -30,7 +30,9 @@ from baton.demo.certificates import Certificates
 HOST = "127.0.0.1"
 NEEDED = ("sipp", "stunnel4", "baresip")  # programs of Debian's packages sip-tester, stunnel4, baresip-core
 _PORTS = (10_000, 19_000)
+_BLOCK = 500  # ports that a process claims at once: 18 processes, or one run of every scenario and a few tests
 _STOP_S = 3.0
+MEDIA_PORTS = 4  # what a SIPp instance takes for RTP and RTCP, audio and video
 _RATE = 8000  # of G.711
 
 
@@ -42,27 +44,45 @@ class PartyDiedError(RuntimeError):
     """A party that others need has ended."""
 
 
-def check_programs() -> None:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
+def check_programs(needed: Sequence[str] = NEEDED) -> None:
+    """Raises MissingProgramError with all that are not there."""
+    missing = [name for name in needed if shutil.which(name) is None]
     if missing:
         raise MissingProgramError(f"not installed: {', '.join(missing)}; run scripts/bootstrap")
 
 
-_given: set[int] = set()
+_claims: list[socket.socket] = []  # one for each block of ports that this process has for itself, held while it lives
+_left: list[int] = []  # of those blocks: ports that were not given away
 
 
 def free_port(block: int = 1) -> int:
-    """A port that is free now for UDP and TCP, with `block` - 1 more after it; even where a block is asked for (RTP).
+    """An even port that is free now for UDP and TCP, with `block` - 1 more after it; never the same twice.
 
-    Below the range from which the system takes ports for outgoing sockets, and never the same twice in a process.
+    Below the range from which the system takes ports for outgoing sockets, and in no block of another process that
+    asks here: who plans now and starts later still finds it free. Raises OSError where there is none.
     """
-    for _ in range(1000):
-        port = random.randrange(*_PORTS, 2)  # noqa: S311 - nothing is secret about a port
-        ports = range(port, port + block)
-        if not _given.intersection(ports) and all(_is_free(one) for one in ports):
-            _given.update(ports)
-            return port
-    raise OSError("no port is free for both UDP and TCP")
+    while True:
+        if len(_left) < block:
+            _left[:] = _claim()
+        ports = [_left.pop(0) for _ in range(block + block % 2)]
+        if all(_is_free(one) for one in ports):
+            return ports[0]
+
+
+def _claim() -> range:
+    """The ports of a block that no process has claimed; its first two are the claim."""
+    starts = list(range(*_PORTS, _BLOCK))
+    random.shuffle(starts)
+    for start in starts:
+        claim = socket.socket()
+        try:
+            claim.bind((HOST, start))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return range(start + 2, start + _BLOCK)
+    raise OSError(f"no block of ports is free between {_PORTS[0]} and {_PORTS[1]}")
 
 
 def _is_free(port: int) -> bool:
@@ -153,28 +173,17 @@ class Processes:
 
 def sipp_callee(xml: Path, port: int, media_port: int, *, tcp: bool) -> list[str]:
     """A SIPp server for one behaviour."""
-    return [
-        *_sipp(xml, port, media_port),
-        "-t",
-        "t1" if tcp else "u1",
-        "-aa",
-    ]
+    return [*sipp(xml, port, media_port), "-t", "t1" if tcp else "u1", "-aa"]
 
 
 def sipp_dialer(xml: Path, port: int, media_port: int, target: str, timeout_s: int) -> list[str]:
     """A SIPp client that makes one call and tells by its exit code whether it went as its scenario says."""
-    return [
-        *_sipp(xml, port, media_port),
-        target,
-        "-m",
-        "1",
-        "-timeout",
-        str(timeout_s),
-    ]
+    return [*sipp(xml, port, media_port), target, "-m", "1", "-timeout", str(timeout_s)]
 
 
-def _sipp(xml: Path, port: int, media_port: int) -> list[str]:
-    local = ["-i", HOST, "-p", str(port), "-mi", HOST, "-mp", str(media_port)]
+def sipp(xml: Path, port: int, media_port: int, host: str = HOST) -> list[str]:
+    """What every SIPp is told: its scenario and where it is. Unexpected messages go to `<scenario>.err`."""
+    local = ["-i", host, "-p", str(port), "-mi", host, "-mp", str(media_port)]
     return ["sipp", "-sf", str(xml), *local, "-nostdin", "-trace_err", "-error_file", f"{xml.stem}.err"]
 
 
@@ -231,64 +240,3 @@ def write_tone(path: Path, hertz: int, seconds: int = 60) -> None:
         file.setsampwidth(2)
         file.setframerate(_RATE)
         file.writeframes(struct.pack(f"<{_RATE}h", *one_second) * seconds)
-
-
-class TwinRelay(asyncio.DatagramProtocol):
-    """A relay before one SIPp callee that holds the first 200 to an INVITE until a second call's 200 is there too.
-
-    So both are on the wire within microseconds of each other, which no clock of SIPp's could promise.
-    """
-
-    def __init__(self, callee_port: int) -> None:
-        self._callee = (HOST, callee_port)
-        self._router: tuple[str, int] | None = None
-        self._front: asyncio.DatagramTransport | None = None
-        self._back: asyncio.DatagramTransport | None = None
-        self._held: dict[bytes, bytes] = {}
-        self.released = False
-
-    async def start(self, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._front, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(HOST, port))
-        back = _Back(self)
-        self._back, _ = await loop.create_datagram_endpoint(lambda: back, local_addr=(HOST, 0))
-
-    def stop(self) -> None:
-        for transport in (self._front, self._back):
-            if transport is not None:
-                transport.close()
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._router = addr
-        if self._back is not None:
-            self._back.sendto(data, self._callee)
-
-    def from_callee(self, data: bytes) -> None:
-        if data.startswith(b"SIP/2.0 200") and b"INVITE" in data and not self.released:
-            self._held[_call_id(data)] = data
-            if len(self._held) < 2:  # noqa: PLR2004 - twins
-                return
-            self.released = True
-            for held in self._held.values():
-                self._to_router(held)
-            return
-        self._to_router(data)
-
-    def _to_router(self, data: bytes) -> None:
-        if self._front is not None and self._router is not None:
-            self._front.sendto(data, self._router)
-
-
-class _Back(asyncio.DatagramProtocol):
-    def __init__(self, relay: TwinRelay) -> None:
-        self._relay = relay
-
-    def datagram_received(self, data: bytes, _addr: tuple[str, int]) -> None:
-        self._relay.from_callee(data)
-
-
-def _call_id(data: bytes) -> bytes:
-    for line in data.split(b"\r\n"):
-        if line.lower().startswith(b"call-id:"):
-            return line.split(b":", 1)[1].strip()
-    return b""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from baton.demo import parties
 from baton.demo.parties import HOST, free_port
 from baton.demo.scenarios import caller
+from baton.demo.serving import until
 from baton.demo.setup import Stage
 from baton.demo.stories import Story
 from meter.facts import Fact, Kind
@@ -23,14 +22,9 @@ from meter.store.db import open_store
 from meter.store.reading import TransferRow, list_transfers, read_transfer
 from meter.store.verify import VerifyReport, verify_journal
 
-READY_S = 30.0  # for Baton to listen
 CALLS_S = 75.0  # the longest story rings for 30 s
 SETTLE_S = 15.0  # for the last outcome and the last e-mail
 _LOOK_S = 0.25
-
-
-class DemoError(RuntimeError):
-    """The demo could not be played; the message says where to look."""
 
 
 @dataclass(slots=True)
@@ -66,21 +60,18 @@ async def play(stage: Stage, stories: Sequence[Story], show: Callable[[Result], 
     """Run everything. Raises DemoError where Baton does not come up."""
     started = time.monotonic()
     result = Result([Played(story) for story in stories])
-    await _command(stage, "check", str(stage.config))
-    await _command(stage, "import", str(stage.config))
-    await stage.processes.start("baton", [sys.executable, "-m", "baton", "serve", str(stage.config)])
-    database = stage.folder / "data" / "baton.db"
-    result.database = str(database)
-    engine = await open_store(f"sqlite+aiosqlite:///{database}", create=False)
+    await stage.baton.start()
+    result.database = str(stage.baton.database)
+    engine = await open_store(stage.baton.store_url, create=False)
     try:
-        await _ready(stage)
+        await stage.baton.ready()
         stage.processes.check()
         dialers = await _dial(stage, stories)
         await _watch(engine, result, dialers, show)
         for played, process in zip(result.stories, dialers, strict=True):
             if process.returncode:
                 played.problems.append(f"the dialer saw something else (SIPp exit {process.returncode})")
-        await _until(lambda: _complete(engine, stage, result), SETTLE_S)
+        await until(lambda: _complete(engine, stage, result), SETTLE_S)
         await _look(engine, result)
         _judge(stage, result)
         await stage.processes.stop("baton")
@@ -92,37 +83,6 @@ async def play(stage: Stage, stories: Sequence[Story], show: Callable[[Result], 
     return result
 
 
-async def _command(stage: Stage, *arguments: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "baton", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=stage.folder
-    )
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise DemoError(f"baton {arguments[0]} failed:\n{output.decode(errors='replace')}")
-
-
-async def _ready(stage: Stage) -> None:
-    """Baton is ready when its metrics page shows the SIP engine's slots."""
-
-    async def up() -> bool:
-        process = stage.processes.running["baton"]
-        if process.returncode is not None:
-            raise DemoError(f"baton serve ended at once; see {stage.processes.folder / 'baton.log'}")
-        return "baton_call_slots_max 200" in await asyncio.to_thread(parties.metrics_page, stage.metrics_port)
-
-    if not await _until(up, READY_S):
-        raise DemoError(f"baton serve did not come up; see {stage.processes.folder / 'baton.log'}")
-
-
-async def _until(condition: Callable[[], Awaitable[bool]], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not await condition():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(_LOOK_S)
-    return True
-
-
 async def _dial(stage: Stage, stories: Sequence[Story]) -> list[asyncio.subprocess.Process]:
     """One SIPp dialer a story, all at once."""
     started = []
@@ -130,7 +90,7 @@ async def _dial(stage: Stage, stories: Sequence[Story]) -> list[asyncio.subproce
         xml = stage.processes.folder / f"{story.name}-dialer.xml"
         xml.write_text(caller(story.caller, story.name))
         command = parties.sipp_dialer(
-            xml, free_port(), stage.next_media_port(), f"{HOST}:{stage.sip_port}", int(CALLS_S)
+            xml, free_port(), stage.next_media_port(), f"{HOST}:{stage.baton.sip_port}", int(CALLS_S)
         )
         started.append(await stage.processes.start(f"{story.name}-dialer", command))
     return started

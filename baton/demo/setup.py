@@ -8,12 +8,13 @@ from pathlib import Path
 
 from baton.demo import parties
 from baton.demo.certificates import Certificates, make
-from baton.demo.parties import HOST, MailSink, Processes, TwinRelay, free_port
+from baton.demo.parties import HOST, MailSink, Processes, free_port
+from baton.demo.relay import Gate, Relay
 from baton.demo.scenarios import Callee, callee
+from baton.demo.serving import Served
 from baton.demo.stories import Place, Story, Way
 
 _PHONE_PORTS = 22  # SIP, SIP over TLS, then RTP
-_MEDIA_PORTS = 4  # what a SIPp instance takes for RTP and RTCP, audio and video
 
 
 @dataclass(slots=True)
@@ -24,27 +25,25 @@ class Stage:
     processes: Processes
     sink: MailSink
     certificates: Certificates
-    sip_port: int
-    metrics_port: int
-    config: Path = Path()
-    relays: list[TwinRelay] = field(default_factory=list)
+    baton: Served
+    relays: list[Relay] = field(default_factory=list)
     tls_pairs: list[tuple[str, int, int]] = field(default_factory=list)
     carriers: list[tuple[str, int]] = field(default_factory=list)
 
     @staticmethod
     def next_media_port() -> int:
-        return free_port(_MEDIA_PORTS)
+        return free_port(parties.MEDIA_PORTS)
 
 
 async def set_up(folder: Path, stories: Sequence[Story]) -> Stage:
     """Write scenarios, certificates and configuration into `folder`, which exists, and start all but the dialers."""
+    processes = Processes.in_folder(folder / "parties")
     stage = Stage(
         folder=folder,
-        processes=Processes.in_folder(folder / "parties"),
+        processes=processes,
         sink=MailSink(folder / "mail"),
         certificates=make(folder),
-        sip_port=free_port(),
-        metrics_port=free_port(),
+        baton=Served(folder, processes, free_port(), free_port()),
     )
     stage.sink.start()
     try:
@@ -55,8 +54,7 @@ async def set_up(folder: Path, stories: Sequence[Story]) -> Stage:
     except BaseException:
         await tear_down(stage)
         raise
-    stage.config = folder / "baton.toml"
-    stage.config.write_text(_config(stage, buyers, stories))
+    stage.baton.config.write_text(_config(stage, buyers, stories))
     numbers = [story.caller.number for story in stories if story.suppressed]
     (folder / "do-not-call.csv").write_text("phone\n" + "".join(f"{number}\n" for number in numbers))
     (folder / "litigators.csv").write_text("phone,note\n(212) 555-0199,example\n")
@@ -131,7 +129,7 @@ async def _twins(stage: Stage, name: str, behaviour: Callee) -> int:
     """One SIPp that serves both twins, behind a relay; the relay's port."""
     port = free_port()
     await _sipp(stage, name, behaviour, port, tcp=False)
-    relay, relay_port = TwinRelay(port), free_port()
+    relay, relay_port = Relay((HOST, port), Gate(["callee 200 INVITE"] * 2), from_target=True), free_port()
     await relay.start(relay_port)
     stage.relays.append(relay)
     return relay_port
@@ -146,25 +144,7 @@ async def _sipp(stage: Stage, name: str, behaviour: Callee, port: int, *, tcp: b
 def _config(stage: Stage, buyers: Sequence[str], stories: Sequence[Story]) -> str:
     lines = [
         "# Written by `baton demo`.",
-        "[router]",
-        'name = "demo"',
-        "max_calls = 200",
-        f'rtp_address = "{HOST}"',
-        "rtp_port_min = 20000",
-        "rtp_port_max = 21999",
-        "drain_seconds = 2",
-        "[[listeners]]",
-        'name = "dialers"',
-        'transport = "udp"',
-        f'address = "{HOST}"',
-        f"port = {stage.sip_port}",
-        "[[dialers]]",
-        'name = "sipp"',
-        f'allow = ["{HOST}/32"]',
-        "[tls]",
-        f'ca_file = "{stage.certificates.ca.name}"',
-        "[store]",
-        'data_dir = "data"',
+        *stage.baton.settings("demo", stage.certificates.ca.name),
         "[mail]",
         f'host = "{HOST}"',
         f"port = {stage.sink.port}",
@@ -173,10 +153,6 @@ def _config(stage: Stage, buyers: Sequence[str], stories: Sequence[Story]) -> st
         "[links]",
         'base_url = "https://portal.operator.example"',
         'secret = "only-for-the-demo-0123456789abcdefghij"',
-        "[metrics]",
-        f"port = {stage.metrics_port}",
-        "[log]",
-        'format = "json"',
     ]
     for name, port in stage.carriers:
         lines += ["[[carriers]]", f'name = "{name}"', f'uri = "sip:{{number}}@{HOST}:{port}"']

@@ -257,3 +257,17 @@ admissions = Table(  # transfers of buyers that have a limit or an order; the ot
         postgresql_where=text("state <> 'free'"),
     ),
 )
+
+leads = Table(  # posted before their call; gone once they have expired
+    "leads",
+    metadata,
+    Column("lead_id", String(64), primary_key=True),
+    Column("dialer", String(64), nullable=False),  # whose token posted it
+    Column("key", String(200)),  # Idempotency-Key; null where none was given
+    Column("checksum", String(64), nullable=False),  # SHA-256 of the document, hex; the same key with another: no
+    Column("document", LargeBinary, nullable=False),  # JSON object of the lead's fields
+    Column("created_utc_us", BigInteger, nullable=False),
+    Column("expires_utc_us", BigInteger, nullable=False),
+    UniqueConstraint("dialer", "key", name="leads_once"),
+    Index("leads_by_expiry", "expires_utc_us"),
+)

@@ -31,7 +31,7 @@ _TIMERS = {
     SessionTimer.REQUIRED: "REQUIRED",
     SessionTimer.ALWAYS: "ALWAYS",
 }
-_PRACKS = {Prack.OFF: "NOT_USED", Prack.OPTIONAL: "OPTIONAL", Prack.MANDATORY: "MANDATORY"}
+_PRACKS = {Prack.OPTIONAL: "OPTIONAL", Prack.MANDATORY: "MANDATORY"}
 _log = structlog.get_logger("sip")
 OWN_IDENTITY = "sip:baton@baton.invalid"  # RFC 2606: never a real name; the From of a leg is set per call
 
@@ -190,7 +190,8 @@ class Accounts:
         config.callConfig.timerUse = getattr(pj, f"PJSUA_SIP_TIMER_{_TIMERS[policy.session_timer]}")
         config.callConfig.timerSessExpiresSec = policy.session_expires_s
         config.callConfig.timerMinSESec = policy.session_min_s
-        config.callConfig.prackUse = getattr(pj, f"PJSUA_100REL_{_PRACKS[policy.prack]}")
+        prack = "NOT_USED" if default else _PRACKS[policy.prack]  # a 180 to the dialer needs no acknowledgement
+        config.callConfig.prackUse = getattr(pj, f"PJSUA_100REL_{prack}")
         media = config.mediaConfig
         media.transportConfig.port = self._config.rtp_port_min
         media.transportConfig.portRange = self._config.rtp_port_max - self._config.rtp_port_min

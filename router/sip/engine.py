@@ -19,6 +19,7 @@ import asyncio
 import gc
 from collections import deque
 from collections.abc import Callable, Sequence
+from errno import EADDRINUSE, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
 
 import structlog
@@ -41,7 +42,7 @@ from router.sip.pjlib import (
     load_pjsua2,
     start_tap,
 )
-from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Slots, Target
+from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEvent, Slots, Target
 from router.sip.registry import Calls
 from router.sip.wire import host_for_from, packed, user_part, with_transport
 
@@ -50,6 +51,8 @@ POLL_S = 0.002  # without an epoll descriptor
 SWEEP_S = 1.0  # upstream issue 4992: a burst can lose DISCONNECTED callbacks
 MANY_EVENTS = 64  # PJ_IOQUEUE_MAX_EVENTS_IN_SINGLE_POLL of our build
 MAX_TURNS = 32  # of libHandleEvents in one go, before the loop's other work has its turn
+# pj_status_t of what is short on this machine (PJ_ERRNO_START_SYS is 120,000), and PJ_ETOOMANY and PJ_ENOMEM.
+LOCAL_LIMITS = frozenset({120_000 + one for one in (EADDRINUSE, EMFILE, ENFILE, ENOBUFS, ENOMEM)} | {70_010, 70_007})
 DISCONNECTED = 6  # PJSIP_INV_STATE_DISCONNECTED
 POOL_CACHE_BYTES = 256 << 20  # about 60 kB a leg at 4,000 legs; what is above goes back to the allocator
 LOOK_US = 100_000  # how often RTP is looked at
@@ -321,19 +324,21 @@ class PjsuaEngine:
         pj = self._pj
         leg = self.legs.add(handle)
         try:
-            call = self.calls.new(handle, self._open_accounts.for_target(target))
+            account = self._open_accounts.for_target(target)
+            call = self.calls.new(handle, account)
             caller = f"<sip:{user_part(target.caller)}@{self._host}>" if target.caller else ""
             if target.codecs or target.policy.redirect_hosts:
                 pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts))
-            call.batonDial(with_transport(target), handle, caller, packed(target.headers))
+            call.batonDial(with_transport(target), handle, caller, packed(target.headers), account.getId())
             leg.slot = call.getId()
         except (pj.Error, EngineUnusableError) as error:
             pj.baton_wish_drop()
             self.calls.drop(handle)
             if self.legs.live.pop(handle, None) is not None:
                 why = getattr(error, "reason", "") or str(error)
+                code = OUR_FAULT if getattr(error, "status", 0) in LOCAL_LIMITS else 0
                 self.legs.events.append(
-                    LegEvent(handle, EventKind.NOT_SENT, monotonic_us(), self._clock.lag_us(), phrase=why, local=True)
+                    LegEvent(handle, EventKind.NOT_SENT, monotonic_us(), self._clock.lag_us(), code, why, local=True)
                 )
         self._kick()
 

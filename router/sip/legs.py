@@ -152,6 +152,9 @@ class LegBook:
             self._tell(leg, kind, leg.left, local=False)
         elif leg.final is not None and not leg.answered:
             self._tell(leg, EventKind.FAILED, leg.final, local=False)
+        elif not leg.incoming and EventKind.SENT not in leg.seen:
+            said = f"no way to the host ({code})"  # its name is unknown, or nothing there takes a connection
+            self.events.append(LegEvent(handle, EventKind.NOT_SENT, at_us, lag_us, phrase=said, local=True))
         else:
             kind = EventKind.GONE if leg.answered else EventKind.FAILED
             self.events.append(LegEvent(handle, kind, at_us, lag_us, code, local=True))

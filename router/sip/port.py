@@ -18,6 +18,8 @@ from typing import NamedTuple, Protocol
 
 from config.book import PLAIN_TRUNK, Srtp, Transport, TrunkPolicy
 
+OUR_FAULT = 500  # the code of a NOT_SENT that says nothing about the endpoint
+
 
 class EventKind(StrEnum):
     """What can happen to a leg."""
@@ -31,7 +33,7 @@ class EventKind(StrEnum):
     BYE = "bye"  # the far end's BYE
     GONE = "gone"  # an answered leg is over without BYE from the far end (no ACK, session timer, transport)
     BRIDGED = "bridged"  # audio runs both ways between this leg and its peer
-    NOT_SENT = "not_sent"  # the engine could not even make the call
+    NOT_SENT = "not_sent"  # no INVITE left; `code` OUR_FAULT where this machine was short of something
     FAULT = "fault"  # a callback or a command of the engine failed
     FORKED = "forked"  # a 2xx from a second dialog of the same INVITE: ACKed and BYEd (RFC 3261 13.2.2.4)
     DIGIT = "digit"  # a key was pressed: `phrase`

@@ -48,6 +48,8 @@ bool baton_in_networks(const pj_sockaddr *from) {
     return false;
 }
 
+void baton_port_turn(int account);
+
 pj_bool_t baton_gate_rx(pjsip_rx_data *rdata) {
     if (rdata->msg_info.msg->type != PJSIP_REQUEST_MSG || (rdata->msg_info.to && rdata->msg_info.to->tag.slen)) return PJ_FALSE;
     const char *source = rdata->pkt_info.src_name;
@@ -58,7 +60,10 @@ pj_bool_t baton_gate_rx(pjsip_rx_data *rdata) {
             baton_locked.erase(found);
         }
     }
-    if (!baton_gate_on || baton_in_networks(&rdata->pkt_info.src_addr)) return PJ_FALSE;
+    if (!baton_gate_on || baton_in_networks(&rdata->pkt_info.src_addr)) {
+        if (rdata->msg_info.msg->line.req.method.id == PJSIP_INVITE_METHOD) baton_port_turn(pjsua_acc_get_default());
+        return PJ_FALSE;
+    }
     ++baton_gate_count;
     baton_gate_last = source;
     return PJ_TRUE;

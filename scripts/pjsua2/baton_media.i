@@ -87,6 +87,19 @@ pjsip_redirect_op baton_on_redirect(pjsua_call_id id, const pjsip_uri *target, c
     return allowed.find("," + host) == std::string::npos ? PJSIP_REDIRECT_STOP : PJSIP_REDIRECT_ACCEPT_REPLACE;
 }
 
+/* --- RTP ports ---
+ * pjsua keeps a cursor for each account and gives up after 100 busy ports: an account whose cursor stands still meets the
+ * block that a busy one has taken. One cursor for all goes round the whole range. */
+
+int baton_port_account = -1;
+
+void baton_port_turn(int account) {
+    if (account < 0 || account >= PJSUA_MAX_ACC) return;
+    if (baton_port_account >= 0 && baton_port_account != account)
+        pjsua_var.acc[account].next_rtp_port = pjsua_var.acc[baton_port_account].next_rtp_port;
+    baton_port_account = account;
+}
+
 /* --- digits --- */
 
 std::mutex baton_digit_lock;
@@ -228,6 +241,7 @@ void baton_media_start() {
     cb->on_dtmf_digit = NULL;
     cb->on_dtmf_event = NULL;
     cb->on_dtmf_digit2 = &baton_on_digit;
+    baton_port_account = -1;
     for (int i = 0; i < PJSUA_MAX_CALLS; ++i) { baton_wishes[i] = baton_wish(); memset(&baton_ears[i], 0, sizeof(baton_ears[i])); }
 }
 

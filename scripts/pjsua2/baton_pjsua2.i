@@ -93,7 +93,19 @@ void baton_headers(const std::string &text, pj::SipTxOption &option) {
     }
 }
 
+void baton_port_turn(int account);
+void baton_port_next(int account) { baton_port_turn(account); }
+
 unsigned long baton_stray_count = 0;
+
+/* True where a call of ours has this Call-ID: the 2xx is a second dialog of its INVITE (a fork), not a dead router's. */
+bool baton_is_fork(const pj_str_t *call_id) {
+    for (unsigned i = 0; i < pjsua_var.ua_cfg.max_calls; ++i) {
+        const pjsua_call *call = &pjsua_var.calls[i];
+        if (call->inv && call->inv->dlg && !pj_strcmp(&call->inv->dlg->call_id->id, call_id)) return true;
+    }
+    return false;
+}
 
 /* A request within the dialog that a 2xx of nobody's would make: to its Contact, by its Record-Route backwards
  * (RFC 3261 section 12.1.2). NULL where the response does not tell enough. */
@@ -128,7 +140,7 @@ pj_bool_t baton_on_stray(pjsip_rx_data *rdata) {
         return PJ_FALSE;
     pj_str_t none = { NULL, 0 };
     if (pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.from->tag, &none, PJ_FALSE)) return PJ_FALSE;
-    ++baton_stray_count;
+    if (!baton_is_fork(&rdata->msg_info.cid->id)) ++baton_stray_count;
     pjsip_tx_data *ack = baton_in_dialog(rdata, pjsip_get_ack_method(), cseq->cseq);
     if (ack) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), ack, NULL, NULL);
     pjsip_tx_data *bye = baton_in_dialog(rdata, &pjsip_bye_method, cseq->cseq + 1);
@@ -158,13 +170,14 @@ void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
 %extend pj::Call {
     /* makeCall with audio only, our Call-ID, our From (empty: the account's) and headers. Throws pj::Error. */
     void batonDial(const std::string &uri, const std::string &call_id, const std::string &from,
-                   const std::string &headers) throw(pj::Error) {
+                   const std::string &headers, int account) throw(pj::Error) {
         pj::CallOpParam param(true);
         param.opt.audioCount = 1;
         param.opt.videoCount = 0;
         param.opt.textCount = 0;
         param.opt.customCallId = call_id;
         param.txOption.localUri = from;
+        baton_port_next(account);
         baton_headers(headers, param.txOption);
         $self->makeCall(uri, param);
     }

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,24 @@ async def test_live_shows_a_call_that_rings_and_then_talks(station: Station) -> 
     assert (code, "no router answers at" in shown) == (1, True)
 
 
-async def test_a_greeted_caller_is_shown_as_arriving_and_a_stale_socket_is_replaced(station: Station) -> None:
-    await station.buyer("acme", Callee([(20, 180), (60, 200)]))
+async def test_a_greeted_caller_is_shown_as_arriving(station: Station) -> None:
+    with wave.open(str(station.folder / "hello.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 8000 * 2))
+    await station.buyer("acme", Callee([(20, 180), (60, 486)]), campaign='greeting_file = "hello.wav"')
+    await station.start()
+    call = station.caller.invite("acme")
+    assert (await station.caller.final(call)).code == 200
+    found = await _live(station)
+    assert (found["arrivals"], found["transfers"]) == (1, 0)
+    assert [(one["campaign"], one["caller"], one["stage"]) for one in found["arriving"]] == [
+        ("acme", "***0123", "greeting")
+    ]
+    assert verdict(await station.closed(call.call_id)) == "failed/declined"
+
+
+async def test_a_socket_that_a_dead_router_left_is_replaced(station: Station) -> None:
+    await station.buyer("acme", Callee([]))
     await station.start()
     await station.kill()
     assert _socket(station).exists()

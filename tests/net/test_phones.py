@@ -62,9 +62,8 @@ def phone(
     where = f"{HOST}:{port + 1};transport=tls" if tls else f"{HOST}:{port};transport=udp"
     secure = "mediaenc=srtp-mand;" if tls else ""
     mode = "auto" if answers else "manual"
-    (folder / "accounts").write_text(
-        f"<sip:{'agent' if answers else '+12125550123'}@{where}>;regint=0;answermode={mode};{secure}audio_codecs={name}\n"
-    )
+    user = "agent" if answers else "+12125550123"
+    (folder / "accounts").write_text(f"<sip:{user}@{where}>;regint=0;answermode={mode};{secure}audio_codecs={name}\n")
     (folder / "contacts").write_text("")
     return ["baresip", "-4", "-f", str(folder)]
 

@@ -141,6 +141,15 @@ def test_a_winner_that_left_in_the_window_and_nobody_after_it_is_no_answer() -> 
     assert outcome.attempt_ms == 30_000
 
 
+def test_who_was_being_asked_when_a_winner_dropped_may_still_accept() -> None:
+    world = World([accepting(1), secure(2)], campaign={"commit_ms": 2_000})
+    world.script(
+        party(rings(), answers(1_000), presses(5_000), hangs_up(15_000)), party(answers(1_500), hangs_up(2_000))
+    )
+    outcome = world.call()
+    assert (outcome.verdict, outcome.reason, outcome.talk_ms) == (Verdict.FAILED, Reason.BUYER_ABANDONED, 10_000)
+
+
 @pytest.mark.parametrize("event", ["rtp", "time"])
 def test_after_the_window_the_winner_is_alone(event: str) -> None:
     speaks = [Act(1_100, Does.SPEAK)] if event == "rtp" else []

@@ -122,7 +122,7 @@ async def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
 
 async def test_an_empty_file_is_not_a_store_unless_it_may_become_one(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
-    with pytest.raises(StoreError, match="its tables are at nothing, not at 0002"):
+    with pytest.raises(StoreError, match=f"its tables are at nothing, not at {HEAD}"):
         await open_store(f"sqlite:///{tmp_path / 'empty.db'}", create=False)
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_check_says_what_is_no_pem_file_and_what_is_no_toml(run: Run, config: Pa
     code, out, _ = run("check", config)
     assert code == 1
     assert "is not valid TOML" in out
+
+
+def test_check_listens_to_the_prompts(run: Run, config: Path, tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "stereo.wav"), "wb") as file:
+        file.setparams((2, 2, 8000, 0, "NONE", ""))
+    with wave.open(str(tmp_path / "good.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+    text = BOOK.replace('buyers = ["acme"]', 'buyers = ["acme"]\nearly_answer = true\nmusic_file = "stereo.wav"')
+    config.write_text(text.replace('pbx.example"\n', 'pbx.example"\nwhisper_file = "gone.wav"\n'), encoding="utf-8")
+    code, out, _ = run("check", config)
+    assert code == 1
+    assert "campaigns[0].music_file: " in out
+    assert "2 channels" in out
+    assert "buyers[0].endpoints[0].whisper_file: " in out
+    config.write_text(config.read_text().replace("gone.wav", "good.wav").replace("stereo.wav", "good.wav"))
+    assert run("check", config)[0] == 0
 
 
 def test_import_twice_then_pause_and_resume(run: Run, config: Path) -> None:

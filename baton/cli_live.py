@@ -1,0 +1,220 @@
+"""Commands to a router that runs: `live`, `availability`, `drain`, `reload`. They speak to its control socket."""
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from baton.console import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, clean, out, print_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_Cell = str | list[str]  # a list: one line for each
+EVERY_S = 1.0  # how often --watch looks
+
+_Config = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[CONFIG]", envvar="BATON_CONFIG", help=f"Configuration file of the router; else {DEFAULT_CONFIG}."
+    ),
+]
+_COLUMNS = ("transfer", "campaign", "buyer", "dialer", "caller", "phase", "age", "dial-out", "legs", "next")
+
+
+def live(
+    config: _Config = None,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until interrupted.")] = False,
+    limit: Annotated[int, typer.Option(min=0, max=5000, help="Show at most so many transfers.")] = 500,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is up in the running router: every call and leg with its state, age and next deadline; the trunks."""
+    path = _socket(config)
+    request = {"do": "live", "limit": limit}
+    if watch and not as_json:
+        _watch(path, request)
+        return
+    while True:
+        found = _ask(path, request)
+        if as_json:
+            print_json(found)
+        else:
+            _console().print(_page(found))
+        if not watch:
+            return
+        _pause()
+
+
+def availability(
+    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Name of the campaign.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Would a buyer of the campaign take a call now? Exit code 1: no, with the reason of each buyer."""
+    found = _ask(_socket(config), {"do": "availability", "campaign": campaign})
+    if as_json:
+        print_json(found)
+    elif found["available"]:
+        out(f"{clean(campaign)}: a buyer would take a call")
+    else:
+        out(f"{clean(campaign)}: no ({clean(found['reason'])})")
+    if not as_json:
+        for one in found["refusals"]:
+            out(clean(f"  {one['buyer']}: {one['reason']}{', ' if one['detail'] else ''}{one['detail']}"))
+    if not found["available"]:
+        raise typer.Exit(1)
+
+
+def drain(
+    config: _Config = None,
+    *,
+    off: Annotated[bool, typer.Option("--off", help="Take calls again.")] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="End the router once the last call has ended.")] = False,
+    within: Annotated[
+        int, typer.Option(min=0, max=86_400, help="With --exit: end calls that are up after so many seconds; 0: never.")
+    ] = 0,
+) -> None:
+    """Let the running router refuse new calls with 503 while those that are up go on."""
+    if off and leave:
+        raise typer.BadParameter("--off takes calls again; --exit ends the router", param_hint=["--off"])
+    if within and not leave:
+        raise typer.BadParameter("goes with --exit", param_hint=["--within"])
+    asked = {"do": "drain", "on": not off, "exit": leave, "within_s": within}
+    found = _ask(_socket(config), asked)
+    calls = f"{found['live']} call{'' if found['live'] == 1 else 's'} up"
+    if off:
+        out(f"taking calls again, {calls}")
+    else:
+        end = f"; the router ends with the last{f', or in {within} s' if within else ''}" if leave else ""
+        out(f"draining, {calls}{end}")
+
+
+def reload(config: _Config = None, as_json: JsonOption = False) -> None:
+    """Let the running router read its configuration file again. Calls that are up do not notice.
+
+    What cannot be changed without a restart is left as it was and named. Exit code 1: the file has problems, and
+    nothing was changed.
+    """
+    found = _ask(_socket(config), {"do": "reload"})
+    if as_json:
+        print_json(found)
+        return
+    for name in found["applied"]:
+        out(f"in force: {clean(name)}")
+    for name in found["needs_restart"]:
+        out(f"needs a restart: {clean(name)}")
+    if not found["applied"]:
+        out("nothing has changed that a running router can take")
+
+
+def _socket(config: Path | None) -> Path:
+    """Where the configured router has its socket. Raises CommandError, ConfigError, ControlError."""
+    from baton.control import socket_path
+    from config.settings import load
+
+    file = config or DEFAULT_CONFIG
+    if config is None and not file.is_file():
+        raise CommandError(f"which router? give its configuration file (there is no {DEFAULT_CONFIG} here)")
+    return socket_path(load(file, os.environ))
+
+
+def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    import asyncio
+
+    from baton.control import ask
+
+    return asyncio.run(ask(path, request))
+
+
+def _pause() -> None:
+    import time
+
+    time.sleep(EVERY_S)
+
+
+def _watch(path: Path, request: dict[str, Any]) -> None:
+    """Draw the page anew every second; Ctrl-C ends it and leaves the last one standing."""
+    from rich.live import Live
+
+    from baton.control import NoRouterError
+
+    seen = False
+    console = _console()
+    with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as page:
+        try:
+            while True:
+                try:
+                    page.update(_page(_ask(path, request)), refresh=True)
+                    seen = True
+                except NoRouterError as error:  # it may be restarting
+                    if not seen:
+                        raise
+                    page.update(clean(str(error)), refresh=True)
+                _pause()
+        except KeyboardInterrupt:
+            return
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _page(found: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    state = "draining" if found["draining"] else "taking calls"
+    head = f"router {found['router']}: {state}; {found['transfers']} transfers, {found['arrivals']} arriving, "
+    parts: list[RenderableType] = [Text(clean(f"{head}{found['slots_used']} of {found['slots_max']} slots"))]
+    if found["live"]:
+        parts.append(_table(_COLUMNS, [_transfer(one) for one in found["live"]]))
+        hidden = found["transfers"] - len(found["live"])
+        if hidden > 0:
+            parts.append(Text(f"and {hidden} more"))
+    if found["arriving"]:
+        rows = [(one["campaign"], one["caller"], one["stage"], _seconds(one["age_ms"])) for one in found["arriving"]]
+        parts.append(_table(("arriving at", "caller", "stage", "age"), rows))
+    if found["trunks"]:
+        parts.append(_table(("trunk", "health", "probes in a row", "answer"), [_trunk(one) for one in found["trunks"]]))
+    return Group(*parts)
+
+
+def _transfer(one: dict[str, Any]) -> tuple[_Cell, ...]:
+    legs = [f"{leg['endpoint']} {leg['phase']} {_seconds(leg['phase_ms'])}".rstrip() for leg in one["legs"]]
+    due = one["next"]
+    next_ = "" if due is None else f"{due['timer']}{' ' + str(due['leg']) if due['leg'] else ''} in "
+    next_ += "" if due is None else _seconds(due["in_ms"])
+    names = (one["transfer"], one["campaign"], one["buyer"], one["dialer"], one["caller"], one["phase"])
+    return (*names, _seconds(one["age_ms"]), _seconds(one["dialout_ms"]), legs, next_)
+
+
+def _trunk(one: dict[str, Any]) -> tuple[str, ...]:
+    streak = one["streak"]
+    said = f"{abs(streak)} {'bad' if streak < 0 else 'good'}" if streak else ""
+    return one["name"], one["health"], said, "" if one["took_ms"] is None else f"{one['took_ms']:.1f} ms"
+
+
+def _seconds(ms: int | None) -> str:
+    return "" if ms is None else f"{ms / 1000:,.1f} s"
+
+
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[_Cell, ...]]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        cells = ([cell] if isinstance(cell, str) else cell for cell in row)
+        table.add_row(*(Text("\n".join(map(clean, lines))) for lines in cells))
+    return table

@@ -1,0 +1,151 @@
+"""The portal process: the HTTP API on its store, with the router asked over its control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+
+from baton.control import ControlError, ask, socket_path
+from baton.serve import relog_on_hangup, stop_on_signals
+from config.portal import PortalSection
+from config.settings import Settings, load
+from meter import logs
+from meter.store.clerk import Clerk
+from meter.store.db import open_store
+from meter.store.leads import LeadStore
+from portal.api import RouterAwayError, Services
+from portal.app import create_app
+from portal.tokens import Token
+
+PURGE_S = 60.0  # an expired lead is deleted within this
+ROUTER_S = 2.0  # for the router to answer
+HEALTH_S = 2.0  # for the store
+STOP_S = 5  # requests under way may take so long at the end
+MAX_REQUESTS = 200  # at once; one more gets 503
+MAX_ASKING = 8  # requests that ask the router at once; the others wait, and people find room on its socket
+KEEP_ALIVE_S = 15
+
+_log = structlog.get_logger("portal")
+
+
+class PortalError(RuntimeError):
+    """The portal cannot be run; the message names the setting."""
+
+
+class _Server(uvicorn.Server):
+    """Signals are the caller's, not the library's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main(config_path: Path, *, supervised: bool = False) -> None:
+    """Run the HTTP API until told to stop. Raises ConfigError, PortalError, ControlError at the start."""
+    settings = load(config_path, os.environ)
+    logs.configure(json=settings.log.format == "json", level=settings.log.level)
+    portal = settings.portal
+    if portal is None:
+        raise PortalError(f"{config_path}: has no section [portal]")
+    asyncio.run(_run(config_path, settings, portal, supervised=supervised))
+
+
+async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, supervised: bool) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    stop_on_signals(loop, stop, supervised=supervised)
+    relog_on_hangup(loop, config_path)
+    router = socket_path(settings)
+    listener = _listen(portal)
+    database = await open_store(settings.store_url)
+    clerk = Clerk(database)
+    leads = LeadStore(clerk)
+    services = Services(
+        tokens=tuple(Token(one.name, one.digest, one.dialer) for one in portal.tokens),
+        leads=leads,
+        lead_ttl_s=portal.lead_ttl_s,
+        availability=partial(_availability, router, asyncio.Semaphore(MAX_ASKING)),
+        healthy=partial(_healthy, leads),
+    )
+    server = _Server(_server_config(services, portal))
+    purging = asyncio.create_task(_purge(leads))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stopping = asyncio.create_task(stop.wait())
+    _log.info("portal_ready", address=str(portal.address), port=portal.port, tls=portal.certificate_file is not None)
+    try:
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        for task in (purging, stopping):
+            task.cancel()
+        await asyncio.gather(purging, stopping, return_exceptions=True)
+        await clerk.close()
+        await database.dispose()
+    _log.info("portal_stopped")
+
+
+def _listen(portal: PortalSection) -> socket.socket:
+    """The listening socket. Raises PortalError."""
+    family = socket.AF_INET6 if portal.address.version == 6 else socket.AF_INET  # noqa: PLR2004 - IPv6
+    try:
+        return socket.create_server((str(portal.address), portal.port), family=family, backlog=MAX_REQUESTS)
+    except OSError as error:
+        raise PortalError(
+            f"portal.port: cannot listen on {portal.address} port {portal.port}: {error.strerror}"
+        ) from error
+
+
+def _server_config(services: Services, portal: PortalSection) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(services),
+        lifespan="off",
+        log_config=None,  # ours: meter.logs has the root logger
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_REQUESTS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_S,
+        ssl_certfile=portal.certificate_file,
+        ssl_keyfile=portal.key_file,
+    )
+
+
+async def _availability(router: Path, room: asyncio.Semaphore, campaign: str) -> dict[str, Any]:
+    try:
+        async with room:
+            return await ask(router, {"do": "availability", "campaign": campaign}, ROUTER_S)
+    except ControlError as error:
+        raise RouterAwayError(str(error)) from error
+
+
+async def _healthy(leads: LeadStore) -> bool:
+    try:
+        async with asyncio.timeout(HEALTH_S):
+            await leads.get("")
+    except (TimeoutError, SQLAlchemyError):
+        return False
+    return True
+
+
+async def _purge(leads: LeadStore) -> None:
+    """Delete expired leads again and again; a failure is logged and tried again."""
+    while True:
+        try:
+            gone = await leads.purge()
+        except SQLAlchemyError as error:
+            _log.error("purge_failed", kind=type(error).__name__)
+        else:
+            if gone:
+                _log.info("leads_purged", count=gone)
+        await asyncio.sleep(PURGE_S)

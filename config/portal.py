@@ -1,0 +1,79 @@
+"""The section `[portal]`: where the HTTP API listens, and who may use it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from ipaddress import IPv4Address
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from config.types import ConfigPath, IpAddress, Model, Slug
+
+MIN_TOKEN = 32  # characters; a token is checked by one SHA-256, so it must be long and random
+HASHED = "sha256:"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text.startswith(HASHED):
+        if not _HASH.fullmatch(text.removeprefix(HASHED)):
+            raise ValueError(f"{HASHED} is followed by 64 digits 0-9, a-f")
+    elif len(text) < MIN_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"needs {MIN_TOKEN} or more printable ASCII characters and no space; or {HASHED} and a hash")
+    return value
+
+
+class PortalToken(Model):
+    """Who may use the HTTP API: `Authorization: Bearer TOKEN`."""
+
+    name: Slug = Field(description="Name, unique among tokens; stands in logs.")
+    secret: Annotated[SecretStr, AfterValidator(_secret)] = Field(
+        description=f"The token, at least {MIN_TOKEN} characters; or `{HASHED}` and its SHA-256 in hex."
+    )
+    dialer: Slug = Field(description="The `[[dialers]]` entry to which it belongs.")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the token, hex."""
+        text = self.secret.get_secret_value()
+        if text.startswith(HASHED):
+            return text.removeprefix(HASHED)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class PortalSection(Model):
+    """The HTTP API. Without this section there is none."""
+
+    address: IpAddress = Field(
+        IPv4Address("127.0.0.1"), description="Local address; one that is not loopback needs a certificate."
+    )
+    port: int = Field(8080, ge=1, le=65_535, description="Its port.")
+    certificate_file: ConfigPath | None = Field(None, description="TLS: certificate chain, PEM.")
+    key_file: ConfigPath | None = Field(None, description="TLS: private key, PEM.")
+    lead_ttl_s: int = Field(
+        3600,
+        ge=10,
+        le=604_800,
+        description="How long a posted lead waits for its call, in seconds; then it is deleted.",
+    )
+    tokens: tuple[PortalToken, ...] = Field((), description="At least one is needed for anything but health.")
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        if self.certificate_file is None and not self.address.is_loopback:
+            raise ValueError(f"address {self.address} is not loopback: certificate_file and key_file are required")
+        return self
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names, secrets = Counter(one.name for one in self.tokens), Counter(one.digest for one in self.tokens)
+        for what, count in (("name", names), ("secret", secrets)):
+            if any(many > 1 for many in count.values()):
+                raise ValueError(f"two of [[portal.tokens]] have the same {what}")
+        return self

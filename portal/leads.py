@@ -1,0 +1,62 @@
+"""A posted lead: read, checked against the bounds of the leads that come by SIP, and written down in one form.
+
+Where the router cuts what is too long (a caller is on the line), here it is refused: who posts can mend it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from portal.problems import ProblemError
+from router.lead import MAX_FIELDS, MAX_NAME, MAX_VALUE, clean, e164, field_name
+
+MAX_BODY = 1 << 18  # bytes: 64 fields of 1,000 characters at 4 bytes each, with their names
+
+
+def read_document(body: bytes) -> bytes:
+    """The lead as JSON, names in one spelling and the phone in E.164. Raises ProblemError, every field at once."""
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, f"the body is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise ProblemError(422, "the body is not a JSON object of lead fields")
+    if len(given) > MAX_FIELDS:
+        raise ProblemError(422, f"the lead has more than {MAX_FIELDS} fields")
+    fields: dict[str, str] = {}
+    errors: list[tuple[str, str]] = []
+    for said, value in given.items():
+        name, text = field_name(said), _text(value)
+        fault = _fault(said, name, text, fields)
+        if fault:
+            errors.append((said[:MAX_NAME], fault))
+        else:
+            fields[name] = clean(text or "")
+    phone = e164(fields.get("phone", ""))
+    if not phone and not any(field_name(field) == "phone" for field, _ in errors):
+        errors.append(("phone", "is not a phone number" if fields.get("phone") else "is required"))
+    if errors:
+        raise ProblemError(422, "the lead cannot be used", errors=errors)
+    return orjson.dumps({**fields, "phone": phone}, option=orjson.OPT_SORT_KEYS)
+
+
+def _fault(said: str, name: str, text: str | None, fields: dict[str, str]) -> str:
+    """What is wrong with one field; empty: nothing."""
+    if not name or len(said) > MAX_NAME:
+        return f"the name of a field has 1 to {MAX_NAME} characters, some of them letters or digits"
+    if name in fields:
+        return f"means the same field as another: {name}"
+    if text is None:
+        return "is not text, a number, true, false or null"
+    return f"has more than {MAX_VALUE} characters" if len(text) > MAX_VALUE else ""
+
+
+def _text(value: Any) -> str | None:
+    """The value as a lead has it; None where it is a list or an object."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    return orjson.dumps(value).decode() if isinstance(value, bool | int | float) else None

@@ -1,0 +1,95 @@
+"""Errors as RFC 9457 has them: `application/problem+json`, with the field that is wrong where it is one.
+
+What went wrong inside is never told to the outside: a fault of ours is a 500 without details, and a line in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+RETRY = {"Retry-After": "5"}  # seconds, with every 503
+
+_log = structlog.get_logger("portal")
+
+
+class FieldProblem(BaseModel):
+    """One field that is wrong."""
+
+    field: str = Field(description="Its name, such as `phone`, or a header's, such as `Idempotency-Key`.")
+    detail: str = Field(description="What is wrong with it.")
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(default="about:blank", description="Always `about:blank`: the status says what kind it is.")
+    title: str = Field(description="The status in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What went wrong, for people.")
+    errors: list[FieldProblem] = Field(default=[], description="The fields that are wrong, where it is those.")
+
+
+class ProblemError(Exception):
+    """To be answered with this problem. `errors`: (field, what is wrong with it)."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+
+def answer(error: ProblemError) -> JSONResponse:
+    """The problem as a response."""
+    problem = Problem(
+        title=HTTPStatus(error.status).phrase,
+        status=error.status,
+        detail=error.detail,
+        errors=[FieldProblem(field=field, detail=detail) for field, detail in error.errors],
+    )
+    return JSONResponse(problem.model_dump(), error.status, error.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the app be answered as a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def ours(_request: Request, error: ProblemError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(HTTPException)
+    async def of_http(_request: Request, error: HTTPException) -> JSONResponse:
+        return answer(ProblemError(error.status_code, str(error.detail), headers=error.headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def of_fields(_request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [(".".join(map(str, one["loc"][1:])), one["msg"]) for one in error.errors()]
+        return answer(ProblemError(422, "the request cannot be used", errors=errors))
+
+    @app.exception_handler(SQLAlchemyError)
+    async def of_store(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        _log.error("store_failed", path=request.url.path, kind=type(error).__name__)
+        return answer(ProblemError(503, "the store cannot be reached", headers=RETRY))
+
+    @app.exception_handler(Exception)
+    async def of_ours(request: Request, error: Exception) -> JSONResponse:
+        _log.error("request_failed", path=request.url.path, kind=type(error).__name__)
+        return answer(ProblemError(500, "a fault of Baton's"))

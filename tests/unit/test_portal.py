@@ -1,0 +1,300 @@
+"""The HTTP API over ASGI: tokens, leads, availability, and every error as a problem that names the field."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from config.problems import ConfigError
+from config.settings import load
+from meter.store.clerk import Clerk
+from meter.store.db import open_store
+from meter.store.leads import LeadStore
+from portal.api import RouterAwayError, Services
+from portal.app import DESCRIPTION, create_app
+from portal.leads import MAX_BODY, read_document
+from portal.problems import ProblemError
+from portal.tokens import Token, find
+
+WEST, EAST = "w" * 32, "e" * 40
+AUTH = {"Authorization": f"Bearer {WEST}"}
+LEAD = {"phone": "(212) 555-0123", "First-Name": "Ann", "age": 41, "owner": True, "note": None}
+BASE = '[[listeners]]\nname = "main"\ntransport = "udp"\n[[dialers]]\nname = "west"\nallow = ["192.0.2.0/24"]\n'
+
+
+def _token(name: str, secret: str) -> Token:
+    import hashlib
+
+    return Token(name, hashlib.sha256(secret.encode()).hexdigest(), name)
+
+
+class Api:
+    """The app on a real store, a router that says what it is told to, and a client."""
+
+    def __init__(self, leads: LeadStore) -> None:
+        self.router: dict[str, Any] | Exception = {"available": True, "reason": "", "refusals": []}
+        self.healthy = True
+        self.leads = leads
+        self.asked: list[str] = []
+        services = Services(
+            tokens=(_token("west", WEST), _token("east", EAST)),
+            leads=leads,
+            lead_ttl_s=600,
+            availability=self._availability,
+            healthy=self._healthy,
+        )
+        transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://portal.invalid")
+
+    async def _availability(self, campaign: str) -> dict[str, Any]:
+        self.asked.append(campaign)
+        if isinstance(self.router, Exception):
+            raise self.router
+        return self.router
+
+    async def _healthy(self) -> bool:
+        return self.healthy
+
+    async def post(self, lead: Any = LEAD, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        body = lead if isinstance(lead, bytes) else orjson.dumps(lead)
+        given = {"Content-Type": "application/json", **AUTH, **named}
+        return await self.client.post("/v1/leads", content=body, headers=given)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    engine = await open_store(f"sqlite:///{tmp_path / 'baton.db'}")
+    clerk = Clerk(engine)
+    one = Api(LeadStore(clerk))
+    yield one
+    await one.client.aclose()
+    await clerk.close()
+    await engine.dispose()
+
+
+def _problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert (response.status_code, found["status"], found["type"]) == (status, status, "about:blank")
+    return found
+
+
+# --- leads -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lead_is_kept_in_one_spelling(api: Api) -> None:
+    posted = await api.post()
+    assert posted.status_code == 201, posted.text
+    assert posted.headers["cache-control"] == "no-store"
+    kept = await api.leads.get(posted.json()["lead_id"])
+    assert kept is not None
+    assert orjson.loads(kept) == {
+        "phone": "+12125550123",
+        "first_name": "Ann",
+        "age": "41",
+        "owner": "true",
+        "note": "",
+    }
+    assert posted.json()["expires_at"].endswith("Z")
+
+
+async def test_a_key_makes_posting_idempotent(api: Api) -> None:
+    first = await api.post(Idempotency_Key="k-1")
+    again = await api.post({**LEAD, "phone": "+1 212 555 0123"}, Idempotency_Key="k-1")
+    assert (first.status_code, again.status_code, again.json()) == (201, 200, first.json())
+    other = _problem(await api.post({"phone": "2125550199"}, Idempotency_Key="k-1"), 409)
+    assert other["errors"][0]["field"] == "Idempotency-Key"
+    theirs = await api.post({"phone": "2125550199"}, Idempotency_Key="k-1", Authorization=f"Bearer {EAST}")
+    assert theirs.status_code == 201, "another dialer's keys are its own"
+
+
+@pytest.mark.parametrize(
+    ("lead", "status", "field", "said"),
+    [
+        (b"{", 400, "", "the body is not JSON"),
+        (b"\xff", 400, "", "the body is not JSON"),
+        (b"[" * 5_000, 400, "", "the body is not JSON"),
+        ([], 422, "", "not a JSON object"),
+        ({}, 422, "phone", "is required"),
+        ({"phone": ""}, 422, "phone", "is required"),
+        ({"phone": "12"}, 422, "phone", "is not a phone number"),
+        ({"phone": ["2125550123"]}, 422, "phone", "is not text"),
+        ({"phone": "2125550123", "x": "y" * 1001}, 422, "x", "has more than 1000 characters"),
+        ({"phone": "2125550123", "x" * 41: "y"}, 422, "x" * 40, "the name of a field"),
+        ({"phone": "2125550123", "!": "y"}, 422, "!", "the name of a field"),
+        ({"phone": "2125550123", "Phone": "y"}, 422, "Phone", "means the same field as another: phone"),
+        ({"phone": "2125550123", "x": {"y": 1}}, 422, "x", "is not text"),
+        ({"phone": "2125550123", **{f"f{n}": "" for n in range(64)}}, 422, "", "more than 64 fields"),
+    ],
+)
+async def test_a_lead_that_cannot_be_used_is_refused_by_its_field(
+    api: Api, lead: Any, status: int, field: str, said: str
+) -> None:
+    problem = _problem(await api.post(lead), status)
+    if field:
+        assert [one["field"] for one in problem["errors"]] == [field]
+        assert said in problem["errors"][0]["detail"]
+    else:
+        assert said in problem["detail"]
+
+
+async def test_every_wrong_field_is_named_at_once(api: Api) -> None:
+    problem = _problem(await api.post({"phone": "no", "a": [], "b": "y" * 2000}), 422)
+    assert [one["field"] for one in problem["errors"]] == ["a", "b", "phone"]
+
+
+def test_control_characters_do_not_get_through() -> None:
+    lead = orjson.loads(read_document(orjson.dumps({"phone": "2125550123", "name": "Ann\r\nX-Evil: 1\x00"})))
+    assert lead["name"] == "Ann X-Evil: 1"
+
+
+def test_the_largest_lead_fits_the_body() -> None:
+    fields = {f"{'f' * 38}{n:02}": "\N{GRINNING FACE}" * 1000 for n in range(63)}
+    body = orjson.dumps({"phone": "2125550123", **fields})
+    assert len(body) <= MAX_BODY
+    assert len(orjson.loads(read_document(body))) == 64
+    with pytest.raises(ProblemError):
+        read_document(orjson.dumps({"phone": "2125550123", **fields, "more": ""}))
+
+
+async def test_size_and_kind_of_a_body_are_bounded(api: Api) -> None:
+    _problem(await api.post(b" " * (MAX_BODY + 1)), 413)
+    found = _problem(await api.post(Content_Type="text/plain"), 415)
+    assert found["errors"][0]["field"] == "Content-Type"
+    found = _problem(await api.post(Idempotency_Key="k" * 201), 400)
+    assert found["errors"][0]["field"] == "Idempotency-Key"
+
+
+# --- who asks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer wrong", f"Basic {WEST}", f"Bearer {WEST}x", f"Bearer {WEST[:-1]}"]
+)
+async def test_without_a_good_token_there_is_nothing(api: Api, header: str | None) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    for response in (
+        await api.client.post("/v1/leads", json=LEAD, headers=headers),
+        await api.client.get("/v1/availability", params={"campaign": "x"}, headers=headers),
+    ):
+        _problem(response, 401)
+        assert response.headers["www-authenticate"] == "Bearer"
+    assert not api.asked
+
+
+def test_a_token_is_found_by_its_hash_and_a_huge_one_is_nobodys() -> None:
+    tokens = (_token("west", WEST), _token("east", EAST))
+    assert find(tokens, EAST) is tokens[1]
+    assert find(tokens, "") is None
+    long = _token("long", "x" * 512)
+    assert find((long,), "x" * 512) is long
+    assert find((long,), "x" * 513) is None
+
+
+# --- availability, health, the rest ----------------------------------------------------------------------------------
+
+
+async def test_availability_is_what_the_router_says(api: Api) -> None:
+    api.router = {
+        "available": False,
+        "reason": "closed",
+        "refusals": [{"buyer": "acme", "reason": "closed", "detail": "opens at 9"}],
+    }
+    found = await api.client.get("/v1/availability", params={"campaign": "solar"}, headers=AUTH)
+    assert (found.status_code, found.json(), api.asked) == (200, api.router, ["solar"])
+
+
+async def test_no_router_is_503_with_a_time_to_come_back(api: Api) -> None:
+    api.router = RouterAwayError("no router")
+    found = await api.client.get("/v1/availability", params={"campaign": "solar"}, headers=AUTH)
+    assert _problem(found, 503)["detail"] == "no router answers"
+    assert found.headers["retry-after"] == "5"
+
+
+async def test_a_campaign_is_required_and_named(api: Api) -> None:
+    for query in ("", "?campaign=", f"?campaign={'x' * 65}"):
+        problem = _problem(await api.client.get(f"/v1/availability{query}", headers=AUTH), 422)
+        assert problem["errors"][0]["field"] == "campaign"
+
+
+async def test_health_needs_no_token(api: Api) -> None:
+    assert (await api.client.get("/v1/health")).json() == {"status": "ok"}
+    api.healthy = False
+    _problem(await api.client.get("/v1/health"), 503)
+
+
+async def test_faults_are_problems_without_details(api: Api) -> None:
+    api.router = ZeroDivisionError("secret of ours")
+    found = await api.client.get("/v1/availability", params={"campaign": "x"}, headers=AUTH)
+    assert _problem(found, 500)["detail"] == "a fault of Baton's"
+    api.router = OperationalError("select", {}, Exception("the disk"))
+    found = await api.client.get("/v1/availability", params={"campaign": "x"}, headers=AUTH)
+    assert _problem(found, 503)["detail"] == "the store cannot be reached"
+    _problem(await api.client.get("/v1/nothing"), 404)
+    _problem(await api.client.delete("/v1/leads"), 405)
+
+
+async def test_the_description_is_served_and_names_every_path(api: Api) -> None:
+    found = (await api.client.get(DESCRIPTION)).json()
+    assert found["openapi"].startswith("3.1")
+    assert set(found["paths"]) == {"/v1/leads", "/v1/availability", "/v1/health"}
+    assert {"Problem", "FieldProblem", "LeadKept"} <= set(found["components"]["schemas"])
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def _load(folder: Path, portal: str) -> Any:
+    file = folder / "baton.toml"
+    file.write_text(BASE + portal, encoding="utf-8")
+    return load(file, {}).portal
+
+
+def _one_token(secret: str, name: str = "w", dialer: str = "west") -> str:
+    return f'[[portal.tokens]]\nname = "{name}"\nsecret = "{secret}"\ndialer = "{dialer}"\n'
+
+
+def test_a_token_may_be_given_as_its_hash(tmp_path: Path) -> None:
+    plain, hashed = _token("w", WEST).digest, _load(tmp_path, "[portal]\n" + _one_token(WEST)).tokens[0].digest
+    assert plain == hashed
+    assert _load(tmp_path, "[portal]\n" + _one_token(f"sha256:{plain}")).tokens[0].digest == plain
+
+
+def test_a_token_may_come_from_the_environment_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    file.write_text(BASE + '[portal]\n[[portal.tokens]]\nname = "far-west"\ndialer = "west"\n', encoding="utf-8")
+    portal = load(file, {"BATON_PORTAL__TOKENS__FAR_WEST__SECRET": WEST}).portal
+    assert portal is not None
+    assert portal.tokens[0].digest == _token("w", WEST).digest
+
+
+@pytest.mark.parametrize(
+    ("portal", "said"),
+    [
+        ('[portal]\naddress = "0.0.0.0"\n', "portal: address 0.0.0.0 is not loopback: certificate_file and key_file"),
+        ('[portal]\nkey_file = "k.pem"\n', "portal: certificate_file and key_file go together"),
+        ("[portal]\n" + _one_token("short"), "portal.tokens[0].secret: needs 32 or more printable"),
+        ("[portal]\n" + _one_token("sha256:abc"), "portal.tokens[0].secret: sha256: is followed by 64 digits"),
+        ("[portal]\n" + _one_token(WEST, dialer="zeus"), "portal.tokens[0].dialer: 'zeus' is not a [[dialers]] entry"),
+        ("[portal]\n" + _one_token(WEST) + _one_token(EAST), "two of [[portal.tokens]] have the same name"),
+        ("[portal]\n" + _one_token(WEST) + _one_token(WEST, "v"), "two of [[portal.tokens]] have the same secret"),
+    ],
+)
+def test_a_portal_that_cannot_be_run_is_a_problem(tmp_path: Path, portal: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, portal)
+    assert said in str(caught.value)
+    assert WEST not in str(caught.value)
+
+
+def test_without_the_section_there_is_no_portal(tmp_path: Path) -> None:
+    assert _load(tmp_path, "") is None
+    tls = '[portal]\naddress = "::"\ncertificate_file = "c.pem"\nkey_file = "k.pem"\n'
+    assert _load(tmp_path, tls).certificate_file == tmp_path / "c.pem"
