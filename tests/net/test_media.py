@@ -269,3 +269,47 @@ async def test_a_recording_that_kill_9_cut_off_is_mended_at_the_next_start(stati
         assert found.getnframes() // 8 == said["audio_ms"]
     assert not list((station.folder / "recordings").glob("*/*.wav.part"))
     assert verdict(facts) == "fault/interrupted"
+
+
+async def test_a_greeting_a_key_and_then_the_buyer_it_leads_to(station: Station, tmp_path: Path) -> None:
+    greeting = tmp_path / "greeting.wav"
+    write_tone(greeting, hertz=500)
+    menu = f'greeting_file = "{greeting}"\n[[campaigns.menu]]\nkey = "3"\nbuyers = ["acme"]'
+    caller_tone, buyer_tone = await station.tone(CALLER_HZ), await station.tone(BUYER_HZ)
+    callee = Callee([(20, 180), (500, 200)])
+    callee.rtp_port = buyer_tone.port
+    await station.buyer("acme", callee, campaign=menu)
+    await station.start()
+    call = station.caller.invite("acme", rtp_port=caller_tone.port, codecs="0 101")
+    answer = await station.caller.final(call)
+    assert answer.code == 200
+    await caller_tone.play(answer.rtp_port(), 1.5)
+    assert loudest_hertz(caller_tone.heard) == pytest.approx(500, abs=5), "the greeting"
+    assert not callee.invites
+    caller_tone.press(3, answer.rtp_port())
+    offer = await callee.wait(lambda m: m.method == "INVITE")
+    await callee.wait(lambda m: m.method == "ACK")
+    await asyncio.sleep(0.2)
+    caller_tone.heard.clear()
+    await asyncio.gather(caller_tone.play(answer.rtp_port(), 1.5), buyer_tone.play(offer.rtp_port(), 1.5))
+    assert loudest_hertz(caller_tone.heard) == pytest.approx(BUYER_HZ, abs=5)
+    station.caller.bye(call)
+    facts = await station.closed(call.call_id)
+    assert facts[0].payload["key"] == "3"
+    assert verdict(facts) == "short_call/caller_ended"
+
+
+async def test_both_parties_hear_the_consent_prompt_as_recording_begins(station: Station, tmp_path: Path) -> None:
+    consent = tmp_path / "consent.wav"
+    write_tone(consent, hertz=600, seconds=3)
+    callee, caller_tone, buyer_tone = await one_buyer(station, campaign=f'record = true\nconsent_file = "{consent}"')
+    call, answer, offer = await connected(station, callee, caller_tone)
+    await asyncio.sleep(2.0)
+    assert loudest_hertz(caller_tone.heard) == pytest.approx(600, abs=5)
+    assert loudest_hertz(buyer_tone.heard) == pytest.approx(600, abs=5)
+    await asyncio.sleep(1.5)
+    caller_tone.heard.clear()
+    await asyncio.gather(caller_tone.play(answer.rtp_port(), 1.5), buyer_tone.play(offer.rtp_port(), 1.5))
+    assert loudest_hertz(caller_tone.heard) == pytest.approx(BUYER_HZ, abs=5), "the prompt is over, the bridge is not"
+    station.caller.bye(call)
+    await station.facts(call.call_id, lambda found: any(one.kind is Kind.RECORDED for one in found))

@@ -18,11 +18,16 @@ pytestmark = pytest.mark.net
 
 
 class TlsTrunk:
-    """A TLS server that reads INVITEs and refuses each with 486."""
+    """A TLS server, or a TCP one without certificates, that reads INVITEs and refuses each with 486."""
 
-    def __init__(self, certificates: Certificates) -> None:
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(certificates.server, certificates.server_key)
+    def __init__(self, certificates: Certificates | None, *, client_ca: Path | None = None) -> None:
+        self.context: ssl.SSLContext | None = None
+        if certificates is not None:
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(certificates.server, certificates.server_key)
+            if client_ca is not None:
+                self.context.verify_mode = ssl.CERT_REQUIRED
+                self.context.load_verify_locations(client_ca)
         self.invites: list[Message] = []
         self.versions: list[str] = []
         self.port = 0
@@ -33,7 +38,8 @@ class TlsTrunk:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.versions.append(writer.get_extra_info("ssl_object").version())
+        secured = writer.get_extra_info("ssl_object")
+        self.versions.append(secured.version() if secured is not None else "")
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -115,3 +121,37 @@ async def test_a_wrong_certificate_gets_no_invite(
     assert verdict(facts) == "within_buffer/no_answer"
     assert not [fact for fact in facts if fact.kind in (Kind.TRYING, Kind.RINGING, Kind.ANSWERED)]
     assert not trunk.invites
+
+
+@pytest.mark.parametrize("shown", [True, False])
+async def test_a_trunk_that_wants_our_certificate_gets_it(
+    station: Station, opened: list[TlsTrunk], tmp_path: Path, shown: bool
+) -> None:
+    """Mutual TLS, with a CA and a certificate of this trunk's own and none for all."""
+    theirs, ours = make(folder(tmp_path, "theirs")), make(folder(tmp_path, "ours"))
+    trunk = TlsTrunk(theirs, client_ca=ours.ca)
+    opened.append(trunk)
+    await trunk.open()
+    endpoint = f'name = "s"\nkind = "trunk"\nuri = "sip:s@{HOST}:{trunk.port}"\ntransport = "tls"\nsrtp = "mandatory"\n'
+    endpoint += f'ca_file = "{theirs.ca}"\n'
+    if shown:
+        endpoint += f'certificate_file = "{ours.server}"\nkey_file = "{ours.server_key}"\n'
+    await station.buyer("acme", endpoint=endpoint)
+    await station.start()
+    call = station.caller.invite("acme")
+    assert (await station.caller.final(call)).code == (486 if shown else 503)
+    assert verdict(await station.closed(call.call_id)) == f"within_buffer/{'declined' if shown else 'no_answer'}"
+    assert len(trunk.invites) == (1 if shown else 0)
+
+
+async def test_a_tcp_trunk(station: Station, opened: list[TlsTrunk]) -> None:
+    trunk = TlsTrunk(None)
+    opened.append(trunk)
+    await trunk.open()
+    endpoint = f'name = "t"\nkind = "trunk"\nuri = "sip:t@{HOST}:{trunk.port}"\ntransport = "tcp"'
+    await station.buyer("acme", endpoint=endpoint)
+    await station.start()
+    call = station.caller.invite("acme")
+    assert (await station.caller.final(call)).code == 486
+    assert verdict(await station.closed(call.call_id)) == "failed/declined"
+    assert "SIP/2.0/TCP" in trunk.invites[0].header("Via")
