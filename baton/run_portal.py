@@ -132,7 +132,7 @@ async def _availability(router: Path, room: asyncio.Semaphore, campaign: str) ->
 async def _healthy(leads: LeadStore) -> bool:
     try:
         async with asyncio.timeout(HEALTH_S):
-            await leads.get("")
+            await leads.get("", "")
     except (TimeoutError, SQLAlchemyError):
         return False
     return True

@@ -39,7 +39,6 @@ LIVE: dict[str, frozenset[str] | None] = {  # None: all of the section
     "recording": frozenset({"retention_days"}),
     "router": frozenset(
         {
-            "ring_timeout_ms",
             "drain_seconds",
             "unknown_sources",
             "lockout_failures",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
-from config.book import DEFAULT_RING_TIMEOUT_MS, Srtp, Transport
+from config.book import Srtp, Transport
 from config.document import BOOK_SECTIONS, SETTING_ARRAYS, Document, read
 from config.portal import PortalSection
 from config.problems import ConfigError, Problem
@@ -34,12 +34,6 @@ class RouterSection(Model):
     name: Slug = Field("baton-1", description="Name of this router; part of the identity of its facts.")
     max_calls: int = Field(
         1000, ge=2, le=ENGINE_CALLS, description="Call slots; a transfer to five endpoints uses six."
-    )
-    ring_timeout_ms: int = Field(
-        DEFAULT_RING_TIMEOUT_MS,
-        ge=1000,
-        le=180_000,
-        description="How long a transfer may ring, in ms, where neither campaign nor endpoint says.",
     )
     rtp_address: IpAddress = Field(IPv4Address("0.0.0.0"), description="Local address of RTP sockets.")  # noqa: S104
     rtp_port_min: int = Field(20_000, ge=1024, le=65_535, description="First port for RTP.")

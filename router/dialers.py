@@ -63,13 +63,18 @@ class Doorman:
     """Knows the dialers. `now_us` is the monotonic clock."""
 
     def __init__(self, dialers: tuple[Dialer, ...], *, lockout_failures: int = 5) -> None:
-        self.dialers = dialers
-        self.lockout_failures = lockout_failures
         self._key = secrets.token_bytes(32)
         self._used: OrderedDict[str, set[str]] = OrderedDict()  # nonce -> counts taken
         self._failures: OrderedDict[str, deque[int]] = OrderedDict()
         self._sent: dict[str, deque[int]] = {}
         self._by_source: OrderedDict[str, Dialer | None] = OrderedDict()
+        self.admit(dialers, lockout_failures=lockout_failures)
+
+    def admit(self, dialers: tuple[Dialer, ...], *, lockout_failures: int) -> None:
+        """Exactly these from now on; challenges, rates and failures that are under way stay."""
+        self.dialers = dialers
+        self.lockout_failures = lockout_failures
+        self._by_source.clear()
 
     def of(self, source: str) -> Dialer | None:
         """The dialer that sends from this address; None: nobody's."""

@@ -94,8 +94,8 @@ class UsageReader(Protocol):
 class LeadReader(Protocol):
     """Leads that were posted before their call."""
 
-    def fetch(self, lead_id: str, answer: Callable[[bytes | None], None]) -> None:
-        """The lead's JSON, or None where it is not known, or not in time. Never answers before this returns."""
+    def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
+        """The lead's JSON, or None where this dialer posted none of that id, or not in time. Never answers before this returns."""
 
 
 class Scrubber(Protocol):

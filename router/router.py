@@ -97,13 +97,14 @@ class Router:
         self._scrubber = scrubber
         self._usage = usage
         self.prober = Prober(engine, clock)
+        self.doorman = Doorman(config.dialers)
         self.configure(config)
 
     def configure(self, config: RouterConfig) -> None:
         """Take another configuration; calls that are up go on under what they began with."""
         self.config = config
         self.prober.configure(config.probe_down_after, config.probe_up_after)
-        self.doorman = Doorman(config.dialers, lockout_failures=config.lockout_failures)
+        self.doorman.admit(config.dialers, lockout_failures=config.lockout_failures)
         self.around = Around(
             live=self.live,
             carriers=config.carriers,
@@ -220,7 +221,8 @@ class Router:
         arrival = Arrival(invite, campaign if greets else None, self.engine, self.clock, self._arrived)
         self._arrivals[invite.handle] = arrival
         leads = self.leads if lead_id else None
-        arrival.begin((lambda answer: leads.fetch(lead_id, answer)) if leads is not None else None)
+        name = dialer.name if dialer is not None else ""
+        arrival.begin((lambda answer: leads.fetch(lead_id, name, answer)) if leads is not None else None)
 
     def _let_in(self, dialer: Dialer, invite: Invite) -> bool:
         """Loops, digest, rate and concurrency: what fails here is answered at once and leaves no transfer."""

@@ -67,9 +67,9 @@ class LeadStore:
         except IntegrityError:  # PostgreSQL: another has put the same key in between
             return await self._clerk.write(partial(_put, lead, key))
 
-    async def get(self, lead_id: str) -> bytes | None:
-        """The lead's document; None where there is none of that id, or it has expired."""
-        return await self._clerk.read(partial(_get, lead_id, self._clock()))
+    async def get(self, lead_id: str, dialer: str) -> bytes | None:
+        """The lead's document; None where this dialer posted none of that id, or it has expired."""
+        return await self._clerk.read(partial(_get, lead_id, dialer, self._clock()))
 
     async def purge(self) -> int:
         """Delete what has expired, few rows at a time; how many."""
@@ -105,8 +105,9 @@ def _put(lead: StoredLead, key: str, connection: Connection) -> tuple[StoredLead
     return lead, True
 
 
-def _get(lead_id: str, now_us: int, connection: Connection) -> bytes | None:
-    query = select(leads.c.document).where(leads.c.lead_id == lead_id, leads.c.expires_utc_us > now_us)
+def _get(lead_id: str, dialer: str, now_us: int, connection: Connection) -> bytes | None:
+    mine = (leads.c.lead_id == lead_id, leads.c.dialer == dialer, leads.c.expires_utc_us > now_us)
+    query = select(leads.c.document).where(*mine)
     found: bytes | None = connection.execute(query).scalar_one_or_none()
     return found
 
@@ -128,22 +129,22 @@ class LeadFetcher:
         self._within_s = within_s
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def fetch(self, lead_id: str, answer: Callable[[bytes | None], None]) -> None:
-        """The lead's JSON, or None: not known, expired, not in time, or the store failed (which is logged)."""
+    def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
+        """The lead's JSON, or None: not this dialer's, expired, not in time, or the store failed (which is logged)."""
         loop = asyncio.get_running_loop()
         if len(self._tasks) >= MAX_FETCHES:
             _log.error("lead_not_fetched", why="too many at once")
             loop.call_soon(answer, None)
             return
-        task = loop.create_task(self._fetch(lead_id, answer))
+        task = loop.create_task(self._fetch(lead_id, dialer, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _fetch(self, lead_id: str, answer: Callable[[bytes | None], None]) -> None:
+    async def _fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
         found: bytes | None = None
         try:
             async with asyncio.timeout(self._within_s):
-                found = await self._store.get(lead_id)
+                found = await self._store.get(lead_id, dialer)
         except TimeoutError:
             _log.error("lead_not_fetched", why="not in time")
         except Exception as error:  # noqa: BLE001 - whatever failed, the caller must not wait for ever

@@ -67,7 +67,7 @@ def test_a_transfer_before_dial_out_has_no_dial_out_yet() -> None:
 
 def test_a_call_whose_lead_is_looked_up_is_arriving() -> None:
     class Slow:
-        def fetch(self, lead_id: str, answer: Callable[[bytes | None], None]) -> None:
+        def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
             world.clock.call_at(world.clock.now_us() + 300_000, lambda: answer(b'{"phone": "+12125550199"}'))
 
     world = World([plain()])
@@ -89,7 +89,7 @@ def test_a_call_whose_lead_is_looked_up_is_arriving() -> None:
 
 def test_a_lead_that_is_not_there_leaves_the_call_its_own_data_and_a_note() -> None:
     class Empty:
-        def fetch(self, lead_id: str, answer: Callable[[bytes | None], None]) -> None:
+        def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
             world.clock.call_at(world.clock.now_us(), lambda: answer(None))
 
     world = World([plain()])
