@@ -95,7 +95,10 @@ class LeadReader(Protocol):
     """Leads that were posted before their call."""
 
     def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
-        """The lead's JSON, or None where this dialer posted none of that id, or not in time. Never answers before this returns."""
+        """The lead's JSON, or None where this dialer posted none of that id, or the store is slow.
+
+        Never answers before this returns.
+        """
 
 
 class Scrubber(Protocol):

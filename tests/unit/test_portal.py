@@ -93,7 +93,7 @@ async def test_a_lead_is_kept_in_one_spelling(api: Api) -> None:
     posted = await api.post()
     assert posted.status_code == 201, posted.text
     assert posted.headers["cache-control"] == "no-store"
-    kept = await api.leads.get(posted.json()["lead_id"])
+    kept = await api.leads.get(posted.json()["lead_id"], "west")
     assert kept is not None
     assert orjson.loads(kept) == {
         "phone": "+12125550123",
