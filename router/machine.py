@@ -7,6 +7,7 @@ in events.
     ADMITTING  the facts of the start are on their way to the disk; nothing rings
     RINGING    every endpoint's INVITE is out; nobody has answered
     TALKING    one leg won; the others are cancelled, or still ring for the commit window
+    PARTING    the buyer hung up in a short talk; the caller's BYE may be crossing ours
     OVER       the end is known; late events are noted, nothing else happens
 
 Ring-all: the first 2xx wins by being the first to find RINGING; every later one is noted as `answered_late` and hung
@@ -51,7 +52,19 @@ from router.moves import (
     Timer,
 )
 from router.sip.port import EventKind, LegEvent
-from router.steps import GIVEN_UP, NOT_ACCEPTED, TIMED_OUT, Step, after_leg, end, end_by_us, end_legs, leg_ended, over
+from router.steps import (
+    GIVEN_UP,
+    NOT_ACCEPTED,
+    TIMED_OUT,
+    Step,
+    after_leg,
+    end,
+    end_by_us,
+    end_legs,
+    leg_ended,
+    over,
+    parted,
+)
 from router.steps_legs import LEG_TABLE, is_answer, not_accepted, win
 from router.steps_talk import buffer, commit_over, hold_lasts, minute, party, talk, vanished
 
@@ -133,6 +146,8 @@ _CALLER_LEAVES: dict[EventKind, EndCause] = {
 def _caller(state: State, event: LegEvent) -> Step:
     if state.phase is Phase.OVER or state.caller_gone:
         return state, []
+    if state.phase is Phase.PARTING:
+        return parted(state, Party.CALLER) if event.kind is EventKind.BYE else (state, [])
     if event.kind is EventKind.FAULT:
         return end_by_us(state, EndCause.ENGINE, [Emit(Kind.FAULT, CALLER_LEG, {"what": event.phrase})])
     if event.kind is EventKind.MOVED:
@@ -198,6 +213,10 @@ def _whispered(state: State, event: Rang) -> Step:
     return win(state, event.leg, event.at_us, [EndWhisper(event.leg)], screened=True)
 
 
+def _parting_over(state: State, _event: Rang) -> Step:
+    return parted(state, Party.BUYER) if state.phase is Phase.PARTING else (state, [])
+
+
 def _bridge_timeout(state: State, _event: Rang) -> Step:
     if state.phase is not Phase.TALKING or state.bridged:
         return state, []
@@ -214,6 +233,7 @@ _TIMER_TABLE: dict[Timer, Callable[[State, Rang], Step]] = {
     Timer.MINUTE: minute,
     Timer.BRIDGE: _bridge_timeout,
     Timer.COMMIT: commit_over,
+    Timer.PARTING: _parting_over,
     Timer.HOLD: hold_lasts,
     Timer.RTP: vanished,
 }
@@ -229,6 +249,8 @@ def _rang(state: State, event: Rang) -> Step:
 def _shutdown(state: State, _event: Shutdown) -> Step:
     if state.phase is Phase.OVER:
         return state, []
+    if state.phase is Phase.PARTING:
+        return parted(state, Party.BUYER)
     if state.caller_gone:  # its end is on the record; the commit under way has nothing left to decide
         return over(state), [Close()]
     return end_by_us(state, EndCause.SHUTDOWN, [])

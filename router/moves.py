@@ -19,6 +19,7 @@ class Phase(StrEnum):
     ADMITTING = "admitting"
     RINGING = "ringing"
     TALKING = "talking"
+    PARTING = "parting"  # the buyer hung up in a short talk; a BYE of the caller's may be crossing ours
     OVER = "over"
 
 
@@ -38,6 +39,7 @@ class Timer(StrEnum):
     MINUTE = "minute"
     BRIDGE = "bridge"
     COMMIT = "commit"  # the losers' grace is over
+    PARTING = "parting"  # no BYE of the caller's was on its way
     # one for each leg:
     LEG_RING = "leg_ring"  # this endpoint has rung long enough
     ACCEPT = "accept"  # no key was pressed
@@ -117,12 +119,13 @@ Event = Begin | Admitted | StoreFailed | Rang | Shutdown | OnLeg
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Write a fact. Its time and doubt are the event's unless `at_us` says otherwise."""
+    """Write a fact. Its time and doubt are the event's unless `at_us` and `lag_us` say otherwise."""
 
     kind: Kind
     leg: int | None = None
     payload: dict[str, Any] = field(default_factory=dict)
     at_us: int = 0
+    lag_us: int = -1  # the event's where it is below 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ class HangUp:
 
     leg: int
     reason: str = ""
+    as_if: Emit | None = None  # the end that is most likely, for the verdict that the dialer is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +285,8 @@ class State(NamedTuple):
     legs: tuple[LegPhase, ...] = ()  # index 0 is leg 1
     winner: int = 0
     dialout_us: int = 0
+    parted_us: int = 0  # when the buyer hung up, while PARTING
+    parted_lag_us: int = 0
     talk_us: int = 0  # when talk began: the winner's 2xx, or its bridge where it was screened
     minutes: int = 0
     caller_ringing: bool = False

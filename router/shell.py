@@ -8,7 +8,7 @@ fact and into the last message to the dialer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from config.book import Campaign, Endpoint
@@ -132,7 +132,9 @@ class TransferShell:
     @property
     def verdict_headers(self) -> Headers:
         """For the last message to the dialer: what it comes to, and what for (lessons, "what none of them has", 7)."""
-        outcome = self.outcome or self.verdict
+        return self._headers_of(self.outcome or self.verdict)
+
+    def _headers_of(self, outcome: Outcome) -> Headers:
         headers = [
             ("X-Baton-Transfer", self.transfer),
             ("X-Baton-Verdict", outcome.verdict.value),
@@ -157,7 +159,8 @@ class TransferShell:
         return fact
 
     def _emit(self, effect: m.Emit, event: m.Event) -> None:
-        self._fact(effect.kind, effect.leg, effect.payload, effect.at_us or event.at_us, event.lag_us)
+        lag_us = event.lag_us if effect.lag_us < 0 else effect.lag_us
+        self._fact(effect.kind, effect.leg, effect.payload, effect.at_us or event.at_us, lag_us)
 
     def _admit(self, _effect: m.Admit, _event: m.Event) -> None:
         self._host.admit(self, self.facts[0])
@@ -184,8 +187,19 @@ class TransferShell:
             again = RETRY if effect.code == REFUSED_NOW and self.verdict.verdict is Verdict.NOT_ATTEMPTED else ()
             self._host.engine.reject(self.start.invite.handle, effect.code, (*self.verdict_headers, *again))
 
-    def _hang_up(self, effect: m.HangUp, _event: m.Event) -> None:
-        headers: Headers = self.verdict_headers if effect.leg == CALLER_LEG else ()
+    def _as_if(self, end: m.Emit, event: m.Event) -> Outcome:
+        """What it would come to with this end; the record may say otherwise where the dialer's own BYE crosses ours."""
+        likely = replace(
+            self.facts[-1], kind=end.kind, leg=None, payload=end.payload, mono_us=event.at_us, lag_us=event.lag_us
+        )
+        return decide([*self.facts, likely], self.start.terms)
+
+    def _hang_up(self, effect: m.HangUp, event: m.Event) -> None:
+        headers: Headers = ()
+        if effect.leg == CALLER_LEG:
+            headers = (
+                self.verdict_headers if effect.as_if is None else self._headers_of(self._as_if(effect.as_if, event))
+            )
         if effect.reason:
             headers = (*headers, ("Reason", effect.reason))
         self._host.engine.hang_up(self.leg_handle(effect.leg), headers)

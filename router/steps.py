@@ -29,6 +29,12 @@ def end(by: Party, cause: EndCause, at_us: int = 0) -> Emit:
     return Emit(Kind.ENDED, payload={"by": by.value, "cause": cause.value}, at_us=at_us)
 
 
+def parted(state: State, by: Party) -> Step:
+    """The end of a short talk in which the buyer hung up, once it is known whether the caller did too."""
+    ended = end(by, EndCause.BYE, state.parted_us)
+    return over(state), [Emit(ended.kind, None, ended.payload, state.parted_us, state.parted_lag_us), Quiet(), Close()]
+
+
 def leg_ended(number: int, event: LegEvent, by: Party | None = None) -> Emit:
     ended_by = by or (Party.ROUTER if event.local else Party.BUYER)
     payload: dict[str, Any] = {"code": event.code, "phrase": event.phrase, "by": ended_by.value, "local": event.local}

@@ -35,6 +35,7 @@ from router.moves import (
 from router.sip.port import OUR_FAULT, EventKind, LegEvent
 from router.steps import ELSEWHERE, GIVEN_UP, Step, after_leg, end, end_by_us, end_legs, ignore, leg_ended, over
 
+PARTING_US = 300_000  # a BYE that crosses ours is here within a round trip
 BRIDGE_TIMEOUT_US = 5_000_000  # both 200s are out: audio that does not start in 5 s will not start
 
 
@@ -247,8 +248,22 @@ def _winner_left(state: State, number: int, event: LegEvent, cause: EndCause) ->
     if not state.committed and without.live_legs:
         return _resume(without, number, event, note)
     at_us = state.unheard_since(number) if cause is EndCause.VANISHED else 0
+    if cause is EndCause.BYE and event.at_us - event.lag_us - state.talk_us < state.plan.talk_connected_ms * 1000:
+        return _part(without, event, note)
     ended, hang_ups = end_legs(over(without), list(without.live_legs), "")
     return ended, [note, end(Party.BUYER, cause, at_us), *hang_ups, Quiet(), HangUp(CALLER_LEG), Close()]
+
+
+def _part(state: State, event: LegEvent, note: Effect) -> Step:
+    """The buyer hung up in a short talk: who ended it decides who pays, and BYEs may cross.
+
+    Whoever has had our BYE sends none: a BYE of the caller's that still comes was sent at once with the buyer's, and
+    then the end is the caller's (domain, section 3, row 8). The instant of the end is the first BYE's either way.
+    """
+    ended, hang_ups = end_legs(state, list(state.live_legs), "")
+    parting = ended._replace(phase=Phase.PARTING, parted_us=event.at_us, parted_lag_us=event.lag_us)
+    bye = HangUp(CALLER_LEG, as_if=end(Party.BUYER, EndCause.BYE))
+    return parting, [note, *hang_ups, Quiet(), bye, Arm(Timer.PARTING, event.at_us + PARTING_US)]
 
 
 def _resume(state: State, number: int, event: LegEvent, note: Effect) -> Step:

@@ -116,6 +116,10 @@ class LegBook:
             self._note_invite(leg, record)
         elif record.received and record.method in ("BYE", "CANCEL") and leg.left is None:
             leg.left = record
+            if (
+                record.method == "BYE" and handle not in self.live
+            ):  # it crosses our own: whoever has had ours sends none
+                self._tell(leg, EventKind.BYE, record, local=False)
 
     def _note_invite(self, leg: Leg, record: Record) -> None:
         if not record.received:
@@ -167,7 +171,7 @@ class LegBook:
         )
 
     def hung_up(self, handle: str, at_us: int) -> Leg | None:
-        """We end it: no event follows but a late ANSWERED."""
+        """We end it: no event follows but a late ANSWERED, and a BYE that crosses ours."""
         leg = self.live.pop(handle, None)
         if leg is not None:
             self._bury(leg, at_us)

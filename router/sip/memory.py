@@ -104,10 +104,14 @@ _AUDIO = {
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A party. `late_ms` >= 0: when cancelled it answers all the same, that much later (a 2xx crossing the CANCEL)."""
+    """A party. `late_ms` >= 0: when cancelled it answers all the same, that much later (a 2xx crossing the CANCEL).
+
+    `crossing_ms` >= 0: when we send it BYE, its own is on the way and comes that much later.
+    """
 
     acts: tuple[Act, ...] = ()
     late_ms: float = -1
+    crossing_ms: float = -1
     refuses_to_send: bool = False  # our own transport cannot reach it
 
 
@@ -194,6 +198,8 @@ class MemoryEngine:
         self.commands.append(("hang_up", handle, len(headers)))
         late = not party.answered and party.script.late_ms >= 0
         self._end(handle)
+        if party.answered and party.script.crossing_ms >= 0:
+            self._later(party, party.script.crossing_ms, EventKind.BYE)
         if late:
             self._later(party, party.script.late_ms, EventKind.ANSWERED, code=200, phrase="OK")
 

@@ -154,7 +154,7 @@ class SipEngine(Protocol):
         """Final answer of 300 to 699 to the dialer."""
 
     def hang_up(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """CANCEL or BYE, whichever fits. No event follows but a late ANSWERED."""
+        """CANCEL or BYE, whichever fits. No event follows but a late ANSWERED, and a BYE that crosses ours."""
 
     def bridge(self, one: str, other: str) -> None:
         """Let two answered legs hear each other as soon as both have audio: BRIDGED for `other` follows."""

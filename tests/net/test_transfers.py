@@ -9,7 +9,7 @@ import pytest
 
 from meter.facts import Kind
 from tests.net.conftest import Station, verdict
-from tests.net.peer import Callee, Caller, Tone, loudest_hertz, sdp
+from tests.net.peer import Callee, Caller, Message, Tone, loudest_hertz, sdp
 
 pytestmark = pytest.mark.net
 
@@ -278,3 +278,24 @@ async def test_a_second_router_of_that_name_is_refused(station: Station) -> None
     _, said = await process.communicate()
     assert process.returncode == 1
     assert re.search(r"router.name = 'test' is running already", said.decode())
+
+
+async def test_a_callers_bye_that_crosses_ours_makes_the_end_the_callers(station: Station) -> None:
+    callee = Callee([(20, 180), (100, 200)])
+    await station.buyer("acme", callee)
+    await station.start()
+    call = station.caller.invite("acme")
+    assert (await station.caller.final(call)).code == 200
+
+    def react(message: Message) -> None:
+        if message.method == "BYE" and not message.is_response:
+            station.caller.bye(call)  # sent before ours was read
+        station.caller._react(message)
+
+    station.caller.react = react
+    callee.hang_up(await callee.wait(lambda m: m.method == "INVITE"))
+    facts = await station.closed(call.call_id)
+    assert verdict(facts) == "short_call/caller_ended"
+    ended = next(fact for fact in facts if fact.kind is Kind.ENDED)
+    left = next(fact for fact in facts if fact.kind is Kind.LEG_ENDED and fact.leg == 1)
+    assert ended.mono_us == left.mono_us, "the end is the first BYE"

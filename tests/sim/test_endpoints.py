@@ -321,6 +321,39 @@ def test_the_dialers_bye_after_offering_on_ends_the_second_transfer() -> None:
     assert decide(world.journal.of(transfers(world)[1])).reason is Reason.CALLER_ENDED
 
 
+# --- both hang up ---
+
+
+@pytest.mark.parametrize(
+    ("crossing_ms", "verdict"),
+    [
+        (0, Verdict.SHORT_CALL),
+        (80, Verdict.SHORT_CALL),
+        (290, Verdict.SHORT_CALL),
+        (310, Verdict.FAILED),
+        (-1, Verdict.FAILED),
+    ],
+)
+def test_a_bye_from_both_at_once_is_the_callers(crossing_ms: float, verdict: Verdict) -> None:
+    world = World([secure()]).script(party(rings(), answers(10_000), hangs_up(20_000)))
+    world.engine.invite("leads", Script((), crossing_ms=crossing_ms))
+    world.clock.run_for(60 * SECOND_US)
+    outcome = decide(world.journal.facts)
+    assert (outcome.verdict, outcome.talk_ms, outcome.attempt_ms) == (verdict, 10_000, 20_000)
+    assert not world.router.live
+    closing = world.journal.facts[-1]
+    assert closing.kind is Kind.TRANSFER_CLOSED
+    assert closing.payload == outcome.as_payload()
+
+
+def test_the_end_of_a_long_talk_waits_for_nobody() -> None:
+    world = World([secure()]).script(party(rings(), answers(1_000), hangs_up(20_000)))
+    world.engine.invite("leads", Script((), crossing_ms=50))
+    world.clock.run_for(20_000_001)
+    assert not world.router.live
+    assert decide(world.journal.facts).verdict is Verdict.CONNECTED
+
+
 # --- hold and silence ---
 
 
