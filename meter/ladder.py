@@ -215,6 +215,17 @@ def _answer(payload: dict[str, Any]) -> str:
     return " ".join(str(payload[name]) for name in ("code", "phrase") if payload.get(name))
 
 
+def _said_answered(payload: dict[str, Any]) -> str:
+    said = [f"answered, {_answer(payload) or '200'}"]
+    said += ["within a second"] if payload.get("fast") else []
+    said += ["and has to accept"] if payload.get("must_accept") else []
+    return ", ".join(said)
+
+
+def _codecs(payload: dict[str, Any]) -> list[str]:
+    return [f"({payload['codecs']})"] if payload.get("codecs") else []
+
+
 _SAID: dict[Kind, Callable[[dict[str, Any]], str]] = {
     Kind.TRANSFER_STARTED: lambda _: "INVITE from the dialer",
     Kind.REFUSED: lambda payload: f"refused: {payload.get('reason') or 'unknown'}",
@@ -222,9 +233,16 @@ _SAID: dict[Kind, Callable[[dict[str, Any]], str]] = {
     Kind.NOT_SENT: lambda payload: f"not dialled: {payload.get('why') or 'unknown'}",
     Kind.TRYING: lambda _: "100 Trying",
     Kind.RINGING: lambda payload: _answer(payload) or "ringing",
-    Kind.ANSWERED: lambda payload: f"answered, {_answer(payload) or '200'}",
+    Kind.ANSWERED: _said_answered,
     Kind.ANSWERED_LATE: lambda payload: f"answered too late, {_answer(payload) or '200'}: acknowledged and hung up",
-    Kind.BRIDGED: lambda _: "caller and buyer can hear each other",
+    Kind.ACCEPTED: lambda _: "accepted by key",
+    Kind.BRIDGED: lambda payload: " ".join(["caller and buyer can hear each other", *_codecs(payload)]),
+    Kind.RESUMED: lambda _: "left within the commit window: the others ring on",
+    Kind.HELD: lambda _: "has been on hold for 10 s",
+    Kind.RETRIEVED: lambda payload: f"took the other back after {payload.get('held_ms', '?')} ms of hold",
+    Kind.CALLER_MOVED: lambda payload: f"the dialer moved its end ({payload.get('how') or 'unknown'})",
+    Kind.RECORDING_STARTED: lambda payload: f"recording to {payload.get('file') or '?'}",
+    Kind.RECORDED: lambda payload: f"recorded {payload.get('audio_ms', '?')} ms, {payload.get('file') or '?'}",
     Kind.BUFFER_PASSED: lambda _: "the attempt has lasted the whole buffer",
     Kind.TALK_REACHED_15S: lambda _: "the talk has reached the connected threshold",
     Kind.TALK_MINUTE: lambda payload: f"the talk has lasted {payload.get('minutes', '?')} min",
