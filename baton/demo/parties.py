@@ -6,6 +6,7 @@ Every process is started here and ended here, by its own pid; ports are free one
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import random
 import shutil
@@ -81,6 +82,7 @@ def _claim() -> range:
             claim.close()
             continue
         _claims.append(claim)
+        atexit.register(claim.close)
         return range(start + 2, start + _BLOCK)
     raise OSError(f"no block of ports is free between {_PORTS[0]} and {_PORTS[1]}")
 
