@@ -31,17 +31,18 @@ from meter.store.leads import LeadFetcher
 from meter.store.recovery import recover
 from meter.store.suppression import ListRows
 from meter.store.usage import UsageSnapshot
-from router.around import Carrier
 from router.clock import LoopClock, new_loop
 from router.dialers import Dialer
 from router.ids import new_id
+from router.live import is_empty
 from router.ports import Journal, Scrubber
 from router.recorder import Recorder
 from router.recordings import Recordings
-from router.router import Router, RouterConfig
+from router.router import Router
 from router.sip.engine import PjsuaEngine
 from router.sip.pjlib import EngineConfig, Listener, system_nameservers
 from router.sip.port import Ask, Invite, LegEvent, Probed, Target
+from router.told import Carrier, RouterConfig
 from suppression.scrub import Scrub
 
 BOOK_REFRESH_S = 0.5  # a changed book is seen by the next transfer after this; a hold at once, in the journal's commit
@@ -75,8 +76,11 @@ class _Listener:
     def on_probed(self, result: Probed) -> None:
         self.router.on_probed(result)
 
-    def may_move(self, handle: str, to: str, source: str) -> bool:
-        return self.router.may_move(handle, to, source)
+    def may_refer(self, handle: str, to: str) -> bool:
+        return self.router.may_refer(handle, to)
+
+    def may_replace(self, handle: str, source: str, headers: dict[str, list[str]]) -> bool:
+        return self.router.may_replace(handle, source, headers)
 
 
 @contextlib.contextmanager
@@ -219,6 +223,7 @@ def _chores(
         asyncio.create_task(_every(lambda: USAGE_REFRESH_S, usage.refresh, "usage")),
         asyncio.create_task(_every(lambda: EXPIRE_S, expire, "recordings")),
         asyncio.create_task(_gauges(router, writer, clock)),
+        asyncio.create_task(_every(lambda: GAUGES_S, lambda: _watch(router), "trunks")),
     ]
 
 
@@ -233,9 +238,9 @@ async def _drain(router: Router, seconds: int) -> None:
     """New INVITEs get 503; what is up may finish for so long, then it ends as ours."""
     router.draining = True
     deadline = time.monotonic() + seconds
-    while router.live and time.monotonic() < deadline:  # noqa: ASYNC110 - a bounded wait on plain state
+    while not is_empty(router) and time.monotonic() < deadline:  # noqa: ASYNC110 - a bounded wait on plain state
         await asyncio.sleep(0.05)
-    if router.live:
+    if not is_empty(router):
         _log.warning("drain_over", live=len(router.live))
         router.end_all()
 
@@ -283,7 +288,10 @@ async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> No
         metrics.LIVE_LEGS.set(router.live_legs)
         metrics.JOURNAL_BACKLOG.set(writer.backlog)
         metrics.LOOP_LAG.set(clock.take_worst_lag_us() / 1e6)
-        router.watch_trunks()
+
+
+async def _watch(router: Router) -> None:
+    router.watch_trunks()
 
 
 def engine_config(settings: Settings) -> EngineConfig:

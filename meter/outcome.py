@@ -155,7 +155,7 @@ class _Case:
 
     buffer_ms: int = 0
     only_dids: bool = False
-    short_of_a_leg: bool = False  # an endpoint was not dialled for a fault of ours
+    short_of_a_leg: bool = False  # an endpoint was not dialled, or was dropped, by a fault of ours
     legs: dict[int, _Leg] = field(default_factory=dict)
     seen: dict[Kind, Fact] = field(default_factory=dict)  # first of its kind
     seqs: dict[Kind, list[int]] = field(default_factory=dict)  # all of its kind
@@ -233,8 +233,8 @@ def _gather(facts: Iterable[Fact]) -> _Case:
                 case.answers.append(fact)
             elif fact.kind is Kind.BRIDGED:
                 case.bridge = case.bridge or fact
-            elif fact.kind is Kind.NOT_SENT:
-                case.short_of_a_leg = case.short_of_a_leg or fact.payload.get("ours") is True
+            elif fact.kind is Kind.FAULT or (fact.kind is Kind.NOT_SENT and fact.payload.get("ours") is True):
+                case.short_of_a_leg = True
             _read_leg(case.legs.setdefault(fact.leg, _Leg()), fact)
     return case
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from config.book import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
 from config.limits import Usage
@@ -16,20 +16,7 @@ from router.moves import LegPhase
 from router.ports import Scrubber, ScrubResult, UsageReader
 from router.shell import TransferShell
 from router.sip.port import SipEngine, Target
-
-
-@dataclass(frozen=True, slots=True)
-class Carrier:
-    """The operator's own way to the telephone network, for DIDs. `target.uri` has `{number}` where the DID goes."""
-
-    name: str
-    target: Target
-
-    @property
-    def host_uri(self) -> str:
-        """Where to send an OPTIONS: the URI without the number."""
-        scheme, _, rest = self.target.uri.partition(":")
-        return f"{scheme}:{rest.rpartition('@')[2]}"
+from router.told import Carrier
 
 
 class LiveTransfers(dict[str, TransferShell]):

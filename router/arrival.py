@@ -98,6 +98,10 @@ class Arrival:
         elif event.kind is EventKind.DIGIT and self.stage is Stage.GREETING and event.phrase in self.keys:
             self._end(key=event.phrase)
 
+    def cut_short(self) -> None:
+        """The router goes down: on to what it says of that."""
+        self._end()
+
     def _end(self, *, gone: bool = False, key: str = "") -> None:
         self.stage = Stage.DONE
         if self.timer is not None:

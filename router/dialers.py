@@ -103,6 +103,12 @@ class Doorman:
         sent.append(now_us)
         return False
 
+    def may_replace(self, dialer: Dialer, source: str, headers: dict[str, list[str]], now_us: int) -> bool:
+        """An INVITE with Replaces: from its own addresses, and proven where it has a password; it cannot be asked."""
+        if self.of(source) is not dialer:
+            return False
+        return not dialer.username or self.prove(dialer, "INVITE", headers, now_us) is Proof.GOOD
+
     def judge(self, dialer: Dialer, invite: Invite, now_us: int) -> TurnAway | None:
         """Hops, digest and rate, in this order; None: it may come in."""
         if invite.headers.get("max-forwards", [""])[0].strip() == "0":
@@ -146,7 +152,7 @@ class Doorman:
         return Proof.NONE
 
     def _check(self, dialer: Dialer, method: str, said: dict[str, str], now_us: int) -> Proof:
-        nonce, count = said.get("nonce", ""), said.get("nc", "")
+        nonce, count = said.get("nonce", ""), said.get("nc", "") if said.get("qop") else ""  # else nothing covers it
         if not self._fresh(nonce, now_us) or count in self._used.get(nonce, ()):
             return Proof.NONE
         algorithm = _ALGORITHMS.get(said.get("algorithm", "MD5").upper())

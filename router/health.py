@@ -123,6 +123,7 @@ class Prober:
         now_us = self._clock.now_us()
         for target in wanted.values():
             self._engine.registered(target)
+        self._engine.keep_registered(list(wanted.values()))
         self.trunks.watch({name: one for name, one in wanted.items() if one.policy.probe_s}, now_us)
         for trunk in self.trunks.due(now_us):
             self._engine.probe(trunk.name, trunk.target)

@@ -66,7 +66,7 @@ from router.steps import (
     parted,
 )
 from router.steps_legs import LEG_TABLE, is_answer, not_accepted, win
-from router.steps_talk import buffer, commit_over, hold_lasts, minute, party, talk, vanished
+from router.steps_talk import buffer, commit_over, heard, hold_lasts, minute, party, talk, vanished
 
 
 def start(plan: Plan) -> State:
@@ -151,7 +151,8 @@ def _caller(state: State, event: LegEvent) -> Step:
     if event.kind is EventKind.FAULT:
         return end_by_us(state, EndCause.ENGINE, [Emit(Kind.FAULT, CALLER_LEG, {"what": event.phrase})])
     if event.kind is EventKind.MOVED:
-        return state, [Emit(Kind.CALLER_MOVED, CALLER_LEG, {"how": event.phrase})]
+        there, disarmed = heard(state, CALLER_LEG)
+        return there, [Emit(Kind.CALLER_MOVED, CALLER_LEG, {"how": event.phrase}), *disarmed]
     cause = _CALLER_LEAVES.get(event.kind)
     return _caller_left(state, event, cause) if cause is not None else (state, [])
 

@@ -194,6 +194,11 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class StopRecording:
+    """The bridge is gone and another may come, with a recording of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Arm:
     timer: Timer
     at_us: int
@@ -229,6 +234,7 @@ Effect = (
     | EndWhisper
     | Music
     | Record
+    | StopRecording
     | Arm
     | Disarm
     | Quiet

@@ -10,12 +10,13 @@ from config.book import Endpoint, EndpointKind, TrunkPolicy
 from config.limits import Limits
 from meter.outcome import OutcomeTerms, Reason
 from router import moves as m
-from router.around import Carrier, trunk_target
+from router.around import trunk_target
 from router.lead import Lead
 from router.ports import ScrubResult
 from router.select import REFUSAL_CODES, Selection
 from router.shell import Start
 from router.sip.port import Invite, Target
+from router.told import Carrier
 from router.wav import wav_ms
 
 ANONYMOUS = "anonymous"  # RFC 3323 section 4.1.1.3
@@ -63,6 +64,7 @@ def start_of(
     answered: bool = False,
     key: str = "",
     before: Start | None = None,
+    carriers: Mapping[str, Carrier],
 ) -> Start:
     """Everything about one transfer that is fixed when it begins; `before`: the offer that came to nothing."""
     buyer = selection.buyer
@@ -107,6 +109,7 @@ def start_of(
         limits=limits,
         lead=lead,
         key=key,
+        carriers={one.carrier: carriers[one.carrier] for one in selection.endpoints if one.carrier in carriers},
     )
 
 
@@ -130,10 +133,10 @@ def _also(lead: Lead, selection: Selection, *, key: str, offers: int) -> dict[st
     return found
 
 
-def target_of(start: Start, endpoint: Endpoint, carriers: Mapping[str, Carrier], spoken: str) -> Target:
+def target_of(start: Start, endpoint: Endpoint, spoken: str) -> Target:
     """How to dial an endpoint: a trunk by its URI, a DID through its carrier. `spoken`: the caller's codec, if any."""
     if endpoint.kind is EndpointKind.DID:
-        carrier = carriers[endpoint.carrier].target
+        carrier = start.carriers[endpoint.carrier].target
         way = replace(carrier, uri=carrier.uri.replace("{number}", endpoint.uri))
     else:
         way = trunk_target(endpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -38,7 +39,9 @@ class Recorder:
         """Record the bridge; where it cannot be recorded the call goes on, and the fault is counted."""
         caller, buyer = shell.start.invite.handle, shell.leg_handle(leg)
         try:
-            file = self._files.new(shell.transfer, self._clock.utc_us())
+            count = sum(fact.kind is Kind.RECORDING_STARTED for fact in shell.facts)
+            name = f"{shell.transfer}-{count + 1}" if count else shell.transfer
+            file = self._files.new(name, self._clock.utc_us())
             good = self._engine.record(caller, buyer, str(self._files.part(file)))
         except OSError as error:
             _log.error("recording_failed", transfer=shell.transfer, error=str(error))
@@ -56,8 +59,13 @@ class Recorder:
     def stop(self, shell: TransferShell) -> None:
         file = self._running.pop(shell.transfer, "")
         if file:
-            self._engine.stop_recording(shell.start.invite.handle)
-            self._files.finish(file, lambda done: self._call_soon(lambda: self.recorded(shell.transfer, done)))
+            cut = self._engine.stop_recording(shell.start.invite.handle) < 0
+
+            def done(found: Finished) -> None:
+                short = replace(found, error="cut short: the disk took no more") if cut and not found.error else found
+                self._call_soon(lambda: self.recorded(shell.transfer, short))
+
+            self._files.finish(file, done)
 
     def recorded(self, transfer: str, done: Finished) -> None:
         """A recording is safe on the disk, or could not be made so."""
@@ -73,7 +81,7 @@ class Recorder:
         """Finish what a crash left; how many. Disk work, done at once: to be called before calls come in."""
         left = self._files.left_over()
         for file in left:
-            transfer = file.rpartition("/")[2].removesuffix(".wav")
+            transfer = file.rpartition("/")[2].removesuffix(".wav").partition("-")[0]
             self.recorded(transfer, self._files.finish_now(file))
         return len(left)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
@@ -19,7 +19,7 @@ from meter import metrics
 from meter.facts import CALLER_LEG, Fact
 from meter.outcome import CountsAs, Outcome, Reason, Verdict
 from router import moves as m
-from router.around import Around, Carrier, LiveTransfers, new_seed, watched
+from router.around import Around, LiveTransfers, new_seed, watched
 from router.arrival import Arrival, Arrived
 from router.dialers import Dialer, Doorman, TurnAway
 from router.health import Prober
@@ -31,6 +31,7 @@ from router.recorder import Recorder
 from router.select import REFUSAL_CODES, Question, Selection, availability, choose
 from router.shell import Start, TransferShell
 from router.sip.port import Ask, Clock, EventKind, Invite, LegEvent, Probed, SipEngine, Target
+from router.told import RouterConfig
 
 LATE_S = 40  # a callee may answer for 32 s after our CANCEL (timer B, RFC 3261 17.1.1.2); 40 leaves room
 _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}
@@ -48,21 +49,6 @@ _NEXT_AFTER_REFUSAL = frozenset(  # the store knew better than the snapshot by w
 )
 
 _log = structlog.get_logger("router")
-
-
-@dataclass(frozen=True, slots=True)
-class RouterConfig:
-    """What a router is told. Durations in ms, 0: never."""
-
-    dialers: tuple[Dialer, ...]
-    carriers: dict[str, Carrier] = field(default_factory=dict)
-    drop_unknown: bool = False  # requests from nobody's address get no answer
-    lockout_failures: int = 5
-    lockout_seconds: int = 300
-    rtp_timeout_ms: int = 0
-    fast_answer_ms: int = 0
-    probe_down_after: int = 3
-    probe_up_after: int = 2
 
 
 class Router:
@@ -176,15 +162,18 @@ class Router:
     def on_probed(self, result: Probed) -> None:
         self.prober.on_probed(result)
 
-    def may_move(self, handle: str, to: str, source: str) -> bool:
-        """REFER to a host, or Replaces from an address: the dialer's own alone, and only as it is configured."""
-        found = self._legs.get(handle)
-        if found is None or found[1] != CALLER_LEG:
-            return False
-        dialer = self.doorman.of(found[0].start.invite.source)
-        if dialer is None:
-            return False
-        return to in dialer.refer_hosts if to else self.doorman.of(source) is dialer
+    def may_refer(self, handle: str, to: str) -> bool:
+        dialer = self._dialer_of(handle)
+        return dialer is not None and to in dialer.refer_hosts
+
+    def may_replace(self, handle: str, source: str, headers: dict[str, list[str]]) -> bool:
+        dialer = self._dialer_of(handle)
+        return dialer is not None and self.doorman.may_replace(dialer, source, headers, self.clock.now_us())
+
+    def _dialer_of(self, handle: str) -> Dialer | None:
+        """Whose end of a call this is; None for a buyer's leg."""
+        shell, number = self._legs.get(handle, (None, -1))
+        return self.doorman.of(shell.start.invite.source) if shell is not None and number == CALLER_LEG else None
 
     def feed(self, shell: TransferShell, event: m.Event) -> None:
         try:
@@ -244,7 +233,8 @@ class Router:
         return any(mark in self.live for mark in marks if mark)
 
     def _calls_of(self, dialer: Dialer) -> int:
-        return sum(1 for shell in self.live.values() if shell.start.dialer == dialer.name) + len(self._arrivals)
+        arriving = sum(1 for one in self._arrivals.values() if self.doorman.of(one.invite.source) is dialer)
+        return arriving + sum(1 for shell in self.live.values() if shell.start.dialer == dialer.name)
 
     def _arrived(self, arrival: Arrival, how: Arrived) -> None:
         self._arrivals.pop(arrival.invite.handle, None)
@@ -320,6 +310,7 @@ class Router:
             answered=answered,
             key=key,
             before=before,
+            carriers=self.config.carriers,
         )
 
     def _begin(self, start: Start) -> None:
@@ -348,7 +339,7 @@ class Router:
     def target_for(self, shell: TransferShell, endpoint: Endpoint) -> Target:
         handle = shell.start.invite.handle
         spoken = self.engine.codec(handle) if shell.state.caller_answered else ""
-        return target_of(shell.start, endpoint, self.config.carriers, spoken)
+        return target_of(shell.start, endpoint, spoken)
 
     def offers_on(self, shell: TransferShell, outcome: Outcome) -> bool:
         """Domain, section 7: after a free end with the caller still there, the campaign's next buyer."""
@@ -434,7 +425,9 @@ class Router:
     # --- shutdown ---
 
     def end_all(self) -> None:
-        """End every live transfer as ours (SHUTDOWN): free for the buyer."""
+        """End every live transfer as ours (SHUTDOWN): free for the buyer. Who is being greeted is refused."""
+        for arrival in list(self._arrivals.values()):
+            arrival.cut_short()
         for shell in list(self.live.values()):
             shell.shut_down()
 

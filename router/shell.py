@@ -7,8 +7,8 @@ fact and into the last message to the dialer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from config.book import Campaign, Endpoint
@@ -20,6 +20,7 @@ from router import moves as m
 from router.lead import Lead
 from router.ports import Admission, Journal
 from router.sip.port import Clock, Invite, SipEngine, Target, TimerHandle
+from router.told import Carrier
 
 MAX_HEADER = 900  # characters of one header's value; a UDP datagram is not a book
 Headers = tuple[tuple[str, str], ...]
@@ -74,6 +75,7 @@ class Start:
     limits: Limits | None = None
     lead: Lead | None = None
     key: str = ""  # pressed in the campaign's menu
+    carriers: Mapping[str, Carrier] = field(default_factory=dict)  # of its DIDs, as they were when it began
 
 
 class TransferShell:
@@ -224,6 +226,9 @@ class TransferShell:
     def _record(self, effect: m.Record, _event: m.Event) -> None:
         self._host.start_recording(self, effect.leg)
 
+    def _stop_recording(self, _effect: m.StopRecording, _event: m.Event) -> None:
+        self._host.stop_recording(self)
+
     def _arm(self, effect: m.Arm, _event: m.Event) -> None:
         self._disarm(effect, _event)
 
@@ -276,6 +281,7 @@ _PERFORM: dict[type, Callable[[TransferShell, Any, m.Event], None]] = {
     m.EndWhisper: TransferShell._end_whisper,  # noqa: SLF001
     m.Music: TransferShell._music,  # noqa: SLF001
     m.Record: TransferShell._record,  # noqa: SLF001
+    m.StopRecording: TransferShell._stop_recording,  # noqa: SLF001
     m.Quiet: TransferShell._quiet,  # noqa: SLF001
     m.Arm: TransferShell._arm,  # noqa: SLF001
     m.Disarm: TransferShell._disarm,  # noqa: SLF001

@@ -29,6 +29,7 @@ from router.moves import (
     Record,
     RingCaller,
     State,
+    StopRecording,
     Timer,
     Whisper,
 )
@@ -172,7 +173,8 @@ def _forked(state: State, number: int, event: LegEvent) -> Step:
 
 def _digit(state: State, number: int, event: LegEvent) -> Step:
     wants = state.plan.of(number)
-    if state.leg(number) is not LegPhase.SCREENING or not wants.accept_key or event.phrase != wants.accept_key:
+    waited_for = state.phase is Phase.RINGING and state.leg(number) is LegPhase.SCREENING and wants.accept_key
+    if not waited_for or event.phrase != wants.accept_key:
         return state, []
     note: list[Effect] = [Emit(Kind.ACCEPTED, number), Disarm(Timer.ACCEPT, number), EndWhisper(number)]
     return win(state, number, event.at_us, note, screened=True)
@@ -237,9 +239,13 @@ def _gone(state: State, number: int, event: LegEvent) -> Step:
         if not state.bridged and state.committed:  # dropped by our side of the session: what it offered was no use
             return end_by_us(state, EndCause.MEDIA, [Emit(Kind.FAULT, number, {"what": "media"})])
         return _winner_left(state, number, event, EndCause.VANISHED)
-    if state.leg(number) is LegPhase.SCREENING:
-        return not_accepted(state, number, [leg_ended(number, event, Party.BUYER)])
-    return after_leg(state.with_leg(number, LegPhase.ENDED), [leg_ended(number, event)])
+    note: list[Effect] = [leg_ended(number, event)]
+    if (
+        state.leg(number) is LegPhase.SCREENING
+    ):  # dropped on our side: it says nothing of the endpoint (domain, section 2)
+        stop: list[Effect] = [Disarm(Timer.ACCEPT, number), Disarm(Timer.WHISPER, number), EndWhisper(number)]
+        note += [Emit(Kind.FAULT, number, {"what": "media"}), *stop]
+    return after_leg(state.with_leg(number, LegPhase.ENDED), note)
 
 
 def _winner_left(state: State, number: int, event: LegEvent, cause: EndCause) -> Step:
@@ -277,8 +283,12 @@ def _resume(state: State, number: int, event: LegEvent, note: Effect) -> Step:
         committed=True,
         any_sent_final=True,
         best_code=better(state.best_code, CODE_NO_ANSWER),
+        holds=(),
+        unheard=(),
     )
-    stop: list[Effect] = [Disarm(timer) for timer in (Timer.TALK, Timer.BRIDGE, Timer.COMMIT)]
+    stop: list[Effect] = [Disarm(timer) for timer in (Timer.TALK, Timer.MINUTE, Timer.BRIDGE, Timer.COMMIT)]
+    stop += [Disarm(timer, leg) for timer in (Timer.HOLD, Timer.RTP) for leg in (CALLER_LEG, number)]
+    stop.append(StopRecording())
     due_us = max(event.at_us, state.dialout_us + state.plan.ring_timeout_ms * 1000)
     return ringing, [note, Emit(Kind.RESUMED, number), *stop, Music(), Arm(Timer.RING, due_us)]
 

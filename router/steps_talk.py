@@ -35,6 +35,10 @@ def party(state: State, number: int, event: LegEvent) -> Step | None:
     """Events of either party's audio; None: not one of these."""
     if event.kind not in _TABLE:
         return None
+    if event.kind in _SIGNS_OF_LIFE and state.unheard_since(number):  # whatever goes on, it is there
+        alive, disarmed = heard(state, number)
+        after, effects = party(alive, number, event) or (alive, [])
+        return after, [*disarmed, *effects]
     if state.phase is not Phase.TALKING or number not in (CALLER_LEG, state.winner):
         return state, []
     return _TABLE[event.kind](state, number, event)
@@ -84,9 +88,14 @@ def _unheard(state: State, number: int, event: LegEvent) -> Step:
     return after, [Arm(Timer.RTP, event.at_us + state.plan.rtp_timeout_ms * 1000, number)]
 
 
-def _heard(state: State, number: int, _event: LegEvent) -> Step:
+def heard(state: State, number: int) -> Step:
+    """A sign of life: a packet, or a dialog that has only just been made."""
     after = state._replace(unheard=tuple(one for one in state.unheard if one[0] != number))
     return after, [Disarm(Timer.RTP, number)]
+
+
+def _nothing(state: State, _number: int, _event: LegEvent) -> Step:
+    return state, []
 
 
 def vanished(state: State, event: Rang) -> Step:
@@ -154,5 +163,6 @@ _TABLE = {
     EventKind.RETRIEVED: _retrieved,
     EventKind.RTP_STARTED: _rtp_started,
     EventKind.UNHEARD: _unheard,
-    EventKind.HEARD: _heard,
+    EventKind.HEARD: _nothing,
 }
+_SIGNS_OF_LIFE = frozenset({EventKind.RTP_STARTED, EventKind.HEARD})

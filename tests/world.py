@@ -10,12 +10,12 @@ from config.book import Book, Buyer, Campaign, Endpoint, EndpointKind, Srtp, Ter
 from config.limits import Limits, Usage
 from meter.facts import Fact, Kind
 from meter.outcome import Outcome, decide
-from router.around import Carrier
 from router.dialers import Dialer
 from router.ports import Admission, ScrubResult
-from router.router import Router, RouterConfig
+from router.router import Router
 from router.sip.memory import Act, Does, MemoryEngine, Script, VirtualClock
 from router.sip.port import Target
+from router.told import Carrier, RouterConfig
 
 SECOND_US = 1_000_000
 

@@ -6,9 +6,10 @@ policy share an account, so ten thousand trunks on plain UDP are one.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,7 @@ class Accounts:
         self._accounts: dict[tuple[object, ...], Any] = {}
         self._trunk_tls: dict[tuple[object, ...], int] = {}
         self._registered: dict[int, bool] = {}
+        self._registering: set[tuple[object, ...]] = set()
         # Kept: pjsua2 copies the option, but not the value it points to.
         self._no_delay = pj.SockOpt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -115,7 +117,21 @@ class Accounts:
         """True where the trunk asks for no registration, or has one that holds. Makes the account, which registers."""
         if not target.policy.registrar:
             return True
+        key = _key(target)
+        if key in self._accounts and key not in self._registering:  # it is wanted again
+            self._accounts[key].setRegistration(True)
+        self._registering.add(key)
         return self._registered.get(self.for_target(target).getId(), False)
+
+    def keep_registered(self, targets: Sequence[Target]) -> None:
+        """Take back the registrations of trunks that are none of these any more."""
+        wanted = {_key(one) for one in targets if one.policy.registrar}
+        for key in [key for key in self._registering if key not in wanted]:
+            self._registering.discard(key)
+            account = self._accounts[key]
+            self._registered.pop(account.getId(), None)
+            with contextlib.suppress(self._pj.Error):
+                account.setRegistration(False)
 
     def close(self) -> None:
         """Shut the accounts down and let go of the library, of which a process may have but one at a time."""

@@ -70,7 +70,7 @@ def make_classes(pj: ModuleType) -> tuple[Any, Any]:  # noqa: C901 - a class sta
         def onCallReplaceRequest(self, prm: Any) -> None:  # noqa: N802
             source = prm.rdata.srcAddress.rpartition(":")[0].strip("[]")
             prm.statusCode = FORBIDDEN
-            call = self.engine.moving.replace_asked(self.handle, self.account, source)
+            call = self.engine.moving.replace_asked(self.handle, self.account, source, prm.rdata.wholeMsg)
             if call is not None:
                 prm.newCall = call
                 prm.statusCode = 200

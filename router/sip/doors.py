@@ -68,7 +68,7 @@ class Doors:
         self._serial += 1
         tagged = f"{key}\x1d{self._serial}"
         self._probes[tagged] = monotonic_us()
-        if self._pj.baton_probe_send(account, uri, tagged):
+        if account < 0 or self._pj.baton_probe_send(account, uri, tagged):
             self._probes.pop(tagged, None)
             self._tell(tagged, 0, 0)
 

@@ -44,12 +44,14 @@ from router.sip.pjlib import (
 )
 from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEvent, Slots, Target
 from router.sip.registry import Calls
+from router.sip.services import Services
 from router.sip.wire import host_for_from, packed, user_part, with_transport
 
 TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
 POLL_S = 0.002  # without an epoll descriptor
 SWEEP_S = 1.0  # upstream issue 4992: a burst can lose DISCONNECTED callbacks
 MANY_EVENTS = 64  # PJ_IOQUEUE_MAX_EVENTS_IN_SINGLE_POLL of our build
+BAD_REQUEST = 400
 MAX_TURNS = 32  # of libHandleEvents in one go, before the loop's other work has its turn
 # pj_status_t of what is short on this machine (PJ_ERRNO_START_SYS is 120,000), and PJ_ETOOMANY and PJ_ENOMEM.
 LOCAL_LIMITS = frozenset({120_000 + one for one in (EADDRINUSE, EMFILE, ENFILE, ENOBUFS, ENOMEM)} | {70_010, 70_007})
@@ -60,7 +62,7 @@ LOOK_US = 100_000  # how often RTP is looked at
 _log = structlog.get_logger("sip")
 
 
-class PjsuaEngine:
+class PjsuaEngine(Services):
     """`router.sip.port.SipEngine` over pjsua2. Create, start and close it on the loop's thread."""
 
     def __init__(
@@ -254,6 +256,7 @@ class PjsuaEngine:
             metrics.ENGINE_FAULTS.labels(kind="stray_answer").inc(strays - self._strays)
             self._strays = strays
         self.doors.sweep()
+        self.moving.sweep(now_us)
         self.media.bury()
         if self.legs.events:
             self._kick()
@@ -269,8 +272,13 @@ class PjsuaEngine:
         self.calls.put(handle, self._call_class(self, handle, account, slot))
         arrived = self.legs.arrival(call_id)
         self.legs.add(handle, sip_call_id=call_id, slot=slot)
+        self._pj.baton_slot_new(slot)
         at_us, lag_us = arrived or (monotonic_us(), self._clock.lag_us())
-        request, headers, body = split_message(text)
+        try:
+            request, headers, body = split_message(text)
+        except Exception:
+            self.reject(handle, BAD_REQUEST)
+            raise
         host, _, port = source.rpartition(":")
         self._invites.append(
             Invite(
@@ -299,6 +307,7 @@ class PjsuaEngine:
         leg = self.legs.live.get(handle)
         if leg is not None:
             self.media.over(leg)
+            self.moving.over(handle)
         code = self._pj.baton_call_code(slot)
         self.legs.ended(handle, monotonic_us(), self._clock.lag_us(), code)
 
@@ -327,8 +336,7 @@ class PjsuaEngine:
             account = self._open_accounts.for_target(target)
             call = self.calls.new(handle, account)
             caller = f"<sip:{user_part(target.caller)}@{self._host}>" if target.caller else ""
-            if target.codecs or target.policy.redirect_hosts:
-                pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts))
+            pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts))
             call.batonDial(with_transport(target), handle, caller, packed(target.headers), account.getId())
             leg.slot = call.getId()
         except (pj.Error, EngineUnusableError) as error:
@@ -364,6 +372,7 @@ class PjsuaEngine:
         if leg is None or call is None:
             return
         self.media.over(leg)
+        self.moving.over(handle)
         try:
             call.batonHangUp(packed(headers))
         except self._pj.Error as error:
@@ -374,45 +383,6 @@ class PjsuaEngine:
     def bridge(self, one: str, other: str) -> None:
         self.media.bridge(one, other)
         self._kick()
-
-    def play(self, handle: str, file: str, *, loop: bool = False) -> None:
-        leg = self.legs.live.get(handle)
-        if leg is not None:
-            self.media.play(leg, file, loop=loop)
-
-    def stop_playing(self, handle: str) -> None:
-        leg = self.legs.live.get(handle)
-        if leg is not None:
-            self.media.stop_playing(leg)
-
-    def record(self, one: str, other: str, file: str) -> bool:
-        left, right = self.legs.live.get(one), self.legs.live.get(other)
-        return left is not None and right is not None and self.media.record(left, right, file)
-
-    def stop_recording(self, one: str) -> int:
-        leg = self.legs.known(one)
-        return self.media.stop_recording(leg) if leg is not None else -1
-
-    def codec(self, handle: str) -> str:
-        leg = self.legs.live.get(handle)
-        codec: str = self._pj.baton_codec(leg.slot) if leg is not None and leg.slot >= 0 else ""
-        return codec
-
-    def probe(self, key: str, target: Target) -> None:
-        account = self._open_accounts.for_target(target)
-        self.doors.probe(key, account.getId(), with_transport(target))
-
-    def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
-        self.doors.reply(handle, code, packed(headers))
-
-    def admit_sources(self, networks: Sequence[str] | None) -> None:
-        self.doors.admit_sources(networks)
-
-    def lock_out(self, source: str, seconds: int) -> None:
-        self.doors.lock_out(source, seconds)
-
-    def registered(self, target: Target) -> bool:
-        return self._open_accounts.registered(target)
 
     @property
     def slots(self) -> Slots:

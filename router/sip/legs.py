@@ -114,11 +114,12 @@ class LegBook:
                     self._arrivals.pop(next(iter(self._arrivals)))
         elif record.method == "INVITE" and not leg.incoming:
             self._note_invite(leg, record)
-        elif record.received and record.method in ("BYE", "CANCEL") and leg.left is None:
+        elif record.received and record.method == "CANCEL":
+            if leg.incoming and not leg.answered and leg.left is None:
+                leg.left = record
+        elif record.received and record.method == "BYE" and (leg.left is None or leg.left.method == "CANCEL"):
             leg.left = record
-            if (
-                record.method == "BYE" and handle not in self.live
-            ):  # it crosses our own: whoever has had ours sends none
+            if handle not in self.live:  # it crosses our own: whoever has had ours sends none
                 self._tell(leg, EventKind.BYE, record, local=False)
 
     def _note_invite(self, leg: Leg, record: Record) -> None:
@@ -151,11 +152,11 @@ class LegBook:
         if leg is None:
             return
         self._bury(leg, at_us)
-        if leg.left is not None:
+        if leg.final is not None and not leg.answered:  # what refused our INVITE; nothing else can have ended it
+            self._tell(leg, EventKind.FAILED, leg.final, local=False)
+        elif leg.left is not None:
             kind = EventKind.BYE if leg.left.method == "BYE" else EventKind.CANCELLED
             self._tell(leg, kind, leg.left, local=False)
-        elif leg.final is not None and not leg.answered:
-            self._tell(leg, EventKind.FAILED, leg.final, local=False)
         elif not leg.incoming and EventKind.SENT not in leg.seen:
             said = f"no way to the host ({code})"  # its name is unknown, or nothing there takes a connection
             self.events.append(LegEvent(handle, EventKind.NOT_SENT, at_us, lag_us, phrase=said, local=True))

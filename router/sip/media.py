@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import structlog
+
+from meter import metrics
 from router.clock import monotonic_us
 from router.sip.legs import Leg, LegBook
 from router.sip.port import EventKind, LegEvent
@@ -16,6 +19,7 @@ from router.sip.port import EventKind, LegEvent
 if TYPE_CHECKING:
     from types import ModuleType
 
+_log = structlog.get_logger("sip")
 QUIET_MS = 1_000  # RTP comes every 20 to 60 ms; a second without is silence worth noting
 _RTP_EVENTS = {"F": EventKind.RTP_STARTED, "Q": EventKind.UNHEARD, "H": EventKind.HEARD}
 LEFT, RIGHT = 0, 1
@@ -89,9 +93,10 @@ class Media:
             return
         file, loop = leg.prompt
         leg.player = self._pj.baton_play(file, port, loop)
-        if leg.player < 0:
+        if leg.player < 0:  # a call is not lost for a prompt
             leg.prompt = None
-            self.tell(leg, EventKind.FAULT, "a prompt could not be played")
+            _log.error("prompt_not_played", leg=leg.handle, file=file)
+            metrics.ENGINE_FAULTS.labels(kind="prompt").inc()
 
     def stop_playing(self, leg: Leg) -> None:
         leg.prompt = None
@@ -102,7 +107,9 @@ class Media:
     # --- recordings ---
 
     def record(self, left: Leg, right: Leg, file: str) -> bool:
-        """True where it runs. The file must not exist."""
+        """True where it runs. The file must not exist. One at a time for a leg."""
+        if left.recording >= 0:
+            return False
         left.recording = self._pj.baton_record(file)
         if left.recording < 0:
             return False
@@ -138,7 +145,7 @@ class Media:
         pj = self._pj
         if pj.baton_digits_pending():
             for record in pj.baton_digits_drain().split("\x1e")[:-1]:
-                slot, digit = record.split("\x1f")
+                slot, _, digit = record.partition("\x1f")
                 self._digit(int(slot), digit)
         if now_us - self._scanned_us < every_us:
             return

@@ -245,6 +245,9 @@ class MemoryEngine:
     def registered(self, target: Target) -> bool:
         return target.policy.registrar not in self.unregistered
 
+    def keep_registered(self, targets: Sequence[Target]) -> None:
+        self.commands.append(("keep_registered", "", len(targets)))
+
     def codec(self, handle: str) -> str:
         return "pcmu" if handle in self._parties else ""
 

@@ -12,7 +12,11 @@ from email.parser import BytesParser
 
 MAX_HEADERS = 200
 _USER = re.compile(r"<?sips?:([^@;>\s]*)@", re.IGNORECASE)
-_HOST = re.compile(r"<?sips?:(?:[^@;>\s]*@)?(\[[0-9a-f:.]+\]|[^:;>?\s]+)", re.IGNORECASE)
+_HOST = re.compile(
+    r"\s*(?:\"[^\"]*\"\s*|[\w .-]*)<?sips?:(?:[\w.+~!*'()-]*@)?(\[[0-9a-f:.]+\]|[a-z0-9.-]+)"
+    r"(?::[0-9]+)?(?:[;?>][^@]*)?\s*",
+    re.IGNORECASE | re.DOTALL,
+)
 
 # Compact forms, RFC 3261 section 7.3.3 and 20.
 _COMPACT = {
@@ -58,8 +62,11 @@ def user_of(value: str) -> str:
 
 
 def host_of(value: str) -> str:
-    """The host of the first SIP URI in a header, lower case, without port; empty where there is none."""
-    found = _HOST.search(value)
+    """The host of the one SIP URI in a header, lower case, without port; empty where it is not plainly written.
+
+    What decides on a host must read it as the stack will: a user part with anything but plain characters is refused.
+    """
+    found = _HOST.fullmatch(value) if value.count("@") <= 1 else None
     return found.group(1).lower() if found else ""
 
 
@@ -71,6 +78,13 @@ def json_part(headers: dict[str, list[str]], body: bytes) -> bytes:
         return body
     if not kind.startswith("multipart/"):
         return b""
+    try:
+        return _part_of(content_type, body)
+    except Exception:  # noqa: BLE001 - the library raises all sorts of things for what strangers send
+        return b""
+
+
+def _part_of(content_type: str, body: bytes) -> bytes:
     whole = b"Content-Type: " + content_type.encode("utf-8", "replace") + b"\r\n\r\n" + body
     message = BytesParser(policy=policy.HTTP).parsebytes(whole)
     for part in message.walk():

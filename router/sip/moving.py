@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from router.clock import monotonic_us
 from router.sip.legs import Leg, LegBook
 from router.sip.media import Media
-from router.sip.message import host_of
+from router.sip.message import host_of, split_message
 from router.sip.port import EngineListener, EventKind, LegEvent
 from router.sip.registry import Calls
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FORBIDDEN = 403
+RING_US = 60_000_000  # how long the place that a REFER names may ring
+DIAL_US = 1_000_000  # by when pjsua has dialled it, if it ever will
 _log = structlog.get_logger("sip")
 
 
@@ -37,13 +40,16 @@ class Moving:
         self._media = media
         self._listener = listener
         self._waiting: dict[str, tuple[str, Any]] = {}  # handle of the dialog to be -> leg, pj Call
+        self._since_us: dict[str, int] = {}
+        self._serial = 0
 
     # --- Replaces ---
 
-    def replace_asked(self, handle: str, account: Any, source: str) -> Any:
+    def replace_asked(self, handle: str, account: Any, source: str, text: str) -> Any:
         """The pj Call for the new dialog, or None: refused."""
         leg = self._legs.live.get(handle)
-        if leg is None or not leg.incoming or not self._listener().may_move(handle, "", source):
+        _, headers, _ = split_message(text)
+        if leg is None or not leg.incoming or not self._listener().may_replace(handle, source, headers):
             return None
         return self._calls.new(handle, account)
 
@@ -58,14 +64,41 @@ class Moving:
     def refer_asked(self, handle: str, account: Any, to: str) -> Any:
         """The pj Call that will be dialled, or None: refused."""
         leg = self._legs.live.get(handle)
-        if leg is None or not leg.incoming or not leg.bridged or not self._listener().may_move(handle, host_of(to), ""):
+        if leg is None or not leg.incoming or not leg.bridged or not self._listener().may_refer(handle, host_of(to)):
             return None
+        for lost in [new for new, (_, call) in self._waiting.items() if call.getId() < 0]:
+            self._give_up(lost)  # pjsua could not even dial it
         if any(moved == handle for moved, _ in self._waiting.values()):
             return None
-        new = f"{handle}~{len(self._waiting) + 1}"
+        self._serial += 1
+        new = f"{handle}~{self._serial}"
         call = self._calls.new(new, account)
         self._waiting[new] = (handle, call)
+        self._since_us[new] = monotonic_us()
         return call
+
+    def over(self, handle: str) -> None:
+        """The leg is gone: whoever is being dialled to take its place has nobody to talk to."""
+        for new in [new for new, (leg, _) in self._waiting.items() if leg == handle]:
+            self._give_up(new)
+
+    def sweep(self, now_us: int) -> None:
+        """Give up on dialogs that were never dialled, and on those that ring too long."""
+        for new, since_us in list(self._since_us.items()):
+            age_us = now_us - since_us
+            if age_us > RING_US or (age_us > DIAL_US and self._waiting[new][1].getId() < 0):
+                self._give_up(new)
+
+    def _give_up(self, new: str) -> None:
+        _, call = self._waiting.pop(new)
+        self._since_us.pop(new, None)
+        slot = call.getId()
+        self._legs.hung_up(new, monotonic_us())
+        if slot < 0:
+            self._calls.drop(new)
+        else:
+            self._calls.retire(new, slot)
+            self._calls.end_retired(slot)
 
     @property
     def any(self) -> bool:
@@ -80,6 +113,7 @@ class Moving:
                     self._answered(new, handle, call)
                 elif event.kind in (EventKind.FAILED, EventKind.GONE, EventKind.NOT_SENT, EventKind.BYE):
                     self._waiting.pop(new, None)
+                    self._since_us.pop(new, None)
                     _log.info("refer_failed", leg=handle, code=event.code)
         return batch
 
@@ -93,6 +127,7 @@ class Moving:
 
     def _answered(self, new: str, handle: str, call: Any) -> None:
         self._waiting.pop(new, None)
+        self._since_us.pop(new, None)
         legs = self._legs
         fresh, leg = legs.live.pop(new, None), legs.live.get(handle)
         if fresh is None:

@@ -134,8 +134,11 @@ class EngineListener(Protocol):
 
     def on_probed(self, result: Probed) -> None: ...
 
-    def may_move(self, handle: str, to: str, source: str) -> bool:
-        """May the dialer move its end of this call to the host `to` (REFER), or replace it from `source`?"""
+    def may_refer(self, handle: str, to: str) -> bool:
+        """May the dialer move its end of this call to the host `to` (RFC 3515)?"""
+
+    def may_replace(self, handle: str, source: str, headers: dict[str, list[str]]) -> bool:
+        """May this INVITE take over the dialer's end of this call (RFC 3891)?"""
 
 
 class SipEngine(Protocol):
@@ -184,6 +187,9 @@ class SipEngine(Protocol):
 
     def registered(self, target: Target) -> bool:
         """False where the trunk asks for a registration that does not hold."""
+
+    def keep_registered(self, targets: Sequence[Target]) -> None:
+        """Registrations of trunks that are none of these are taken back."""
 
     def codec(self, handle: str) -> str:
         """Codec that a leg's audio speaks; empty: none yet."""

@@ -51,7 +51,11 @@ bool baton_in_networks(const pj_sockaddr *from) {
 void baton_port_turn(int account);
 
 pj_bool_t baton_gate_rx(pjsip_rx_data *rdata) {
-    if (rdata->msg_info.msg->type != PJSIP_REQUEST_MSG || (rdata->msg_info.to && rdata->msg_info.to->tag.slen)) return PJ_FALSE;
+    if (rdata->msg_info.msg->type != PJSIP_REQUEST_MSG) return PJ_FALSE;
+    if (rdata->msg_info.to && rdata->msg_info.to->tag.slen && rdata->msg_info.from && rdata->msg_info.cid
+        && (!baton_gate_on || pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.to->tag,
+                                                   &rdata->msg_info.from->tag, PJ_FALSE)))
+        return PJ_FALSE;  /* within a dialog of ours: from a trunk, or a dialer */
     const char *source = rdata->pkt_info.src_name;
     if (!baton_locked.empty()) {
         std::map<std::string, long long>::iterator found = baton_locked.find(source);

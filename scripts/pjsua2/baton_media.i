@@ -20,7 +20,7 @@ bool baton_wish_waits = false;
 
 std::string baton_lower(const char *text, size_t length) {
     std::string out(text, length);
-    for (size_t i = 0; i < out.size(); ++i) out[i] = (char)pj_tolower(out[i]);
+    for (size_t i = 0; i < out.size(); ++i) out[i] = out[i] == ',' || out[i] < 0x21 ? '?' : (char)pj_tolower(out[i]);
     return out;
 }
 
@@ -37,6 +37,12 @@ std::string baton_encoding(const pjmedia_sdp_media *media, const pj_str_t *fmt) 
     }
 }
 
+void baton_once(std::vector<pj_str_t> &list, const pj_str_t &fmt) {
+    for (size_t i = 0; i < list.size(); ++i)
+        if (!pj_strcmp(&list[i], &fmt)) return;
+    list.push_back(fmt);
+}
+
 /* Keep of an audio line the codecs of `wanted` (lower case, comma after each), in that order, and what is no codec
  * (telephone-event, comfort noise). Where nothing would be left the line stays as it is. */
 void baton_keep_codecs(pjmedia_sdp_media *media, const std::string &wanted) {
@@ -48,14 +54,15 @@ void baton_keep_codecs(pjmedia_sdp_media *media, const std::string &wanted) {
         const std::string name = wanted.substr(at, end == std::string::npos ? end : end - at);
         at = end == std::string::npos ? wanted.size() : end + 1;
         for (unsigned i = 0; i < media->desc.fmt_count; ++i)
-            if (baton_encoding(media, &media->desc.fmt[i]) == name) kept.push_back(media->desc.fmt[i]);
+            if (baton_encoding(media, &media->desc.fmt[i]) == name) baton_once(kept, media->desc.fmt[i]);
     }
     if (kept.empty()) return;
     for (unsigned i = 0; i < media->desc.fmt_count; ++i) {
         const std::string name = baton_encoding(media, &media->desc.fmt[i]);
-        if (name == "telephone-event" || name == "cn") others.push_back(media->desc.fmt[i]);
+        if (name == "telephone-event" || name == "cn") baton_once(others, media->desc.fmt[i]);
     }
-    kept.insert(kept.end(), others.begin(), others.end());
+    for (size_t i = 0; i < others.size(); ++i) baton_once(kept, others[i]);
+    if (kept.size() > media->desc.fmt_count) return;  /* each is one of the line's own: it cannot be */
     for (unsigned i = 0; i < media->attr_count;) {
         pjmedia_sdp_attr *attr = media->attr[i];
         const bool about = !pj_strcmp2(&attr->name, "rtpmap") || !pj_strcmp2(&attr->name, "fmtp");
@@ -106,8 +113,10 @@ std::mutex baton_digit_lock;
 std::string baton_digit_text;
 
 void baton_on_digit(pjsua_call_id id, const pjsua_dtmf_info *info) {
+    const int digit = info->digit >= 0x20 && info->digit < 0x7f ? pj_toupper(info->digit) : 0;
+    if (!digit || !strchr("0123456789ABCD*#", digit)) return;  /* INFO passes on whatever byte it was given */
     char record[32];
-    pj_ansi_snprintf(record, sizeof(record), "%d\x1f%c\x1e", id, (char)info->digit);
+    pj_ansi_snprintf(record, sizeof(record), "%d\x1f%c\x1e", id, (char)digit);
     std::lock_guard<std::mutex> guard(baton_digit_lock);
     if (baton_digit_text.size() < 65536) baton_digit_text += record;
 }
@@ -276,7 +285,8 @@ std::string baton_offered(int id) {
         if (pj_stricmp2(&sdp->media[m]->desc.media, "audio")) continue;
         for (unsigned i = 0; i < sdp->media[m]->desc.fmt_count; ++i) {
             const std::string name = baton_encoding(sdp->media[m], &sdp->media[m]->desc.fmt[i]);
-            if (!name.empty() && name != "telephone-event" && name != "cn") out += name + ",";
+            if (!name.empty() && name != "telephone-event" && name != "cn"
+                && ("," + out).find("," + name + ",") == std::string::npos) out += name + ",";
         }
         break;
     }

@@ -38,7 +38,20 @@ void baton_put(const pj_str_t *s) {
     }
 }
 
-void baton_note(char direction, pjsip_msg *msg) {
+/* A BYE counts within a dialog of ours (both tags), a CANCEL for an INVITE that we are answering (its branch): PJSIP refuses
+ * any other, and so do the books. */
+bool baton_counts(pjsip_rx_data *rdata) {
+    if (!rdata || !rdata->msg_info.to || !rdata->msg_info.from || !rdata->msg_info.cid || !rdata->msg_info.via) return false;
+    if (rdata->msg_info.msg->line.req.method.id == PJSIP_BYE_METHOD)
+        return pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.to->tag, &rdata->msg_info.from->tag, PJ_FALSE)
+               != NULL;
+    pj_str_t key;
+    if (pjsip_tsx_create_key(rdata->tp_info.pool, &key, PJSIP_ROLE_UAS, pjsip_get_invite_method(), rdata) != PJ_SUCCESS)
+        return false;
+    return pjsip_tsx_layer_find_tsx(&key, PJ_FALSE) != NULL;
+}
+
+void baton_note(char direction, pjsip_msg *msg, pjsip_rx_data *rdata) {
     const pjsip_cseq_hdr *cseq = (const pjsip_cseq_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_CSEQ, NULL);
     const pjsip_cid_hdr *cid = (const pjsip_cid_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_CALL_ID, NULL);
     if (!cseq || !cid) return;
@@ -48,6 +61,7 @@ void baton_note(char direction, pjsip_msg *msg) {
     if (request ? !(id == PJSIP_INVITE_METHOD || (received && (id == PJSIP_BYE_METHOD || id == PJSIP_CANCEL_METHOD)))
                 : !(received && id == PJSIP_INVITE_METHOD))
         return;
+    if (request && received && id != PJSIP_INVITE_METHOD && !baton_counts(rdata)) return;
     if (baton_records.size() > BATON_TAP_LIMIT) { ++baton_dropped; return; }
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -71,8 +85,8 @@ void baton_note(char direction, pjsip_msg *msg) {
     baton_records.push_back('\x1e');
 }
 
-pj_bool_t baton_on_rx(pjsip_rx_data *rdata) { baton_note('R', rdata->msg_info.msg); return PJ_FALSE; }
-pj_status_t baton_on_tx(pjsip_tx_data *tdata) { baton_note('T', tdata->msg); return PJ_SUCCESS; }
+pj_bool_t baton_on_rx(pjsip_rx_data *rdata) { baton_note('R', rdata->msg_info.msg, rdata); return PJ_FALSE; }
+pj_status_t baton_on_tx(pjsip_tx_data *tdata) { baton_note('T', tdata->msg, NULL); return PJ_SUCCESS; }
 
 pjsip_module baton_tap_module = {
     NULL, NULL, { (char *)"mod-baton-tap", 13 }, -1,
@@ -131,6 +145,31 @@ pjsip_tx_data *baton_in_dialog(pjsip_rx_data *rdata, const pjsip_method *method,
     return tdata;
 }
 
+/* Anybody can send a 2xx: it is answered only if its Call-ID looks like one of ours (20 characters, a hyphen, the leg), so many
+ * a second, and repeatedly only to where it came from. */
+const int BATON_STRAYS_A_SECOND = 50;
+
+bool baton_stray_allowed(const pjsip_rx_data *rdata) {
+    static long long second = 0;
+    static int count = 0;
+    const pj_str_t *id = &rdata->msg_info.cid->id;
+    if (id->slen < 22 || id->slen > 24 || id->ptr[20] != '-') return false;
+    for (pj_ssize_t i = 0; i < id->slen; ++i)
+        if (i != 20 && !pj_isdigit(id->ptr[i]) && (i > 20 || !pj_islower(id->ptr[i]))) return false;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (second != now.tv_sec) { second = now.tv_sec; count = 0; }
+    return ++count <= BATON_STRAYS_A_SECOND;
+}
+
+bool baton_contact_is_source(const pjsip_rx_data *rdata) {
+    const pjsip_contact_hdr *contact =
+        (const pjsip_contact_hdr *)pjsip_msg_find_hdr(rdata->msg_info.msg, PJSIP_H_CONTACT, NULL);
+    if (!contact || contact->star || rdata->msg_info.record_route) return false;
+    const pjsip_sip_uri *uri = (const pjsip_sip_uri *)pjsip_uri_get_uri(contact->uri);
+    return !pj_strcmp2(&uri->host, rdata->pkt_info.src_name);
+}
+
 /* A 2xx to an INVITE of a router that died: nobody here knows its dialog. It is ACKed, then BYEd. */
 pj_bool_t baton_on_stray(pjsip_rx_data *rdata) {
     const pjsip_cseq_hdr *cseq = rdata->msg_info.cseq;
@@ -140,11 +179,13 @@ pj_bool_t baton_on_stray(pjsip_rx_data *rdata) {
         return PJ_FALSE;
     pj_str_t none = { NULL, 0 };
     if (pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.from->tag, &none, PJ_FALSE)) return PJ_FALSE;
+    if (!baton_stray_allowed(rdata)) return PJ_TRUE;
     if (!baton_is_fork(&rdata->msg_info.cid->id)) ++baton_stray_count;
     pjsip_tx_data *ack = baton_in_dialog(rdata, pjsip_get_ack_method(), cseq->cseq);
     if (ack) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), ack, NULL, NULL);
     pjsip_tx_data *bye = baton_in_dialog(rdata, &pjsip_bye_method, cseq->cseq + 1);
-    if (bye) pjsip_endpt_send_request(pjsua_get_pjsip_endpt(), bye, -1, NULL, NULL);
+    if (bye && baton_contact_is_source(rdata)) pjsip_endpt_send_request(pjsua_get_pjsip_endpt(), bye, -1, NULL, NULL);
+    else if (bye) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), bye, NULL, NULL);
     return PJ_TRUE;
 }
 
