@@ -13,8 +13,8 @@ from router.dialers import Dialer
 from router.moves import Phase
 from router.sip.legs import LegBook, Record
 from router.sip.memory import Act, Does, Script
-from router.sip.port import EventKind, LegEvent
-from tests.world import SECOND_US, World, answers, did, hangs_up, party, plain, rings, secure
+from router.sip.port import OUR_FAULT, EventKind, LegEvent
+from tests.world import SECOND_US, World, answers, declines, did, hangs_up, party, plain, rings, secure
 
 
 def tell(world: World, handle: str, kind: EventKind, **what: object) -> None:
@@ -152,3 +152,19 @@ def test_a_leg_that_was_never_sent_says_so() -> None:
     world.engine.invite("leads", Script(()))
     world.clock.run_for(SECOND_US)
     assert Kind.DIALED.value not in world.kinds()
+
+
+def test_an_endpoint_that_we_could_not_dial_makes_the_attempt_ours() -> None:
+    """The one that was never rung might have answered: nobody pays for a port that this machine was short of."""
+    for code, counts_as in ((OUR_FAULT, CountsAs.FREE), (0, CountsAs.FAILED)):
+        world = World([plain(1), plain(2)]).script(Script(), party(rings(), declines(20_000)))
+        world.engine.invite("leads", Script(()))
+        world.clock.run_for(1_000)
+        leg = next(handle for handle in world.engine.live if handle.endswith("-1"))
+        world.engine._end(leg)
+        world.journal.facts[:] = [one for one in world.journal.facts if not (one.kind is Kind.DIALED and one.leg == 1)]
+        tell(world, leg, EventKind.NOT_SENT, code=code, phrase="Address already in use", local=True)
+        shell = next(iter(world.router.live.values()))
+        shell.facts[:] = [one for one in shell.facts if not (one.kind is Kind.DIALED and one.leg == 1)]
+        world.clock.run_for(60 * SECOND_US)
+        assert decide(world.journal.facts).counts_as is counts_as
