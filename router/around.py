@@ -6,7 +6,7 @@ Concurrency is counted from the live transfers themselves, never kept as a numbe
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from config.book import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
@@ -84,31 +84,27 @@ class Around:
             why = self._way(trunk_target(endpoint), trunk_name(buyer.name, endpoint.name))
             if why:
                 return why
-        if policy.max_calls and self._calls(buyer.name, endpoint.name) >= policy.max_calls:
+        mine = self._live.of_buyer(buyer.name)
+        if policy.max_calls and _calls(mine, lambda one: one.name == endpoint.name) >= policy.max_calls:
             return "busy"
         limit = carrier.target.policy.max_calls if carrier is not None else 0
-        return "busy" if limit and self._calls_over(endpoint.carrier) >= limit else ""
+        over = limit and _calls(self._live.values(), lambda one: one.carrier == endpoint.carrier) >= limit
+        return "busy" if over else ""
 
     def _way(self, target: Target, name: str) -> str:
         if target.policy.registrar and not self._engine.registered(target):
             return "unregistered"
         return "down" if self._trunks.health(name) is Health.DOWN else ""
 
-    def _calls(self, buyer: str, endpoint: str) -> int:
-        return sum(
-            1
-            for shell in self._live.of_buyer(buyer)
-            for number, one in enumerate(shell.start.endpoints, start=1)
-            if one.name == endpoint and _up(shell, number)
-        )
 
-    def _calls_over(self, carrier: str) -> int:
-        return sum(
-            1
-            for shell in self._live.values()
-            for number, one in enumerate(shell.start.endpoints, start=1)
-            if one.carrier == carrier and _up(shell, number)
-        )
+def _calls(shells: Iterable[TransferShell], counts: Callable[[Endpoint], bool]) -> int:
+    """Legs that are up at endpoints of a kind."""
+    return sum(
+        1
+        for shell in shells
+        for number, one in enumerate(shell.start.endpoints, start=1)
+        if counts(one) and _up(shell, number)
+    )
 
 
 def _up(shell: TransferShell, number: int) -> bool:

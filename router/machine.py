@@ -211,7 +211,7 @@ def _accept_timeout(state: State, event: Rang) -> Step:
 def _whispered(state: State, event: Rang) -> Step:
     if state.phase is not Phase.RINGING or state.leg(event.leg) is not LegPhase.SCREENING:
         return state, []
-    return win(state, event.leg, event.at_us, [EndWhisper(event.leg)], screened=True)
+    return win(state, event.leg, event.at_us, [EndWhisper(event.leg)])
 
 
 def _parting_over(state: State, _event: Rang) -> Step:

@@ -301,7 +301,6 @@ class State(NamedTuple):
     best_code: int = 0
     any_sent_final: bool = False
     timed_out: bool = False  # a leg was cancelled because it had rung long enough
-    screened: bool = False  # the winner heard a whisper or pressed a key
     committed: bool = True  # the losers are cancelled, or there is no winner
     bridged: bool = False
     holds: tuple[Hold, ...] = ()

@@ -29,7 +29,7 @@ from router.planning import first_word, start_of, target_of
 from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
 from router.recorder import Recorder
 from router.select import REFUSAL_CODES, Question, Selection, availability, choose
-from router.shell import Start, TransferShell
+from router.shell import RETRY, Start, TransferShell
 from router.sip.port import Ask, Clock, EventKind, Invite, LegEvent, Probed, SipEngine, Target
 from router.told import RouterConfig
 
@@ -40,7 +40,6 @@ SPARE_SLOTS = 2  # slots kept back so that a 503 can still be said
 LEAD_HEADER = "x-lead-id"
 LEAD_NOT_THERE = "lead: X-Lead-Id is not known, has expired or was not read in time; the INVITE's own data is used"
 OK, FORBIDDEN, BUSY_NOW = 200, 403, 503
-RETRY = (("Retry-After", "5"),)  # seconds, with every 503 (RFC 3261 section 20.33)
 LOOPED = TurnAway(482, "loop")
 TOO_MANY_CALLS = TurnAway(503, "concurrency", RETRY)
 _NEXT_AFTER = frozenset({Verdict.WITHIN_BUFFER, Verdict.UNREACHABLE})  # domain 7: free, with the caller still there

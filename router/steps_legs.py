@@ -133,14 +133,13 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
     return win(state._replace(talk_us=event.at_us), number, event.at_us, [Emit(Kind.ANSWERED, number, said)])
 
 
-def win(state: State, number: int, at_us: int, note: list[Effect], *, screened: bool = False) -> Step:
+def win(state: State, number: int, at_us: int, note: list[Effect]) -> Step:
     """This leg is the one; `state.talk_us` says since when talk counts, 0: from the bridge."""
     losers = [n for n in state.live_legs if n != number]
     won = state.with_leg(number, LegPhase.WON)._replace(
         phase=Phase.TALKING,
         winner=number,
         caller_answered=True,
-        screened=screened,
         committed=not losers,
     )
     effects: list[Effect] = list(note)
@@ -177,7 +176,7 @@ def _digit(state: State, number: int, event: LegEvent) -> Step:
     if not waited_for or event.phrase != wants.accept_key:
         return state, []
     note: list[Effect] = [Emit(Kind.ACCEPTED, number), Disarm(Timer.ACCEPT, number), EndWhisper(number)]
-    return win(state, number, event.at_us, note, screened=True)
+    return win(state, number, event.at_us, note)
 
 
 def _bridged(state: State, number: int, event: LegEvent) -> Step:
@@ -279,7 +278,6 @@ def _resume(state: State, number: int, event: LegEvent, note: Effect) -> Step:
         winner=0,
         talk_us=0,
         bridged=False,
-        screened=False,
         committed=True,
         any_sent_final=True,
         best_code=better(state.best_code, CODE_NO_ANSWER),

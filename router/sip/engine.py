@@ -396,12 +396,6 @@ class PjsuaEngine(Services):
 
     # --- helpers ---
 
-    @property
-    def _open_accounts(self) -> Accounts:
-        if self._accounts is None:
-            raise EngineUnusableError("the engine is closed")
-        return self._accounts
-
     def _respond(self, handle: str, code: int, headers: Sequence[tuple[str, str]]) -> None:
         call = self.calls.get(handle)
         if call is None:

@@ -11,6 +11,7 @@ from router.sip.accounts import Accounts
 from router.sip.doors import Doors
 from router.sip.legs import LegBook
 from router.sip.media import Media
+from router.sip.pjlib import EngineUnusableError
 from router.sip.port import Target
 from router.sip.wire import packed, with_transport
 
@@ -27,11 +28,13 @@ class Services:
     media: Media
     doors: Doors
     _pj: ModuleType
+    _accounts: Accounts | None
 
     @property
     def _open_accounts(self) -> Accounts:
-        """Raises EngineUnusableError where the engine is closed."""
-        raise NotImplementedError
+        if self._accounts is None:
+            raise EngineUnusableError("the engine is closed")
+        return self._accounts
 
     def play(self, handle: str, file: str, *, loop: bool = False) -> None:
         leg = self.legs.live.get(handle)
