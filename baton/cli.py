@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from baton import cli_book, cli_docs, cli_lists, cli_live, cli_orders, cli_scenarios, cli_transfers
+from baton import cli_book, cli_docs, cli_lists, cli_live, cli_lookups, cli_orders, cli_scenarios, cli_transfers
 from baton.console import CommandError, ConfigArgument, JsonOption, out
 
 _OWN_PACKAGES = ("baton", "config", "meter", "portal", "router", "suppression")
@@ -41,6 +41,7 @@ app.add_typer(cli_transfers.journal, name="journal")
 app.add_typer(cli_book.buyers, name="buyers")
 app.add_typer(cli_orders.orders, name="orders")
 app.add_typer(cli_lists.suppression, name="suppression")
+app.command("scrub")(cli_lookups.scrub)
 app.add_typer(cli_scenarios.scenarios, name="scenarios")
 app.command("docs", hidden=True)(cli_docs.docs)
 

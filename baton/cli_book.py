@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baton.console import (
-    CommandError,
     ConfigArgument,
     ConfigOption,
     JsonOption,
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from config.book import Buyer, BuyerState
-    from config.book_file import BookFile, ListSource
+    from config.book_file import BookFile
     from config.check import Checked
     from meter.store.book import ImportReport
-    from suppression.importer import Imported, ReadReport
+    from suppression.importer import Imported
 
 buyers = typer.Typer(help="Buyers: list, pause, resume, hold.", no_args_is_help=True)
 
@@ -63,19 +62,17 @@ def import_(
 
     settings = load(config, os.environ)
     book = load_book(config, os.environ, presets())
-    place = Place(settings.store_url, settings.store.data_dir)
+    place = Place.of(settings)
     for warning in book.warnings:
         out(f"warning: {warning}")
 
     async def work(engine: AsyncEngine) -> None:
+        from baton.lists import print_imported
         from meter.store.book import BookStore
 
         _print_import(await BookStore(engine).import_book(book, replace=replace, dry_run=dry_run), dry_run=dry_run)
-        if dry_run:
-            _read_lists(book)
-        else:
-            for done in await _import_lists(engine, place, book):
-                print_imported(done)
+        for done in await _import_lists(engine, place, book, dry_run=dry_run):
+            print_imported(done, dry_run=dry_run)
 
     with_store(place, work, create=True)
 
@@ -196,51 +193,9 @@ def _print_import(report: ImportReport, *, dry_run: bool) -> None:
     out(f"book version {report.version}, {report.unchanged} unchanged")
 
 
-async def _import_lists(engine: AsyncEngine, place: Place, book: BookFile) -> list[Imported]:
-    return [await import_list(engine, place, one) for one in book.suppression_lists]
+async def _import_lists(engine: AsyncEngine, place: Place, book: BookFile, *, dry_run: bool) -> list[Imported]:
+    from baton.lists import import_task, task_of
 
-
-async def import_list(engine: AsyncEngine, place: Place, source: ListSource, *, allow_empty: bool = False) -> Imported:
-    """Import one list; where it is refused, the lines that could not be read are printed before the error."""
-    from meter.store.suppression import ListRows
-    from suppression.importer import ListRefusedError, import_csv
-
-    try:
-        return await import_csv(
-            ListRows(engine),
-            place.data_dir,
-            source.file,
-            name=source.name,
-            buyer=source.buyer or None,
-            column=source.column,
-            allow_empty=allow_empty,
-        )
-    except ListRefusedError as error:
-        if error.report is not None:
-            _print_rejects(error.report, err=True)
-        raise
-
-
-def _read_lists(book: BookFile) -> None:
-    from suppression.importer import read_csv
-
-    for one in book.suppression_lists:
-        numbers, report = read_csv(one.file, one.column)
-        if report.too_many:
-            raise CommandError(f"list {one.name}: {report.rejected} of {report.lines} lines would be rejected")
-        out(f"list {one.name}: {len(numbers):,} numbers would be imported, {report.rejected} lines rejected")
-
-
-def print_imported(done: Imported) -> None:
-    """What an import of a list did, with the lines it could not read."""
-    verb = "in force" if done.changed else "was in force already"
-    out(f"list {done.name}: version {done.version} {verb}, {done.entries:,} numbers, {done.report.repeats} repeats")
-    _print_rejects(done.report, err=False)
-
-
-def _print_rejects(report: ReadReport, *, err: bool) -> None:
-    for reject in report.rejects:
-        typer.echo(f"  line {reject.line} rejected: {reject.why}", err=err)
-    hidden = report.rejected - len(report.rejects)
-    if hidden:
-        typer.echo(f"  and {hidden} more lines rejected", err=err)
+    return [
+        await import_task(engine, place, task_of(one, dry_run=dry_run), ask=False) for one in book.suppression_lists
+    ]

@@ -1,15 +1,15 @@
-"""Commands on suppression lists: `suppression import`, `list`, `check`, `retire`."""
+"""Commands that change suppression lists: `suppression import`, `add`, `remove`, `restore`, `retire` and more."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
 
 from __future__ import annotations
 
+import enum
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from baton.cli_book import import_list, print_imported
 from baton.console import (
     CommandError,
     ConfigOption,
@@ -18,35 +18,67 @@ from baton.console import (
     find_place,
     out,
     print_json,
-    print_table,
-    when,
     with_store,
 )
+from baton.lists import import_task, list_store, print_imported, until_us, who
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.store.suppression import ListRow
+    from suppression.activating import Made
+    from suppression.editing import Edited
     from suppression.importer import Imported
-    from suppression.scrub import ScrubResult
+    from suppression.ports import ListVersion
 
-suppression = typer.Typer(help="Suppression lists: import, list, check, retire.", no_args_is_help=True)
+suppression = typer.Typer(help="Suppression lists: import, change, look up, restore, export.", no_args_is_help=True)
 
-NameOption = Annotated[str, typer.Option("--name", help="Name of the list.")]
-BuyerOption = Annotated[str, typer.Option("--buyer", help="The buyer whose list it is.")]
+ListArgument = Annotated[str, typer.Argument(metavar="LIST", help="Name of the list.")]
+NumbersArgument = Annotated[
+    list[str], typer.Argument(metavar="NUMBER...", help="Numbers in any usual spelling, or digests in hex.")
+]
+UntilOption = Annotated[str, typer.Option("--expires", help="Until when, such as 2027-01-31 (that day included, UTC).")]
+
+
+class _Mode(enum.StrEnum):
+    REPLACE = "replace"
+    ADD = "add"
+    REMOVE = "remove"
+
+
+class _Hash(enum.StrEnum):
+    MD5 = "md5"
+    SHA1 = "sha1"
+    SHA256 = "sha256"
 
 
 @suppression.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TXT, XLSX, or one of them in ZIP or GZ.")],
     *,
-    name: NameOption,
-    buyer: BuyerOption = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the list.")],
+    buyer: Annotated[str, typer.Option("--buyer", help="The buyer whose list it is.")] = "",
     is_global: Annotated[bool, typer.Option("--global", help="The list applies to every buyer.")] = False,
-    column: Annotated[str, typer.Option(help="Column that holds the numbers.")] = "phone",
+    mode: Annotated[_Mode, typer.Option(help="What the file does to the list.")] = _Mode.REPLACE,
+    column: Annotated[str, typer.Option(help="Column of the numbers: its name, or #2; guessed without.")] = "",
+    area_column: Annotated[str, typer.Option(help="Column of area codes, where --column has seven digits.")] = "",
+    expires_column: Annotated[str, typer.Option(help="Column that says until when an entry holds.")] = "",
+    hashed: Annotated[_Hash | None, typer.Option(help="The entries are digests of this kind; seen without.")] = None,
+    region: Annotated[str, typer.Option(help="Country of numbers that do not say theirs.")] = "US",
+    member: Annotated[str, typer.Option(help="Which files of a ZIP archive, such as *.csv.")] = "",
+    expires: UntilOption = "",
+    reject_percent: Annotated[
+        float, typer.Option(min=0, max=100, help="More rejected lines than this, and nothing is activated.")
+    ] = 2.0,
+    rejects: Annotated[Path | None, typer.Option(help="Where rejected lines are listed.")] = None,
+    keep_changes: Annotated[
+        bool, typer.Option("--keep-changes", help="When replacing, carry over what was changed by hand.")
+    ] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a list without any number.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept a guessed column without being asked.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")] = False,
     config: ConfigOption = None,
     store: StoreOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Import a list and put it in force; the version before stays in force where the file is refused."""
     if bool(buyer) == is_global:
@@ -54,90 +86,184 @@ def import_(
     place = find_place(config, store)
 
     async def work(engine: AsyncEngine) -> Imported:
-        from config.book_file import ListSource
         from meter.store.book import BookStore
+        from suppression.importer import Mode, Task
+        from suppression.kinds import Kind
+        from suppression.reading.shapes import Wanted
 
         if buyer and buyer not in (await BookStore(engine).load()).buyers:
             raise CommandError(f"no buyer is called {buyer!r}")
-        source = ListSource(name=name, file=file, buyer=buyer, column=column)
-        return await import_list(engine, place, source, allow_empty=allow_empty)
+        wanted = Wanted(column, area_column, expires_column, Kind(hashed.value) if hashed else None, region, member)
+        task = Task(
+            file,
+            name,
+            buyer or None,
+            Mode(mode.value),
+            wanted,
+            until_us(expires),
+            allow_empty,
+            keep_changes,
+            reject_percent,
+            rejects,
+            dry_run,
+        )
+        return await import_task(engine, place, task, ask=not as_json, yes=yes)
 
-    print_imported(with_store(place, work, create=True))
-
-
-@suppression.command("list")
-def list_(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
-    """Show the lists in force."""
-    from meter.store.suppression import ListRows
-
-    async def work(engine: AsyncEngine) -> tuple[ListRow, ...]:
-        return await ListRows(engine).active()
-
-    rows = with_store(find_place(config, store), work)
+    done = with_store(place, work, create=True)
     if as_json:
-        print_json([asdict(one) for one in rows])
-        return
-    columns = ("list", "version", "applies to", "numbers", "imported", "by", "checksum")
-    print_table(
-        columns,
-        [
-            (
-                *(one.name, one.version, one.buyer or "everyone", one.entries),
-                *(when(one.imported_utc_us), one.imported_by, one.checksum[:12]),
-            )
-            for one in rows
-        ],
-    )
+        print_json(asdict(done))
+    else:
+        print_imported(done, dry_run=dry_run)
 
 
 @suppression.command()
-def check(
-    number: Annotated[str, typer.Argument(metavar="NUMBER", help="A phone number in any usual spelling.")],
-    buyer: BuyerOption = "",
+def add(
+    name: ListArgument,
+    numbers: NumbersArgument,
+    expires: UntilOption = "",
     config: ConfigOption = None,
     store: StoreOption = "",
-    as_json: JsonOption = False,
 ) -> None:
-    """Say whether a number may be transferred; without --buyer, by the global lists alone. Exit code 1: it may not."""
+    """Put numbers on a list; routers have them within `suppression.reload_ms`."""
+    until_s = (until_us(expires) or 0) // 1_000_000
+    _edit(name, dict.fromkeys(numbers, until_s), [], config, store)
+
+
+@suppression.command()
+def remove(name: ListArgument, numbers: NumbersArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Take numbers off a list."""
+    _edit(name, {}, numbers, config, store)
+
+
+def _edit(name: str, adding: dict[str, int], removing: list[str], config: Path | None, store: str) -> None:
     place = find_place(config, store)
 
-    async def work(engine: AsyncEngine) -> ScrubResult:
-        from meter.store.suppression import ListRows
-        from suppression.scrub import Scrub
+    async def work(engine: AsyncEngine) -> Edited:
+        from suppression.editing import edit
 
-        scrub = Scrub(ListRows(engine), place.data_dir)
-        await scrub.reload()
-        return scrub.check(number, buyer)
+        return await edit(list_store(engine), place.data_dir, name, add=adding, remove=removing, who=who())
 
-    result = with_store(place, work)
-    if as_json:
-        print_json(asdict(result))
-    else:
-        out(_verdict(result))
-        for used in result.lists:
-            out(f"  consulted {used.name} version {used.version}, {used.checksum[:12]}")
-    if result.reason:
-        raise typer.Exit(1)
+    done = with_store(place, work)
+    out(f"list {name}: version {done.version}.{done.revision}, {done.count:,} numbers")
+    told = {"added": done.added, "removed": done.removed, "on it before": done.already, "not on it": done.absent}
+    out("  " + ", ".join(f"{many} {what}" for what, many in told.items() if many))
 
 
 @suppression.command()
-def retire(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the list.")],
+def fold(name: ListArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Write a list and the changes made to it into one new file. Happens by itself after many changes."""
+    place = find_place(config, store)
+
+    async def work(engine: AsyncEngine) -> Made:
+        from suppression.editing import fold as fold_
+
+        return await fold_(list_store(engine), place.data_dir, name, who())
+
+    done = with_store(place, work)
+    what = "in force" if done.changed else "had no changes"
+    out(f"list {name}: version {done.version} {what}, {done.count:,} numbers")
+
+
+@suppression.command()
+def restore(
+    name: ListArgument,
+    version: Annotated[int, typer.Option(min=1, help="The version, see `baton suppression versions`.")],
+    drop_changes: Annotated[
+        bool, typer.Option("--drop-changes", help="Do not carry over what was changed by hand since.")
+    ] = False,
     config: ConfigOption = None,
     store: StoreOption = "",
 ) -> None:
-    """Put a list out of force."""
-    from meter.store.suppression import ListRows
+    """Put an older version of a list in force again, as a new one."""
+    place = find_place(config, store)
+
+    async def work(engine: AsyncEngine) -> ListVersion:
+        from suppression.editing import restore as restore_
+
+        rows = list_store(engine)
+        return await restore_(rows, place.data_dir, name, version, who(), drop_changes=drop_changes)
+
+    done = with_store(place, work)
+    out(f"list {name}: version {done.version}.{done.revision} in force, of version {version}, {done.count:,} numbers")
+
+
+@suppression.command()
+def expire(
+    name: ListArgument,
+    expires: Annotated[str, typer.Argument(metavar="DATE", help="Such as 2027-01-31 (included, UTC), or `never`.")],
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Say until when a whole list holds; afterwards it applies to nobody."""
+    until = None if expires == "never" else until_us(expires)
 
     async def work(engine: AsyncEngine) -> bool:
-        return await ListRows(engine).retire(name)
+        return await list_store(engine).extend(name, until, who())
+
+    if not with_store(find_place(config, store), work):
+        raise CommandError(f"no list called {name!r} is in force")
+    out(f"list {name}: holds {'for ever' if until is None else f'until {expires}'}")
+
+
+@suppression.command()
+def retire(name: ListArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Put a list out of force."""
+
+    async def work(engine: AsyncEngine) -> bool:
+        return await list_store(engine).retire(name, who())
 
     if not with_store(find_place(config, store), work):
         raise CommandError(f"no list called {name!r} is in force")
     out(f"list {name}: out of force")
 
 
-def _verdict(result: ScrubResult) -> str:
-    if not result.reason:
-        return "may be transferred"
-    return f"{result.reason}: on list {result.hit}" if result.hit else result.reason
+@suppression.command()
+def exempt(
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="A phone number in any usual spelling.")],
+    *,
+    name: Annotated[str, typer.Option("--list", help="The global list.")],
+    reason: Annotated[str, typer.Option(help="Why, such as the consent on record and where it is kept.")],
+    expires: UntilOption,
+    buyer: Annotated[str, typer.Option("--buyer", help="For this buyer alone; for all where none is given.")] = "",
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Let a person on a global list be transferred all the same: prior consent on record."""
+    from suppression.numbers import NumberError, normalise
+
+    try:
+        wanted = normalise(number)
+    except NumberError as error:
+        raise CommandError(f"NUMBER: {error}") from error
+
+    async def work(engine: AsyncEngine) -> int:
+        from meter.store.book import BookStore
+
+        if buyer and buyer not in (await BookStore(engine).load()).buyers:
+            raise CommandError(f"no buyer is called {buyer!r}")
+        until = until_us(expires)
+        if until is None:
+            raise CommandError("--expires: an exemption has an end")
+        try:
+            done = await list_store(engine).exempt(name, wanted, buyer or None, reason, until, who())
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        return done.id
+
+    out(f"exemption {with_store(find_place(config, store), work)}")
+
+
+@suppression.command()
+def revoke(
+    exemption: Annotated[int, typer.Argument(metavar="ID", help="See `baton suppression exemptions`.")],
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """End an exemption."""
+
+    async def work(engine: AsyncEngine) -> bool:
+        return await list_store(engine).revoke(exemption, who())
+
+    if not with_store(find_place(config, store), work):
+        raise CommandError(f"no exemption {exemption} is in force")
+    out(f"exemption {exemption}: revoked")

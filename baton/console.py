@@ -18,6 +18,8 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from config.settings import Settings, SuppressionSection
+
 T = TypeVar("T")
 DEFAULT_CONFIG = Path("baton.toml")
 _WIDE = 200  # columns where the output is no terminal: nothing is cut for a pipe
@@ -43,6 +45,11 @@ class Place:
 
     url: str
     data_dir: Path
+    suppression: SuppressionSection | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Place:
+        return cls(settings.store_url, settings.store.data_dir, settings.suppression)
 
 
 def find_place(config: Path | None, store: str) -> Place:
@@ -55,7 +62,7 @@ def find_place(config: Path | None, store: str) -> Place:
     from config.settings import load
 
     settings = load(file, os.environ)
-    return Place(settings.store_url, settings.store.data_dir)
+    return Place.of(settings)
 
 
 def _place_of(store: str) -> Place:

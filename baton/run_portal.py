@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,23 @@ from typing import Any
 import structlog
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from baton.console import Place
 from baton.control import ControlError, ask, socket_path
+from baton.lists import list_store, signer
 from baton.serve import relog_on_hangup, stop_on_signals
-from config.portal import PortalSection
+from config.portal import PortalSection, PortalToken
 from config.settings import Settings, load
 from meter import logs
+from meter.store.book import BookStore
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
-from portal.api import RouterAwayError, Services
+from portal.access import RouterAwayError, Services
 from portal.app import create_app
-from portal.tokens import Token
+from portal.desk import Desk
+from portal.tokens import Scope, Token
 
 PURGE_S = 60.0  # an expired lead is deleted within this
 ROUTER_S = 2.0  # for the router to answer
@@ -67,17 +72,19 @@ async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, 
     router = socket_path(settings)
     listener = _listen(portal)
     database = await open_store(settings.store_url)
+    desk = await _desk(database, settings, portal)
     clerk = Clerk(database)
     leads = LeadStore(clerk)
     services = Services(
-        tokens=tuple(Token(one.name, one.digest, one.dialer) for one in portal.tokens),
+        tokens=tuple(map(_token, portal.tokens)),
         leads=leads,
         lead_ttl_s=portal.lead_ttl_s,
         availability=partial(_availability, router, asyncio.Semaphore(MAX_ASKING)),
         healthy=partial(_healthy, leads),
+        lists=desk,
     )
     server = _Server(_server_config(services, portal))
-    purging = asyncio.create_task(_purge(leads))
+    purging = asyncio.create_task(_purge(leads, desk))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     _log.info("portal_ready", address=str(portal.address), port=portal.port, tls=portal.certificate_file is not None)
@@ -89,9 +96,40 @@ async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, 
         for task in (purging, stopping):
             task.cancel()
         await asyncio.gather(purging, stopping, return_exceptions=True)
+        await desk.close()
         await clerk.close()
         await database.dispose()
     _log.info("portal_stopped")
+
+
+async def _desk(database: AsyncEngine, settings: Settings, portal: PortalSection) -> Desk:
+    """The desk for suppression lists. Raises PortalError."""
+    place = Place.of(settings)
+    try:
+        keys = await asyncio.to_thread(signer, place)
+    except OSError as error:
+        await database.dispose()
+        raise PortalError(f"the key for receipts cannot be used: {error}") from error
+    return Desk(
+        list_store(database),
+        place.data_dir,
+        keys,
+        partial(_buyers, database),
+        keep_versions=settings.suppression.keep_versions,
+        max_import_bytes=portal.max_import_bytes,
+    )
+
+
+async def _buyers(database: AsyncEngine) -> Collection[str]:
+    return (await BookStore(database).load()).buyers
+
+
+def _token(one: PortalToken) -> Token:
+    if one.operator:
+        return Token(one.name, one.digest, Scope.OPERATOR)
+    if one.buyer is not None:
+        return Token(one.name, one.digest, Scope.BUYER, one.buyer)
+    return Token(one.name, one.digest, Scope.DIALER, one.dialer or "")
 
 
 def _listen(portal: PortalSection) -> socket.socket:
@@ -138,12 +176,13 @@ async def _healthy(leads: LeadStore) -> bool:
     return True
 
 
-async def _purge(leads: LeadStore) -> None:
-    """Delete expired leads again and again; a failure is logged and tried again."""
+async def _purge(leads: LeadStore, desk: Desk) -> None:
+    """Delete expired leads, and uploads left behind, again and again; a failure is logged and tried again."""
     while True:
         try:
+            await desk.sweep()
             gone = await leads.purge()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             _log.error("purge_failed", kind=type(error).__name__)
         else:
             if gone:

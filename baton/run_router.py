@@ -17,7 +17,9 @@ from typing import Any, cast
 import structlog
 
 from baton import __version__
+from baton.console import Place
 from baton.control import ControlServer, RefusedError, socket_path
+from baton.lists import signer
 from baton.serve import stop_on_signals
 from baton.steering import Steering
 from config.book import Srtp, Transport
@@ -137,8 +139,13 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, *, super
     await book.refresh()
     usage = UsageSnapshot(reader, lambda: book.book, settings.router.name)
     await usage.refresh()
-    scrub = Scrub(ListRows(database, reader), settings.store.data_dir)
-    await scrub.reload()
+    scrub = Scrub(
+        ListRows(database, reader),
+        settings.store.data_dir,
+        await asyncio.to_thread(signer, Place.of(settings)),
+        mapped=settings.suppression.load == "map",
+    )
+    await _reload_lists(scrub)
     leads = LeadFetcher(Clerk(database))
     listener = _Listener()
     engine = PjsuaEngine(engine_config(settings), clock, listener)
@@ -219,7 +226,7 @@ def _chores(
 
     return [
         asyncio.create_task(_every(lambda: BOOK_REFRESH_S, book.refresh, "book")),
-        asyncio.create_task(_every(suppression_s, scrub.reload, "suppression")),
+        asyncio.create_task(_every(suppression_s, lambda: _reload_lists(scrub), "suppression")),
         asyncio.create_task(_every(lambda: USAGE_REFRESH_S, usage.refresh, "usage")),
         asyncio.create_task(_every(lambda: EXPIRE_S, expire, "recordings")),
         asyncio.create_task(_gauges(router, writer, clock)),
@@ -288,6 +295,14 @@ async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> No
         metrics.LIVE_LEGS.set(router.live_legs)
         metrics.JOURNAL_BACKLOG.set(writer.backlog)
         metrics.LOOP_LAG.set(clock.take_worst_lag_us() / 1e6)
+
+
+async def _reload_lists(scrub: Scrub) -> None:
+    if await scrub.reload():
+        broken = len(scrub.broken)
+        metrics.LISTS.labels("unavailable").set(broken)
+        metrics.LISTS.labels("usable").set(len(scrub.state.rows) - broken)
+        metrics.LIST_ENTRIES.set(scrub.entries)
 
 
 async def _watch(router: Router) -> None:

@@ -35,7 +35,7 @@ LIVE: dict[str, frozenset[str] | None] = {  # None: all of the section
     "dialers": None,
     "carriers": None,
     "log": None,
-    "suppression": None,
+    "suppression": frozenset({"reload_ms"}),
     "recording": frozenset({"retention_days"}),
     "router": frozenset(
         {

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from baton.demo.parties import MissingProgramError
-from bench import buffer, crash, pairs, peer, rows, soak
+from bench import buffer, crash, lists, pairs, peer, rows, soak
 from bench.rows import Row
 from bench.stage import BenchError
 
@@ -60,7 +60,7 @@ def _run(name: str, work: Coroutine[Any, Any, list[Row]]) -> list[Row]:
 
 @app.callback(invoke_without_command=True)
 def everything(context: typer.Context) -> None:
-    """All of it, in about eight minutes; rows in build/bench.json."""
+    """All of it, in about fifteen minutes; rows in build/bench.json."""
     if context.invoked_subcommand is not None:
         return
     root = _folder(None, "all")
@@ -72,6 +72,7 @@ def everything(context: typer.Context) -> None:
     found += _run("soak", soak.measure(root / "soak", 1_000, _tell))
     found += _run("buffer", buffer.measure(root / "buffer", 300, 25, _tell))
     found += _run("crash", crash.measure(root / "crash", 200, _tell))
+    found += _run("lists", lists.measure(root / "lists", _tell))
     _finish(found, BUILD / "bench.json")
 
 
@@ -141,6 +142,18 @@ def crash_(
     """kill -9 amid live transfers: what the books say afterwards."""
     work = crash.measure(_folder(keep, "crash"), live, _tell, rounds)
     _finish(_run("crash", work), out or BUILD / "bench-crash.json")
+
+
+@app.command("lists")
+def lists_(
+    numbers: Annotated[int, typer.Option(min=100_000, max=1_000_000_000, help="On the national list.")] = lists.NUMBERS,
+    buyers: Annotated[int, typer.Option(min=10, max=50_000, help="Others, with a list of 10,000 each.")] = lists.BUYERS,
+    keep: Keep = None,
+    out: Out = None,
+) -> None:
+    """Suppression at national scale: import, memory, look-ups, whole files."""
+    work = lists.measure(_folder(keep, "lists"), _tell, numbers, buyers)
+    _finish(_run("lists", work), out or BUILD / "bench-lists.json")
 
 
 @peer_app.command("install")

@@ -57,6 +57,11 @@ def at_most(name: str, value: float, limit: float, unit: str, note: str = "") ->
     return Row(name, value, unit, f"<= {limit:g}", value <= limit, note=note)
 
 
+def at_least(name: str, value: float, limit: float, unit: str, note: str = "") -> Row:
+    """A measurement that is as it should be at or above `limit`."""
+    return Row(name, value, unit, f">= {limit:g}", value >= limit, note=note)
+
+
 def none_of(name: str, value: int, note: str = "") -> Row:
     """A count that must be 0."""
     return Row(name, value, "", "0", value == 0, note=note)

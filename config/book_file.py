@@ -237,8 +237,13 @@ class ListEntry(Model):
 
     name: Slug = Field(description="Name, unique among lists.")
     buyer: str = Field("", description="Whose list it is; empty: global, applies to every buyer.")
-    file: ConfigPath = Field(description="CSV file; relative to the configuration file.")
-    column: str = Field("phone", min_length=1, description="Column that holds the numbers.")
+    file: ConfigPath = Field(
+        description="CSV, TXT or XLSX file, or one of them in ZIP or GZ; relative to the configuration file."
+    )
+    column: str = Field("", description="Column that holds the numbers, its name or `#2`; empty: the only such one.")
+    area_column: str = Field("", description="Column of area codes, where `column` has seven digits.")
+    expires_column: str = Field("", description="Column that says until when an entry holds.")
+    region: str = Field("US", min_length=2, max_length=2, description="Country of numbers that do not say theirs.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +253,10 @@ class ListSource:
     name: str
     file: Path
     buyer: str = ""
-    column: str = "phone"
+    column: str = ""
+    area_column: str = ""
+    expires_column: str = ""
+    region: str = "US"
     path: str = ""  # where in the configuration file
 
 
@@ -278,8 +286,7 @@ def validate_book(document: Document, presets: Mapping[str, Terms]) -> tuple[Boo
     buyers = reader.buyers(terms)
     campaigns = tuple(one.to_campaign() for _, one in reader.entries("campaigns", CampaignEntry))
     lists = tuple(
-        ListSource(name=one.name, file=one.file, buyer=one.buyer, column=one.column, path=path)
-        for path, one in reader.entries("suppression_lists", ListEntry)
+        ListSource(**one.model_dump(), path=path) for path, one in reader.entries("suppression_lists", ListEntry)
     )
     used = {buyer.terms.name: buyer.terms for buyer in buyers if buyer.terms.name in presets}
     problems = reader.problems + cross_problems(document, frozenset(presets))

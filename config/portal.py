@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from config.types import ConfigPath, IpAddress, Model, Slug
 
+MIB = 1 << 20
 MIN_TOKEN = 32  # characters; a token is checked by one SHA-256, so it must be long and random
 HASHED = "sha256:"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +35,15 @@ class PortalToken(Model):
     secret: Annotated[SecretStr, AfterValidator(_secret)] = Field(
         description=f"The token, at least {MIN_TOKEN} characters; or `{HASHED}` and its SHA-256 in hex."
     )
-    dialer: Slug = Field(description="The `[[dialers]]` entry to which it belongs.")
+    dialer: Slug | None = Field(None, description="The `[[dialers]]` entry to which it belongs.")
+    buyer: Slug | None = Field(None, description="Or the buyer to which it belongs.")
+    operator: bool = Field(False, description="Or whether it is the operator's, who may do everything.")
+
+    @model_validator(mode="after")
+    def _one_owner(self) -> Self:
+        if sum((self.dialer is not None, self.buyer is not None, self.operator)) != 1:
+            raise ValueError("needs exactly one of dialer, buyer and operator = true")
+        return self
 
     @property
     def digest(self) -> str:
@@ -60,7 +69,17 @@ class PortalSection(Model):
         le=604_800,
         description="How long a posted lead waits for its call, in seconds; then it is deleted.",
     )
+    max_import_mb: int = Field(
+        4096,
+        ge=1,
+        le=1_048_576,
+        description="Largest suppression list that is taken, in MiB, packed or not; uploads lie in `store.data_dir`.",
+    )
     tokens: tuple[PortalToken, ...] = Field((), description="At least one is needed for anything but health.")
+
+    @property
+    def max_import_bytes(self) -> int:
+        return self.max_import_mb * MIB
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:

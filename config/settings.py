@@ -258,6 +258,23 @@ class SuppressionSection(Model):
     """Suppression lists in the router."""
 
     reload_ms: int = Field(500, ge=50, le=60_000, description="How often the router looks for new lists, in ms.")
+    load: Literal["read", "map"] = Field(
+        "read",
+        description="`read`: the router holds its lists itself. `map`: it shares the memory of their files with other"
+        " processes; who truncates such a file ends it.",
+    )
+    keep_versions: int = Field(
+        5, ge=2, le=1_000, description="How many versions of a list keep their file, to be restored."
+    )
+    receipt_key: SecretStr | None = Field(
+        None,
+        min_length=_MIN_SECRET,
+        description=f"Signs scrub receipts; at least {_MIN_SECRET} characters, the same on all routers; best set by"
+        " environment. Without it a key is made and kept in the folder of the lists.",
+    )
+    receipt_keys_old: tuple[Annotated[SecretStr, Field(min_length=_MIN_SECRET)], ...] = Field(
+        (), description="Keys of before: receipts signed with them are still verified."
+    )
 
 
 class Settings(Model):

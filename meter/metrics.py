@@ -91,6 +91,10 @@ SIP_DROPPED = _counter(
 TRUNK_PROBES = _counter("baton_trunk_probes_total", "OPTIONS to trunks: ok or no_answer.", ("result",))
 TRUNK_STATE = _gauge("baton_trunk_state", "State of a probed trunk: 0 down, 1 suspect, 2 up.", ("trunk",), "livemin")
 SCRUB = _counter("baton_scrub_total", "Suppression checks: pass, suppressed or unavailable.", ("result",))
+LISTS = _gauge(
+    "baton_suppression_lists", "Suppression lists in force: usable, or unavailable and so refusing.", ("state",)
+)
+LIST_ENTRIES = _gauge("baton_suppression_entries", "Entries of all usable suppression lists.", mode="livemax")
 SCRUB_SECONDS = _histogram("baton_scrub_seconds", "Time of one suppression check over all lists.", _SCRUB_BUCKETS)
 LOOP_LAG = _gauge("baton_loop_lag_seconds", "The most an event waited for the loop in the last second.", mode="livemax")
 JOURNAL_BACKLOG = _gauge("baton_journal_backlog_facts", "Facts not yet durable.")

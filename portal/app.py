@@ -6,12 +6,26 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
 
 from portal import problems
-from portal.api import Services, api
+from portal.access import Services
+from portal.api import api
+from portal.lists_api import lists
+from portal.lists_models import BODIES
+from portal.lookups_api import lookups
 
 DESCRIPTION = "/v1/openapi.json"
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_ABOUT = (
+    "For dialing systems: leads posted before their call, who would take one, receipts verified. For buyers and the"
+    " operator: suppression lists. A token belongs to a dialer, a buyer or the operator; a route says whose it takes."
+)
+_FILE = {
+    "description": "The file as it is: CSV, TXT, XLSX, or one of them in ZIP or GZ.",
+    "required": True,
+    "content": {"application/octet-stream": {}},  # OpenAPI 3.1, "Considerations for File Uploads": raw binary
+}
 
 
 def create_app(services: Services | None) -> FastAPI:
@@ -19,14 +33,15 @@ def create_app(services: Services | None) -> FastAPI:
     app = FastAPI(
         title="Baton",
         version="1",
-        description="For dialing systems: leads posted before their call, and who would take one.",
+        description=_ABOUT,
         openapi_url=DESCRIPTION,
         docs_url=None,  # pages that load scripts from elsewhere
         redoc_url=None,
     )
     app.state.services = services
     problems.install(app)
-    app.include_router(api)
+    for router in (api, lists, lookups):
+        app.include_router(router)
 
     @app.middleware("http")
     async def secure(request: Request, further: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -38,7 +53,9 @@ def create_app(services: Services | None) -> FastAPI:
 
     def described() -> dict[str, Any]:
         found = own()
-        found.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
+        components = found.setdefault("components", {})
+        components.setdefault("schemas", {}).update(_schemas())
+        components["requestBodies"] = {"ListFile": _FILE, **{one.__name__: _body(one.__name__) for one in BODIES}}
         return found
 
     app.openapi = described  # type: ignore[method-assign]
@@ -51,7 +68,14 @@ def describe() -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    """Schemas that answers name and no route returns as its model."""
-    whole = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    inner: dict[str, Any] = whole.pop("$defs")
-    return {"Problem": whole, **inner}
+    """Schemas that answers and requests name and no route has as its model."""
+    found: dict[str, Any] = {}
+    models: tuple[type[BaseModel], ...] = (problems.Problem, *BODIES)
+    for model in models:
+        whole = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        found |= {model.__name__: whole, **whole.pop("$defs", {})}
+    return found
+
+
+def _body(schema: str) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -18,6 +19,18 @@ from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
 RETRY = {"Retry-After": "5"}  # seconds, with every 503
+WHY = {
+    400: "The body is no JSON, or was cut short, or a header cannot be used.",
+    401: "No token, or one that is not known.",
+    403: "The token is of another scope, or what is asked for is another's.",
+    404: "There is no such thing, or it is not this token's.",
+    408: "The body did not come within 10 s.",
+    413: "The body is too large.",
+    415: "The body is not declared as `application/json`.",
+    422: "A field is missing or wrong: `errors` names it.",
+    503: "The router or the store does not answer, or Baton is busy: try again after `Retry-After` seconds.",
+    507: "Baton's disk is full.",
+}
 
 _log = structlog.get_logger("portal")
 
@@ -25,7 +38,10 @@ _log = structlog.get_logger("portal")
 class FieldProblem(BaseModel):
     """One field that is wrong."""
 
-    field: str = Field(description="Its name, such as `phone`, or a header's, such as `Idempotency-Key`.")
+    field: str = Field(
+        description="Its name, such as `phone` or `add[2].entry`; a header's, such as `Idempotency-Key`; or a place in"
+        " a file, such as `line 7`."
+    )
     detail: str = Field(description="What is wrong with it.")
 
 
@@ -57,6 +73,13 @@ class ProblemError(Exception):
         self.headers = headers
 
 
+def documented(*statuses: int, said: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
+    """Problems as a route's description has them; `said`: what a status means there, where that is special."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    why = {**WHY, **(said or {})}
+    return {status: {"description": why[status], "content": content} for status in sorted({*statuses, *(said or {})})}
+
+
 def answer(error: ProblemError) -> JSONResponse:
     """The problem as a response."""
     problem = Problem(
@@ -81,7 +104,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_fields(_request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [(".".join(map(str, one["loc"][1:])), one["msg"]) for one in error.errors()]
+        errors = [
+            (".".join(map(str, one["loc"][1:])), one["msg"].removeprefix("Value error, ")) for one in error.errors()
+        ]
         return answer(ProblemError(422, "the request cannot be used", errors=errors))
 
     @app.exception_handler(SQLAlchemyError)

@@ -6,17 +6,27 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 MAX_TOKEN = 512  # characters; what is longer is nobody's
 
 
+class Scope(StrEnum):
+    """On whose behalf a token acts."""
+
+    DIALER = "dialer"
+    BUYER = "buyer"
+    OPERATOR = "operator"
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and the dialer it belongs to. `digest`: SHA-256 of the secret, hex."""
+    """A token and to whom it belongs. `digest`: SHA-256 of the secret, hex."""
 
     name: str
     digest: str
-    dialer: str
+    scope: Scope
+    of: str = ""  # which dialer or buyer; empty for the operator
 
 
 def find(tokens: Iterable[Token], secret: str) -> Token | None:

@@ -253,7 +253,7 @@ def _shutdown(state: State, _event: Shutdown) -> Step:
     if state.phase is Phase.PARTING:
         return parted(state, Party.BUYER)
     if state.caller_gone:  # its end is on the record; the commit under way has nothing left to decide
-        return over(state), [Close()]
+        return over(state), [Quiet(), Close()]
     return end_by_us(state, EndCause.SHUTDOWN, [])
 
 

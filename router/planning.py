@@ -65,6 +65,7 @@ def start_of(
     key: str = "",
     before: Start | None = None,
     carriers: Mapping[str, Carrier],
+    receipt: str = "",
 ) -> Start:
     """Everything about one transfer that is fixed when it begins; `before`: the offer that came to nothing."""
     buyer = selection.buyer
@@ -89,6 +90,8 @@ def start_of(
         "seed": selection.seed,
     }
     payload |= _also(lead, selection, key=key, offers=offers)
+    if selection.scrub is not None:
+        payload["scrub"] = _scrub_payload(selection.scrub, receipt)
     offered = before.offered if before else frozenset[str]()
     return Start(
         transfer=transfer,
@@ -118,8 +121,6 @@ def _also(lead: Lead, selection: Selection, *, key: str, offers: int) -> dict[st
     found: dict[str, Any] = {}
     if lead.problems:
         found["lead_problems"] = list(lead.problems)
-    if selection.scrub is not None:
-        found["scrub"] = _scrub_payload(selection.scrub)
     if selection.refusals:
         found["refusals"] = [
             {"buyer": one.buyer, "reason": str(one.reason), "detail": one.detail} for one in selection.refusals
@@ -212,10 +213,14 @@ def _endpoint_payload(number: int, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _scrub_payload(scrub: ScrubResult) -> dict[str, Any]:
-    return {
+def _scrub_payload(scrub: ScrubResult, receipt: str) -> dict[str, Any]:
+    payload: dict[str, Any] = {
         "reason": scrub.reason,
         "hit": scrub.hit,
-        "lists": [{"name": one.name, "version": one.version, "checksum": one.checksum} for one in scrub.lists],
+        "lists": scrub.lists,
+        "sets": list(scrub.sets),
+        "number": scrub.number,
         "took_us": scrub.took_us,
+        "receipt": receipt,
     }
+    return {**payload, "exempt": list(scrub.exempt)} if scrub.exempt else payload

@@ -67,21 +67,15 @@ class BookReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ListUsed:
-    """One list that a scrub consulted."""
-
-    name: str
-    version: int
-    checksum: str
-
-
-@dataclass(frozen=True, slots=True)
 class ScrubResult:
     """A scrub's verdict: `reason` is empty (may pass), `suppressed` or `suppression_unavailable`."""
 
     reason: str
     hit: str = ""  # the list that has the number
-    lists: tuple[ListUsed, ...] = ()
+    lists: str = ""  # consulted, in words
+    sets: tuple[str, ...] = ()  # consulted: digests of the global lists and of the buyer's
+    number: str = ""  # keyed hash
+    exempt: tuple[int, ...] = ()  # exemptions on record that were applied
     took_us: int = 0
 
 
@@ -106,3 +100,6 @@ class Scrubber(Protocol):
 
     def check(self, number: str, buyer: str) -> ScrubResult:
         """`number` in E.164."""
+
+    def receipt(self, result: ScrubResult, transfer: str, buyer: str, at_utc_us: int) -> str:
+        """The result as a signed receipt: printable ASCII without blanks, fit for a header."""

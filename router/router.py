@@ -297,8 +297,12 @@ class Router:
         limits = None
         if buyer is not None and not refusal:
             limits = limits_for(buyer, self.book.book.orders.get(buyer.name, ()), lead.phone, now_us)
+        transfer = new_id(now_us)
+        receipt = ""
+        if selection.scrub is not None:
+            receipt = self._scrubber.receipt(selection.scrub, transfer, buyer.name if buyer else "", now_us)
         return start_of(
-            new_id(now_us),
+            transfer,
             invite,
             lead,
             selection,
@@ -310,6 +314,7 @@ class Router:
             key=key,
             before=before,
             carriers=self.config.carriers,
+            receipt=receipt,
         )
 
     def _begin(self, start: Start) -> None:

@@ -22,7 +22,6 @@ from router.ports import Admission, Journal
 from router.sip.port import Clock, Invite, SipEngine, Target, TimerHandle
 from router.told import Carrier
 
-MAX_HEADER = 900  # characters of one header's value; a UDP datagram is not a book
 Headers = tuple[tuple[str, str], ...]
 REFUSED_NOW = 503
 RETRY: Headers = (("Retry-After", "5"),)  # seconds, with every 503 of our own (RFC 3261 section 20.33)
@@ -148,7 +147,8 @@ class TransferShell:
             headers.append(("X-Baton-Answer-Ms", str((answered - self.state.dialout_us) // 1000)))
         scrub = self.start.payload.get("scrub")
         if scrub:
-            headers.append(("X-Baton-Scrub", _receipt(scrub)))
+            headers.append(("X-Baton-Scrub", "; ".join(filter(None, (scrub["reason"] or "pass", scrub["lists"])))))
+            headers.append(("X-Baton-Receipt", scrub["receipt"]))
         return tuple(headers)
 
     def _fact(self, kind: Kind, leg: int | None, payload: dict[str, Any], at_us: int, lag_us: int) -> Fact:
@@ -260,12 +260,6 @@ class TransferShell:
         self.outcome = self.verdict
         self._fact(Kind.TRANSFER_CLOSED, None, self.outcome.as_payload(), event.at_us, event.lag_us)
         self._host.closed(self, self.outcome)
-
-
-def _receipt(scrub: dict[str, Any]) -> str:
-    """The scrub in a header: verdict, then each list with its version and the beginning of its checksum."""
-    lists = [f"{one['name']}@{one['version']}:{one['checksum'][:12]}" for one in scrub["lists"]]
-    return "; ".join([scrub["reason"] or "pass", *lists])[:MAX_HEADER]
 
 
 _PERFORM: dict[type, Callable[[TransferShell, Any, m.Event], None]] = {

@@ -1,48 +1,68 @@
-"""CSV in, an activated suppression list out.
+"""A file in, a list in force out: replaced, added to, or with numbers taken away.
 
-The file is read as a stream. Each line whose number cannot be read is a reject with its line number; past 2 % of them
-the list is not activated, for then the column or the file is the wrong one and half a list is worse than yesterday's.
-An empty list is refused too unless that is said to be meant. Nothing of a refused list stays behind.
+The file is read as a stream, sorted within bounded memory and written as a new version; only then the store puts it in
+force, at once. Each line that cannot be read is a reject with its line number, kept in a file; past a threshold of
+them nothing is activated, for then the column or the file is the wrong one, and half a list is worse than yesterday's.
+An empty list is refused too unless that is said to be meant. Nothing of a refused list stays behind but a line on the
+log, and the file of rejects.
+
+What was changed by hand while an import ran is carried over to its version: a number that somebody took off the list
+or put on it in that minute stays so.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
-import getpass
-import hashlib
 import re
-from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import Self
 
 from suppression import snapshot
-from suppression.numbers import NumberError, normalise
-from suppression.ports import ActiveList, ListStore
+from suppression.activating import FOLDER, Base, ListRefusedError, Made, put_in_force
+from suppression.kinds import Kind
+from suppression.ports import ListStore, ListVersion, Who
+from suppression.reading.reader import Batch, Layout, ListFile, Reject, UnreadableError, Wanted
+from suppression.snapshot import Entries, Extent
+from suppression.sorting import Collector, Tally, merge
 
-FOLDER = "suppression"  # inside the data folder
-REJECT_PERCENT = 2  # of the lines with content; more, and the list is not activated
-MAX_REJECTS_KEPT = 1000  # more are counted and not listed
+REJECT_PERCENT = 2.0  # of the lines with content; more, and the list is not activated
+MAX_REJECTS_KEPT = 20  # shown; all of them are in the file of rejects
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_CHUNK = 1 << 20
+
+Progress = Callable[[int, int, int], None]  # bytes of the file read, bytes in all, lines read
+Confirm = Callable[[Layout], bool]  # is this the column?
 
 
-class ListRefusedError(Exception):
-    """The list was not activated; the one in force before, if any, still is. `report` says what was read."""
+class Mode(StrEnum):
+    """What a file does to a list."""
 
-    def __init__(self, message: str, report: ReadReport | None = None) -> None:
-        super().__init__(message)
-        self.report = report
+    REPLACE = "replace"
+    ADD = "add"
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
-    """A line that holds no number that could be read. The text itself is not repeated."""
+class Task:
+    """What is to be imported, and as what. `buyer` None: global."""
 
-    line: int
-    why: str
+    file: Path
+    name: str
+    buyer: str | None
+    mode: Mode = Mode.REPLACE
+    wanted: Wanted = field(default_factory=Wanted)
+    expires_utc_us: int | None = None  # of the whole list
+    allow_empty: bool = False
+    keep_changes: bool = False  # REPLACE: what was changed by hand stays changed
+    reject_percent: float = REJECT_PERCENT
+    rejects_file: Path | None = None  # None: beside the lists
+    dry_run: bool = False
 
 
 @dataclass(slots=True)
@@ -53,148 +73,256 @@ class ReadReport:
     repeats: int = 0
     rejected: int = 0
     rejects: list[Reject] = field(default_factory=list)  # the first MAX_REJECTS_KEPT
+    rejects_file: Path | None = None
+    layout: Layout | None = None
+    dropped: int = 0  # entries changed by hand that a replaced list does not carry over
+    skipped: tuple[str, ...] = ()  # members of an archive that were not read
 
-    def reject(self, line: int, why: str) -> None:
-        self.rejected += 1
-        if len(self.rejects) < MAX_REJECTS_KEPT:
-            self.rejects.append(Reject(line, why))
-
-    @property
-    def too_many(self) -> bool:
-        return self.rejected * 100 > REJECT_PERCENT * self.lines
+    def too_many(self, percent: float) -> bool:
+        return self.rejected * 100 > percent * self.lines
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """An activated list. `changed` is False where the same content was in force already."""
+    """`version` is in force; `changed` is False where it was already, with the same entries, and after a dry run."""
 
     name: str
     version: int
+    revision: int
     entries: int
+    before: int  # entries in force before; 0 for a new list
     checksum: str
     changed: bool
     report: ReadReport
 
 
-async def import_csv(
+async def import_file(
     store: ListStore,
     data_dir: Path,
-    file: Path,
+    task: Task,
+    who: Who,
     *,
-    name: str,
-    buyer: str | None,
-    column: str = "phone",
-    allow_empty: bool = False,
-    by: str = "",
+    progress: Progress | None = None,
+    confirm: Confirm | None = None,
 ) -> Imported:
-    """Read, write the snapshot, activate. `buyer` None: global. Raises ListRefusedError."""
-    if not _NAME.fullmatch(name):
-        raise ListRefusedError(f"list name {name!r}: use small letters, digits, - and _, at most 64")
-    numbers, report = read_csv(file, column)
-    if report.too_many:
-        first = report.rejects[0]
-        raise ListRefusedError(
-            f"{file}: {report.rejected} of {report.lines} lines rejected, more than {REJECT_PERCENT} %"
-            f" (line {first.line}: {first.why}); the list was not activated",
-            report,
-        )
-    if not numbers and not allow_empty:
-        raise ListRefusedError(f"{file}: holds no number; an empty list must be asked for expressly", report)
-    source = _checksum(file)
-    current = next((one for one in await store.active() if one.name == name and one.buyer == buyer), None)
-    if current is not None and current.source_checksum == source and _holds(data_dir, current, numbers):
-        return Imported(name, current.version, current.entries, current.checksum, changed=False, report=report)
-    built_at = datetime.now(UTC).isoformat(timespec="seconds")
-    written, checksum = snapshot.write(data_dir / FOLDER, name, numbers, source_checksum=source, built_at=built_at)
-    try:
-        version = await store.activate(
-            name=name,
-            buyer=buyer,
-            file=str(written.relative_to(data_dir)),
-            checksum=checksum,
-            source_checksum=source,
-            entries=len(numbers),
-            imported_by=by or getpass.getuser(),
-        )
-    except ValueError as error:
-        written.unlink(missing_ok=True)
-        raise ListRefusedError(str(error), report) from error
-    return Imported(name, version, len(numbers), checksum, changed=True, report=report)
+    """Read, sort, write, activate. Raises ListRefusedError; what was in force before then still is.
 
-
-def read_csv(file: Path, column: str = "phone") -> tuple[array[int], ReadReport]:
-    """Sorted numbers without repeats, and the report. Raises ListRefusedError: unreadable, or no such column.
-
-    A file of one column without a header is read as it is.
+    `confirm` is asked where the column was guessed and another might be meant; without it that is refused.
     """
     report = ReadReport()
-    found: set[int] = set()
     try:
-        # Bytes that are not UTF-8 (names in an older code page) pass through; in a number they make a reject.
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-            for line, text in _cells(file, opened, column):
-                _take(found, report, line, text)
-    except OSError as error:
-        raise ListRefusedError(f"{file}: cannot be read: {error.strerror or error}") from error
-    return array("Q", sorted(found)), report
+        _check_name(task.name)
+        before = await store.find(task.name)
+        _check_owner(task, before)
+        with contextlib.ExitStack() as stack:
+            opened = await asyncio.to_thread(_open, stack, task, confirm, report)
+            folder = data_dir / FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            expiring = bool(task.wanted.expires_column)
+            collected = stack.enter_context(Collector(folder, opened.layout.kind, expiring=expiring))
+            await asyncio.to_thread(_collect, opened, collected, task, report, folder, progress)
+            _check_read(task, report, collected)
+            made = await _make(
+                store,
+                data_dir,
+                task,
+                who=who,
+                collected=collected,
+                source_checksum=opened.checksum,
+                report=report,
+                before=before,
+            )
+    except (ListRefusedError, UnreadableError, snapshot.SnapshotError, OSError, ValueError) as error:
+        refused = error if isinstance(error, ListRefusedError) else ListRefusedError(str(error))
+        refused.report = report
+        if not task.dry_run and _NAME.fullmatch(task.name):
+            await store.refused(
+                task.name, who, action=f"refused_{task.mode}", detail=_detail(task, report, str(refused))
+            )
+        raise refused from error
+    return Imported(
+        task.name,
+        made.version,
+        made.revision,
+        made.count,
+        0 if before is None else before.count,
+        made.checksum,
+        made.changed,
+        report,
+    )
 
 
-def _take(found: set[int], report: ReadReport, line: int, text: str) -> None:
-    report.lines += 1
-    try:
-        number = normalise(text)
-    except NumberError as error:
-        report.reject(line, str(error))
-        return
-    if number in found:
-        report.repeats += 1
-    found.add(number)
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ListRefusedError(f"list name {name!r}: use small letters, digits, - and _, at most 64")
 
 
-def _cells(file: Path, opened: TextIO, column: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of the column; lines without any content are skipped."""
-    reader = csv.reader(opened)
-    at: int | None = None
-    try:
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            if at is None:
-                at, is_header = _column_at(file, row, column)
-                if is_header:
-                    continue
-            yield reader.line_num, row[at] if at < len(row) else ""
-    except csv.Error as error:
-        raise ListRefusedError(f"{file}: line {reader.line_num}: is not CSV: {error}") from error
+def _check_owner(task: Task, before: ListVersion | None) -> None:
+    if before is not None and before.buyer != task.buyer:
+        whose = "global" if before.buyer is None else f"of buyer {before.buyer!r}"
+        raise ListRefusedError(f"list {task.name!r} is {whose}; a list does not change hands, choose another name")
+    if before is None and task.mode is Mode.REMOVE:
+        raise ListRefusedError(f"no list called {task.name!r} is in force")
 
 
-def _column_at(file: Path, first: list[str], column: str) -> tuple[int, bool]:
-    """(index of the column, whether the first line is a header)."""
-    names = [cell.strip().casefold() for cell in first]
-    if column.casefold() in names:
-        return names.index(column.casefold()), True
-    if len(first) == 1:
-        try:
-            normalise(first[0])
-        except NumberError:
-            pass
-        else:
-            return 0, False
-    shown = ", ".join(repr(name) for name in names if not any(map(str.isdigit, name))) or "none that is a name"
-    raise ListRefusedError(f"{file}: has no column {column!r}; its first line has: {shown}")
+def _open(stack: contextlib.ExitStack, task: Task, confirm: Confirm | None, report: ReadReport) -> ListFile:
+    opened = stack.enter_context(ListFile(task.file, task.wanted))
+    report.layout = opened.layout
+    if not opened.layout.sure and (confirm is None or not confirm(opened.layout)):
+        raise ListRefusedError(unsure(task.file, opened.layout))
+    return opened
 
 
-def _checksum(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def unsure(file: Path, layout: Layout) -> str:
+    """The column was guessed, and another might be meant."""
+    shown = layout.header[layout.column] if layout.header else f"#{layout.column + 1}"
+    return (
+        f"{file}: is it column {shown!r} that is meant? {layout.readable} of {layout.sampled} lines of it can be read;"
+        " name the column"
+    )
 
 
-def _holds(data_dir: Path, current: ActiveList, numbers: array[int]) -> bool:
-    """The list in force has exactly these numbers, on an undamaged file; a damaged one is written anew."""
-    try:
-        return snapshot.read(data_dir / current.file, current.checksum).numbers == numbers
-    except snapshot.SnapshotError:
-        return False
+def _collect(  # noqa: PLR0917 - as it is called in a thread
+    opened: ListFile,
+    collected: Collector,
+    task: Task,
+    report: ReadReport,
+    folder: Path,
+    progress: Progress | None,
+) -> None:
+    with _Rejects(task.rejects_file or _rejects_path(folder, task.name), report) as rejects:
+        for batch in opened:
+            collected.add(_accepted(batch))
+            report.lines += len(batch.ok)
+            rejects.take(batch.rejects)
+            if progress is not None:
+                progress(opened.bytes_read, opened.bytes_total, report.lines)
+    report.skipped = opened.skipped
+
+
+def _accepted(batch: Batch) -> Entries:
+    if bool(batch.ok.all()):
+        return Entries(batch.keys, batch.rest, batch.expires)
+    ok = batch.ok
+    return Entries(
+        batch.keys[ok],
+        None if batch.rest is None else batch.rest[ok],
+        None if batch.expires is None else batch.expires[ok],
+    )
+
+
+def _check_read(task: Task, report: ReadReport, collected: Collector) -> None:
+    if report.too_many(task.reject_percent):
+        first = report.rejects[0]
+        raise ListRefusedError(
+            f"{task.file}: {report.rejected} of {report.lines} lines rejected, more than {task.reject_percent:g} %"
+            f" (line {first.line}: {first.why}); the list was not activated"
+        )
+    if not collected.taken and not (task.allow_empty and task.mode is Mode.REPLACE):
+        raise ListRefusedError(f"{task.file}: holds no number; an empty list must be asked for expressly")
+
+
+async def _make(
+    store: ListStore,
+    data_dir: Path,
+    task: Task,
+    *,
+    who: Who,
+    collected: Collector,
+    source_checksum: str,
+    report: ReadReport,
+    before: ListVersion | None,
+) -> Made:
+    kind = report.layout.kind if report.layout is not None else Kind.NUMBER
+    own = await asyncio.to_thread(collected.layer, removes=task.mode is Mode.REMOVE)
+
+    def build(base: Base) -> tuple[Callable[[], Iterator[Entries]], Extent]:
+        """Two passes over the same: one to count, one to write."""
+        under = base.layers if task.mode is not Mode.REPLACE else ()
+        if under and base.kind is not kind:
+            raise ListRefusedError(
+                f"{task.file}: holds entries of kind {kind}, list {task.name!r} has those of kind {base.kind}"
+            )
+        tally = Tally()
+        extent = snapshot.extent_of(merge((*under, own), tally), kind)
+        report.repeats = collected.taken - tally.own
+        if task.mode is Mode.REPLACE and not task.keep_changes and base.loaded is not None:
+            report.dropped = len(base.loaded.change.add) + len(base.loaded.change.remove)
+        return lambda: merge((*under, own), Tally()), extent
+
+    return await put_in_force(
+        store,
+        data_dir,
+        build,
+        name=task.name,
+        buyer=task.buyer,
+        kind=kind,
+        who=who,
+        action=str(task.mode),
+        source=_file_name(task),
+        source_checksum=source_checksum,
+        expires_utc_us=task.expires_utc_us,
+        merges=task.mode is not Mode.REPLACE,
+        mark=None if task.keep_changes or before is None else (before.version, before.revision),
+        keep_changes=task.keep_changes and task.mode is Mode.REPLACE,
+        dry_run=task.dry_run,
+        detail=lambda: _detail(task, report, ""),
+    )
+
+
+def _detail(task: Task, report: ReadReport, why: str) -> dict[str, object]:
+    detail: dict[str, object] = {
+        "file": _file_name(task),
+        "lines": report.lines,
+        "rejected": report.rejected,
+        "repeats": report.repeats,
+    }
+    return {**detail, "why": why.replace(str(task.file), _file_name(task))} if why else detail
+
+
+def _file_name(task: Task) -> str:
+    """As text that every store takes: a name on disk need not be UTF-8."""
+    return task.file.name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _rejects_path(folder: Path, name: str) -> Path:
+    return folder / "rejects" / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.csv"
+
+
+class _Rejects:
+    """The file of rejects; none is made where there are none."""
+
+    def __init__(self, path: Path, report: ReadReport) -> None:
+        self._path = path
+        self._report = report
+        self._file: TextIOWrapper | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def take(self, rejects: list[Reject]) -> None:
+        if not rejects:
+            return
+        report = self._report
+        report.rejected += len(rejects)
+        report.rejects += rejects[: MAX_REJECTS_KEPT - len(report.rejects)]
+        csv.writer(self._open(), lineterminator="\n").writerows(
+            (_inert(one.member), one.line, one.why) for one in rejects
+        )
+
+    def _open(self) -> TextIOWrapper:
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8", newline="")
+            self._file.write("member,line,reason\n")
+            self._report.rejects_file = self._path
+        return self._file
+
+
+def _inert(text: str) -> str:
+    """A member's name that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -4,6 +4,9 @@ A list that says `(212) 555-0100` and a lead that says `tel:+1-212-555-0100` are
 nothing, so both sides go through `normalise` and no other code decides what a number is. North American numbers, nearly
 all there are, take a path of three string operations; everything else is read by `phonenumbers`. A number is kept as
 the integer of its E.164 digits: at most 15 of them (ITU-T E.164 section 6), so 64 bits hold it, and never a leading 0.
+
+A number that does not say its country is of `region`. Where that is no country of the North American plan, ten digits
+are no North American number, and only the library knows what people there write before an international number.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import phonenumbers
 
 DEFAULT_REGION = "US"  # the country of a number that does not say
+NANP_REGIONS = frozenset(phonenumbers.COUNTRY_CODE_TO_REGION_CODE[1])  # those that share country code 1
 MAX_TEXT = 64  # characters: the longest spelling worth reading; longer text is no number
 _NANP_LENGTH = 10  # area code, exchange, line: NANP numbers, ATIS-0300119
 _NANP_WITH_COUNTRY = 11
@@ -26,23 +30,29 @@ class NumberError(ValueError):
     """The text is no phone number. The message never repeats the text: it may be a person's number."""
 
 
-def normalise(text: str) -> int:
+def is_region(region: str) -> bool:
+    """Whether it is a country, as two capital letters (ISO 3166-1 alpha-2), whose numbers can be read."""
+    return region in phonenumbers.SUPPORTED_REGIONS
+
+
+def normalise(text: str, region: str = DEFAULT_REGION) -> int:
     """The digits of the number in E.164 as an integer. Raises NumberError.
 
     Reads +1, 1 and bare ten digits, punctuation, `tel:` and `sip:` URIs, the prefixes 00 and 011, and `2125550100.0`
-    as spreadsheets leave it.
+    as spreadsheets leave it. Outside North America: what is written in that region.
     """
     if len(text) > MAX_TEXT:
         raise NumberError("too long for a phone number")
     written = text.strip()[:-2] if _is_float(text) else _without_scheme(text)
     if _CONTEXT in written:
-        return _by_library(written)  # a local number; the library puts its context before it
+        return _by_library(written, region)  # a local number; the library puts its context before it
     bare = written.translate(_PUNCTUATION)
-    found = _north_american(bare)
+    at_home = region in NANP_REGIONS
+    found = _north_american(bare) if at_home or bare.startswith("+") else None
     if found is not None:
         return found
-    international = _international(bare)
-    return _by_library(bare if international is None else f"+{international}")
+    international = _international(bare) if at_home else None  # elsewhere 011 may begin a number: Leeds has 0113
+    return _by_library(bare if international is None else f"+{international}", region)
 
 
 def to_e164(number: int) -> str:
@@ -86,9 +96,9 @@ def _international(bare: str) -> str | None:
     return next((bare[len(prefix) :] for prefix in _PREFIXES if bare.startswith(prefix)), None)
 
 
-def _by_library(written: str) -> int:
+def _by_library(written: str, region: str) -> int:
     try:
-        number = phonenumbers.parse(written, DEFAULT_REGION)
+        number = phonenumbers.parse(written, region)
     except phonenumbers.NumberParseException as error:
         raise NumberError("not a phone number" if written else "empty") from error
     reason = phonenumbers.is_possible_number_with_reason(number)

@@ -1,42 +1,37 @@
 """May this number be transferred to this buyer? All lists of the buyer and all global ones, in one call, fail closed.
 
-`reload` loads the lists that are in force and swaps them in at once; calls in progress do not notice. `check` looks
-only at what is in memory and takes a few microseconds. It refuses (`suppression_unavailable`) where any list that
-applies could not be loaded and verified, where nothing was loaded yet, where the store could not be asked for longer
-than `max_age_s`, and where the number is no phone number: what cannot be looked up cannot be cleared.
+`reload` loads what is new and swaps it in at once; calls in progress do not notice. `check` looks only at what is in
+memory and takes microseconds. It refuses (`suppression_unavailable`) where any list that applies could not be loaded
+and verified, where nothing was loaded yet, where the store could not be asked for longer than `max_age_s`, and where
+the number is no phone number: what cannot be looked up cannot be cleared.
 
-Dataclasses here have the shape that `router.ports.Scrubber` asks for; suppression imports nothing of the router.
+What was consulted is named by two digests, of the global lists and of the buyer's, each of one moment. What they stand
+for is on record in the store before the first scrub that names them. A person on a global list who has an exemption on
+record passes that list, and the evidence says by which exemption.
+
+`ScrubResult` has the shape that `router.ports.Scrubber` asks for; suppression imports nothing of the router.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 
 from meter.outcome import Reason
-from suppression import snapshot
+from suppression.index import LoadedList, Part, Probe, make_part
+from suppression.loading import load_list, seen
 from suppression.numbers import NumberError, normalise
-from suppression.ports import ActiveList, ListStore
+from suppression.ports import Exemption, ListChange, ListReader, ListVersion, News
+from suppression.receipt import Claims, Signer
 
 MAX_AGE_S = 60.0  # a list activated elsewhere binds us within this time even when the store is out of reach
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ListUsed:
-    """One list that a scrub consulted."""
-
-    name: str
-    version: int
-    checksum: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,133 +40,266 @@ class ScrubResult:
 
     reason: str
     hit: str = ""
-    lists: tuple[ListUsed, ...] = ()
+    lists: str = ""  # in words, as many as a header takes
+    sets: tuple[str, ...] = ()  # digests of the global lists and of the buyer's
+    number: str = ""  # keyed hash; empty where it is no number
+    exempt: tuple[int, ...] = ()  # exemptions that were applied
     took_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    used: ListUsed
-    buyer: str | None
-    numbers: array[int] | None  # None: could not be loaded; every buyer it applies to is refused
+class _Row:
+    """A list in force with all its changes, as the store has it, and as it was loaded."""
+
+    version: ListVersion
+    changes: tuple[ListChange, ...]
+    loaded: LoadedList
+    seen: object = None  # what its file looked like when it could not be loaded
 
 
 @dataclass(frozen=True, slots=True)
-class _Applicable:
-    """What applies to one buyer: the evidence, ready made, and the lists to look in."""
-
-    used: tuple[ListUsed, ...] = ()
-    lists: tuple[tuple[str, array[int]], ...] = ()
-    broken: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Lists:
+class State:
     """All lists in force, immutable; replaced as a whole."""
 
-    loaded: tuple[_Loaded, ...] = ()
-    by_buyer: dict[str, _Applicable] = field(default_factory=dict)
-    others: _Applicable = field(default_factory=_Applicable)  # buyers without a list of their own
+    stamp: int = 0
+    rows: Mapping[str, _Row] = field(default_factory=dict)
+    shared: Part = field(default_factory=lambda: make_part(()))
+    own: Mapping[str, Part] = field(default_factory=dict)
+    none: Part = field(default_factory=lambda: make_part(()))  # of a buyer that has no list
+    exemptions: Mapping[int, tuple[Exemption, ...]] = field(default_factory=dict)  # by number
+
+    def of(self, buyer: str) -> Part:
+        return self.own.get(buyer, self.none)
+
+    def exempt(self, name: str, number: int, buyer: str, now_s: float) -> Exemption | None:
+        """Why this person passes a global list all the same."""
+        for one in self.exemptions.get(number, ()):
+            if one.name == name and one.buyer in (None, buyer) and now_s * 1e6 < one.expires_utc_us:
+                return one
+        return None
+
+    def look(self, number: int, buyer: str, now_s: float) -> tuple[str, tuple[int, ...]]:
+        """(the list that has the number, empty for none; exemptions that were applied)."""
+        probe = Probe(number)
+        applied: tuple[int, ...] = ()
+        for one in self.shared.hits(probe, now_s):
+            exemption = self.exempt(one.name, number, buyer, now_s) if self.exemptions else None
+            if exemption is None:
+                return one.name, applied
+            applied += (exemption.id,)
+        for one in self.of(buyer).hits(probe, now_s):
+            return one.name, applied
+        return "", applied
 
 
 class Scrub:
-    """Holds the lists in force. `clock` is monotonic seconds."""
+    """Holds the lists in force. `clock` is monotonic seconds, `wall` Unix time in seconds."""
 
     def __init__(
         self,
-        store: ListStore,
+        store: ListReader,
         data_dir: Path,
+        signer: Signer,
         *,
+        mapped: bool = False,
         max_age_s: float = MAX_AGE_S,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._data_dir = data_dir
+        self._signer = signer
+        self._mapped = mapped
         self._max_age_s = max_age_s
         self._clock = clock
-        self._lists: _Lists | None = None
+        self._wall = wall
+        self._state: State | None = None
+        self._kept: set[str] = set()  # digests known to be on record
         self._asked_at = 0.0
 
     async def reload(self) -> bool:
-        """Ask which lists are in force and load what is new; True where anything changed. Never raises for a damaged
-        list (its buyers are refused); raises what the store raises, with the lists before still in place.
+        """Ask what is new and load it; True where anything changed. Never raises for a damaged list (its buyers are
+        refused); raises what the store raises, with the lists before still in place.
         """
         started = self._clock()
-        rows = await self._store.active()
-        before = self._lists
-        kept = {one.used: one for one in before.loaded if one.numbers is not None} if before is not None else {}
-        if before is not None and not _changed(before, rows):
+        before = self._state or State()
+        stamp = await self._store.stamp()
+        if stamp < before.stamp:  # the store was restored from a copy: what is known may never have been
+            before = State()
+        news: News | None = None
+        if stamp != before.stamp:
+            news = await self._store.since(before.stamp)
+        elif self._state is not None and not await asyncio.to_thread(self._stale, before):
             self._asked_at = started
             return False
-        loaded = tuple([await self._load(row, kept.get(_used(row))) for row in rows])
-        self._lists = _arrange(loaded)
+        state = await asyncio.to_thread(self._next, before, news)
+        await self._keep(state)
+        self._state = state
         self._asked_at = started
         return True
 
     def check(self, number: str, buyer: str) -> ScrubResult:
         """The verdict for a number in any usual spelling. Never raises."""
         started = time.perf_counter_ns()
-        lists = self._lists
-        if lists is None or self._clock() - self._asked_at > self._max_age_s:
-            return _result(Reason.SUPPRESSION_UNAVAILABLE, "", (), started)
-        applicable = lists.by_buyer.get(buyer, lists.others)
+        state = self._state
+        if state is None or self._clock() - self._asked_at > self._max_age_s:
+            return ScrubResult(str(Reason.SUPPRESSION_UNAVAILABLE), took_us=_since(started))
+        own = state.of(buyer)
         try:
             wanted = normalise(number)
         except NumberError:
-            return _result(Reason.SUPPRESSION_UNAVAILABLE, "", applicable.used, started)
-        for name, numbers in applicable.lists:
-            at = bisect_left(numbers, wanted)
-            if at < len(numbers) and numbers[at] == wanted:
-                return _result(Reason.SUPPRESSED, name, applicable.used, started)
-        reason = Reason.SUPPRESSION_UNAVAILABLE if applicable.broken else ""
-        return _result(reason, "", applicable.used, started)
+            return _result(state, own, str(Reason.SUPPRESSION_UNAVAILABLE), "", started)
+        hit, exempt = state.look(wanted, buyer, self._wall())
+        reason = ""
+        if hit:
+            reason = str(Reason.SUPPRESSED)
+        elif state.shared.broken or own.broken:
+            reason = str(Reason.SUPPRESSION_UNAVAILABLE)
+        return _result(state, own, reason, hit, started, self._signer.hash_number(wanted), exempt)
+
+    def receipt(self, result: ScrubResult, transfer: str, buyer: str, at_utc_us: int) -> str:
+        """A check's result, signed, for the dialer."""
+        return self._signer.sign(
+            Claims(
+                transfer=transfer,
+                buyer=buyer,
+                reason=result.reason,
+                hit=result.hit,
+                number=result.number,
+                sets=result.sets,
+                exempt=result.exempt,
+                at_s=at_utc_us // 1_000_000,
+            )
+        )
+
+    @property
+    def state(self) -> State:
+        """What is in force, for those who look at many numbers. Empty before the first `reload`."""
+        return self._state or State()
 
     @property
     def broken(self) -> tuple[str, ...]:
         """Names of lists in force that cannot be consulted; for metrics and alarms."""
-        lists = self._lists
-        return () if lists is None else tuple(one.used.name for one in lists.loaded if one.numbers is None)
+        return tuple(name for name, row in self.state.rows.items() if row.loaded.snapshot is None)
 
-    async def _load(self, row: ActiveList, known: _Loaded | None) -> _Loaded:
-        if known is not None:
-            return _Loaded(known.used, row.buyer, known.numbers)
-        used = _used(row)
-        try:
-            read = await asyncio.to_thread(snapshot.read, self._data_dir / row.file, row.checksum)
-        except snapshot.SnapshotError as error:
-            _log.error("suppression_list_unavailable", list=row.name, version=row.version, error=str(error))
-            return _Loaded(used, row.buyer, None)
-        _log.info("suppression_list_loaded", list=row.name, version=row.version, entries=len(read.numbers))
-        return _Loaded(used, row.buyer, read.numbers)
+    @property
+    def entries(self) -> int:
+        """Of all lists that can be consulted."""
+        return sum(row.version.count for row in self.state.rows.values() if row.loaded.snapshot is not None)
+
+    def _stale(self, state: State) -> bool:
+        """A list's time has run out, or a file that could not be loaded looks different now."""
+        now_s = self._wall()
+        return any(
+            _expired(row.version, now_s)
+            or (row.loaded.snapshot is None and seen(self._data_dir / row.version.file) != row.seen)
+            for row in state.rows.values()
+        )
+
+    async def _keep(self, state: State) -> None:
+        parts = (state.shared, state.none, *state.own.values())
+        new = {part.digest: part.document for part in parts if part.digest not in self._kept}
+        if new:
+            await self._store.keep_sets(new)
+            self._kept.update(new)
+
+    def _next(self, before: State, news: News | None) -> State:
+        """The state after some news; runs beside the loop."""
+        now_s = self._wall()
+        rows = dict(before.rows)
+        told = _by_name(news)
+        again = {name for name, row in rows.items() if row.loaded.snapshot is None or _expired(row.version, now_s)}
+        for name in again | told.keys():
+            row = self._row(rows.pop(name, None), told.get(name, _NOTHING), now_s)
+            if row is not None:
+                rows[name] = row
+        exemptions = before.exemptions if news is None else _exemptions(before.exemptions, news)
+        return _arranged(before, rows, news.stamp if news is not None else before.stamp, exemptions)
+
+    def _row(self, before: _Row | None, told: _Told, now_s: float) -> _Row | None:
+        """The list as it is now; None where it is not in force any more."""
+        version = before.version if before is not None else None
+        changes = before.changes if before is not None else ()
+        for one in told.versions:
+            if version is None or one.version >= version.version:
+                changes = changes if version is not None and one.version == version.version else ()
+                version = one
+        if version is None or not version.active or _expired(version, now_s):
+            return None
+        changes += tuple(one for one in told.changes if one.version == version.version)
+        file = self._data_dir / version.file
+        looks = seen(file)
+        loaded = load_list(file, version, changes, before.loaded if before is not None else None, mapped=self._mapped)
+        return _Row(version, changes, loaded, looks if loaded.snapshot is None else None)
 
 
-def _used(row: ActiveList) -> ListUsed:
-    return ListUsed(row.name, row.version, row.checksum)
+@dataclass(slots=True)
+class _Told:
+    """The news of one list."""
+
+    versions: list[ListVersion] = field(default_factory=list)
+    changes: list[ListChange] = field(default_factory=list)
 
 
-def _changed(before: _Lists, rows: Sequence[ActiveList]) -> bool:
-    """A list that could not be loaded counts as changed: it is tried again at each reload."""
-    now = {(_used(row), row.buyer) for row in rows}
-    return now != {(one.used, one.buyer) for one in before.loaded if one.numbers is not None}
+_NOTHING = _Told()
 
 
-def _arrange(loaded: tuple[_Loaded, ...]) -> _Lists:
-    owners = {one.buyer for one in loaded if one.buyer is not None}
-    return _Lists(
-        loaded,
-        {owner: _for_buyer(loaded, owner) for owner in owners},
-        _for_buyer(loaded, None),
+def _by_name(news: News | None) -> dict[str, _Told]:
+    told: dict[str, _Told] = {}
+    if news is not None:
+        for version in news.lists:
+            told.setdefault(version.name, _Told()).versions.append(version)
+        for change in news.changes:
+            told.setdefault(change.name, _Told()).changes.append(change)
+    return told
+
+
+def _expired(version: ListVersion, now_s: float) -> bool:
+    return version.expires_utc_us is not None and now_s * 1e6 >= version.expires_utc_us
+
+
+def _exemptions(before: Mapping[int, tuple[Exemption, ...]], news: News) -> Mapping[int, tuple[Exemption, ...]]:
+    after = dict(before)
+    for one in news.exemptions:
+        others = tuple(other for other in after.pop(one.number, ()) if other.id != one.id)
+        kept = others if one.revoked_utc_us is not None else (*others, one)
+        if kept:
+            after[one.number] = kept
+    return after
+
+
+def _arranged(
+    before: State, rows: dict[str, _Row], stamp: int, exemptions: Mapping[int, tuple[Exemption, ...]]
+) -> State:
+    """Parts are made anew only for those whose lists changed."""
+    by_owner: dict[str | None, list[LoadedList]] = {None: []}
+    for name in sorted(rows):
+        by_owner.setdefault(rows[name].version.buyer, []).append(rows[name].loaded)
+    shared = _part(before.shared, by_owner.pop(None))
+    own = {owner: _part(before.own.get(owner), lists) for owner, lists in by_owner.items() if owner is not None}
+    return replace(before, stamp=stamp, rows=rows, shared=shared, own=own, exemptions=exemptions)
+
+
+def _part(before: Part | None, lists: list[LoadedList]) -> Part:
+    if before is not None and before.lists == tuple(lists):
+        return before
+    return make_part(lists, before)
+
+
+def _result(  # noqa: PLR0917 - one place, in the order of the fields
+    state: State,
+    own: Part,
+    reason: str,
+    hit: str,
+    started_ns: int,
+    number: str = "",
+    exempt: tuple[int, ...] = (),
+) -> ScrubResult:
+    lists = (
+        f"{state.shared.brief}; {own.brief}" if state.shared.brief and own.brief else state.shared.brief or own.brief
     )
+    return ScrubResult(reason, hit, lists, (state.shared.digest, own.digest), number, exempt, _since(started_ns))
 
 
-def _for_buyer(loaded: tuple[_Loaded, ...], buyer: str | None) -> _Applicable:
-    mine = [one for one in loaded if one.buyer is None or one.buyer == buyer]
-    return _Applicable(
-        tuple(one.used for one in mine),
-        tuple((one.used.name, one.numbers) for one in mine if one.numbers is not None),
-        any(one.numbers is None for one in mine),
-    )
-
-
-def _result(reason: str, hit: str, used: tuple[ListUsed, ...], started_ns: int) -> ScrubResult:
-    return ScrubResult(str(reason), hit, used, (time.perf_counter_ns() - started_ns) // 1000)
+def _since(started_ns: int) -> int:
+    return (time.perf_counter_ns() - started_ns) // 1000

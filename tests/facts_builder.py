@@ -81,7 +81,7 @@ class Story:
             "buffer_ms": buffer_ms,
             "ring_timeout_ms": 30_000,
             "terms": WESTLAKE,
-            "scrub": {"reason": "", "hit": "", "lists": [], "took_us": 12},
+            "scrub": {"reason": "", "hit": "", "lists": "", "sets": [], "number": "", "took_us": 12, "receipt": ""},
         }
         return self.add(Kind.TRANSFER_STARTED, -0.05, **(base | payload))
 

@@ -67,6 +67,9 @@ class Lists:
             return ScrubResult("suppression_unavailable")
         return ScrubResult("suppressed" if number in self.numbers else "", hit="dnc" if number in self.numbers else "")
 
+    def receipt(self, result: ScrubResult, transfer: str, buyer: str, at_utc_us: int) -> str:
+        return f"{transfer}.{buyer}.{result.reason or 'pass'}"
+
 
 class Counts:
     """`router.ports.UsageReader` over a dict."""

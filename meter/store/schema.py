@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     text,
 )
 
@@ -197,15 +199,119 @@ suppression_lists = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("version", Integer, primary_key=True),
+    Column("revision", Integer, nullable=False),  # changes made to it by hand since; 0: none
+    Column("state", String(64), nullable=False),  # SHA-256, hex: the checksum, or the last change's state
     Column("buyer", String(64)),  # null: global
+    Column("kind", String(16), nullable=False),  # what the entries are: number, md5, sha1, sha256
     Column("file", Text, nullable=False),  # relative to the data folder
     Column("checksum", String(64), nullable=False),  # SHA-256 of the file, hex
+    Column("source", Text, nullable=False),  # name of what was imported; empty where that was not kept
     Column("source_checksum", String(64), nullable=False),
-    Column("entries", BigInteger, nullable=False),
+    Column("entries", BigInteger, nullable=False),  # in the file
+    Column("count", BigInteger, nullable=False),  # with the changes
     Column("active", Boolean, nullable=False),
+    Column("expires_utc_us", BigInteger),  # the whole list; null: never
     Column("imported_utc_us", BigInteger, nullable=False),
     Column("imported_by", Text, nullable=False),
+    Column("stamp", BigInteger, nullable=False),
+    Index("suppression_lists_by_stamp", "stamp"),
+    Index(  # one version in force per list
+        "suppression_lists_in_force",
+        "name",
+        unique=True,
+        sqlite_where=text("active"),
+        postgresql_where=text("active"),
+    ),
 )
+
+suppression_changes = Table(
+    "suppression_changes",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("document", LargeBinary, nullable=False),  # suppression.changes
+    Column("state", String(64), nullable=False),  # SHA-256, hex: of the state before, a newline, the document
+    Column("at_utc_us", BigInteger, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # cli:HOST, api:ADDRESS, meter
+    Column("stamp", BigInteger, nullable=False),
+    Index("suppression_changes_by_stamp", "stamp"),
+)
+
+suppression_exemptions = Table(  # who is on a global list and may be transferred all the same
+    "suppression_exemptions",
+    metadata,
+    Column("id", AutoId, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False),  # the global list
+    Column("number", BigInteger, nullable=False),  # E.164 digits
+    Column("buyer", String(64)),  # null: for every buyer
+    Column("reason", Text, nullable=False),
+    Column("expires_utc_us", BigInteger, nullable=False),
+    Column("added_utc_us", BigInteger, nullable=False),
+    Column("added_by", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("revoked_utc_us", BigInteger),
+    Column("revoked_by", Text),
+    Column("stamp", BigInteger, nullable=False),
+    Index("suppression_exemptions_by_stamp", "stamp"),
+)
+
+suppression_sets = Table(  # which lists a scrub consulted; facts name them by digest
+    "suppression_sets",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the document, hex
+    Column("document", LargeBinary, nullable=False),
+    Column("first_utc_us", BigInteger, nullable=False),
+)
+
+suppression_log = Table(  # append-only: triggers refuse everything else
+    "suppression_log",
+    metadata,
+    Column("id", AutoId, primary_key=True, autoincrement=True),
+    Column("at_utc_us", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),  # as it was given: of a refused list it may be no list's name
+    Column("action", String(32), nullable=False),
+    Column("by", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("version", Integer),
+    Column("revision", Integer),
+    Column("before", BigInteger),  # entries in force
+    Column("after", BigInteger),
+    Column("detail", LargeBinary, nullable=False),  # JSON object
+    Index("suppression_log_by_name", "name", "id"),
+)
+
+suppression_state = Table(
+    "suppression_state",
+    metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("stamp", BigInteger, nullable=False),  # of the last transaction that changed anything above but the log
+)
+
+_REFUSE = "BEGIN SELECT RAISE(ABORT, 'suppression_log is append-only'); END"
+_IS_THERE = "EXISTS (SELECT 1 FROM suppression_log WHERE id = NEW.id)"
+_RAISE = "$$ BEGIN RAISE EXCEPTION 'suppression_log is append-only'; END $$"
+_CHANGED = "UPDATE OR DELETE OR TRUNCATE ON suppression_log"
+_LOG_STAYS = {
+    "sqlite": (
+        f"CREATE TRIGGER suppression_log_no_update BEFORE UPDATE ON suppression_log {_REFUSE}",
+        f"CREATE TRIGGER suppression_log_no_delete BEFORE DELETE ON suppression_log {_REFUSE}",
+        # INSERT OR REPLACE deletes without asking the trigger above
+        f"CREATE TRIGGER suppression_log_no_replace BEFORE INSERT ON suppression_log WHEN {_IS_THERE} {_REFUSE}",
+    ),
+    "postgresql": (
+        f"CREATE OR REPLACE FUNCTION suppression_log_stays() RETURNS trigger LANGUAGE plpgsql AS {_RAISE}",
+        f"CREATE TRIGGER suppression_log_stays BEFORE {_CHANGED} EXECUTE FUNCTION suppression_log_stays()",
+    ),
+}
+
+
+@event.listens_for(suppression_log, "after_create")
+def _keep_log(_table: Table, connection: Connection, **_options: object) -> None:
+    for statement in _LOG_STAYS[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
+
 
 orders = Table(
     "orders",

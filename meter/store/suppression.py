@@ -1,108 +1,217 @@
-"""Which suppression lists there are, as rows; the numbers themselves are in snapshot files.
+"""Suppression lists in the store: versions, changes made by hand, exemptions, the log. The numbers are in files.
 
 A list belongs to one buyer or is global, for good: its name never changes hands. Activating a version puts the one
-before out of force in the same transaction, so at every instant a list has exactly one version in force.
+before out of force in the same transaction, so at every instant a list has at most one version in force. A version and
+the number of changes made to it say exactly what is in force; who changes a list says on which of these he goes by, and
+is refused with a stale error where another was faster.
+
+Every change takes a stamp, so that a router asks for one number twice a second and then for what is newer than it
+knows; how that misses nothing is told in `meter.store.suppression_writing`. Everything that is done is on the log, in
+the transaction that does it, and the log only grows: the database refuses anything else.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import TypeVar
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from meter.store import suppression_reading as read
+from meter.store import suppression_writing as write
 from meter.store.clerk import Clerk
 from meter.store.db import reading
-from meter.store.schema import suppression_lists
+from meter.store.suppression_rows import (
+    ChangeRow,
+    ExemptionRow,
+    ListNews,
+    ListRow,
+    LogRow,
+    NewVersion,
+    StaleError,
+    Who,
+)
+from meter.store.suppression_writing import Deed, Position
+
+__all__ = [
+    "ChangeRow",
+    "ExemptionRow",
+    "ListNews",
+    "ListRow",
+    "ListRows",
+    "LogRow",
+    "NewVersion",
+    "StaleError",
+    "Who",
+]
+
+SET_SHOWN = 32  # hex digits of a digest that name it: 128 bits
+SETS_AT_ONCE = 50  # in one transaction: a router's commit waits for no more than that
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ListRow:
-    """A version of a list. `buyer` None: global. `file` is relative to the data folder. Checksums are SHA-256, hex."""
-
-    name: str
-    version: int
-    buyer: str | None
-    file: str
-    checksum: str
-    source_checksum: str
-    entries: int
-    active: bool
-    imported_utc_us: int
-    imported_by: str
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 class ListRows:
-    """The store behind `suppression.ports.ListStore`."""
+    """The store behind `suppression.ports.ListStore`.
 
-    def __init__(self, engine: AsyncEngine, reader: Clerk | None = None) -> None:
+    `reader`: for who asks twice a second, one hop instead of four. `stale`: raised where a list has moved on. `clock`:
+    UTC in microseconds.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        reader: Clerk | None = None,
+        *,
+        stale: type[Exception] = StaleError,
+        clock: Callable[[], int] = _now_us,
+    ) -> None:
         self._engine = engine
-        self._reader = reader  # for who asks twice a second: one hop instead of four
+        self._reader = reader
+        self._stale = stale
+        self._clock = clock
+
+    async def stamp(self) -> int:
+        """A number that grows with every change; never 0. One row is read."""
+        return await self._read(read.current_stamp)
+
+    async def since(self, stamp: int) -> ListNews:
+        """What changed after `stamp`, of one moment; for 0 all that is in force.
+
+        Lists come whether in force or not (for 0: only those in force), changes of versions in force only, exemptions
+        new or revoked (for 0: not revoked); lists and changes are in order. Where the stamp that comes back is lower
+        than the one given, the store was restored from a copy: forget what is known and ask for 0.
+        """
+        return await self._read(partial(read.since, stamp))
 
     async def active(self) -> tuple[ListRow, ...]:
         """Lists in force, by name."""
-        return await self._rows(suppression_lists.c.active.is_(True))
+        return await self._read(read.in_force)
+
+    async def find(self, name: str) -> ListRow | None:
+        """The version in force."""
+        return await self._read(partial(read.find, name))
 
     async def history(self, name: str) -> tuple[ListRow, ...]:
         """All versions of a list, oldest first."""
-        return await self._rows(suppression_lists.c.name == name)
+        return await self._read(partial(read.history, name))
+
+    async def changes(self, name: str, version: int) -> tuple[ChangeRow, ...]:
+        """All changes of a version, by revision."""
+        return await self._read(partial(read.changes, name, version))
+
+    async def log(self, name: str | None = None, limit: int = 100) -> tuple[LogRow, ...]:
+        """What was done to a list, or to any, newest first."""
+        return await self._read(partial(read.log, name, limit))
+
+    async def exemptions(self, active_only: bool = True) -> tuple[ExemptionRow, ...]:
+        """Those that are neither revoked nor expired, or all there ever were, in the order they were made."""
+        return await self._read(partial(read.exemptions, self._clock() if active_only else None))
+
+    async def sets(self, digests: Collection[str]) -> dict[str, bytes]:
+        """The descriptions kept by `keep_sets`, by digest; those not on record are left out."""
+        return await self._read(partial(read.sets, tuple(digests)))
+
+    async def sets_like(self, beginnings: Collection[str]) -> dict[str, bytes]:
+        """The descriptions whose digest begins as a receipt says, by beginning; at least 32 hex digits of it."""
+        usable = tuple(one for one in beginnings if len(one) >= SET_SHOWN and one.isascii() and one.isalnum())
+        return await self._read(partial(read.sets_like, usable))
+
+    async def prunable(self, keep: int) -> tuple[ListRow, ...]:
+        """Versions whose file may go, by name and version; the rows stay, as the list's history.
+
+        They are out of force and not among the newest `keep` of their list, and no version that is in force or among
+        those has the same file, as one that was restored does. Two rows here may name one file; it may be gone.
+        """
+        return await self._read(partial(read.prunable, keep))
+
+    async def files(self) -> frozenset[str]:
+        """All files that any version names, relative to the data folder; some may be gone, see `prunable`."""
+        return await self._read(read.files)
 
     async def activate(
         self,
+        new: NewVersion,
+        who: Who,
         *,
-        name: str,
-        buyer: str | None,
-        file: str,
-        checksum: str,
-        source_checksum: str,
-        entries: int,
-        imported_by: str,
-    ) -> int:
-        """Put a new version in force; returns its number. Raises ValueError where another owner has the name."""
-        row = {
-            "name": name,
-            "buyer": buyer,
-            "file": file,
-            "checksum": checksum,
-            "source_checksum": source_checksum,
-            "entries": entries,
-            "imported_by": imported_by,
-            "imported_utc_us": time.time_ns() // 1000,
-            "active": True,
-        }
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(_activate, row)
+        action: str,
+        expect: Position | None,
+        detail: Mapping[str, object],
+    ) -> ListRow:
+        """Put a new version in force and the one before out of it, at once; the new one.
 
-    async def retire(self, name: str) -> bool:
+        `expect`: (version, revision) that must be in force; None: none is. `detail` goes on the log, as JSON. Raises
+        the stale error where it is otherwise, ValueError where another owner has the name.
+        """
+        return await self._write(partial(write.activate, new, self._deed(new.name, action, who), expect, detail))
+
+    async def change(
+        self, name: str, document: bytes, count: int, who: Who, *, action: str, expect: Position
+    ) -> ListRow:
+        """Add a change to the version in force, `count` entries being in force with it. Raises the stale error."""
+        return await self._write(partial(write.change, self._deed(name, action, who), document, count, expect))
+
+    async def retire(self, name: str, who: Who) -> bool:
         """Put a list out of force; False where it was not in force."""
-        changed = update(suppression_lists).where(
-            suppression_lists.c.name == name, suppression_lists.c.active.is_(True)
-        )
-        async with self._engine.begin() as connection:
-            return bool((await connection.execute(changed.values(active=False))).rowcount)
+        return await self._write(partial(write.retire, self._deed(name, "retire", who)))
 
-    async def _rows(self, condition: Any) -> tuple[ListRow, ...]:
-        order = (suppression_lists.c.name, suppression_lists.c.version)
-        wanted = select(suppression_lists).where(condition).order_by(*order)
+    async def extend(self, name: str, expires_utc_us: int | None, who: Who) -> bool:
+        """Set when the whole list ceases to apply, None: never; False where it is not in force."""
+        return await self._write(partial(write.extend, self._deed(name, "expiry", who), expires_utc_us))
 
-        def read(connection: Connection) -> tuple[ListRow, ...]:
-            return tuple(ListRow(**row._mapping) for row in connection.execute(wanted))  # noqa: SLF001
+    async def refused(self, name: str, who: Who, *, action: str, detail: Mapping[str, object]) -> None:
+        """Put on the log that a list was not activated, and why."""
+        await self._write(partial(write.note, self._deed(name, action, who), detail))
 
+    async def log_scrub(self, name: str, who: Who, detail: Mapping[str, object]) -> None:
+        """Put on the log that many numbers were looked up; `name` may be empty."""
+        await self._write(partial(write.note, self._deed(name, "scrub", who), detail))
+
+    async def exempt(  # noqa: PLR0917 - what an exemption is: who, from what, for whom, why and until when
+        self, name: str, number: int, buyer: str | None, reason: str, expires_utc_us: int, who: Who
+    ) -> ExemptionRow:
+        """Let a number (E.164 digits) that is on a global list pass, to one buyer or (None) to all, until it expires.
+
+        Raises ValueError where `name` is no global list in force, the reason is blank or the expiry has passed.
+        """
+        if not reason.strip():
+            raise ValueError("an exemption needs a reason")
+        deed = self._deed(name, "exempt", who)
+        if expires_utc_us <= deed.at_utc_us:
+            raise ValueError("an exemption must expire in the future")
+        done = partial(write.exempt, deed, number=number, buyer=buyer, reason=reason, expires_utc_us=expires_utc_us)
+        return await self._write(done)
+
+    async def revoke(self, exemption: int, who: Who) -> bool:
+        """End an exemption; False where there is none of that id or it is revoked already."""
+        return await self._write(partial(write.revoke, exemption, "revoke_exemption", who, self._clock()))
+
+    async def keep_sets(self, documents: Mapping[str, bytes]) -> None:
+        """Make sure that these documents, by SHA-256 in hex, are on record; what is there stays as it is."""
+        missing = await self._read(partial(read.missing_sets, documents))
+        for at in range(0, len(missing), SETS_AT_ONCE):
+            some = {one: documents[one] for one in missing[at : at + SETS_AT_ONCE]}
+            await self._write(partial(write.keep_sets, some, self._clock()))
+
+    def _deed(self, name: str, action: str, who: Who) -> Deed:
+        return Deed(name, action, who, self._clock())
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
         if self._reader is not None:
-            return await self._reader.read(read)
+            return await self._reader.read(work)
         async with reading(self._engine).connect() as connection:
-            return await connection.run_sync(read)
+            return await connection.run_sync(work)
 
-
-def _activate(connection: Connection, row: dict[str, Any]) -> int:
-    mine = suppression_lists.c.name == row["name"]
-    for (owner,) in connection.execute(select(suppression_lists.c.buyer).where(mine).distinct()):
-        if owner != row["buyer"]:
-            whose = "global" if owner is None else f"of buyer {owner!r}"
-            raise ValueError(f"list {row['name']!r} is {whose}; a list does not change hands, choose another name")
-    newest = connection.execute(select(func.max(suppression_lists.c.version)).where(mine)).scalar() or 0
-    connection.execute(update(suppression_lists).where(mine).values(active=False))
-    connection.execute(insert(suppression_lists).values(**row, version=newest + 1))
-    return int(newest) + 1
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(work)
+        except StaleError as error:
+            raise self._stale(*error.args) from error

@@ -19,7 +19,6 @@ def _shape(kind: type) -> list[tuple[str, object, object]]:
     ("ours", "theirs"),
     [
         (scrub.ScrubResult, ports.ScrubResult),
-        (scrub.ListUsed, ports.ListUsed),
         (journal.Admission, ports.Admission),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suppression.importer import read_csv
-from suppression.numbers import NumberError, normalise, to_e164
+from suppression.numbers import NumberError, is_region, normalise, to_e164
+from suppression.reading.reader import ListFile
 
 DIGITS = "0123456789"
 _first = st.sampled_from("23456789")
@@ -99,6 +99,36 @@ def test_any_text_is_a_number_or_a_number_error(text: str) -> None:
     assert normalise(to_e164(number)) == number
 
 
+@pytest.mark.parametrize(
+    ("text", "region", "number"),
+    [
+        ("020 7946 0958", "GB", 442079460958),
+        ("2125550100", "GB", 442125550100),  # ten digits are not always North American
+        ("0113 496 0000", "GB", 441134960000),  # nor does 011 always stand for +
+        ("00 1 212 555 0100", "GB", 12125550100),
+        ("0011 1 212 555 0100", "AU", 12125550100),
+        ("+1 (212) 555-0100", "GB", 12125550100),
+        ("+44 20 7946 0958", "FR", 442079460958),
+        ("tel:7946-0958;phone-context=+4420", "FR", 442079460958),
+        ("2079460958.0", "GB", 442079460958),
+        ("2125550100", "CA", 12125550100),
+        ("011 44 20 7946 0958", "JM", 442079460958),
+    ],
+)
+def test_a_number_without_a_country_is_of_the_region(text: str, region: str, number: int) -> None:
+    assert normalise(text, region) == number
+
+
+def test_what_is_long_enough_at_home_may_be_too_long_elsewhere() -> None:
+    assert normalise("12125550100") == 12125550100
+    with pytest.raises(NumberError):
+        normalise("12125550100", "GB")
+
+
+def test_a_region_is_a_country_in_capital_letters() -> None:
+    assert [one for one in ("US", "GB", "us", "UK", "001", "", "ZZ") if is_region(one)] == ["US", "GB"]
+
+
 @given(
     listed=st.lists(st.tuples(_ten, st.sampled_from(SPELLINGS)), min_size=1, max_size=30),
     asked=st.lists(st.tuples(_ten, st.sampled_from(SPELLINGS)), max_size=30),
@@ -110,9 +140,11 @@ def test_a_list_equals_a_python_set(listed: list[tuple[str, str]], asked: list[t
         file = Path(folder) / "list.csv"
         with file.open("w", newline="", encoding="utf-8") as opened:
             csv.writer(opened).writerows([["Phone"], *([spell(ten, how)] for ten, how in listed)])
-        numbers, report = read_csv(file)
+        with ListFile(file) as opened_list:
+            batches = list(opened_list)
+    numbers = [number for batch in batches for number in batch.keys.tolist()]
     model = {int("1" + ten) for ten, _ in listed}
-    assert list(numbers) == sorted(model)
-    assert (report.rejected, report.lines) == (0, len(listed))
+    assert numbers == [int("1" + ten) for ten, _ in listed]
+    assert not [reject for batch in batches for reject in batch.rejects]
     for ten, how in [*asked, *((ten, again) for ten, _ in listed)]:
         assert (normalise(spell(ten, how)) in set(numbers)) == (int("1" + ten) in model)

@@ -126,3 +126,21 @@ class Transfer(RuleBasedStateMachine):
 
 Transfer.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestTransfer = Transfer.TestCase
+
+
+def test_a_caller_who_left_and_an_answer_before_admission_leave_no_timer() -> None:
+    """Found by the machine above: the end at a shutdown forgot the clocks that an unasked-for answer had started."""
+    state = machine.start(m.Plan(1, 0, 5_000, 15_000, (m.LegPlan(0, "", 5_000, 0),)))
+    effects: list[m.Effect] = []
+    for event in (
+        m.Begin(1),
+        m.OnLeg(CALLER_LEG, LegEvent("h", EventKind.FAILED, 1, 0, 100, "1")),
+        m.OnLeg(1, LegEvent("h", EventKind.ANSWERED, 1, 0, 200, "OK")),
+        m.Shutdown(1),
+    ):
+        state, more = machine.step(state, event)
+        effects += more
+    assert any(isinstance(one, m.Arm) for one in effects)
+    kinds = [type(one) for one in effects]
+    assert kinds.index(m.Quiet) > kinds.index(m.Arm)
+    assert kinds[-1] is m.Close

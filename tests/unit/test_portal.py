@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,26 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+import structlog
 from sqlalchemy.exc import OperationalError
+from starlette.requests import ClientDisconnect
 
+from baton.lists import list_store
+from baton.run_portal import _token as _as_token
 from config.problems import ConfigError
 from config.settings import load
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
-from portal.api import RouterAwayError, Services
+from portal.access import RouterAwayError, Services
 from portal.app import DESCRIPTION, create_app
+from portal.desk import Desk
 from portal.leads import MAX_BODY, read_document
 from portal.problems import ProblemError
-from portal.tokens import Token, find
+from portal.tokens import Scope, Token, find
+from suppression.receipt import Signer
 
-WEST, EAST = "w" * 32, "e" * 40
+WEST, EAST, ACME, NOC = "w" * 32, "e" * 40, "a" * 32, "n" * 32
 AUTH = {"Authorization": f"Bearer {WEST}"}
 LEAD = {"phone": "(212) 555-0123", "First-Name": "Ann", "age": 41, "owner": True, "note": None}
 BASE = '[[listeners]]\nname = "main"\ntransport = "udp"\n[[dialers]]\nname = "west"\nallow = ["192.0.2.0/24"]\n'
@@ -31,23 +38,29 @@ BASE = '[[listeners]]\nname = "main"\ntransport = "udp"\n[[dialers]]\nname = "we
 def _token(name: str, secret: str) -> Token:
     import hashlib
 
-    return Token(name, hashlib.sha256(secret.encode()).hexdigest(), name)
+    scope = Scope.BUYER if name == "acme" else Scope.OPERATOR if name == "noc" else Scope.DIALER
+    return Token(name, hashlib.sha256(secret.encode()).hexdigest(), scope, "" if scope is Scope.OPERATOR else name)
+
+
+async def _no_buyers() -> tuple[str, ...]:
+    return ()
 
 
 class Api:
     """The app on a real store, a router that says what it is told to, and a client."""
 
-    def __init__(self, leads: LeadStore) -> None:
+    def __init__(self, leads: LeadStore, desk: Desk) -> None:
         self.router: dict[str, Any] | Exception = {"available": True, "reason": "", "refusals": []}
         self.healthy = True
         self.leads = leads
         self.asked: list[str] = []
         services = Services(
-            tokens=(_token("west", WEST), _token("east", EAST)),
+            tokens=(_token("west", WEST), _token("east", EAST), _token("acme", ACME), _token("noc", NOC)),
             leads=leads,
             lead_ttl_s=600,
             availability=self._availability,
             healthy=self._healthy,
+            lists=desk,
         )
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://portal.invalid")
@@ -70,9 +83,13 @@ class Api:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    structlog.reset_defaults()  # another test may have left logs that go to a stream which is closed
     engine = await open_store(f"sqlite:///{tmp_path / 'baton.db'}")
     clerk = Clerk(engine)
-    one = Api(LeadStore(clerk))
+    desk = Desk(
+        list_store(engine), tmp_path, Signer(b"k" * 32), _no_buyers, keep_versions=2, max_import_bytes=1_000_000
+    )
+    one = Api(LeadStore(clerk), desk)
     yield one
     await one.client.aclose()
     await clerk.close()
@@ -189,6 +206,27 @@ async def test_without_a_good_token_there_is_nothing(api: Api, header: str | Non
     assert not api.asked
 
 
+async def test_leads_are_the_dialers_and_availability_is_no_buyers_business(api: Api) -> None:
+    for secret in (ACME, NOC):
+        assert "a dialer's token" in _problem(await api.post(Authorization=f"Bearer {secret}"), 403)["detail"]
+    asked = [
+        await api.client.get("/v1/availability?campaign=x", headers={"Authorization": f"Bearer {secret}"})
+        for secret in (WEST, NOC, ACME)
+    ]
+    assert [one.status_code for one in asked] == [200, 200, 403]
+    assert api.asked == ["x", "x"]
+
+
+async def test_a_body_that_breaks_off_is_no_lead(api: Api) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield orjson.dumps(LEAD)
+        raise ClientDisconnect
+
+    headers = {"Content-Type": "application/json", **AUTH}
+    found = await api.client.post("/v1/leads", content=broken(), headers=headers)
+    assert _problem(found, 400)["detail"] == "the body was cut short"
+
+
 def test_a_token_is_found_by_its_hash_and_a_huge_one_is_nobodys() -> None:
     tokens = (_token("west", WEST), _token("east", EAST))
     assert find(tokens, EAST) is tokens[1]
@@ -244,8 +282,26 @@ async def test_faults_are_problems_without_details(api: Api) -> None:
 async def test_the_description_is_served_and_names_every_path(api: Api) -> None:
     found = (await api.client.get(DESCRIPTION)).json()
     assert found["openapi"].startswith("3.1")
-    assert set(found["paths"]) == {"/v1/leads", "/v1/availability", "/v1/health"}
-    assert {"Problem", "FieldProblem", "LeadKept"} <= set(found["components"]["schemas"])
+    lists = "/v1/suppression/lists"
+    assert set(found["paths"]) == {
+        "/v1/leads",
+        "/v1/availability",
+        "/v1/health",
+        lists,
+        f"{lists}/{{name}}",
+        *(f"{lists}/{{name}}/{what}" for what in ("imports", "entries", "restore", "log")),
+        "/v1/suppression/check",
+        "/v1/suppression/receipts/verify",
+    }
+    assert {"Problem", "FieldProblem", "LeadKept", "ListEdit"} <= set(found["components"]["schemas"])
+
+
+async def test_every_reference_in_the_description_leads_somewhere(api: Api) -> None:
+    text = (await api.client.get(DESCRIPTION)).text
+    found = orjson.loads(text)
+    for reference in set(re.findall(r'"\$ref":"#/components/([^"]+)"', text)):
+        kind, name = reference.split("/")
+        assert name in found["components"][kind], reference
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -267,6 +323,15 @@ def test_a_token_may_be_given_as_its_hash(tmp_path: Path) -> None:
     assert _load(tmp_path, "[portal]\n" + _one_token(f"sha256:{plain}")).tokens[0].digest == plain
 
 
+def test_a_token_is_a_dialers_a_buyers_or_the_operators(tmp_path: Path) -> None:
+    owners = ('dialer = "west"', 'buyer = "acme"', "operator = true")
+    text = "[portal]\n" + "".join(
+        f'[[portal.tokens]]\nname = "t{at}"\nsecret = "{str(at) * 32}"\n{owner}\n' for at, owner in enumerate(owners)
+    )
+    found = [_as_token(one) for one in _load(tmp_path, text).tokens]
+    assert [(one.scope, one.of) for one in found] == [("dialer", "west"), ("buyer", "acme"), ("operator", "")]
+
+
 def test_a_token_may_come_from_the_environment_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "baton.toml"
     file.write_text(BASE + '[portal]\n[[portal.tokens]]\nname = "far-west"\ndialer = "west"\n', encoding="utf-8")
@@ -283,6 +348,13 @@ def test_a_token_may_come_from_the_environment_by_its_name(tmp_path: Path) -> No
         ("[portal]\n" + _one_token("short"), "portal.tokens[0].secret: needs 32 or more printable"),
         ("[portal]\n" + _one_token("sha256:abc"), "portal.tokens[0].secret: sha256: is followed by 64 digits"),
         ("[portal]\n" + _one_token(WEST, dialer="zeus"), "portal.tokens[0].dialer: 'zeus' is not a [[dialers]] entry"),
+        ("[portal]\n" + _one_token(WEST) + 'buyer = "acme"\n', "portal.tokens[0]: needs exactly one of dialer, buyer"),
+        ("[portal]\n" + _one_token(WEST) + "operator = true\n", "portal.tokens[0]: needs exactly one of dialer, buyer"),
+        (
+            f'[portal]\n[[portal.tokens]]\nname = "w"\nsecret = "{WEST}"\noperator = false\n',
+            "portal.tokens[0]: needs exactly one of dialer, buyer and operator = true",
+        ),
+        ("[portal]\nmax_import_mb = 0\n", "portal.max_import_mb: "),
         ("[portal]\n" + _one_token(WEST) + _one_token(EAST), "two of [[portal.tokens]] have the same name"),
         ("[portal]\n" + _one_token(WEST) + _one_token(WEST, "v"), "two of [[portal.tokens]] have the same secret"),
     ],

@@ -1,0 +1,179 @@
+"""What the commands on suppression lists share: the store of lists, who acts, keys, progress on the terminal."""
+# ruff: noqa: PLC0415 - as in baton.console
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING
+
+import typer
+
+from baton.console import CommandError, Place, out
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from config.book_file import ListSource
+    from meter.store.suppression import ListRows
+    from suppression.importer import Imported, Progress, ReadReport, Task
+    from suppression.ports import Who
+    from suppression.reading.shapes import Layout
+    from suppression.receipt import Signer
+
+LAST_DAY = date(2106, 2, 5)  # seconds of the Unix epoch are kept in 32 bits
+KEEP_VERSIONS = 5  # where no configuration says
+_MANY_REJECTS = 10
+
+
+def list_store(engine: AsyncEngine) -> ListRows:
+    """The lists of a store, with the error that suppression understands."""
+    from meter.store.suppression import ListRows
+    from suppression.ports import StaleError
+
+    return ListRows(engine, stale=StaleError)
+
+
+def who() -> Who:
+    """The person at this terminal."""
+    from suppression.ports import Who
+
+    return Who(getpass.getuser(), f"cli:{socket.gethostname()}")
+
+
+def signer(place: Place) -> Signer:
+    """With the configured keys, or the one in the folder of the lists."""
+    from suppression.activating import FOLDER
+    from suppression.receipt import load_signer
+
+    section = place.suppression
+    key = section.receipt_key.get_secret_value() if section is not None and section.receipt_key is not None else ""
+    older = [one.get_secret_value() for one in section.receipt_keys_old] if section is not None else []
+    return load_signer(place.data_dir / FOLDER, key, older)
+
+
+async def import_task(engine: AsyncEngine, place: Place, task: Task, *, ask: bool, yes: bool = False) -> Imported:
+    """Import one list, then delete the files of versions that are too old. Raises what `import_file` raises, after
+    printing what was read. `ask`: a person may confirm a guess; `yes` confirms it.
+    """
+    from suppression.activating import ListRefusedError
+    from suppression.editing import prune
+    from suppression.importer import import_file
+
+    store = list_store(engine)
+    try:
+        with progress_bar(task.file.name) as progress:
+            done = await import_file(
+                store, place.data_dir, task, who(), progress=progress, confirm=confirm_column(ask=ask, yes=yes)
+            )
+    except ListRefusedError as error:
+        if error.report is not None:
+            _print_rejects(error.report, err=True)
+        raise
+    if done.changed:
+        keep = KEEP_VERSIONS if place.suppression is None else place.suppression.keep_versions
+        await prune(store, place.data_dir, keep)
+    return done
+
+
+def task_of(source: ListSource, *, dry_run: bool = False) -> Task:
+    """A list that a configuration file names. What was changed by hand since is kept: the import may be repeated."""
+    from suppression.importer import Task
+    from suppression.reading.shapes import Wanted
+
+    wanted = Wanted(
+        column=source.column,
+        area_column=source.area_column,
+        expires_column=source.expires_column,
+        region=source.region,
+    )
+    return Task(source.file, source.name, source.buyer or None, wanted=wanted, keep_changes=True, dry_run=dry_run)
+
+
+def confirm_column(*, ask: bool, yes: bool) -> Callable[[Layout], bool]:
+    """Asked where a column was guessed and another might be meant."""
+
+    def confirm(layout: Layout) -> bool:
+        name = layout.header[layout.column] if layout.header else f"#{layout.column + 1}"
+        said = f"column {name!r}: {layout.readable} of {layout.sampled} lines read, such as {layout.example}"
+        if yes:
+            out(f"{said}: taken")
+            return True
+        return ask and _at_terminal() and typer.confirm(f"{said}: is that the one?")
+
+    return confirm
+
+
+def _at_terminal() -> bool:
+    import sys
+
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def progress_bar(name: str) -> Iterator[Progress]:
+    """A bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TextColumn("{task.fields[lines]:,} lines"))
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None, lines=0)
+
+        def progress(done: int, total: int, lines: int) -> None:
+            bar.update(task, completed=done, total=total, lines=lines)
+
+        yield progress
+
+
+def print_imported(done: Imported, *, dry_run: bool = False) -> None:
+    """What an import of a list did, with the lines it could not read."""
+    report = done.report
+    change = f"{done.before:,} before" if done.before else "a new list"
+    if dry_run:
+        out(f"list {done.name}: would have {done.entries:,} numbers, {change}, {report.repeats:,} repeats")
+    else:
+        verb = "in force" if done.changed else "was in force already"
+        out(f"list {done.name}: version {done.version} {verb}, {done.entries:,} numbers, {report.repeats:,} repeats")
+    if report.dropped:
+        out(f"  {report.dropped:,} changes made by hand are not carried over (--keep-changes does)")
+    for member in report.skipped:
+        out(f"  not read: {member}")
+    _print_rejects(report, err=False)
+
+
+def _print_rejects(report: ReadReport, *, err: bool) -> None:
+    for reject in report.rejects[:_MANY_REJECTS]:
+        where = f"{reject.member}, line {reject.line}" if reject.member else f"line {reject.line}"
+        typer.echo(f"  {where} rejected: {reject.why}", err=err)
+    hidden = report.rejected - min(_MANY_REJECTS, len(report.rejects))
+    if hidden:
+        typer.echo(f"  and {hidden:,} more lines rejected", err=err)
+    if report.rejects_file is not None:
+        typer.echo(f"  all of them: {report.rejects_file}", err=err)
+
+
+def until_us(text: str) -> int | None:
+    """The end of a day (UTC) or an instant as microseconds of the Unix epoch; None for empty text.
+
+    Raises CommandError for what is no ISO 8601 date or time, or is in the past.
+    """
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(f"{text!r} is no date such as 2027-01-31, nor a time such as 2027-01-31T12:00Z") from error
+    if "T" not in text and " " not in text:
+        found = datetime.combine(min(found.date(), LAST_DAY + timedelta(days=1)) + timedelta(days=1), time(), UTC)
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    if found <= datetime.now(UTC):
+        raise CommandError(f"{text} is in the past")
+    if found.date() > LAST_DAY:
+        raise CommandError(f"{text} is later than {LAST_DAY}, which is as far as lists go: say nothing for ever")
+    return int(found.timestamp() * 1_000_000)

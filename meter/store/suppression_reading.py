@@ -1,0 +1,184 @@
+"""Reading the suppression tables. Each function runs inside the caller's transaction, whose connection comes last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import orjson
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    and_,
+    exists,
+    func,
+    not_,
+    or_,
+    select,
+    text,
+    tuple_,
+)
+
+from meter.store.schema import (
+    suppression_changes,
+    suppression_exemptions,
+    suppression_lists,
+    suppression_log,
+    suppression_sets,
+    suppression_state,
+)
+from meter.store.suppression_rows import ChangeRow, ExemptionRow, ListNews, ListRow, LogRow
+
+R = TypeVar("R")
+
+# A literal, not a parameter: an index with a condition is used only where the statement itself says it.
+IN_FORCE = text("suppression_lists.active")
+_KEYS: dict[type[Any], Callable[[Any], Any]] = {
+    ListRow: attrgetter("name", "version"),
+    ChangeRow: attrgetter("name", "version", "revision"),
+    ExemptionRow: attrgetter("id"),
+}
+_FETCHED = 500  # rows at a time: between two, PostgreSQL's event loop has a turn
+_NAMED = 500  # digests in one statement
+
+
+def _columns(row: type[Any], table: Table) -> list[Any]:
+    """The table's columns in the order of the row's fields."""
+    return [table.c[one.name] for one in fields(row)]
+
+
+_LISTS = select(*_columns(ListRow, suppression_lists))
+_CHANGES = select(*_columns(ChangeRow, suppression_changes))
+_EXEMPTIONS = select(*_columns(ExemptionRow, suppression_exemptions))
+_LOG = select(*_columns(LogRow, suppression_log)).order_by(suppression_log.c.id.desc())
+_STAMP = select(suppression_state.c.stamp)
+_CHANGED = (suppression_changes.c.name, suppression_changes.c.version)
+# From the lists in force to their changes: the other way round, all changes that ever were would be looked through.
+_OF_THOSE_IN_FORCE = tuple_(*_CHANGED).in_(
+    select(suppression_lists.c.name, suppression_lists.c.version).where(IN_FORCE)
+)
+_IS_IN_FORCE = exists().where(
+    suppression_lists.c.name == suppression_changes.c.name,
+    suppression_lists.c.version == suppression_changes.c.version,
+    IN_FORCE,
+)
+
+
+def _read(connection: Connection, row: type[R], query: Select[Any]) -> tuple[R, ...]:
+    """Sorted here: names in one order everywhere, and no index is taken for its order instead of for its condition."""
+    found = connection.execute(query, execution_options={"yield_per": _FETCHED})
+    return tuple(sorted([row(*one) for one in found], key=_KEYS[row]))
+
+
+def current_stamp(connection: Connection) -> int:
+    """The stamp of the last transaction that changed anything."""
+    return int(connection.execute(_STAMP).scalar_one())
+
+
+def since(stamp: int, connection: Connection) -> ListNews:
+    """Everything stamped later, of one moment; for 0 everything that is in force.
+
+    Must be the first thing its transaction does: PostgreSQL has to be told that it is one moment for all statements.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ")
+    now = current_stamp(connection)
+    if now == stamp:
+        return ListNews(now)
+    lists = suppression_lists.c.stamp > stamp if stamp else IN_FORCE
+    changes = and_(suppression_changes.c.stamp > stamp, _IS_IN_FORCE) if stamp else _OF_THOSE_IN_FORCE
+    exempt = suppression_exemptions.c.stamp > stamp if stamp else suppression_exemptions.c.revoked_utc_us.is_(None)
+    return ListNews(
+        now,
+        _read(connection, ListRow, _LISTS.where(lists)),
+        _read(connection, ChangeRow, _CHANGES.where(changes)),
+        _read(connection, ExemptionRow, _EXEMPTIONS.where(exempt)),
+    )
+
+
+def in_force(connection: Connection) -> tuple[ListRow, ...]:
+    """By name."""
+    return _read(connection, ListRow, _LISTS.where(IN_FORCE))
+
+
+def find(name: str, connection: Connection) -> ListRow | None:
+    """The version of a list that is in force."""
+    found = _read(connection, ListRow, _LISTS.where(suppression_lists.c.name == name, IN_FORCE))
+    return found[0] if found else None
+
+
+def history(name: str, connection: Connection) -> tuple[ListRow, ...]:
+    """All versions, oldest first."""
+    return _read(connection, ListRow, _LISTS.where(suppression_lists.c.name == name))
+
+
+def changes(name: str, version: int, connection: Connection) -> tuple[ChangeRow, ...]:
+    """All changes of a version, by revision."""
+    mine = (suppression_changes.c.name == name, suppression_changes.c.version == version)
+    return _read(connection, ChangeRow, _CHANGES.where(*mine))
+
+
+def exemptions(valid_utc_us: int | None, connection: Connection) -> tuple[ExemptionRow, ...]:
+    """All, or those valid at that time, in the order they were made."""
+    if valid_utc_us is None:
+        return _read(connection, ExemptionRow, _EXEMPTIONS)
+    table = suppression_exemptions.c
+    valid = (table.revoked_utc_us.is_(None), table.expires_utc_us > valid_utc_us)
+    return _read(connection, ExemptionRow, _EXEMPTIONS.where(*valid))
+
+
+def log(name: str | None, limit: int, connection: Connection) -> tuple[LogRow, ...]:
+    """Newest first; of one list, or of all."""
+    query = _LOG if name is None else _LOG.where(suppression_log.c.name == name)
+    rows = [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
+    return tuple(LogRow(**{**row, "detail": orjson.loads(row["detail"])}) for row in rows)
+
+
+def sets(digests: Sequence[str], connection: Connection) -> dict[str, bytes]:
+    """The documents there are, by digest."""
+    found: dict[str, bytes] = {}
+    for at in range(0, len(digests), _NAMED):
+        some = suppression_sets.c.digest.in_(digests[at : at + _NAMED])
+        query = select(suppression_sets.c.digest, suppression_sets.c.document).where(some)
+        found |= {row.digest: row.document for row in connection.execute(query)}
+    return found
+
+
+def sets_like(beginnings: Sequence[str], connection: Connection) -> dict[str, bytes]:
+    """The documents whose digest begins so, by beginning; what is not hex matches nothing."""
+    found: dict[str, bytes] = {}
+    for one in beginnings:
+        digest = suppression_sets.c.digest
+        query = select(suppression_sets.c.document).where(digest >= one, digest < f"{one}g").order_by(digest).limit(1)
+        document = connection.execute(query).scalar()
+        if document is not None:
+            found[one] = document
+    return found
+
+
+def missing_sets(digests: Iterable[str], connection: Connection) -> list[str]:
+    """Those that are not on record, in order."""
+    wanted = sorted(digests)
+    there: set[str] = set()
+    for at in range(0, len(wanted), _NAMED):
+        some = suppression_sets.c.digest.in_(wanted[at : at + _NAMED])
+        there |= set(connection.execute(select(suppression_sets.c.digest).where(some)).scalars())
+    return [one for one in wanted if one not in there]
+
+
+def prunable(keep: int, connection: Connection) -> tuple[ListRow, ...]:
+    """See `ListRows.prunable`."""
+    table = suppression_lists.c
+    age = func.row_number().over(partition_by=table.name, order_by=table.version.desc()).label("age")
+    aged = select(*_columns(ListRow, suppression_lists), age).cte("aged")
+    kept = select(aged.c.file).where(or_(aged.c.age <= keep, aged.c.active))
+    old = (aged.c.age > keep, not_(aged.c.active), aged.c.file.not_in(kept))
+    return _read(connection, ListRow, select(*[aged.c[one.name] for one in fields(ListRow)]).where(*old))
+
+
+def files(connection: Connection) -> frozenset[str]:
+    """All files that any row names."""
+    return frozenset(connection.execute(select(suppression_lists.c.file).distinct()).scalars())

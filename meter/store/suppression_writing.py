@@ -1,0 +1,253 @@
+"""Changing the suppression tables. Each function is a whole transaction, whose connection comes last.
+
+Stamps. A transaction that changes what readers see first takes the next stamp: it raises the one row of
+`suppression_state` and gives that number to every row it writes, those that go out of force included. On SQLite write
+transactions come one after another anyway. On PostgreSQL the raised row stays locked until the commit, and the next to
+raise it waits for that; so stamps are handed out in the order of the commits. Hence a reader that has seen stamp N
+never later finds a row stamped N or less that it had not seen: all those were committed before N was, and asking for
+what is newer than N misses nothing. What a transaction looks at before it decides, it looks at behind that lock.
+One that then finds nothing to do leaves a stamp that no row has, which costs each reader one look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from meter.store.schema import (
+    suppression_changes,
+    suppression_exemptions,
+    suppression_lists,
+    suppression_log,
+    suppression_sets,
+    suppression_state,
+)
+from meter.store.suppression_reading import IN_FORCE, current_stamp, find
+from meter.store.suppression_rows import ExemptionRow, ListRow, NewVersion, StaleError, Who
+
+_SHOWN_DIGITS = 4  # of a number on the log
+
+Position = tuple[int, int]  # version, revision
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What is done to which list, by whom and when: what every row of the log says."""
+
+    name: str
+    action: str
+    who: Who
+    at_utc_us: int
+
+
+def activate(
+    new: NewVersion, deed: Deed, expect: Position | None, detail: Mapping[str, object], connection: Connection
+) -> ListRow:
+    """See `ListRows.activate`."""
+    stamp = _next_stamp(connection)
+    _check_owner(connection, new.name, new.buyer)
+    before = find(new.name, connection)
+    _check_position(new.name, before, expect)
+    mine = suppression_lists.c.name == new.name
+    newest = connection.execute(select(func.max(suppression_lists.c.version)).where(mine)).scalar() or 0
+    row = ListRow(
+        name=new.name,
+        version=int(newest) + 1,
+        revision=1 if new.change else 0,
+        state=_state_after(new.checksum, new.change) if new.change else new.checksum,
+        buyer=new.buyer,
+        kind=new.kind,
+        file=new.file,
+        checksum=new.checksum,
+        source=new.source,
+        source_checksum=new.source_checksum,
+        entries=new.entries,
+        count=new.count,
+        active=True,
+        expires_utc_us=new.expires_utc_us,
+        imported_utc_us=deed.at_utc_us,
+        imported_by=deed.who.by,
+        stamp=stamp,
+    )
+    _set(connection, new.name, active=False, stamp=stamp)
+    connection.execute(insert(suppression_lists).values(asdict(row)))
+    if new.change:
+        _add_change(connection, row, new.change, deed)
+    _record(connection, deed, detail, row=row, before=before.count if before is not None else None, after=row.count)
+    return row
+
+
+def change(deed: Deed, document: bytes, count: int, expect: Position, connection: Connection) -> ListRow:
+    """See `ListRows.change`."""
+    stamp = _next_stamp(connection)
+    before = find(deed.name, connection)
+    _check_position(deed.name, before, expect)
+    assert before is not None  # `expect` names a version
+    state = _state_after(before.state, document)
+    row = replace(before, revision=before.revision + 1, state=state, count=count, stamp=stamp)
+    _set(connection, row.name, revision=row.revision, state=row.state, count=row.count, stamp=stamp)
+    _add_change(connection, row, document, deed)
+    _record(connection, deed, {"state": row.state}, row=row, before=before.count, after=row.count)
+    return row
+
+
+def retire(deed: Deed, connection: Connection) -> bool:
+    """See `ListRows.retire`."""
+    stamp = _next_stamp(connection)
+    before = find(deed.name, connection)
+    if before is None:
+        return False
+    _set(connection, deed.name, active=False, stamp=stamp)
+    _record(connection, deed, {}, row=before, before=before.count)
+    return True
+
+
+def extend(deed: Deed, expires_utc_us: int | None, connection: Connection) -> bool:
+    """See `ListRows.extend`."""
+    stamp = _next_stamp(connection)
+    row = find(deed.name, connection)
+    if row is None:
+        return False
+    _set(connection, deed.name, expires_utc_us=expires_utc_us, stamp=stamp)
+    detail = {"expires_utc_us": expires_utc_us, "before_utc_us": row.expires_utc_us}
+    _record(connection, deed, detail, row=row, before=row.count, after=row.count)
+    return True
+
+
+def note(deed: Deed, detail: Mapping[str, object], connection: Connection) -> None:
+    """A row of the log for what changed no list."""
+    _record(connection, deed, detail)
+
+
+def exempt(
+    deed: Deed, connection: Connection, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
+) -> ExemptionRow:
+    """See `ListRows.exempt`."""
+    stamp = _next_stamp(connection)
+    on = find(deed.name, connection)
+    if on is None or on.buyer is not None:
+        raise ValueError(f"{deed.name!r} is not a global list in force; only from those can a number be exempt")
+    values: dict[str, Any] = {
+        "name": deed.name,
+        "number": number,
+        "buyer": buyer,
+        "reason": reason,
+        "expires_utc_us": expires_utc_us,
+        "added_utc_us": deed.at_utc_us,
+        "added_by": deed.who.by,
+        "origin": deed.who.origin,
+        "revoked_utc_us": None,
+        "revoked_by": None,
+        "stamp": stamp,
+    }
+    key = connection.execute(insert(suppression_exemptions).values(values)).inserted_primary_key
+    assert key is not None
+    row = ExemptionRow(id=int(key[0]), **values)
+    _record(connection, deed, _told(row), row=on)
+    return row
+
+
+def revoke(exemption: int, action: str, who: Who, at_utc_us: int, connection: Connection) -> bool:
+    """See `ListRows.revoke`."""
+    stamp = _next_stamp(connection)
+    this = (suppression_exemptions.c.id == exemption, suppression_exemptions.c.revoked_utc_us.is_(None))
+    values = {"revoked_utc_us": at_utc_us, "revoked_by": who.by, "stamp": stamp}
+    if not connection.execute(update(suppression_exemptions).where(*this).values(values)).rowcount:
+        return False
+    found = connection.execute(select(suppression_exemptions).where(suppression_exemptions.c.id == exemption))
+    row = ExemptionRow(**found.mappings().one())
+    _record(connection, Deed(row.name, action, who, at_utc_us), _told(row))
+    return True
+
+
+def keep_sets(documents: Mapping[str, bytes], at_utc_us: int, connection: Connection) -> None:
+    """Insert those that are not there, in one order everywhere, so that two who insert the same cannot deadlock."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    rows = [{"digest": one, "document": documents[one], "first_utc_us": at_utc_us} for one in sorted(documents)]
+    connection.execute(dialect.insert(suppression_sets).on_conflict_do_nothing(), rows)
+
+
+def _next_stamp(connection: Connection) -> int:
+    """Raise the stamp and keep all other writers out until this transaction ends; must come first in it."""
+    connection.execute(update(suppression_state).values(stamp=suppression_state.c.stamp + 1))
+    return current_stamp(connection)
+
+
+def _check_owner(connection: Connection, name: str, buyer: str | None) -> None:
+    owners = select(suppression_lists.c.buyer).where(suppression_lists.c.name == name).distinct()
+    for (owner,) in connection.execute(owners):
+        if owner != buyer:
+            whose = "global" if owner is None else f"of buyer {owner!r}"
+            raise ValueError(f"list {name!r} is {whose}; a list does not change hands, choose another name")
+
+
+def _check_position(name: str, row: ListRow | None, expect: Position | None) -> None:
+    found = None if row is None else (row.version, row.revision)
+    if found != expect:
+        raise StaleError(f"list {name!r}: {_shown(found)} in force, not {_shown(expect)}")
+
+
+def _shown(position: Position | None) -> str:
+    return "none is" if position is None else f"version {position[0]} revision {position[1]} is"
+
+
+def _state_after(state: str, document: bytes) -> str:
+    return hashlib.sha256(f"{state}\n".encode() + document).hexdigest()
+
+
+def _set(connection: Connection, name: str, **values: Any) -> None:
+    """Change the row of the version that is in force, if any."""
+    this = (suppression_lists.c.name == name, IN_FORCE)
+    connection.execute(update(suppression_lists).where(*this).values(**values))
+
+
+def _add_change(connection: Connection, row: ListRow, document: bytes, deed: Deed) -> None:
+    values = {
+        "name": row.name,
+        "version": row.version,
+        "revision": row.revision,
+        "document": document,
+        "state": row.state,
+        "at_utc_us": deed.at_utc_us,
+        "by": deed.who.by,
+        "origin": deed.who.origin,
+        "stamp": row.stamp,
+    }
+    connection.execute(insert(suppression_changes).values(values))
+
+
+def _told(row: ExemptionRow) -> dict[str, object]:
+    """What the log says of an exemption: not who it is. The reason, which may, stands with the exemption."""
+    digits = str(row.number)
+    shown = digits[-_SHOWN_DIGITS:].rjust(len(digits), "*")
+    return {"exemption": row.id, "number": shown, "buyer": row.buyer, "expires_utc_us": row.expires_utc_us}
+
+
+def _record(
+    connection: Connection,
+    deed: Deed,
+    detail: Mapping[str, object],
+    *,
+    row: ListRow | None = None,
+    before: int | None = None,
+    after: int | None = None,
+) -> None:
+    values = {
+        "at_utc_us": deed.at_utc_us,
+        "name": deed.name,
+        "action": deed.action,
+        "by": deed.who.by,
+        "origin": deed.who.origin,
+        "version": row.version if row is not None else None,
+        "revision": row.revision if row is not None else None,
+        "before": before,
+        "after": after,
+        "detail": orjson.dumps(dict(detail), option=orjson.OPT_SORT_KEYS),
+    }
+    connection.execute(insert(suppression_log).values(values))

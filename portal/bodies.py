@@ -1,0 +1,69 @@
+"""JSON bodies, read within bounds of size and time, and checked against a model, every fault with its place."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect
+
+from portal.leads import MAX_BODY
+from portal.problems import ProblemError
+
+BODY_S = 10.0  # for a body to arrive
+
+
+class Body(BaseModel):
+    """What a request says: nothing unknown, nothing converted, and never repeated in an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+M = TypeVar("M", bound=Body)
+
+
+async def read_model(request: Request, model: type[M]) -> M:
+    """The body as this model. Raises ProblemError 400, 408, 413, 415, 422."""
+    try:
+        given = orjson.loads(await read_body(request))
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, f"the body is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise ProblemError(422, "the body is not a JSON object")
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = [(place(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in found]
+        raise ProblemError(422, "the body cannot be used", errors=errors) from error
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, within bounds of size and time. Raises ProblemError 400, 408, 413, 415."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ProblemError(415, "the body is to be application/json", errors=[("Content-Type", "is another")])
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY:
+                    raise ProblemError(413, f"the body has more than {MAX_BODY} bytes")
+                parts.append(part)
+    except TimeoutError as error:
+        raise ProblemError(408, f"the body did not come within {BODY_S:g} s") from error
+    except ClientDisconnect as error:
+        raise ProblemError(400, "the body was cut short") from error
+    return b"".join(parts)
+
+
+def place(loc: tuple[int | str, ...]) -> str:
+    """`("add", 1, "entry")` as `add[1].entry`."""
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path[:100]

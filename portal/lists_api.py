@@ -1,0 +1,372 @@
+"""The HTTP API for suppression lists, version 1: what is in force, imports, changes by hand, the log.
+
+The operator may see and change every list. A buyer has its own lists, and is told of the global ones as much as it
+must know to rely on them: that they are there, how large and how old; who made them of what is the operator's matter.
+Another buyer's list is to a buyer as if it were not there, but for its name, which is taken. Dialers have no business
+here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Query, Request, Response
+
+from meter.store.suppression import ListRow
+from portal.access import BuyerOrOperator, Services, client, services
+from portal.bodies import read_model
+from portal.desk import Desk
+from portal.lists_models import (
+    EditDone,
+    ImportDone,
+    ImportQuery,
+    ListEdit,
+    ListName,
+    ListRestore,
+    Lists,
+    ListShown,
+    Log,
+    shown_list,
+    shown_log,
+    shown_rejects,
+    until_s,
+)
+from portal.problems import ProblemError, documented
+from portal.tokens import Scope, Token
+from portal.uploads import FULL, IDLE_S, PACE, no_room, received
+from suppression.activating import ListRefusedError
+from suppression.changes import Entry, EntryError, parse_entry
+from suppression.editing import edit, restore
+from suppression.importer import Imported, Mode, Task
+from suppression.kinds import Kind
+from suppression.ports import Who
+from suppression.reading.shapes import Layout, UnreadableError, Wanted
+from suppression.snapshot import SnapshotError
+
+_REJECTS = ".rejects"  # beside the upload, whose name does not begin with a dot
+_IMPORT_WHY = {
+    400: "The file was cut short.",
+    408: f"The file brought less than {PACE} bytes in {IDLE_S:g} s.",
+    413: "The file is larger than `portal.max_import_mb` allows.",
+    422: "A parameter is wrong, or the list was refused: `errors` names parameters, or lines. Nothing has changed.",
+}
+
+_log = structlog.get_logger("portal")
+lists = APIRouter(prefix="/v1/suppression")
+
+
+@lists.get("/lists", summary="Show the lists in force", response_model=Lists, responses=documented(401, 403, 503))
+async def get_lists(request: Request, who: BuyerOrOperator) -> Lists:
+    """All lists in force for the operator; for a buyer its own and, without source and author, the global ones."""
+    found = await services(request).lists.store.active()
+    seen = [one for one in found if who.scope is Scope.OPERATOR or one.buyer in (None, who.of)]
+    return Lists(lists=[shown_list(one, who) for one in seen])
+
+
+@lists.post(
+    "/lists/{name}/imports",
+    summary="Import a list",
+    response_model=ImportDone,
+    responses=documented(401, 403, 503, 507, said=_IMPORT_WHY),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/ListFile"}},
+)
+async def post_import(
+    request: Request, who: BuyerOrOperator, name: ListName, said: Annotated[ImportQuery, Query()]
+) -> ImportDone:
+    """Import a file and put it in force; the version before stays in force where the file is refused.
+
+    The body is the file as it is, whatever its media type is said to be: CSV, TXT, XLSX, or one of them in ZIP or GZ.
+    The same file again changes nothing. A column that was guessed and may be another is refused (422, field `column`):
+    name it. For the operator, and for buyers on their own lists. Imports take turns.
+    """
+    desk = services(request).lists
+    buyer = await _buyer(desk, who, name, said.buyer)
+    wanted, expires_us = _wanted(said), _expires_us(said.expires)
+    with desk.room(who.name):
+        async with received(request, desk.uploads, said.filename, desk.max_import_bytes) as file:
+            task = Task(
+                file,
+                name,
+                buyer,
+                mode=Mode(said.mode),
+                wanted=wanted,
+                expires_utc_us=expires_us,
+                allow_empty=said.allow_empty,
+                keep_changes=said.keep_changes,
+                reject_percent=said.reject_percent,
+                rejects_file=file.with_name(_REJECTS),
+                dry_run=said.dry_run,
+            )
+            try:
+                done, rejects = await desk.import_file(task, _author(request, who))
+            except ListRefusedError as error:
+                _log.warning("list_refused", list=name, by=who.name, mode=said.mode)
+                await _buyer(desk, who, name, said.buyer)  # somebody may have taken the name meanwhile
+                raise await _refusal(desk, error, file.with_name(_REJECTS)) from error
+    _log.info("list_imported", list=name, by=who.name, mode=said.mode, version=done.version, changed=done.changed)
+    shown = shown_rejects(rejects)
+    report = done.report
+    return ImportDone(
+        name=name,
+        version=done.version,
+        revision=done.revision,
+        entries=done.entries,
+        before=done.before,
+        changed=done.changed,
+        dry_run=said.dry_run,
+        kind=_kind(done),
+        column=_column(report.layout),
+        lines=report.lines,
+        repeats=report.repeats,
+        rejected=report.rejected,
+        rejects=shown,
+        dropped=report.dropped,
+        skipped=list(report.skipped),
+    )
+
+
+@lists.post(
+    "/lists/{name}/entries",
+    summary="Change a list by hand",
+    response_model=EditDone,
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/ListEdit"}},
+)
+async def post_entries(request: Request, who: BuyerOrOperator, name: ListName) -> EditDone:
+    """Put entries on a list and take others off it, all or none. The body is a `ListEdit`.
+
+    Routers have them within `suppression.reload_ms`. Saying the same again changes nothing. For the operator, and for
+    buyers on their own lists.
+    """
+    desk = services(request).lists
+    row = await _own(desk, who, name)
+    add, remove = _entries(await read_model(request, ListEdit), Kind(row.kind))
+    async with desk.looking():
+        try:
+            done = await edit(desk.store, desk.data_dir, name, add=add, remove=remove, who=_author(request, who))
+        except ListRefusedError as error:
+            raise await _refusal(desk, error) from error
+    _log.info("list_edited", list=name, by=who.name, added=done.added, removed=done.removed)
+    return EditDone(
+        name=name,
+        version=done.version,
+        revision=done.revision,
+        added=done.added,
+        removed=done.removed,
+        already=done.already,
+        absent=done.absent,
+        entries=done.count,
+    )
+
+
+@lists.delete(
+    "/lists/{name}",
+    summary="Retire a list",
+    status_code=204,
+    responses={204: {"description": "It is out of force."}, **documented(401, 403, 404, 422, 503)},
+)
+async def delete_list(request: Request, who: BuyerOrOperator, name: ListName) -> Response:
+    """Put a list out of force. It can be restored. For the operator, and for buyers on their own lists."""
+    desk = services(request).lists
+    await _own(desk, who, name)
+    if not await desk.store.retire(name, _author(request, who)):
+        raise _unknown(name)
+    _log.info("list_retired", list=name, by=who.name)
+    return Response(status_code=204)
+
+
+@lists.post(
+    "/lists/{name}/restore",
+    summary="Restore a list",
+    response_model=ListShown,
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/ListRestore"}},
+)
+async def post_restore(request: Request, who: BuyerOrOperator, name: ListName) -> ListShown:
+    """Put an older version of a list in force again, as a new one. The body is a `ListRestore`.
+
+    For the operator, and for buyers on their own lists.
+    """
+    desk = services(request).lists
+    await _own(desk, who, name, in_force=False)
+    said = await read_model(request, ListRestore)
+    if all(one.version != said.version for one in await desk.store.history(name)):
+        raise ProblemError(422, f"list {name!r} has no version {said.version}", errors=[("version", "is not there")])
+    async with desk.looking():
+        try:
+            await restore(
+                desk.store,
+                desk.data_dir,
+                name,
+                said.version,
+                _author(request, who),
+                drop_changes=said.drop_changes,
+            )
+        except (ListRefusedError, SnapshotError) as error:
+            raise await _refusal(desk, error) from error
+    _log.info("list_restored", list=name, by=who.name, version=said.version)
+    return shown_list(await _own(desk, who, name), who)
+
+
+@lists.get(
+    "/lists/{name}/log",
+    summary="Show what was done to a list",
+    response_model=Log,
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def get_log(
+    request: Request,
+    who: BuyerOrOperator,
+    name: ListName,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many rows; 50 by default.")] = 50,
+) -> Log:
+    """Who did what to a list, when and from where, with the entries before and after, refusals included.
+
+    The newest first. For the operator, and for buyers on their own lists.
+    """
+    held = services(request)
+    rows = await held.lists.store.log(name, limit)
+    if who.scope is not Scope.OPERATOR or not rows:
+        await _own(held.lists, who, name, in_force=False)
+    own = _own_tokens(held, who)
+    return Log(log=[shown_log(one, own=own, detail=_public(held.lists, one.detail)) for one in rows])
+
+
+def _author(request: Request, who: Token) -> Who:
+    return Who(who.name, f"api:{client(request)}")
+
+
+def _unknown(name: str) -> ProblemError:
+    return ProblemError(404, f"no list called {name!r} is in force")
+
+
+async def _own(desk: Desk, who: Token, name: str, *, in_force: bool = True) -> ListRow:
+    """The newest version of a list that this token may change. Raises ProblemError 403, 404."""
+    row = await desk.newest(name)
+    if row is None or (who.scope is Scope.BUYER and row.buyer not in (None, who.of)) or (in_force and not row.active):
+        raise _unknown(name)
+    if who.scope is Scope.BUYER and row.buyer is None:
+        raise ProblemError(403, f"list {name!r} is global: it is the operator's")
+    return row
+
+
+async def _buyer(desk: Desk, who: Token, name: str, said: str) -> str | None:
+    """Whose list an import makes or changes; None: global. Raises ProblemError 403, 422."""
+    buyer = said
+    if who.scope is Scope.BUYER:
+        if said not in ("", who.of):
+            raise ProblemError(403, "this token imports lists of its own buyer", errors=[("buyer", "is another")])
+        buyer = who.of
+        row = await desk.newest(name)
+        if row is not None and row.buyer != buyer:
+            raise ProblemError(403, f"a list called {name!r} is another's: choose another name")
+    if buyer and not await desk.is_buyer(buyer):
+        raise ProblemError(422, f"no buyer is called {buyer!r}", errors=[("buyer", "is not there")])
+    return buyer or None
+
+
+def _wanted(said: ImportQuery) -> Wanted:
+    kind = Kind(said.hashed) if said.hashed is not None else None
+    try:
+        return Wanted(said.column, said.area_column, said.expires_column, kind, said.region, said.member)
+    except UnreadableError as error:
+        field = "area_column" if said.area_column and kind is not None else "region"
+        raise ProblemError(422, str(error), errors=[(field, str(error))]) from error
+
+
+def _expires_us(text: str) -> int | None:
+    try:
+        return until_s(text, datetime.now(UTC)) * 1_000_000 if text else None
+    except ValueError as error:
+        raise ProblemError(422, f"expires {error}", errors=[("expires", str(error))]) from error
+
+
+def _entries(said: ListEdit, kind: Kind) -> tuple[dict[str, int], list[str]]:
+    """What to add, each with its end, and what to remove. Raises ProblemError with every entry that cannot be read."""
+    errors: list[tuple[str, str]] = []
+    first: dict[Entry, tuple[int, int]] = {}  # entry -> its end, and where it stands
+    add: dict[str, int] = {}
+    now = datetime.now(UTC)
+    for at, one in enumerate(said.add):
+        try:
+            entry = parse_entry(one.entry, kind)
+        except EntryError as error:
+            errors.append((f"add[{at}].entry", f"entry {at + 1} to be added: {error}"))
+            continue
+        try:
+            until = until_s(one.expires, now) if one.expires else 0
+        except ValueError as error:
+            errors.append((f"add[{at}].expires", f"entry {at + 1} to be added: expires {error}"))
+            continue
+        before, where = first.setdefault(entry, (until, at))
+        if before != until:
+            errors.append((f"add[{at}].expires", f"entry {at + 1} to be added: is entry {where + 1} with another end"))
+        add[one.entry] = until
+    for at, text in enumerate(said.remove):
+        try:
+            parse_entry(text, kind)
+        except EntryError as error:
+            errors.append((f"remove[{at}]", f"entry {at + 1} to be removed: {error}"))
+    if errors:
+        raise ProblemError(422, "entries cannot be read; nothing was changed", errors=errors)
+    return add, said.remove
+
+
+async def _refusal(desk: Desk, error: Exception, rejects_file: Path | None = None) -> ProblemError:
+    """Why a list was not changed, with its lines; or that it was no fault of theirs."""
+    disk = _disk_error(error)
+    if disk is not None and disk.errno in FULL:
+        return no_room()
+    if disk is not None:
+        _log.error("list_failed", kind=type(disk).__name__, error=disk.strerror)
+        return ProblemError(500, "a fault of Baton's")
+    rejects = await desk.rejects(rejects_file) if rejects_file is not None else []
+    errors = [(f"{one.member}, line {one.line}" if one.member else f"line {one.line}", one.why) for one in rejects]
+    text = desk.public(str(error))
+    if not errors and _is_about_columns(error):
+        errors = [("column", text)]
+    return ProblemError(422, text, errors=errors)
+
+
+def _is_about_columns(error: Exception) -> bool:
+    """The reader could not choose a column, or was not sure of its choice."""
+    layout = error.report.layout if isinstance(error, ListRefusedError) and error.report is not None else None
+    if layout is not None:
+        return not layout.sure
+    return isinstance(error.__cause__, UnreadableError) and "column" in str(error)
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """What the disk said, where that was the cause; a file of theirs that cannot be unpacked is no such thing."""
+    seen: list[BaseException] = []
+    cause = error.__cause__
+    while cause is not None and cause not in seen and not isinstance(cause, UnreadableError):
+        if isinstance(cause, OSError):
+            return cause
+        seen.append(cause)
+        cause = cause.__cause__
+    return None
+
+
+def _kind(done: Imported) -> str:
+    return str(done.report.layout.kind) if done.report.layout is not None else ""
+
+
+def _column(layout: Layout | None) -> str:
+    if layout is None:
+        return ""
+    return layout.header[layout.column] if layout.header else f"#{layout.column + 1}"
+
+
+def _own_tokens(held: Services, who: Token) -> frozenset[str] | None:
+    """The names of the buyer's tokens; None for the operator, who may see all."""
+    if who.scope is Scope.OPERATOR:
+        return None
+    return frozenset(one.name for one in held.tokens if one.scope is Scope.BUYER and one.of == who.of)
+
+
+def _public(desk: Desk, detail: Any) -> dict[str, Any]:
+    return {key: desk.public(value) if isinstance(value, str) else value for key, value in detail.items()}

@@ -1,0 +1,366 @@
+"""What the routes for suppression lists take and give."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from meter.store.suppression import ListRow, LogRow
+from portal.bodies import Body
+from portal.desk import Rejected
+from portal.tokens import Scope, Token
+from suppression.changes import MAX_ENTRIES
+from suppression.importer import REJECT_PERCENT
+from suppression.lookups import Found
+from suppression.numbers import DEFAULT_REGION
+
+LAST_S = 2**32 - 1  # of the Unix epoch, in 2106: the last second that a list's file holds as an end
+_MAX_ENTRY = 128  # characters: a digest of SHA-256 in hex has 64
+_MAX_TIME = 40
+_MAX_FILE_NAME = 200  # bytes
+_MAX_RECEIPT = 16_384
+
+Moment = Annotated[datetime | None, WithJsonSchema({"type": ["string", "null"], "format": "date-time"})]
+Count = Annotated[int | None, WithJsonSchema({"type": ["integer", "null"], "format": "int64"})]
+ListName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Name of the list.")]
+
+
+class ListShown(BaseModel):
+    """A list in force. Of a global one a buyer is not told `source` and `imported_by`."""
+
+    name: str
+    buyer: str = Field(description="Whose list it is; empty: global, it applies to every buyer.")
+    kind: str = Field(description="`number`; or `md5`, `sha1`, `sha256`: a hashed list.")
+    version: int
+    revision: int = Field(description="How many changes were made to the version by hand.")
+    state: str = Field(description="SHA-256 of exactly this state of the list.")
+    entries: int
+    expires_at: Moment = Field(description="The whole list holds until then, UTC; null: for ever.")
+    imported_at: datetime
+    imported_by: str
+    source: str = Field(description="Name of the file that it was made of.")
+
+
+class Lists(BaseModel):
+    """The lists in force that this token may see, by name."""
+
+    lists: list[ListShown]
+
+
+class RejectShown(BaseModel):
+    """A line that could not be read. The line itself is not repeated."""
+
+    line: int
+    why: str
+    member: str = Field(description="The file inside an archive of several; else empty.")
+
+
+class ImportDone(BaseModel):
+    """What an import did; with `dry_run` what it would have done."""
+
+    name: str
+    version: int = Field(description="The version in force; 0 after a dry run of a new list.")
+    revision: int
+    entries: int = Field(description="In force now.")
+    before: int = Field(description="In force before; 0 for a new list.")
+    changed: bool = Field(description="False where the list had exactly these entries already.")
+    dry_run: bool
+    kind: str = Field(description="`number`; or `md5`, `sha1`, `sha256`: a hashed list.")
+    column: str = Field(description="The column that was read: its name in the header, or `#2`.")
+    lines: int = Field(description="Lines with content, the header not counted.")
+    repeats: int = Field(description="Entries that the file has more than once.")
+    rejected: int = Field(description="Lines that could not be read.")
+    rejects: list[RejectShown] = Field(description="The first 1,000 of these.")
+    dropped: int = Field(description="Changes by hand that the new version does not have.")
+    skipped: list[str] = Field(description="Members of an archive and sheets of a workbook that were not read.")
+
+
+class EditDone(BaseModel):
+    """What a change by hand came to."""
+
+    name: str
+    version: int
+    revision: int
+    added: int
+    removed: int
+    already: int = Field(description="To be added, and on the list before.")
+    absent: int = Field(description="To be removed, and not on the list.")
+    entries: int = Field(description="In force now.")
+
+
+class Logged(BaseModel):
+    """One thing that was done to a list, or refused. `before` and `after`: entries in force, null: none was."""
+
+    at: datetime
+    action: str
+    by: str = Field(description="A token's name, or a user of the machine.")
+    origin: str = Field(description="`api:ADDRESS`, `cli:HOST`; a buyer sees the address of its own tokens only.")
+    version: Count
+    revision: Count
+    before: Count
+    after: Count
+    detail: dict[str, Any]
+
+
+class Log(BaseModel):
+    """What was done to a list, the newest first."""
+
+    log: list[Logged]
+
+
+class OnList(BaseModel):
+    """A list that has the number. Of a global one a buyer is not told `by`."""
+
+    name: str
+    buyer: str = Field(description="Whose list it is; empty: global.")
+    version: int
+    revision: int
+    since: datetime
+    exact: bool = Field(description="False: since then or longer, for the file of an older version is gone.")
+    by: str = Field(description="Who put it there.")
+    expires_at: Moment = Field(description="The entry holds until then, UTC; null: for ever.")
+
+
+class CheckDone(BaseModel):
+    """Which lists have a number, and whether it may be transferred."""
+
+    on: list[OnList]
+    verdict: str = Field(
+        description="`pass`, `suppressed` or `suppression_unavailable`; empty where no buyer was named."
+    )
+    hit: str = Field(description="The list that decided; empty where none did.")
+    exempt: list[int] = Field(description="Exemptions on record that let it pass a global list.")
+    unavailable: list[str] = Field(description="Lists that apply and cannot be read: whom they protect is refused.")
+
+
+class Consulted(BaseModel):
+    """A list that a scrub consulted, in exactly this state."""
+
+    name: str
+    version: int
+    revision: int
+    state: str = Field(description="SHA-256.")
+
+
+class ReceiptShown(BaseModel):
+    """A receipt that is genuine: signed by this Baton and unchanged since."""
+
+    claims: dict[str, Any] = Field(description="What it says: `jti` is the transfer, `verdict`, `buyer`, `iat`.")
+    lists: list[Consulted] = Field(description="That were consulted, as far as they are on record.")
+    number_matches: Annotated[bool | None, WithJsonSchema({"type": ["boolean", "null"], "format": "boolean"})] = Field(
+        description="Whether it is that number's; null where none was given."
+    )
+
+
+def until_s(text: str, now: datetime) -> int:
+    """The second of the Unix epoch at which the end of a day (UTC), or an instant, is. Raises ValueError for people."""
+    try:
+        found = _parse(text)
+        second = int(found.timestamp())
+        past = found <= now
+    except (ValueError, OverflowError) as error:
+        raise ValueError("is no date such as 2027-01-31, nor a time such as 2027-01-31T12:00Z") from error
+    if past:
+        raise ValueError("is in the past")
+    if second > LAST_S:
+        raise ValueError("is later than a list can say: leave it out, and the entry holds for ever")
+    return second
+
+
+def _parse(text: str) -> datetime:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return datetime.combine(day + timedelta(days=1), time(), UTC)
+
+
+def _file_name(value: str) -> str:
+    if value.startswith(".") or not value.isprintable() or any(mark in value for mark in "/\\"):
+        raise ValueError("is no name of a file: printable characters without / and \\, not beginning with a dot")
+    if len(value.encode()) > _MAX_FILE_NAME:
+        raise ValueError(f"has more than {_MAX_FILE_NAME} bytes")
+    return value
+
+
+class ImportQuery(BaseModel):
+    """What is said of a file to be imported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    buyer: str = Field(
+        "",
+        pattern=r"^([a-z0-9][a-z0-9_-]{0,63})?$",
+        description="Whose list it is. The operator's without it is global; a buyer's token says it.",
+    )
+    mode: Literal["replace", "add", "remove"] = Field(
+        "replace", description="What the file does to the list: `replace`, `add` or `remove`."
+    )
+    column: str = Field("", max_length=200, description="Column of the numbers: its name, or `#2`; guessed without.")
+    area_column: str = Field(
+        "", max_length=200, description="Column of area codes, where that of the numbers has seven digits."
+    )
+    expires_column: str = Field("", max_length=200, description="Column that says until when an entry holds.")
+    hashed: Literal["md5", "sha1", "sha256"] | None = Field(
+        None, description="The entries are digests, `md5`, `sha1` or `sha256`; seen without."
+    )
+    region: str = Field(
+        DEFAULT_REGION,
+        max_length=2,
+        description=f"Country of numbers that do not say theirs, such as `{DEFAULT_REGION}`, the default.",
+    )
+    member: str = Field("", max_length=200, description="Which files of a ZIP archive, such as `*.csv`.")
+    expires: str = Field(
+        "", max_length=_MAX_TIME, description="Until when the whole list holds: `2027-01-31` (that day included, UTC)."
+    )
+    reject_percent: float = Field(
+        REJECT_PERCENT,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description=f"More rejected lines than this, and nothing changes; {REJECT_PERCENT:g} by default.",
+    )
+    keep_changes: bool = Field(default=False, description="When replacing, carry over what was changed by hand.")
+    allow_empty: bool = Field(default=False, description="Accept a list without any number.")
+    dry_run: bool = Field(default=False, description="Say what would be done, change nothing.")
+    filename: Annotated[str, AfterValidator(_file_name)] = Field(
+        "upload", min_length=1, description="Its name, for the log."
+    )
+
+
+def _spelled_out(value: object) -> object:
+    """An entry may be given as its text alone."""
+    return {"entry": value} if isinstance(value, str) else value
+
+
+_ENTRY = {"type": "string", "minLength": 1, "maxLength": _MAX_ENTRY}
+
+
+class NewEntry(Body):
+    """An entry to be added."""
+
+    entry: str = Field(min_length=1, max_length=_MAX_ENTRY)
+    expires: str = Field("", max_length=_MAX_TIME)
+
+
+Added = Annotated[
+    NewEntry,
+    BeforeValidator(_spelled_out),
+    WithJsonSchema(
+        {
+            "format": "entry",
+            "anyOf": [
+                _ENTRY,
+                {
+                    "type": "object",
+                    "required": ["entry"],
+                    "properties": {"entry": _ENTRY, "expires": {"type": "string", "maxLength": _MAX_TIME}},
+                    "additionalProperties": False,
+                },
+            ],
+        }
+    ),
+]
+
+
+class ListEdit(Body):
+    """Entries to be added and removed: numbers in any usual spelling, or digests in hex on a hashed list."""
+
+    add: list[Added] = Field(
+        [],
+        max_length=MAX_ENTRIES,
+        description='Each a text, or `{"entry": "+12125550123", "expires": "2027-01-31"}`: that day included, UTC.',
+    )
+    remove: list[Annotated[str, Field(min_length=1, max_length=_MAX_ENTRY)]] = Field(
+        [], max_length=MAX_ENTRIES, description=f"Each a text. No more than {MAX_ENTRIES:,} entries in all."
+    )
+
+
+class ListRestore(Body):
+    """A version to be put in force again."""
+
+    version: int = Field(ge=1, le=2**31 - 1, description="Its number, see the log.")
+    drop_changes: bool = Field(
+        default=False, description="Do not carry over what was changed by hand since the version now in force began."
+    )
+
+
+class NumberCheck(Body):
+    """A number to be looked up."""
+
+    number: str = Field(min_length=1, max_length=_MAX_ENTRY, description="In any usual spelling.")
+    buyer: str = Field(
+        "", max_length=64, description="As for this buyer: the global lists and its own. A buyer's token says it."
+    )
+
+
+class ReceiptVerify(Body):
+    """A receipt to be verified."""
+
+    receipt: str = Field(min_length=1, max_length=_MAX_RECEIPT, description="What stood in `X-Baton-Receipt`.")
+    number: str = Field("", max_length=_MAX_ENTRY, description="Whether it is this number's.")
+
+
+BODIES: tuple[type[Body], ...] = (ListEdit, ListRestore, NumberCheck, ReceiptVerify)
+
+
+def shown_list(one: ListRow, who: Token) -> ListShown:
+    """A list as this token may see it."""
+    whole = one.buyer is not None or who.scope is Scope.OPERATOR
+    return ListShown(
+        name=one.name,
+        buyer=one.buyer or "",
+        kind=one.kind,
+        version=one.version,
+        revision=one.revision,
+        state=one.state,
+        entries=one.count,
+        expires_at=None if one.expires_utc_us is None else at(one.expires_utc_us),
+        imported_at=at(one.imported_utc_us),
+        imported_by=one.imported_by if whole else "",
+        source=one.source if whole else "",
+    )
+
+
+def shown_rejects(rejects: list[Rejected]) -> list[RejectShown]:
+    return [RejectShown(line=one.line, why=one.why, member=one.member) for one in rejects]
+
+
+def shown_found(one: Found, who: Token) -> OnList:
+    """A list that has a number, as this token may see it."""
+    return OnList(
+        name=one.name,
+        buyer=one.buyer or "",
+        version=one.version,
+        revision=one.revision,
+        since=at(one.since_utc_us),
+        exact=one.exact,
+        by=one.by if one.buyer is not None or who.scope is Scope.OPERATOR else "",
+        expires_at=datetime.fromtimestamp(one.expires_s, UTC) if one.expires_s else None,
+    )
+
+
+def shown_log(one: LogRow, *, own: frozenset[str] | None, detail: dict[str, Any]) -> Logged:
+    """A row of the log. `own`: the names of the buyer's tokens who asks; None: the operator asks."""
+    whole = own is None or one.by in own
+    if not whole:
+        detail = {key: value for key, value in detail.items() if key != "why"}  # it names folders of that machine
+    return Logged(
+        at=at(one.at_utc_us),
+        action=one.action,
+        by=one.by,
+        origin=one.origin if whole else one.origin.partition(":")[0],
+        version=one.version,
+        revision=one.revision,
+        before=one.before,
+        after=one.after,
+        detail=detail,
+    )
+
+
+def at(utc_us: int) -> datetime:
+    return datetime.fromtimestamp(utc_us // 1_000_000, UTC)

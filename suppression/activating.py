@@ -1,0 +1,256 @@
+"""Putting a version in force: against whatever happens to the list meanwhile, and without ever showing half of it.
+
+The store swaps versions only where the list still is as it was looked at. Where it has moved on, a version that stands
+for itself takes the changes made since along; one that was built upon the list is built again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suppression import snapshot
+from suppression.changes import Change, as_entries, combine, decode, encode
+from suppression.index import LoadedList, finder
+from suppression.kinds import Kind
+from suppression.loading import load_list
+from suppression.ports import ListChange, ListStore, ListVersion, NewVersion, StaleError, Who
+from suppression.snapshot import Entries, Extent
+from suppression.sorting import Layer, SnapshotRun, ordered
+
+if TYPE_CHECKING:
+    from suppression.importer import ReadReport
+
+FOLDER = "suppression"  # inside the data folder
+TRIES = 20  # others may change a list again and again while we look at it
+
+
+class ListRefusedError(Exception):
+    """The list was not activated; the one in force before, if any, still is. `report` says what was read."""
+
+    def __init__(self, message: str, report: ReadReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The list as it is: what a new version is built upon. No `version`: there is none in force."""
+
+    version: ListVersion | None
+    changes: Sequence[ListChange]
+    loaded: LoadedList | None
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.version.kind) if self.version is not None else Kind.NUMBER
+
+    @property
+    def expect(self) -> tuple[int, int] | None:
+        return None if self.version is None else (self.version.version, self.version.revision)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The list, changes included, for a merge."""
+        if self.loaded is None or self.loaded.snapshot is None:
+            return ()
+        change, kind = self.loaded.change, self.kind
+        file = Layer((SnapshotRun(self.loaded.snapshot),))
+        added, removed = as_entries(change.add, kind), as_entries(change.remove, kind)
+        return (file, Layer((ordered(removed),), removes=True), Layer((ordered(added),)))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The version in force in the end; for a dry run what it would be."""
+
+    version: int
+    revision: int
+    count: int
+    checksum: str
+    changed: bool
+
+
+Build = Callable[[Base], tuple[Callable[[], Iterator[Entries]], Extent]]
+
+
+async def look(store: ListStore, data_dir: Path, name: str, *, must_load: bool) -> Base:
+    """The list as it is now. Raises ListRefusedError where `must_load` and its file cannot be used."""
+    for _ in range(TRIES):
+        version = await store.find(name)
+        if version is None:
+            return Base(None, (), None)
+        changes = await store.changes(name, version.version)
+        if len(changes) == version.revision:
+            break
+    else:
+        raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+    loaded = await asyncio.to_thread(load_list, data_dir / version.file, version, changes, mapped=True)
+    if must_load and loaded.snapshot is None:
+        raise ListRefusedError(f"list {name!r}: version {version.version} cannot be read: replace or restore it")
+    return Base(version, changes, loaded)
+
+
+async def put_in_force(
+    store: ListStore,
+    data_dir: Path,
+    build: Build,
+    *,
+    name: str,
+    buyer: str | None,
+    kind: Kind,
+    who: Who,
+    action: str,
+    source: str,
+    source_checksum: str,
+    expires_utc_us: int | None,
+    merges: bool,
+    mark: tuple[int, int] | None = None,
+    keep_changes: bool = False,
+    dry_run: bool = False,
+    detail: Callable[[], Mapping[str, object]],
+) -> Made:
+    """Build a version, write it, activate it. Raises ListRefusedError, SnapshotError, OSError.
+
+    `merges`: it is built upon the version in force. Otherwise what was changed by hand after `mark`, a (version,
+    revision), is carried over, and for None all of it. `keep_changes`: the same entries are no new version, whatever
+    was changed by hand.
+    """
+    for _ in range(TRIES):
+        base = await look(store, data_dir, name, must_load=merges)
+        entries, extent = await asyncio.to_thread(build, base)
+        if dry_run or _is_same(base, extent, expires_utc_us, edited=keep_changes):
+            if not dry_run:
+                await store.refused(name, who, action="unchanged", detail=detail())
+            return _as_it_is(base, extent, dry_run=dry_run)
+        file, checksum = await asyncio.to_thread(
+            _write, data_dir / FOLDER, name, entries, extent, kind=kind, source_checksum=source_checksum
+        )
+        new = NewVersion(
+            name,
+            buyer,
+            kind.value,
+            str(file.relative_to(data_dir)),
+            checksum,
+            source,
+            source_checksum,
+            extent.count,
+            extent.count,
+            expires_utc_us,
+        )
+        try:
+            done = await _activate(
+                store,
+                data_dir,
+                new,
+                base,
+                who=who,
+                action=action,
+                detail=detail(),
+                merges=merges,
+                mark=base.expect if merges else mark,
+            )
+        except ListRefusedError:  # after anything else the store may have it in force all the same
+            file.unlink(missing_ok=True)
+            raise
+        if done is not None:
+            return Made(done.version, done.revision, done.count, done.checksum, changed=True)
+        file.unlink(missing_ok=True)
+    raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+
+
+async def activate_with(
+    store: ListStore,
+    data_dir: Path,
+    new: NewVersion,
+    change: Change,
+    who: Who,
+    *,
+    action: str,
+    expect: tuple[int, int] | None,
+    detail: Mapping[str, object],
+) -> ListVersion:
+    """Activate a version with a first change on top. Raises StaleError, ListRefusedError, SnapshotError."""
+    kind = Kind(new.kind)
+    if change:
+        counted = await asyncio.to_thread(_counted, data_dir / new.file, new, change, kind)
+        new = replace(new, change=encode(change), count=counted)
+    try:
+        return await store.activate(new, who, action=action, expect=expect, detail=detail)
+    except ValueError as error:
+        raise ListRefusedError(str(error)) from error
+
+
+async def _activate(
+    store: ListStore,
+    data_dir: Path,
+    new: NewVersion,
+    base: Base,
+    *,
+    who: Who,
+    action: str,
+    detail: Mapping[str, object],
+    merges: bool,
+    mark: tuple[int, int] | None,
+) -> ListVersion | None:
+    """None where it must be built again."""
+    for _ in range(TRIES):
+        now = await look(store, data_dir, new.name, must_load=False)
+        if merges and _version(now) != _version(base):
+            return None
+        since = now.changes[mark[1] :] if mark is not None and mark[0] == _version(now) else now.changes
+        change = Change()
+        if now.version is not None and now.version.kind == new.kind:
+            change = combine(decode(one.document, Kind(new.kind)) for one in since)
+        try:
+            return await activate_with(
+                store, data_dir, new, change, who, action=action, expect=now.expect, detail=detail
+            )
+        except StaleError:
+            continue
+    return None
+
+
+def _version(base: Base) -> int:
+    return 0 if base.version is None else base.version.version
+
+
+def _is_same(base: Base, extent: Extent, expires_utc_us: int | None, *, edited: bool) -> bool:
+    """The list in force has exactly these entries, on an undamaged file; `edited`: whatever was changed by hand."""
+    if base.version is None or base.loaded is None or base.loaded.snapshot is None:
+        return False
+    if base.version.revision and not edited:
+        return False
+    return base.loaded.snapshot.content == extent.content and base.version.expires_utc_us == expires_utc_us
+
+
+def _as_it_is(base: Base, extent: Extent, *, dry_run: bool) -> Made:
+    if base.version is None:
+        return Made(0, 0, extent.count, "", changed=False)
+    count = extent.count if dry_run else base.version.count
+    return Made(base.version.version, base.version.revision, count, base.version.checksum, changed=False)
+
+
+def _write(
+    folder: Path,
+    name: str,
+    entries: Callable[[], Iterator[Entries]],
+    extent: Extent,
+    *,
+    kind: Kind,
+    source_checksum: str,
+) -> tuple[Path, str]:
+    built_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    return snapshot.write(
+        folder, name, entries(), extent, kind=kind, source_checksum=source_checksum, built_at=built_at
+    )
+
+
+def _counted(file: Path, new: NewVersion, change: Change, kind: Kind) -> int:
+    read = snapshot.load(file, new.checksum, mapped=True)
+    loaded = LoadedList(new.name, 0, 0, new.checksum, new.buyer, kind, read, find=finder(read))
+    return loaded.count_with(change)

@@ -1,0 +1,246 @@
+"""Lists changed by hand: numbers added and removed, changes folded into a file, an older version restored."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from suppression import snapshot
+from suppression.activating import (
+    FOLDER,
+    TRIES,
+    Base,
+    ListRefusedError,
+    Made,
+    activate_with,
+    look,
+    put_in_force,
+)
+from suppression.changes import (
+    MAX_ENTRIES,
+    Change,
+    Entry,
+    EntryError,
+    combine,
+    decode,
+    encode,
+    parse_entry,
+    same_entries,
+)
+from suppression.index import LoadedList
+from suppression.kinds import Kind
+from suppression.loading import load_list
+from suppression.ports import ListStore, ListVersion, NewVersion, StaleError, Who
+from suppression.snapshot import Entries, Extent
+from suppression.sorting import Tally, merge
+
+_log = structlog.get_logger(__name__)
+
+FOLD_REVISIONS = 200  # changes by hand; then they are folded into a new file
+FOLD_ENTRIES = 20_000
+ORPHAN_S = 86_400  # a file that no version names is deleted after this; younger, it may be about to be named
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """What a change by hand came to. `version` and `revision` are in force now."""
+
+    version: int
+    revision: int
+    added: int
+    removed: int
+    already: int  # to be added, and on the list before
+    absent: int  # to be removed, and not on the list
+    count: int  # entries in force
+
+
+async def edit(
+    store: ListStore, data_dir: Path, name: str, *, add: Mapping[str, int], remove: Iterable[str], who: Who
+) -> Edited:
+    """Add and remove entries, in any usual spelling; beside an added one the Unix second of its end, 0 for none.
+
+    All of it or nothing. Raises ListRefusedError: no such list, too many entries, or one that cannot be read, which
+    is named by its place.
+    """
+    remove = list(remove)
+    if len(add) + len(remove) > MAX_ENTRIES:
+        raise ListRefusedError(f"{len(add) + len(remove)} entries: more than {MAX_ENTRIES} are a file to be imported")
+    for _ in range(TRIES):
+        base = await look(store, data_dir, name, must_load=True)
+        if base.version is None or base.loaded is None or base.expect is None:
+            raise ListRefusedError(f"no list called {name!r} is in force")
+        change, already, absent = _effective(base.loaded, add, remove)
+        version = base.version
+        if change:
+            count = version.count + sum(base.loaded.until(one) is None for one in change.add) - len(change.remove)
+            try:
+                version = await store.change(name, encode(change), count, who, action="edit", expect=base.expect)
+            except StaleError:
+                continue
+        done = Edited(
+            version.version, version.revision, len(change.add), len(change.remove), already, absent, version.count
+        )
+        if version.revision >= FOLD_REVISIONS or _many(base, change):
+            try:
+                await fold(store, data_dir, name, who)
+            except ListRefusedError as error:  # the change is in force all the same; the next one tries again
+                _log.warning("suppression_fold_failed", list=name, error=str(error))
+        return done
+    raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+
+
+async def fold(store: ListStore, data_dir: Path, name: str, who: Who) -> Made:
+    """Write a new version that holds what the list and its changes hold; entries whose time has run out are left out.
+
+    Raises ListRefusedError.
+    """
+    before = await store.find(name)
+    if before is None:
+        raise ListRefusedError(f"no list called {name!r} is in force")
+    kind = Kind(before.kind)
+
+    def build(base: Base) -> tuple[Callable[[], Iterator[Entries]], Extent]:
+        now_s = int(time.time())
+
+        def passed() -> Iterator[Entries]:
+            return (_unexpired(one, now_s) for one in merge(base.layers, Tally()))
+
+        return passed, snapshot.extent_of(passed(), kind)
+
+    try:
+        return await put_in_force(
+            store,
+            data_dir,
+            build,
+            name=name,
+            buyer=before.buyer,
+            kind=kind,
+            who=who,
+            action="fold",
+            source=before.source,
+            source_checksum=before.source_checksum,
+            expires_utc_us=before.expires_utc_us,
+            merges=True,
+            detail=lambda: {"changes": before.revision},
+        )
+    except (snapshot.SnapshotError, OSError) as error:
+        raise ListRefusedError(str(error)) from error
+
+
+async def restore(
+    store: ListStore, data_dir: Path, name: str, version: int, who: Who, *, drop_changes: bool = False
+) -> ListVersion:
+    """Put an older version in force again, as a new one, with the changes it had in its time.
+
+    Changes made by hand to the version now in force are carried over unless they are to be dropped: a number that a
+    person put on the list yesterday stays on it. Raises ListRefusedError, of a file that is gone or damaged too.
+    """
+    old = next((one for one in await store.history(name) if one.version == version), None)
+    if old is None:
+        raise ListRefusedError(f"list {name!r} has no version {version}")
+    kind = Kind(old.kind)
+    its = await store.changes(name, version)
+    loaded = await asyncio.to_thread(load_list, data_dir / old.file, old, its, mapped=True)
+    if loaded.snapshot is None:
+        raise ListRefusedError(f"list {name!r}: version {version} cannot be read: its file is gone or damaged")
+    for _ in range(TRIES):
+        now = await look(store, data_dir, name, must_load=False)
+        if now.version is not None and now.version.version == version:
+            raise ListRefusedError(f"list {name!r}: version {version} is in force")
+        carried = () if drop_changes or now.version is None or now.version.kind != old.kind else now.changes
+        change = combine(decode(one.document, kind) for one in (*its, *carried))
+        new = NewVersion(
+            name,
+            old.buyer,
+            old.kind,
+            old.file,
+            old.checksum,
+            old.source,
+            old.source_checksum,
+            old.entries,
+            old.entries,
+            old.expires_utc_us,
+        )
+        detail = {"of": version, "carried": len(carried)}
+        with contextlib.suppress(StaleError):
+            return await activate_with(
+                store, data_dir, new, change, who, action="restore", expect=now.expect, detail=detail
+            )
+    raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+
+
+async def prune(store: ListStore, data_dir: Path, keep: int) -> int:
+    """Delete the files of old versions, and those that no version names; how many. The versions stay on record."""
+    gone = 0
+    for one in await store.prunable(keep):
+        gone += await asyncio.to_thread(_unlink, data_dir / one.file)
+    named = await store.files()
+    return gone + await asyncio.to_thread(_delete_orphans, data_dir, named)
+
+
+def entries_of(loaded: LoadedList, base: Base) -> Iterator[Entries]:
+    """All entries of a list in order, changes included."""
+    return merge(base.layers, Tally()) if loaded.snapshot is not None else iter(())
+
+
+def _effective(loaded: LoadedList, add: Mapping[str, int], remove: list[str]) -> tuple[Change, int, int]:
+    """What really changes; how many to be added are on the list, how many to be removed are not."""
+    adding: dict[Entry, int] = {}
+    removing: set[Entry] = set()
+    already = absent = 0
+    for at, (text, until) in enumerate(add.items(), start=1):
+        try:
+            entry = parse_entry(text, loaded.kind)
+        except EntryError as error:
+            raise ListRefusedError(f"entry {at} to be added: {error}; nothing was changed") from error
+        if loaded.until(entry) == until:
+            already += 1
+        else:
+            adding[entry] = until
+    for at, text in enumerate(remove, start=1):
+        try:
+            there = [one for one in same_entries(text, loaded.kind) if loaded.until(one) is not None]
+        except EntryError as error:
+            raise ListRefusedError(f"entry {at} to be removed: {error}; nothing was changed") from error
+        absent += not there
+        removing.update(there)
+    both = removing & adding.keys()
+    if both:
+        raise ListRefusedError("an entry is both to be added and to be removed; nothing was changed")
+    return Change(adding, frozenset(removing)), already, absent
+
+
+def _many(base: Base, change: Change) -> bool:
+    before = base.loaded.change if base.loaded is not None else Change()
+    return len(before.add) + len(before.remove) + len(change.add) + len(change.remove) >= FOLD_ENTRIES
+
+
+def _unexpired(entries: Entries, now_s: int) -> Entries:
+    if entries.expires is None:
+        return entries
+    kept = (entries.expires == 0) | (entries.expires > now_s)
+    return Entries(entries.keys[kept], None if entries.rest is None else entries.rest[kept], entries.expires[kept])
+
+
+def _unlink(file: Path) -> bool:
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _delete_orphans(data_dir: Path, named: frozenset[str]) -> int:
+    oldest = time.time() - ORPHAN_S
+    gone = 0
+    for pattern in ("*.list", ".*.part"):
+        for file in (data_dir / FOLDER).glob(pattern):
+            if str(file.relative_to(data_dir)) not in named and file.stat().st_mtime < oldest:
+                gone += _unlink(file)
+    return gone

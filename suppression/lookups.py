@@ -1,0 +1,133 @@
+"""Look-ups for people: which lists have a number and since when, what a list holds, what there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from suppression.activating import Base
+from suppression.changes import Change, Entry, decode
+from suppression.index import LoadedList, Probe
+from suppression.kinds import KEY_BYTES, Kind
+from suppression.loading import load_list
+from suppression.ports import ListChange, ListStore, ListVersion
+from suppression.snapshot import Entries
+from suppression.sorting import Tally, merge
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A number on a list. `exact` False: since then or longer, for older versions have no file any more."""
+
+    name: str
+    buyer: str | None
+    version: int
+    revision: int
+    since_utc_us: int
+    exact: bool
+    by: str
+    expires_s: int  # Unix epoch; 0: never
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A list in force, as it lies on disk."""
+
+    version: ListVersion
+    file_bytes: int  # 0: the file is gone
+    usable: bool
+
+
+async def find_number(
+    store: ListStore, data_dir: Path, lists: Sequence[ListVersion], number: int, now_s: float
+) -> list[Found]:
+    """Of these lists those that have the number. Raises snapshot.SnapshotError for one that cannot be read."""
+    probe = Probe(number)
+    found = []
+    for one in lists:
+        changes = await store.changes(one.name, one.version)
+        loaded = await asyncio.to_thread(load_list, data_dir / one.file, one, changes, mapped=True)
+        if loaded.has(probe, now_s):
+            found.append(await _since(store, data_dir, one, changes=changes, loaded=loaded, probe=probe))
+    return found
+
+
+async def _since(
+    store: ListStore,
+    data_dir: Path,
+    version: ListVersion,
+    *,
+    changes: Sequence[ListChange],
+    loaded: LoadedList,
+    probe: Probe,
+) -> Found:
+    """Back through changes and versions to where the number was not on the list."""
+    entry = next(one for one in _entries(loaded.kind, probe) if loaded.until(one) is not None)
+    expires_s = loaded.until(entry) or 0
+    since = _by_hand(changes, loaded.kind, entry)
+    exact = True
+    if since is None:
+        since = (version.imported_utc_us, version.imported_by)
+        older = [one for one in await store.history(version.name) if one.version < version.version]
+        for one in reversed(older):
+            its = await store.changes(one.name, one.version)
+            before = await asyncio.to_thread(load_list, data_dir / one.file, one, its, mapped=True)
+            if before.snapshot is None:
+                exact = False
+                break
+            then = next((e for e in _entries(before.kind, probe) if before.until(e) is not None), None)
+            if then is None:
+                break
+            hand = _by_hand(its, before.kind, then)
+            since = hand or (one.imported_utc_us, one.imported_by)
+            if hand is not None:
+                break
+    return Found(version.name, version.buyer, version.version, version.revision, since[0], exact, since[1], expires_s)
+
+
+def _entries(kind: Kind, probe: Probe) -> tuple[Entry, ...]:
+    return (probe.number,) if kind is Kind.NUMBER else tuple(one for _, one in probe.digests(kind))
+
+
+def _by_hand(changes: Sequence[ListChange], kind: Kind, entry: Entry) -> tuple[int, str] | None:
+    """When and by whom an entry was put on a list by hand; None where it came with the file."""
+    found: tuple[int, str] | None = None
+    for one in changes:
+        change: Change = decode(one.document, kind)
+        if entry in change.remove:
+            found = None
+        elif entry in change.add and found is None:
+            found = one.at_utc_us, one.by
+    return found
+
+
+def rows(base: Base) -> Iterator[tuple[str, int]]:
+    """(entry, second from which it no longer holds, 0 for ever) of all a list has; E.164, or digests in hex."""
+    for part in merge(base.layers, Tally()):
+        yield from zip(_texts(part), _until(part), strict=True)
+
+
+def _texts(part: Entries) -> Iterator[str]:
+    if part.rest is None:
+        return (f"+{one}" for one in part.keys.tolist())
+    whole = np.empty((len(part), KEY_BYTES + part.rest.shape[1]), np.uint8)
+    whole[:, :KEY_BYTES] = part.keys.astype(">u8").view(np.uint8).reshape(-1, KEY_BYTES)
+    whole[:, KEY_BYTES:] = part.rest
+    return (one.tobytes().hex() for one in whole)
+
+
+def _until(part: Entries) -> list[int]:
+    return [0] * len(part) if part.expires is None else part.expires.tolist()
+
+
+def sizes(data_dir: Path, lists: Sequence[ListVersion], broken: Sequence[str]) -> list[Size]:
+    """How the lists lie on disk."""
+    found = []
+    for one in lists:
+        file = data_dir / one.file
+        found.append(Size(one, file.stat().st_size if file.is_file() else 0, one.name not in broken))
+    return found

@@ -1,0 +1,250 @@
+"""Where rows and cells begin and end: RFC 4180 as Python's `csv` reads it, found for megabytes of text at once.
+
+A line end or delimiter counts where the number of quotes before it is even. That is exact as long as every quote opens
+or closes a cell or is one of a doubled pair; text with any other quote (`5" pipe`) goes to the slow path, row by row.
+Line ends are LF, CRLF or CR, as everywhere in Python.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import numpy as np
+
+from suppression.reading.shapes import Flags, Ints, Octets, Spans, UnreadableError
+
+MAX_ROW = 1 << 20  # bytes with the line end
+PAD = bytes(32)  # behind the text, so that what looks a few bytes ahead needs no care
+LF, CR, QUOTE = b'\n\r"'
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
+_QUOTED = re.compile(rb'"((?:[^"]|"")*+)"(.*)', re.DOTALL)
+
+
+def line_ends(text: bytes) -> int:
+    return len(_LINE_END.findall(text))
+
+
+def after_empty_lines(text: bytes, at: int, end: int) -> int:
+    """Given where a line begins."""
+    found = _EMPTY_LINES.match(text, at, end)
+    return at if found is None else found.end()
+
+
+def unquote(raw: bytes) -> bytes:
+    """What a cell says, given its bytes in the file."""
+    found = _QUOTED.fullmatch(raw) if raw.startswith(b'"') else None
+    return raw if found is None else found[1].replace(b'""', b'"') + found[2]
+
+
+def decode(raw: bytes) -> str:
+    """Bytes that are no UTF-8, as older code pages leave them, become what no number holds."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def decidable(data: bytes, size: int, *, last: bool) -> int:
+    """How much of the text can be read: an LF may follow a CR that stands last, and they are one line end."""
+    return size if last or not size or data[size - 1] != CR else size - 1
+
+
+def too_long(where: str, line: int) -> UnreadableError:
+    return UnreadableError(f"{where}: line {line}: the row that begins here is longer than 1 MB; is a quote left open?")
+
+
+def never_closes(where: str, line: int) -> UnreadableError:
+    return UnreadableError(f"{where}: line {line}: a quote opened in the row that begins here never closes")
+
+
+class Exact:
+    """Rows and cells one at a time, for any text."""
+
+    def __init__(self, delimiter: str) -> None:
+        self._mark = delimiter.encode()
+        mark = re.escape(self._mark)
+        cell = rb'(?:"(?:[^"]++|"")*+"[^%b\r\n]*+|[^"%b\r\n][^%b\r\n]*+|)' % (mark, mark, mark)
+        row = rb"%b(?:%b%b)*+" % (cell, mark, cell)
+        self._cell = re.compile(cell)
+        self._row = re.compile(row + rb"(?:\r\n|\r|\n)")
+        self._last = re.compile(row + rb"(?:\r\n|\r|\n|\Z)")
+
+    def row(self, data: bytes, at: int, end: int, *, last: bool) -> int:
+        """Where the row that begins at `at` ends, line end included; -1 where it does not end before `end`."""
+        found = (self._last if last else self._row).match(data, at, end)
+        return -1 if found is None else found.end()
+
+    def cells(self, data: bytes, at: int, end: int) -> list[tuple[int, int]]:
+        """Where the cells of a whole row are, quotes included."""
+        found = []
+        while True:
+            match = self._cell.match(data, at, end)
+            stop = at if match is None else match.end()
+            found.append((at, stop))
+            if stop >= end or data[stop : stop + 1] != self._mark:
+                return found
+            at = stop + 1
+
+
+@lru_cache(maxsize=16)
+def exact(delimiter: str) -> Exact:
+    return Exact(delimiter)
+
+
+class Rows:
+    """Whole rows of a text, and of the columns asked for the cells: quotes included, empty where a row has none."""
+
+    __slots__ = ("breaks", "cells", "data", "ends", "lines", "starts", "text")
+
+    def __init__(self, data: bytes, starts: Ints, ends: Ints, cells: list[Spans]) -> None:
+        self.data = data
+        self.text: Octets = np.frombuffer(data, np.uint8)
+        self.starts = starts
+        self.ends = ends
+        self.cells = cells
+        self.lines: Ints = starts  # until they are counted
+        self.breaks: Ints | None = None  # where lines end, if some do inside of cells
+
+    def keep(self, which: Flags) -> None:
+        """Drop the others."""
+        self.starts, self.ends, self.lines = self.starts[which], self.ends[which], self.lines[which]
+        self.cells = [(begin[which], end[which]) for begin, end in self.cells]
+
+
+class Scanner:
+    """Pieces of a text in, whole rows out; empty lines are left out, and the beginning of a row waits for its end.
+
+    Raises UnreadableError, saying the line on which it began: a row past MAX_ROW, or a quote that is never closed.
+    """
+
+    def __init__(self, delimiter: str, columns: tuple[int, ...], where: str, line: int = 1) -> None:
+        self._delimiter = delimiter
+        self._mark = ord(delimiter)
+        self._columns = columns
+        self._where = where
+        self._line = line  # on which the next row begins
+        self._carry = b""
+        self._edge = np.zeros(256, np.bool_)  # what may stand outside, next to a quote that opens or closes a cell
+        self._edge[[self._mark, LF, CR, QUOTE]] = True
+
+    def feed(self, piece: bytes, *, last: bool = False) -> Rows | None:
+        """None where there is no row with content."""
+        data = b"".join((self._carry, piece, PAD))
+        size = len(data) - len(PAD)
+        end = decidable(data, size, last=last)
+        rows = self._rows(data, end, last=last) if end else None
+        used = 0
+        if rows is not None:
+            used = int(rows.ends[-1])
+            self._finish(rows, used)
+        self._carry = data[used:size]
+        if len(self._carry) > MAX_ROW:
+            raise too_long(self._where, self._line)
+        return rows if rows is not None and rows.starts.size else None
+
+    def _rows(self, data: bytes, end: int, *, last: bool) -> Rows | None:
+        text: Octets = np.frombuffer(data, np.uint8)
+        body = text[:end]
+        ending: Flags = body == LF
+        returns = np.flatnonzero(body == CR) if data.find(b"\r", 0, end) >= 0 else None
+        if returns is not None:
+            ending[returns[text[returns + 1] != LF]] = True
+        marks = ending | (body == self._mark)
+        quoted = data.find(b'"', 0, end) >= 0
+        stops = self._outside(text, marks, end, last=last) if quoted else np.flatnonzero(marks)
+        if stops is None:
+            rows = self._slowly(data, end, last=last)
+        else:
+            rows = _grid(data, stops, ending, self._columns, end, last=last)
+            if rows is not None and returns is not None:  # the CR of a CRLF is not the last cell's
+                rows.cells = [(begin, stop - ((text[stop - 1] == CR) & (stop > begin))) for begin, stop in rows.cells]
+        if rows is not None and quoted:
+            rows.breaks = np.flatnonzero(ending)
+        return rows
+
+    def _outside(self, text: Octets, marks: Flags, end: int, *, last: bool) -> Ints | None:
+        """The marks outside of quotes; None where that cannot be told by counting quotes."""
+        places = np.flatnonzero(marks | (text[:end] == QUOTE))
+        quoting = text[places] == QUOTE
+        inside = np.cumsum(quoting, dtype=np.uint32).astype(np.uint8) & 1
+        quotes = places[quoting]
+        opening = inside[quoting] == 1
+        before = self._edge[text[quotes - 1]] | (quotes == 0)
+        after = self._edge[text[quotes + 1]] | (quotes + 1 >= end)
+        if not np.where(opening, before, after).all() or (last and inside[-1]):
+            return None
+        outside: Ints = places[(inside == 0) & ~quoting]
+        return outside
+
+    def _slowly(self, data: bytes, end: int, *, last: bool) -> Rows | None:
+        parser = exact(self._delimiter)
+        starts: list[int] = []
+        ends: list[int] = []
+        cells: list[list[tuple[int, int]]] = []
+        at = 0
+        while at < end and (stop := parser.row(data, at, end, last=last)) >= 0:
+            all_cells = parser.cells(data, at, stop)
+            cells.append([all_cells[one] if one < len(all_cells) else (stop, stop) for one in self._columns])
+            starts.append(at)
+            ends.append(stop)
+            at = stop
+        if last and at < end:
+            line = self._line + line_ends(data[:at])
+            raise never_closes(self._where, line)
+        if not starts:
+            return None
+        spans = np.array(cells, dtype=np.int64).reshape(len(starts), len(self._columns), 2)
+        places = [(spans[:, one, 0].copy(), spans[:, one, 1].copy()) for one in range(len(self._columns))]
+        return Rows(data, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), places)
+
+    def _finish(self, rows: Rows, used: int) -> None:
+        """Number the lines, drop the empty ones, and let no row be too long."""
+        if rows.breaks is None:
+            rows.lines = np.arange(self._line, self._line + len(rows.ends), dtype=np.int64)
+            self._line += len(rows.ends)
+        else:
+            rows.lines = self._line + np.searchsorted(rows.breaks, rows.starts)
+            self._line += int(np.searchsorted(rows.breaks, used))
+        long = rows.ends - rows.starts > MAX_ROW
+        if long.any():
+            raise too_long(self._where, int(rows.lines[long.argmax()]))
+        first = rows.text[rows.starts]
+        empty = (first == LF) | (first == CR)
+        if empty.any():
+            rows.keep(~empty)
+
+
+def _grid(data: bytes, stops: Ints, ending: Flags, columns: tuple[int, ...], end: int, *, last: bool) -> Rows | None:
+    """Rows from the places of delimiters and line ends."""
+    closing = ending[stops]
+    if last and not (stops.size and stops[-1] == end - 1 and closing[-1]):  # the last row lacks its line end
+        stops, closing = np.append(stops, end), np.append(closing, True)
+    closers = np.flatnonzero(closing)
+    if not closers.size:
+        return None
+    row_stops = stops[closers]
+    starts = np.empty_like(row_stops)
+    starts[0] = 0
+    np.add(row_stops[:-1], 1, out=starts[1:])
+    ends = np.minimum(row_stops + 1, end)
+    width = (int(closers[-1]) + 1) // len(closers)
+    if np.array_equal(closers, np.arange(width - 1, width * len(closers), width)):
+        grid = stops[: width * len(closers)].reshape(-1, width)
+        cells = [_regular(grid, starts, one) for one in columns]
+    else:
+        cells = [_ragged(stops, closers, starts, one) for one in columns]
+    return Rows(data, starts, ends, cells)
+
+
+def _regular(grid: Ints, starts: Ints, column: int) -> Spans:
+    """The cells of a column where all rows have as many."""
+    if column >= grid.shape[1]:
+        return grid[:, -1], grid[:, -1]
+    return starts if column == 0 else grid[:, column - 1] + 1, grid[:, column]
+
+
+def _ragged(stops: Ints, closers: Ints, starts: Ints, column: int) -> Spans:
+    """The cells of a column where rows differ; empty ones for the rows that are too short."""
+    at = column + np.concatenate((np.zeros(1, np.int64), closers[:-1] + 1))
+    has = at <= closers
+    at = np.minimum(at, closers)
+    return starts if column == 0 else np.where(has, stops[at - 1] + 1, stops[closers]), stops[at]
