@@ -1,0 +1,276 @@
+"""Billing against its sentences: no drift in any split, weeks that part time, money that is neither made nor lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from fractions import Fraction
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from config.book import Order
+from meter.billing.calendar import Week, deadline_us, week_of, weeks_between
+from meter.billing.cycle import Remedy, remedy, settle_week
+from meter.billing.minutes import rate
+from meter.billing.units import Carried, CarriedUnits, WeekUnits, bill, bill_week, half_even
+from meter.terms import presets
+
+ZONES = (
+    "America/New_York", "Europe/London", "Australia/Lord_Howe", "America/Havana", "Asia/Kathmandu", "Africa/Cairo",
+    "America/Sao_Paulo", "Asia/Tehran", "America/St_Johns", "Pacific/Auckland", "UTC",
+)  # fmt: skip
+TERMS = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
+MINUTES = presets()["customer-success"]
+FIRST = date(2026, 1, 5)
+HOUR_US = 3_600_000_000
+_zones = st.sampled_from(ZONES)
+_mondays = st.integers(0, 700).map(lambda week: date(2018, 1, 1) + timedelta(weeks=week))
+_instants = st.integers(1_514_764_800_000_000, 1_893_456_000_000_000)  # 2018 to 2030
+_units = st.lists(st.tuples(st.sampled_from((93, 88, 100, 67, 1, 0)), st.integers(0, 40)), max_size=30)
+
+
+def wall(at_us: int, zone: str) -> datetime:
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).astimezone(ZoneInfo(zone))
+
+
+def counted(entries: list[tuple[int, int]]) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for percent, count in entries:
+        found[percent] += count
+    return found
+
+
+def in_weeks(entries: list[tuple[int, int]], cuts: list[int]) -> list[list[tuple[int, int]]]:
+    edges = [0, *sorted(min(cut, len(entries)) for cut in cuts), len(entries)]
+    return [entries[start:end] for start, end in pairwise(edges)]
+
+
+# units
+
+
+@given(_units, st.lists(st.integers(0, 30), max_size=8))
+@example([(93, 1)] * 30, list(range(30)))
+def test_any_split_into_weeks_bills_the_floor_of_the_exact_share_all_along(
+    entries: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    carried, total, share = Carried(), 0, Fraction(0)
+    for week in in_weeks(entries, cuts):
+        billed, carried = bill(carried, counted(week))
+        total += billed
+        share += sum((Fraction(percent, 100) * count for percent, count in week), Fraction(0))
+        assert billed >= 0
+        assert total <= share < total + 1
+    assert (total, carried) == bill(Carried(), counted(entries))
+
+
+@given(_units, st.randoms(use_true_random=False), st.lists(st.integers(0, 30), max_size=8))
+def test_in_any_order_the_same_is_billed(entries: list[tuple[int, int]], random: object, cuts: list[int]) -> None:
+    shuffled = list(entries)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    carried, total = Carried(), 0
+    for week in in_weeks(shuffled, cuts):
+        billed, carried = bill(carried, counted(week))
+        total += billed
+    assert (total, carried) == bill(Carried(), counted(entries))
+
+
+@given(_units, st.lists(st.integers(0, 29), unique=True, max_size=30), st.lists(st.integers(0, 60), max_size=8))
+def test_what_was_taken_back_leaves_no_trace(entries: list[tuple[int, int]], wrong: list[int], cuts: list[int]) -> None:
+    taken_back = [entries[one] for one in wrong if one < len(entries)]
+    kept = [entry for number, entry in enumerate(entries) if number not in wrong]
+    carried, total = Carried(), 0
+    for week in in_weeks(entries + [(percent, -count) for percent, count in taken_back], cuts):
+        billed, carried = bill(carried, counted(week))
+        total += billed
+    assert (total, carried) == bill(Carried(), counted(kept))
+
+
+@given(st.integers(-(10**30), 10**30), st.integers(1, 10**12))
+@example(5, 2)
+@example(-7, 2)
+def test_rounding_is_to_the_nearest_and_of_two_to_the_even(numerator: int, denominator: int) -> None:
+    rounded = half_even(numerator, denominator)
+    distance = 2 * abs(numerator - rounded * denominator)
+    assert distance <= denominator
+    if distance == denominator:
+        assert rounded % 2 == 0
+
+
+# calendar
+
+
+@given(_zones, _mondays)
+@example("America/New_York", date(2026, 3, 2))
+@example("America/New_York", date(2026, 10, 26))
+@example("Asia/Tehran", date(2021, 3, 15))  # its end, Monday midnight, is left out: not one of its hours
+@example("Asia/Tehran", date(2021, 3, 22))
+def test_a_week_is_168_hours_and_what_the_clock_changed_in_it(zone: str, monday: date) -> None:
+    week = Week(monday, zone)
+    before, after = (wall(at - 1, zone).utcoffset() for at in (week.start_us, week.end_us))
+    assert before is not None
+    assert after is not None
+    assert week.end_us - week.start_us == 168 * HOUR_US - (after - before) // timedelta(microseconds=1)
+
+
+@given(_zones, _instants)
+@example("America/Sao_Paulo", 1_541_300_400_000_000)
+def test_weeks_part_time(zone: str, at_us: int) -> None:
+    week = week_of(at_us, zone)
+    assert week.start_us <= at_us < week.end_us
+    assert week.end_us == week.later(1).start_us
+    assert week_of(week.start_us, zone) == week_of(week.end_us - 1, zone) == week
+    day = wall(at_us, zone).date()
+    assert week.monday == day - timedelta(days=day.weekday())
+
+
+@given(_zones, _instants, st.integers(0, 40 * 24), st.integers(0, HOUR_US))
+def test_weeks_between_two_instants_leave_nothing_out(zone: str, start_us: int, hours: int, more_us: int) -> None:
+    end_us = start_us + hours * HOUR_US + more_us
+    weeks = weeks_between(start_us, end_us, zone)
+    assert bool(weeks) is (start_us < end_us)
+    if weeks:
+        assert weeks[0].start_us <= start_us < weeks[0].end_us
+        assert weeks[-1].start_us < end_us <= weeks[-1].end_us
+        assert [one.end_us for one in weeks[:-1]] == [one.start_us for one in weeks[1:]]
+
+
+@given(_zones, _instants, st.integers(0, 95))
+@example("America/New_York", 1_793_512_800_000_000, 6)
+@example("America/New_York", 1_772_953_200_000_000, 10)
+@example("America/Havana", 1_699_160_400_000_000, 0)
+def test_a_deadline_is_the_last_time_that_the_clock_shows_it_or_the_jump(zone: str, at_us: int, quarter: int) -> None:
+    day, at = wall(at_us, zone).date(), time(quarter // 4, quarter % 4 * 15)
+    deadline = deadline_us(day, at, zone)
+    due = datetime.combine(day, at)
+    around = at_us // (HOUR_US // 4)  # within the day, of 25 hours at most
+    quarters = [one * (HOUR_US // 4) for one in range(around - 101, around + 101)]
+    shows_it = [one for one in quarters if wall(one, zone).replace(tzinfo=None) == due]
+    if shows_it:
+        assert deadline == shows_it[-1]
+    else:
+        assert wall(deadline - 1, zone).replace(tzinfo=None) < due < wall(deadline, zone).replace(tzinfo=None)
+
+
+# the cycle
+
+_weeks = st.lists(
+    st.tuples(
+        st.integers(0, 60),  # quantity
+        st.integers(0, 80),  # connected
+        st.integers(0, 10),  # failed
+        st.sampled_from(Remedy),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(
+    st.builds(Order, st.just("acme"), st.just(FIRST.isoformat()), st.integers(0, 300), st.integers(0, 50)),
+    st.integers(0, 999_999),
+    st.integers(-50, 400),
+    st.booleans(),
+    st.sampled_from(("billed", "sent")),
+)
+def test_every_unit_is_covered_over_or_owed(order: Order, worth: int, billed: int, paid: bool, counts: str) -> None:
+    quantity, make_up = order.quantity, order.make_up
+    worth = worth if make_up else 0
+    terms = replace(TERMS, order_counts=counts)
+    units = WeekUnits(billed + 5, 3, billed, 0) if counts == "billed" else WeekUnits(billed, 0, 7, 7)
+    result = settle_week(Week(FIRST, TERMS.time_zone), terms, order, units, paid=paid, make_up_minor=worth)
+    over, short, awaiting = result.overage, result.shortfall, result.awaiting
+    assert quantity + make_up + over.units - short.units - awaiting.units == billed
+    assert min(over.units, short.units, awaiting.units, result.beyond_units) >= 0
+    assert not over.units or not short.units + awaiting.units
+    assert result.beyond_units <= over.units
+    assert over.amount_minor == over.units * 4_500
+    assert 0 <= short.amount_minor <= max(0, quantity - billed) * 4_500 + worth
+    assert awaiting.units <= (0 if paid else quantity)
+
+
+@given(_weeks, st.sampled_from(("billed", "sent")))
+@example([(50, 0, 0, Remedy.MAKE_UP)] * 5, "billed")
+def test_over_any_weeks_a_buyer_pays_for_what_it_got_and_what_is_still_to_come(
+    weeks: list[tuple[int, int, int, Remedy]], counts: str
+) -> None:
+    """Orders and overages, less checks and credits, are the price of the units counted and of the make-up open."""
+    terms = replace(TERMS, order_counts=counts)
+    carried, money, got = CarriedUnits(), 0, 0
+    make_up: Counter[date] = Counter()
+    for number, (quantity, connected, failed, choice) in enumerate(weeks):
+        week = Week(FIRST, TERMS.time_zone).later(number)
+        units, carried = bill_week(carried, {93: connected}, {100: failed})
+        extra = make_up.pop(week.monday, 0)
+        order = Order("acme", str(week), quantity, extra)
+        result = settle_week(week, terms, order, units, paid=True, make_up_minor=extra * 4_500)
+        settled = remedy(choice, result.shortfall, week)
+        money += quantity * 4_500 + result.overage.amount_minor
+        got += result.counted
+        if choice is Remedy.MAKE_UP:
+            make_up[settled.order_week.monday] += settled.units
+            assert settled.amount_minor == settled.units * 4_500
+        else:
+            money -= settled.amount_minor
+    assert money == (got + sum(make_up.values())) * 4_500
+    exact = sum(connected * 93 + failed * 100 for _, connected, failed, _ in weeks) // 100
+    sent = sum(connected + failed for _, connected, failed, _ in weeks)
+    assert got == (sent if counts == "sent" else exact)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10_000), st.sampled_from(Remedy)), max_size=10))
+def test_at_any_prices_whoever_gets_nothing_gets_every_cent_back(weeks: list[tuple[int, int, Remedy]]) -> None:
+    paid = back = 0
+    open_units: Counter[date] = Counter()
+    open_minor: Counter[date] = Counter()
+    for number, (quantity, price, choice) in enumerate([*weeks, (0, 1, Remedy.REFUND), (0, 1, Remedy.REFUND)]):
+        week = Week(FIRST, TERMS.time_zone).later(number)
+        order = Order("acme", str(week), quantity, open_units.pop(week.monday, 0))
+        terms = replace(TERMS, unit_price_minor=price)
+        worth = open_minor.pop(week.monday, 0)
+        result = settle_week(week, terms, order, WeekUnits(), paid=True, make_up_minor=worth)
+        settled = remedy(choice, result.shortfall, week)
+        paid += quantity * price
+        if choice is Remedy.MAKE_UP:
+            open_units[settled.order_week.monday] += settled.units
+            open_minor[settled.order_week.monday] += settled.amount_minor
+        else:
+            back += settled.amount_minor
+    assert back == paid
+
+
+# minutes
+
+
+@given(
+    st.sampled_from((1_000, 6_000, 30_000, 60_000)),
+    st.lists(st.integers(1, 40), max_size=10),
+    st.integers(0, 2_400_000),
+    st.integers(0, 500),
+)
+def test_a_call_cut_between_increments_costs_the_same(
+    increment: int, pieces: list[int], last_ms: int, price: int
+) -> None:
+    terms = replace(MINUTES, minute_increment_ms=increment, minute_price_minor=price)
+    parts = [rate(piece * increment, terms) for piece in pieces] + [rate(last_ms, terms)]
+    whole = rate(sum(part.talk_ms for part in parts), terms)
+    assert sum(part.increments for part in parts) == whole.increments
+    assert sum(part.charged_ms for part in parts) == whole.charged_ms
+    assert sum(part.amount_minor for part in parts) == whole.amount_minor
+
+
+@given(st.integers(0, 10**8), st.integers(0, 10**8), st.integers(1_000, 120_000), st.integers(0, 300_000))
+def test_charged_time_holds_the_talk_and_no_increment_that_was_not_started(
+    talk_ms: int, more_ms: int, increment: int, minimum: int
+) -> None:
+    terms = replace(MINUTES, minute_increment_ms=increment, minute_minimum_ms=minimum)
+    one, other, both = rate(talk_ms, terms), rate(more_ms, terms), rate(talk_ms + more_ms, terms)
+    assert talk_ms <= one.charged_ms < max(talk_ms, minimum) + increment
+    assert one.charged_ms == one.increments * increment
+    assert one.amount_minor == one.increments * 118
+    assert (one.amount_minor == 0) is (talk_ms == 0)
+    assert not talk_ms or one.charged_ms >= minimum
+    assert one.increments <= both.increments <= one.increments + other.increments

@@ -1,0 +1,220 @@
+"""Overage, shortfall and remedies of a week: the worked examples of section 6, make-up, unpaid orders, overruns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from config.book import Order
+from meter.billing.calendar import Week
+from meter.billing.cycle import Line, Remedy, WeekResult, remedy, settle_week
+from meter.billing.units import CarriedUnits, WeekUnits, bill_week
+from meter.terms import presets
+
+TERMS = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
+SENT = replace(TERMS, order_counts="sent")
+WEEK = Week(date(2026, 6, 8), TERMS.time_zone)
+ORDER = Order("acme", "2026-06-08", 200)
+NOTHING = Line()
+
+
+def units(billed: int) -> WeekUnits:
+    return WeekUnits(billed, 0, billed, 0)
+
+
+def settled(
+    billed: int, *, quantity: int = 200, make_up: int = 0, worth: int = 0, paid: bool = True, percent: int = 10
+) -> WeekResult:
+    order = replace(ORDER, quantity=quantity, make_up=make_up)
+    terms = replace(TERMS, overrun_percent=percent)
+    return settle_week(WEEK, terms, order, units(billed), paid=paid, make_up_minor=worth)
+
+
+# "price 4,500 cents, order 200, 93 %, `billed`. Week: 207 connected (fraction carried in: 0) ..."
+
+
+def example(failed: int, counts: str = "billed") -> WeekResult:
+    week, _ = bill_week(CarriedUnits(), {93: 207}, {100: failed})
+    assert week.billed_connected == 192
+    terms = SENT if counts == "sent" else TERMS
+    return settle_week(WEEK, terms, ORDER, week, paid=True, make_up_minor=0)
+
+
+def test_with_8_failed_200_are_billed_no_overage_no_shortfall() -> None:
+    result = example(failed=8)
+    assert (result.counted, result.overage, result.shortfall) == (200, NOTHING, NOTHING)
+
+
+def test_with_15_failed_207_are_billed_7_over_31500_cents() -> None:
+    result = example(failed=15)
+    assert (result.counted, result.overage, result.shortfall) == (207, Line(7, 31_500), NOTHING)
+
+
+def test_with_0_failed_192_are_billed_8_short_credit_of_36000_or_a_check_or_8_on_top() -> None:
+    result = example(failed=0)
+    assert (result.counted, result.overage, result.shortfall) == (192, NOTHING, Line(8, 36_000))
+    credit, refund, make_up = (result.remedies[one] for one in (Remedy.CREDIT, Remedy.REFUND, Remedy.MAKE_UP))
+    assert (credit.units, credit.amount_minor, credit.due_on) == (8, 36_000, date(2026, 6, 16))
+    assert (refund.units, refund.amount_minor, refund.due_on) == (8, 36_000, date(2026, 6, 17))
+    assert (make_up.units, make_up.due_on) == (8, date(2026, 6, 16))
+    assert {one.order_week.monday for one in (credit, make_up)} == {date(2026, 6, 22)}
+
+
+def test_with_sent_and_0_failed_207_are_sent_7_over() -> None:
+    result = example(failed=0, counts="sent")
+    assert (result.counts, result.counted, result.overage.units) == ("sent", 207, 7)
+    assert result.overage.amount_minor == 31_500
+
+
+def test_with_sent_a_failed_unit_counts_like_a_connected_one() -> None:
+    assert example(failed=8, counts="sent").overage.units == 15
+
+
+def test_not_chosen_is_credit() -> None:
+    short = Line(8, 36_000)
+    assert remedy(None, short, WEEK) == remedy(Remedy.CREDIT, short, WEEK)
+
+
+def test_a_shortfall_settled_late_takes_the_dates_of_its_tuesday() -> None:
+    late = remedy(Remedy.REFUND, Line(8, 36_000), WEEK.later(2))
+    assert (late.due_on, late.order_week.monday) == (date(2026, 7, 1), date(2026, 7, 6))
+
+
+def test_nothing_short_is_nothing_to_remedy() -> None:
+    assert {(one.units, one.amount_minor) for one in settled(200).remedies.values()} == {(0, 0)}
+
+
+def test_a_unit_more_or_less_than_the_order() -> None:
+    assert (settled(201).overage, settled(201).shortfall) == (Line(1, 4_500), NOTHING)
+    assert (settled(199).overage, settled(199).shortfall) == (NOTHING, Line(1, 4_500))
+
+
+def test_without_an_order_every_unit_is_over() -> None:
+    result = settle_week(WEEK, TERMS, None, units(3), paid=False, make_up_minor=0)
+    assert (result.overage, result.shortfall, result.awaiting) == (Line(3, 13_500), NOTHING, NOTHING)
+    assert settle_week(WEEK, TERMS, None, units(0), paid=False, make_up_minor=0).overage == NOTHING
+
+
+def test_the_price_is_the_one_of_the_order() -> None:
+    dear = replace(TERMS, unit_price_minor=5_001)
+    assert settle_week(WEEK, dear, ORDER, units(203), paid=True, make_up_minor=0).overage == Line(3, 15_003)
+    assert settle_week(WEEK, dear, ORDER, units(197), paid=True, make_up_minor=0).shortfall == Line(3, 15_003)
+
+
+# make-up
+
+
+@pytest.mark.parametrize(
+    ("billed", "over", "short"),
+    [
+        (208, NOTHING, NOTHING),
+        (209, Line(1, 4_500), NOTHING),
+        (207, NOTHING, Line(1, 4_500)),  # the eighth is still owed
+        (200, NOTHING, Line(8, 36_000)),
+        (199, NOTHING, Line(9, 40_500)),
+    ],
+)
+def test_make_up_comes_on_top_and_is_owed_until_it_is_delivered(billed: int, over: Line, short: Line) -> None:
+    result = settled(billed, make_up=8, worth=36_000)
+    assert (result.overage, result.shortfall) == (over, short)
+
+
+def test_a_make_up_not_delivered_is_worth_what_was_paid_for_it() -> None:
+    # 8 units paid for at 4,000; the order at 4,500: two of the order and all on top are short
+    assert settled(198, make_up=8, worth=32_000).shortfall == Line(10, 2 * 4_500 + 32_000)
+    assert settled(202, make_up=8, worth=32_000).shortfall == Line(6, 24_000)
+
+
+def test_a_part_of_a_make_up_is_rounded_half_even() -> None:
+    assert settled(201, make_up=2, worth=101).shortfall == Line(1, 50)
+    assert settled(201, make_up=2, worth=103).shortfall == Line(1, 52)
+
+
+def test_a_make_up_given_as_a_present_can_be_made_up_for_but_not_paid_out() -> None:
+    assert settled(200, make_up=5, worth=0).shortfall == Line(5, 0)
+
+
+def test_a_make_up_week_without_an_order_of_its_own() -> None:
+    assert settled(5, quantity=0, make_up=8, worth=36_000).shortfall == Line(3, 13_500)
+
+
+# unpaid orders and holds
+
+
+def test_what_an_unpaid_order_is_short_of_awaits_its_payment() -> None:
+    result = settled(0, paid=False)
+    assert (result.shortfall, result.awaiting, result.overage) == (NOTHING, Line(200, 900_000), NOTHING)
+    result = settled(150, paid=False)
+    assert (result.shortfall, result.awaiting) == (NOTHING, Line(50, 225_000))
+
+
+def test_once_it_is_paid_that_is_its_shortfall() -> None:
+    for billed in (0, 150, 200, 207):
+        assert settled(billed, paid=True).shortfall == settled(billed, paid=False).awaiting
+
+
+def test_a_shortfall_that_a_hold_caused_is_still_settled() -> None:
+    # this week's order is paid; the hold came of another invoice
+    assert settled(60).shortfall == Line(140, 630_000)
+    # this week's order is not paid, but what is on top of it was
+    result = settled(0, make_up=8, worth=36_000, paid=False)
+    assert (result.shortfall, result.awaiting) == (Line(8, 36_000), Line(200, 900_000))
+
+
+def test_units_of_an_unpaid_order_are_on_its_own_invoice_and_no_overage() -> None:
+    assert settled(200, paid=False).overage == NOTHING
+    assert settled(203, paid=False).overage == Line(3, 13_500)
+    assert settled(203, make_up=8, worth=36_000, paid=False).shortfall == Line(5, 22_500)
+
+
+def test_more_taken_back_than_sent_is_owed_as_well() -> None:
+    assert settled(-2).shortfall == Line(202, 909_000)
+    assert settled(-2, quantity=0).shortfall == Line(2, 9_000)
+    result = settled(-2, paid=False)  # those two were paid for in their week
+    assert (result.shortfall, result.awaiting) == (Line(2, 9_000), Line(200, 900_000))
+
+
+# overrun
+
+
+@pytest.mark.parametrize(
+    ("order", "percent", "billed", "over", "beyond"),
+    [
+        ((200, 0), 10, 220, 20, 0),
+        ((200, 0), 10, 221, 21, 1),
+        ((205, 0), 10, 226, 21, 1),  # 20.5 rounded down
+        ((200, 8), 10, 228, 20, 0),  # the limit is of what was bought, and make-up comes before it
+        ((200, 0), 0, 201, 1, 1),
+    ],
+)
+def test_units_past_the_overrun_limit_are_invoiced_and_told(
+    order: tuple[int, int], percent: int, billed: int, over: int, beyond: int
+) -> None:
+    result = settled(billed, quantity=order[0], make_up=order[1], percent=percent)
+    assert (result.overage.units, result.beyond_units) == (over, beyond)
+
+
+# what is refused
+
+
+def test_an_order_of_another_week_is_refused() -> None:
+    with pytest.raises(ValueError, match="the order is of the week of 2026-06-01, not of 2026-06-08"):
+        settle_week(WEEK, TERMS, replace(ORDER, week="2026-06-01"), units(0), paid=True, make_up_minor=0)
+
+
+@pytest.mark.parametrize(("quantity", "make_up", "worth"), [(-1, 0, 0), (1, -1, 0), (1, 1, -1)])
+def test_a_negative_figure_is_refused(quantity: int, make_up: int, worth: int) -> None:
+    with pytest.raises(ValueError, match="none may be negative"):
+        settled(0, quantity=quantity, make_up=make_up, worth=worth)
+
+
+def test_money_for_no_make_up_is_refused() -> None:
+    with pytest.raises(ValueError, match="4500 was paid for make-up, but the order has none"):
+        settled(200, worth=4_500)
+
+
+def test_an_unknown_way_of_counting_is_refused() -> None:
+    with pytest.raises(ValueError, match="not 'heard'"):
+        settle_week(WEEK, replace(TERMS, order_counts="heard"), ORDER, units(0), paid=True, make_up_minor=0)
