@@ -103,7 +103,7 @@ def main() -> None:
         if os.environ.get("BATON_DEBUG"):
             raise
         typer.echo(f"baton: {_said(error)}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code if isinstance(error, CommandError) else 1)
 
 
 def _said(error: Exception) -> str:

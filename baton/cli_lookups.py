@@ -18,6 +18,7 @@ from baton.console import (
     CommandError,
     ConfigOption,
     JsonOption,
+    Place,
     StoreOption,
     find_place,
     out,
@@ -33,10 +34,18 @@ if TYPE_CHECKING:
 
     from meter.store.suppression import ExemptionRow, ListRow, LogRow
     from suppression.batch import Summary
-    from suppression.lookups import Found
+    from suppression.lookups import Evidence, Found
     from suppression.scrub import ScrubResult
 
 BuyerOption = Annotated[str, typer.Option("--buyer", help="As for this buyer: the global lists and its own.")]
+
+
+class CheckError(CommandError):
+    """It could not be said whether a number is on a list; exit code 1 says that it is on one."""
+
+    exit_code = 2
+
+
 NumberArgument = Annotated[str, typer.Argument(metavar="NUMBER", help="A phone number in any usual spelling.")]
 
 
@@ -103,19 +112,41 @@ def check(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Say which lists have a number and since when: all lists, or those of one buyer. Exit code 1: it is on one."""
+    """Say which lists have a number and since when: all lists, or those of one buyer. Exit code 0: it is on none, 1: it
+    is on one, 2: that cannot be said.
+    """
+    try:
+        found, result = _looked_up(number, buyer, find_place(config, store))
+    except CommandError as error:
+        raise CheckError(str(error)) from error
+    except Exception as error:  # else it would end with 1
+        raise CheckError(f"the number could not be looked up: {error}") from error
+    if as_json:
+        verdict = None if result is None else asdict(result)
+        print_json({"on": [asdict(one) for one in found], "verdict": verdict})
+    else:
+        _print_found(found, result)
+    if found or (result is not None and result.hit):
+        raise typer.Exit(1)
+    if result is not None and result.reason:
+        raise typer.Exit(CheckError.exit_code)
+
+
+def _looked_up(number: str, buyer: str, place: Place) -> tuple[list[Found], ScrubResult | None]:
+    """The lists that have the number, and the verdict where there is a buyer."""
     from suppression.numbers import NumberError, normalise
 
     try:
         wanted = normalise(number)
     except NumberError as error:
         raise CommandError(f"NUMBER: {error}") from error
-    place = find_place(config, store)
 
     async def work(engine: AsyncEngine) -> tuple[list[Found], ScrubResult | None]:
         from suppression.lookups import find_number
         from suppression.scrub import Scrub
 
+        if buyer:
+            await _check_buyer(engine, buyer)
         rows = list_store(engine)
         lists = [one for one in await rows.active() if not buyer or one.buyer in (None, buyer)]
         found = await find_number(rows, place.data_dir, lists, wanted, time.time())
@@ -125,14 +156,14 @@ def check(
         await scrub.reload()
         return found, scrub.check(number, buyer)
 
-    found, result = with_store(place, work)
-    if as_json:
-        verdict = None if result is None else asdict(result)
-        print_json({"on": [asdict(one) for one in found], "verdict": verdict})
-    else:
-        _print_found(found, result)
-    if found or (result is not None and result.reason):
-        raise typer.Exit(1)
+    return with_store(place, work)
+
+
+async def _check_buyer(engine: AsyncEngine, name: str) -> None:
+    from meter.store.book import BookStore
+
+    if name not in (await BookStore(engine).load()).buyers:
+        raise CommandError(f"no buyer is called {name!r}")
 
 
 def _print_found(found: list[Found], result: ScrubResult | None) -> None:
@@ -304,7 +335,9 @@ def verify_receipt(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Verify a receipt of a scrub and show what it says. Exit code 1: it is not ours, or of another number."""
+    """Verify a receipt of a scrub and show what it says. Exit code 1: it is not ours, it is of another number, or the
+    record of the lists that it names is gone or was changed.
+    """
     from suppression.receipt import ReceiptError
 
     place = find_place(config, store)
@@ -315,28 +348,36 @@ def verify_receipt(
         proven = _proves(keys, text, number) if number else None
     except ReceiptError as error:
         raise CommandError(f"the receipt {error}") from error
-    digests = [str(one) for one in _listed(said.get("lists"))]
+    digests = said.get("lists")
 
-    async def work(engine: AsyncEngine) -> list[Any]:
-        import orjson
+    async def work(engine: AsyncEngine) -> Evidence:
+        from suppression.lookups import evidence
 
-        found = await list_store(engine).sets_like(digests)
-        return [one for digest in digests if digest in found for one in orjson.loads(found[digest])]
+        wanted = [str(one) for one in digests] if isinstance(digests, list) else []
+        return evidence(wanted, await list_store(engine).sets_like(wanted))
 
-    lists = with_store(place, work)
+    found = with_store(place, work)
     if as_json:
-        print_json({"said": said, "lists": lists, "number_matches": proven})
+        print_json({"said": said, "number_matches": proven} | asdict(found))
     else:
-        out("genuine: signed by this Baton and unchanged since")
-        for key, value in said.items():
-            if key not in ("iss", "lists"):
-                out(f"  {key}: {_utc(int(str(value))) if key == 'iat' else value}")
-        for one in lists:
-            out(f"  consulted {one['name']} version {one['version']}.{one['revision']}, {one['state']}")
+        _print_receipt(said, found)
         if proven is not None:
             out("  it is of that number" if proven else "  it is of ANOTHER number")
-    if proven is False:
+    if proven is False or found.missing or found.changed:
         raise typer.Exit(1)
+
+
+def _print_receipt(said: dict[str, object], found: Evidence) -> None:
+    out("genuine: signed by this Baton and unchanged since")
+    for key, value in said.items():
+        if key not in ("iss", "lists"):
+            out(f"  {key}: {_utc(int(str(value))) if key == 'iat' else value}")
+    for one in found.lists:
+        out(f"  consulted {one['name']} version {one['version']}.{one['revision']}, {one['state']}")
+    for digest in found.missing:
+        out(f"  the record of the lists {digest} is MISSING")
+    for digest in found.changed:
+        out(f"  the record of the lists {digest} was CHANGED since, and does not count")
 
 
 def _proves(keys: Any, text: str, number: str) -> bool:
@@ -346,10 +387,6 @@ def _proves(keys: Any, text: str, number: str) -> bool:
         return bool(keys.proves(keys.verify(text), text, normalise(number)))
     except NumberError as error:
         raise CommandError(f"--number: {error}") from error
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def scrub(
@@ -372,13 +409,11 @@ def scrub(
     async def work(engine: AsyncEngine) -> Summary:
         import asyncio
 
-        from meter.store.book import BookStore
         from suppression.batch import BatchRefusedError, Job, scrub_file
         from suppression.reading.shapes import UnreadableError, Wanted
         from suppression.scrub import Scrub
 
-        if buyer not in (await BookStore(engine).load()).buyers:
-            raise CommandError(f"no buyer is called {buyer!r}")
+        await _check_buyer(engine, buyer)
         rows = list_store(engine)
         lists = Scrub(rows, place.data_dir, signer(place), mapped=True)
         await lists.reload()

@@ -38,6 +38,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 class CommandError(Exception):
     """A command cannot do what it was asked; the message is all that the person sees."""
 
+    exit_code = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

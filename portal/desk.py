@@ -32,6 +32,7 @@ from suppression.numbers import to_e164
 from suppression.ports import ListChange, ListStore, ListVersion, Who
 from suppression.receipt import Signer
 from suppression.scrub import Scrub, ScrubResult
+from suppression.snapshot import SnapshotError
 
 UPLOADS = "uploads"  # in the folder of the lists
 MAX_UPLOADS = 8  # at once, each up to the largest size
@@ -213,9 +214,10 @@ class Desk:
             if not (self.data_dir / one.file).is_file():
                 break  # nobody looks further back than that
         told = cast("ListStore", _Told(history, known))
-        found = await asyncio.to_thread(asyncio.run, find_number(told, self.data_dir, [version], number, now_s))
-        if found:
-            return found[0]
+        with contextlib.suppress(SnapshotError):
+            found = await asyncio.to_thread(asyncio.run, find_number(told, self.data_dir, [version], number, now_s))
+            if found:
+                return found[0]
         _log.error("list_gone_while_looked_up", list=version.name)  # deleted or damaged within this second
         return Found(
             version.name,

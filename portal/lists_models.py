@@ -149,7 +149,9 @@ class ReceiptShown(BaseModel):
     """A receipt that is genuine: signed by this Baton and unchanged since."""
 
     claims: dict[str, Any] = Field(description="What it says: `jti` is the transfer, `verdict`, `buyer`, `iat`.")
-    lists: list[Consulted] = Field(description="That were consulted, as far as they are on record.")
+    lists: list[Consulted] = Field(description="That were consulted, as far as the record of them proves itself.")
+    missing: list[str] = Field(description="Beginnings of digests that it names and that are not on record.")
+    changed: list[str] = Field(description="Those whose record is not what was signed; it does not count.")
     number_matches: Annotated[bool | None, WithJsonSchema({"type": ["boolean", "null"], "format": "boolean"})] = Field(
         description="Whether it is that number's; null where none was given."
     )

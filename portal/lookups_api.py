@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import structlog
 from fastapi import APIRouter, Request
 
@@ -17,6 +16,7 @@ from portal.desk import Desk
 from portal.lists_models import CheckDone, Consulted, NumberCheck, ReceiptShown, ReceiptVerify, shown_found
 from portal.problems import ProblemError, documented
 from portal.tokens import Scope, Token
+from suppression.lookups import Evidence, evidence
 from suppression.numbers import NumberError, normalise
 from suppression.receipt import ReceiptError
 
@@ -74,7 +74,14 @@ async def post_verify(request: Request, _who: DialerOrOperator) -> ReceiptShown:
         matches = None if number is None else _proves(desk, said.receipt, number)
     except ReceiptError as error:
         raise ProblemError(422, f"the receipt {error}", errors=[("receipt", str(error))]) from error
-    return ReceiptShown(claims=claims, lists=await _consulted(desk, claims.get("lists")), number_matches=matches)
+    found = await _consulted(desk, claims.get("lists"))
+    return ReceiptShown(
+        claims=claims,
+        lists=[Consulted(**{name: one[name] for name in Consulted.model_fields}) for one in found.lists],
+        missing=list(found.missing),
+        changed=list(found.changed),
+        number_matches=matches,
+    )
 
 
 async def _buyer(desk: Desk, who: Token, said: str) -> str | None:
@@ -99,13 +106,7 @@ def _proves(desk: Desk, receipt: str, number: int) -> bool:
     return desk.signer.proves(desk.signer.verify(receipt), receipt, number)
 
 
-async def _consulted(desk: Desk, digests: Any) -> list[Consulted]:
+async def _consulted(desk: Desk, digests: Any) -> Evidence:
     """The lists that a receipt names, as far as they are on record."""
     wanted = [str(one) for one in digests] if isinstance(digests, list) else []
-    found = await desk.store.sets_like(wanted)
-    return [
-        Consulted(name=one["name"], version=one["version"], revision=one["revision"], state=one["state"])
-        for digest in wanted
-        if digest in found
-        for one in orjson.loads(found[digest])
-    ]
+    return evidence(wanted, await desk.store.sets_like(wanted))

@@ -3,6 +3,9 @@
 Both are hostile input. Names are reduced to lower-case words, control characters are dropped, sizes are bounded; what
 is over a bound is cut or left out and said so in `problems`, so that nothing is lost silently. Whoever prints a field
 (mail, CSV, HTML, SIP) escapes it there for that medium.
+
+The phone is read by the normaliser of the suppression lists. One that was given and cannot be read leaves the lead
+without a phone: another number in its place would be scrubbed instead of the person's.
 """
 
 from __future__ import annotations
@@ -13,22 +16,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import phonenumbers
+
+from config.numbers import NumberError, normalise, to_e164
 
 HEADER_PREFIX = "x-lead-"
 MAX_FIELDS = 64  # a lead form has a dozen; more is an accident or an attack
 MAX_NAME = 40
 MAX_VALUE = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
-_NORTH_AMERICA = re.compile(r"\+1[2-9][0-9]{2}[2-9][0-9]{6}")  # what phonenumbers would say of these, at once
 _NAME = re.compile(r"[^a-z0-9_]+")
+_PHONE = "phone"
+NOT_A_NUMBER = "lead.phone: not a phone number"
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """Fields by name, the phone in E.164 first (empty and not among them where there is none), and what was wrong."""
+    """Fields by name, the phone first, and what was wrong."""
 
-    phone: str = ""
+    phone: str = ""  # E.164; empty where there is none. Among the fields what was given then stays as it was written
     fields: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -44,21 +49,16 @@ def field_name(name: str) -> str:
     return _NAME.sub("_", name.strip().lower())[:MAX_NAME].strip("_")
 
 
-def e164(number: str, region: str = "US") -> str:
-    """The number in E.164, or empty where it is none (ITU-T E.164 by phonenumbers' tables: possible, not assigned)."""
-    if _NORTH_AMERICA.fullmatch(number):
-        return number
+def e164(number: str) -> str:
+    """The number in E.164, or empty where it is none: as the suppression lists read it."""
     try:
-        parsed = phonenumbers.parse(number.strip(), region)
-    except phonenumbers.NumberParseException:
+        return to_e164(normalise(number))
+    except NumberError:
         return ""
-    if not phonenumbers.is_possible_number(parsed):
-        return ""
-    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
 def read_lead(headers: Mapping[str, list[str]], body: bytes, caller: str) -> Lead:
-    """The lead of one INVITE. JSON fields win over headers; the phone falls back to the caller's number."""
+    """The lead of one INVITE. JSON fields win over headers. The caller's number is taken where no phone was given."""
     found: dict[str, str] = {}
     problems: list[str] = []
     for name, values in headers.items():
@@ -66,13 +66,12 @@ def read_lead(headers: Mapping[str, list[str]], body: bytes, caller: str) -> Lea
             _put(found, name[len(HEADER_PREFIX) :], values[0] if values else "", problems)
     if body:
         _read_json(found, body, problems)
-    phone = e164(found.get("phone", ""))
-    if not phone:
-        if found.get("phone"):
-            problems.append("lead.phone: not a phone number; the caller's number is used")
-        phone = e164(caller)
-    fields = {"phone": phone, **{name: value for name, value in found.items() if name != "phone"}} if phone else found
-    return Lead(phone=phone, fields=fields, problems=tuple(problems))
+    given = found.pop(_PHONE, None)
+    phone = e164(caller if given is None else given)
+    if given is not None and not phone:
+        problems.append(NOT_A_NUMBER)
+    said = phone or clean(given or "")
+    return Lead(phone=phone, fields={_PHONE: said, **found} if said else found, problems=tuple(problems))
 
 
 def _read_json(found: dict[str, str], body: bytes, problems: list[str]) -> None:
@@ -85,7 +84,8 @@ def _read_json(found: dict[str, str], body: bytes, problems: list[str]) -> None:
         problems.append("lead: the JSON part is not an object")
         return
     for name, value in document.items():
-        _put(found, name, _as_text(value), problems)
+        several = isinstance(value, list | dict) and field_name(name) == _PHONE  # one alone would be scrubbed
+        _put(found, name, "" if several else _as_text(value), problems)
 
 
 def _as_text(value: Any) -> str:
@@ -95,12 +95,13 @@ def _as_text(value: Any) -> str:
 
 
 def _put(found: dict[str, str], name: str, value: str, problems: list[str]) -> None:
+    """Keep a field, cleaned. The phone is kept however many there are, and as it came: it is read as it was given."""
     key = field_name(name)
     if not key:
         problems.append("lead: a field without a usable name was left out")
-    elif len(found) >= MAX_FIELDS and key not in found:
+    elif len(found) >= MAX_FIELDS and key not in found and key != _PHONE:
         problems.append(f"lead.{key}: left out, more than {MAX_FIELDS} fields")
     else:
-        found[key] = clean(value)
+        found[key] = value if key == _PHONE else clean(value)
         if len(value) > MAX_VALUE:
             problems.append(f"lead.{key}: cut to {MAX_VALUE} characters")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from router import moves as m
 from router.around import trunk_target
 from router.lead import Lead
 from router.ports import ScrubResult
-from router.select import REFUSAL_CODES, Selection
+from router.select import REFUSAL_CODES, Refusal, Selection
 from router.shell import Start
 from router.sip.port import Invite, Target
 from router.told import Carrier
@@ -22,6 +22,8 @@ from router.wav import wav_ms
 ANONYMOUS = "anonymous"  # RFC 3323 section 4.1.1.3
 MAX_HEADER = 200  # characters of a lead field in a header
 MIN_WHISPER_MS = 1  # a whisper whose file cannot be read is over at once
+
+Sign = Callable[[ScrubResult, str], str]  # the receipt of a scrub for a buyer
 
 
 def plan_of(selection: Selection, terms: OutcomeTerms, *, refusal: str, answered: bool, limits: PlanLimits) -> m.Plan:
@@ -65,7 +67,7 @@ def start_of(
     key: str = "",
     before: Start | None = None,
     carriers: Mapping[str, Carrier],
-    receipt: str = "",
+    sign: Sign,
 ) -> Start:
     """Everything about one transfer that is fixed when it begins; `before`: the offer that came to nothing."""
     buyer = selection.buyer
@@ -89,9 +91,9 @@ def start_of(
         "terms": terms,
         "seed": selection.seed,
     }
-    payload |= _also(lead, selection, key=key, offers=offers)
+    payload |= _also(lead, selection, key=key, offers=offers, sign=sign)
     if selection.scrub is not None:
-        payload["scrub"] = _scrub_payload(selection.scrub, receipt)
+        payload["scrub"] = _scrub_payload(selection.scrub, payload["buyer"], sign)
     offered = before.offered if before else frozenset[str]()
     return Start(
         transfer=transfer,
@@ -116,15 +118,13 @@ def start_of(
     )
 
 
-def _also(lead: Lead, selection: Selection, *, key: str, offers: int) -> dict[str, Any]:
+def _also(lead: Lead, selection: Selection, *, key: str, offers: int, sign: Sign) -> dict[str, Any]:
     """What is not so of every transfer."""
     found: dict[str, Any] = {}
     if lead.problems:
         found["lead_problems"] = list(lead.problems)
     if selection.refusals:
-        found["refusals"] = [
-            {"buyer": one.buyer, "reason": str(one.reason), "detail": one.detail} for one in selection.refusals
-        ]
+        found["refusals"] = [_refusal_payload(one, sign) for one in selection.refusals]
     if selection.left_out:
         found["left_out"] = [{"endpoint": name, "why": why} for name, why in selection.left_out]
     if key:
@@ -213,7 +213,14 @@ def _endpoint_payload(number: int, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _scrub_payload(scrub: ScrubResult, receipt: str) -> dict[str, Any]:
+def _refusal_payload(refusal: Refusal, sign: Sign) -> dict[str, Any]:
+    said: dict[str, Any] = {"buyer": refusal.buyer, "reason": str(refusal.reason), "detail": refusal.detail}
+    if refusal.scrub is not None:
+        said["scrub"] = _scrub_payload(refusal.scrub, refusal.buyer, sign)
+    return said
+
+
+def _scrub_payload(scrub: ScrubResult, buyer: str, sign: Sign) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "reason": scrub.reason,
         "hit": scrub.hit,
@@ -221,6 +228,6 @@ def _scrub_payload(scrub: ScrubResult, receipt: str) -> dict[str, Any]:
         "sets": list(scrub.sets),
         "number": scrub.number,
         "took_us": scrub.took_us,
-        "receipt": receipt,
+        "receipt": sign(scrub, buyer),
     }
     return {**payload, "exempt": list(scrub.exempt)} if scrub.exempt else payload

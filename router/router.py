@@ -275,9 +275,9 @@ class Router:
         state = lead.fields.get("state", "")
         asked = Question(dialled, lead.phone, state, self.clock.utc_us(), self.new_seed(), offered, key)
         selection = choose(self.book.book, asked, self.around)
-        if selection.scrub is not None:
-            metrics.SCRUB.labels(result=_SCRUB_LABELS.get(selection.scrub.reason, "unavailable")).inc()
-            metrics.SCRUB_SECONDS.observe(selection.scrub.took_us / 1e6)
+        for scrub in selection.scrubs:
+            metrics.SCRUB.labels(result=_SCRUB_LABELS.get(scrub.reason, "unavailable")).inc()
+            metrics.SCRUB_SECONDS.observe(scrub.took_us / 1e6)
         return selection
 
     def _planned(
@@ -298,9 +298,6 @@ class Router:
         if buyer is not None and not refusal:
             limits = limits_for(buyer, self.book.book.orders.get(buyer.name, ()), lead.phone, now_us)
         transfer = new_id(now_us)
-        receipt = ""
-        if selection.scrub is not None:
-            receipt = self._scrubber.receipt(selection.scrub, transfer, buyer.name if buyer else "", now_us)
         return start_of(
             transfer,
             invite,
@@ -314,7 +311,7 @@ class Router:
             key=key,
             before=before,
             carriers=self.config.carriers,
-            receipt=receipt,
+            sign=lambda scrub, whose: self._scrubber.receipt(scrub, transfer, whose, now_us),
         )
 
     def _begin(self, start: Start) -> None:

@@ -80,6 +80,7 @@ class Refusal:
     buyer: str
     reason: str
     detail: str
+    scrub: ScrubResult | None = None  # the evidence, where it was a scrub that spoke against the buyer
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,12 @@ class Selection:
     left_out: tuple[tuple[str, str], ...] = ()  # endpoints of `buyer` that may not ring now, and why
     scrub: ScrubResult | None = None  # evidence for `buyer`; None where it did not come to that
     seed: int = 0
+
+    @property
+    def scrubs(self) -> tuple[ScrubResult, ...]:
+        """Of every buyer for whom the lists were asked, in rank order."""
+        found = [one.scrub for one in self.refusals]
+        return tuple(one for one in (*found, None if self.refusal else self.scrub) if one is not None)
 
     @property
     def buffer_ms(self) -> int:
@@ -138,7 +145,7 @@ def _choose(book: Book, question: Question, around: Surroundings, *, prospect: b
     for case in _ranked(book, campaign, question, around, dice):
         why = _look(case, campaign, dice, prospect=prospect)
         if why is not None:
-            refusals.append(Refusal(case.buyer.name, *why))
+            refusals.append(Refusal(case.buyer.name, *why, scrub=case.scrub))
             best = best or case
             continue
         best, chosen = (best, True) if chosen else (case, True)

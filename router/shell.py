@@ -145,11 +145,16 @@ class TransferShell:
         answered = next((fact.mono_us for fact in self.facts if fact.kind is Kind.ANSWERED), 0)
         if answered:
             headers.append(("X-Baton-Answer-Ms", str((answered - self.state.dialout_us) // 1000)))
+        return (*headers, *self._evidence)
+
+    @property
+    def _evidence(self) -> Headers:
+        """What the suppression lists said, and the signed receipt of it; nothing where they were not asked."""
         scrub = self.start.payload.get("scrub")
-        if scrub:
-            headers.append(("X-Baton-Scrub", "; ".join(filter(None, (scrub["reason"] or "pass", scrub["lists"])))))
-            headers.append(("X-Baton-Receipt", scrub["receipt"]))
-        return tuple(headers)
+        if not scrub:
+            return ()
+        said = "; ".join(filter(None, (scrub["reason"] or "pass", scrub["lists"])))
+        return ("X-Baton-Scrub", said), ("X-Baton-Receipt", scrub["receipt"])
 
     def _fact(self, kind: Kind, leg: int | None, payload: dict[str, Any], at_us: int, lag_us: int) -> Fact:
         clock = self._host.clock
@@ -176,7 +181,8 @@ class TransferShell:
 
     def _answer_caller(self, _effect: m.AnswerCaller, _event: m.Event) -> None:
         winner = self.leg_handle(self.state.winner) if self.state.winner else ""
-        self._host.engine.answer(self.start.invite.handle, (("X-Baton-Transfer", self.transfer),), winner)
+        headers = (("X-Baton-Transfer", self.transfer), *self._evidence)
+        self._host.engine.answer(self.start.invite.handle, headers, winner)
 
     def _reject_caller(self, effect: m.RejectCaller, _event: m.Event) -> None:
         self.handed_on = self._host.offers_on(self, self.verdict)

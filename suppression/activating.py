@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suppression import snapshot
-from suppression.changes import Change, as_entries, combine, decode, encode
+from suppression.changes import Change, EntryError, as_entries, combine, converted, decode, encode
 from suppression.index import LoadedList, finder
 from suppression.kinds import Kind
 from suppression.loading import load_list
@@ -95,6 +95,31 @@ async def look(store: ListStore, data_dir: Path, name: str, *, must_load: bool) 
     return Base(version, changes, loaded)
 
 
+async def changed_by_hand(store: ListStore, base: Base, mark: tuple[int, int] | None = None) -> Change:
+    """What was changed by hand after `mark`, a (version, revision); for None ever since the list stood for itself.
+
+    A fold, an addition and a removal make a version of the one before: what was changed by hand then is in its file,
+    and on record with the version it was made of.
+    """
+    version, found = base.version, [list(base.changes)]
+    history = {one.version: one for one in await store.history(version.name)} if version is not None else {}
+    while version is not None and version.based_on is not None and (mark is None or version.version != mark[0]):
+        version = history.get(version.based_on)
+        if version is not None:
+            found.insert(0, list(await store.changes(version.name, version.version)))
+    if mark is not None and version is not None and version.version == mark[0]:
+        found[0] = found[0][mark[1] :]
+    return combine(decode(one.document, base.kind) for some in found for one in some)
+
+
+def convert(change: Change, base: Base, kind: Kind) -> Change:
+    """What was changed by hand, for a new version of another kind. Raises ListRefusedError."""
+    try:
+        return converted(change, base.kind, kind)
+    except EntryError as error:
+        raise ListRefusedError(f"{error}; replace the list without them, or restore with --drop-changes") from error
+
+
 async def put_in_force(
     store: ListStore,
     data_dir: Path,
@@ -123,6 +148,8 @@ async def put_in_force(
     for _ in range(TRIES):
         base = await look(store, data_dir, name, must_load=merges)
         entries, extent = await asyncio.to_thread(build, base)
+        if merges and base.version is not None:
+            expires_utc_us = base.version.expires_utc_us
         if dry_run or _is_same(base, extent, expires_utc_us, edited=keep_changes):
             if not dry_run:
                 await store.refused(name, who, action="unchanged", detail=detail())
@@ -141,6 +168,8 @@ async def put_in_force(
             extent.count,
             extent.count,
             expires_utc_us,
+            keep_expiry=merges,
+            based_on=base.version.version if merges and base.version is not None else None,
         )
         try:
             done = await _activate(
@@ -202,10 +231,7 @@ async def _activate(
         now = await look(store, data_dir, new.name, must_load=False)
         if merges and _version(now) != _version(base):
             return None
-        since = now.changes[mark[1] :] if mark is not None and mark[0] == _version(now) else now.changes
-        change = Change()
-        if now.version is not None and now.version.kind == new.kind:
-            change = combine(decode(one.document, Kind(new.kind)) for one in since)
+        change = convert(await changed_by_hand(store, now, mark), now, Kind(new.kind))
         try:
             return await activate_with(
                 store, data_dir, new, change, who, action=action, expect=now.expect, detail=detail

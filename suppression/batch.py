@@ -2,7 +2,7 @@
 
 Rows are kept as they stand in the file, byte for byte; those suppressed get the list that has them as one more column,
 those that cannot be read the reason. A line is in exactly one of the three files, and one whose number cannot be read
-is never among the clean ones. The files take their names when all of them are complete.
+is never among the clean ones. The files take their names when all of them are complete, the signed summary last.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from suppression.importer import Confirm, Progress, unsure
 from suppression.index import LoadedList, Mask, Part, Probe, find_sorted
 from suppression.kinds import Kind
 from suppression.reading.reader import Batch, ListFile, UnreadableError, Wanted
+from suppression.reading.rows import LF
 from suppression.receipt import ISSUER, Signer
 from suppression.scrub import State
 from suppression.snapshot import Keys
@@ -58,6 +59,7 @@ class Summary:
     file: str
     buyer: str
     at: str  # ISO 8601, UTC
+    header_lines: int = 0  # taken as names of columns and not looked up; one of each member that has one
     lines: int = 0
     clean: int = 0
     suppressed: int = 0
@@ -81,12 +83,13 @@ def scrub_file(
     started = time.monotonic_ns()
     own = state.of(job.buyer)
     _check_usable((state.shared, own))
-    summary = Summary(job.file.name, job.buyer, datetime.now(UTC).isoformat(timespec="seconds"))
+    summary = Summary(_text(job.file.name), job.buyer, datetime.now(UTC).isoformat(timespec="seconds"))
     summary.lists = [*_spelt(state.shared), *_spelt(own)]
     summary.sets = (state.shared.digest, own.digest)
     try:
         with ListFile(job.file, job.wanted) as opened, _Outputs(job) as outputs:
             _check_layout(opened, job, confirm)
+            summary.header_lines = opened.header_lines
             outputs.header(opened.header_bytes, opened.layout.delimiter)
             judge = _Judge(state, own, job.buyer, time.time())
             for batch in opened:
@@ -96,13 +99,18 @@ def scrub_file(
                 if progress is not None:
                     progress(opened.bytes_read, opened.bytes_total, summary.lines)
             summary.exempt = judge.exempted
-            summary.checksums = {job.file.name: opened.checksum, **outputs.finish()}
+            summary.checksums = {summary.file: opened.checksum, **outputs.checksums()}
+            summary.took_ms = (time.monotonic_ns() - started) // 1_000_000
+            summary.receipt = _signed(signer, summary)
+            outputs.finish(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     except UnreadableError as error:
         raise BatchRefusedError(str(error)) from error
-    summary.took_ms = (time.monotonic_ns() - started) // 1_000_000
-    summary.receipt = _signed(signer, summary)
-    (job.folder / f"{job.file.name}.summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     return summary
+
+
+def _text(name: str) -> str:
+    """A file's name as text that JSON and every store take: on disk it need not be UTF-8."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _check_usable(parts: tuple[Part, ...]) -> None:
@@ -113,6 +121,11 @@ def _check_usable(parts: tuple[Part, ...]) -> None:
 
 def _check_layout(opened: ListFile, job: Job, confirm: Confirm | None) -> None:
     layout = opened.layout
+    if opened.uneven:
+        raise BatchRefusedError(
+            f"{job.file}: its members differ in header, column or delimiter, and their rows would stand under one"
+            f" header: {', '.join(map(repr, opened.uneven))} are unlike the others; scrub them one by one"
+        )
     if layout.kind is not Kind.NUMBER:
         raise BatchRefusedError(f"{job.file}: holds digests; only numbers can be scrubbed")
     if not layout.sure and (confirm is None or not confirm(layout)):
@@ -219,17 +232,18 @@ def _numbers(entries: Iterable[Entry]) -> Keys:
 
 
 class _Outputs:
-    """The three files, under temporary names until `finish`."""
+    """The three files and the summary, under temporary names until `finish`."""
 
     def __init__(self, job: Job) -> None:
         self._folder = job.folder
-        self._names = [f"{job.file.name}.{one}.csv" for one in ("clean", "suppressed", "unreadable")]
+        kinds = ("clean.csv", "suppressed.csv", "unreadable.csv", "summary.json")
+        self._names = [f"{job.file.name}.{one}" for one in kinds]
         self._open = contextlib.ExitStack()
         self._delimiter = b","
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._clean, self._suppressed, self._unreadable = (
+        self._clean, self._suppressed, self._unreadable, self._summary = self._all = tuple(
             _Output(self._open, self._folder / f".{name}.{os.getpid()}.part") for name in self._names
         )
         return self
@@ -257,14 +271,18 @@ class _Outputs:
         why = (self._delimiter + b'"' + one.why.replace('"', '""').encode() + b'"\n' for one in batch.rejects)
         self._unreadable.put(_with_ends(text, batch.starts[unreadable], batch.ends[unreadable], why))
 
-    def finish(self) -> dict[str, str]:
-        """Sync and name the files; their checksums by name."""
-        outputs = (self._clean, self._suppressed, self._unreadable)
-        for one in outputs:
+    def checksums(self) -> dict[str, str]:
+        """Of the three files, by name as text."""
+        return {_text(name): one.checksum for one, name in zip(self._all[:-1], self._names, strict=False)}
+
+    def finish(self, summary: bytes) -> None:
+        """Write the summary, then sync and name all files, the summary last."""
+        self._summary.put(summary)
+        for one in self._all:
             one.sync()
-        for one, name in zip(outputs, self._names, strict=True):
+        for one, name in zip(self._all, self._names, strict=True):
             one.path.replace(self._folder / name)
-        return {name: one.checksum for one, name in zip(outputs, self._names, strict=True)}
+        _sync_folder(self._folder)
 
 
 class _Output:
@@ -272,7 +290,8 @@ class _Output:
 
     def __init__(self, stack: contextlib.ExitStack, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO = stack.enter_context(path.open("wb", buffering=1 << 20))
+        path.unlink(missing_ok=True)  # of a killed process that had the same number
+        self._file: BinaryIO = stack.enter_context(path.open("xb", buffering=1 << 20))
         stack.callback(path.unlink, missing_ok=True)
         self._digest = hashlib.sha256()
 
@@ -289,12 +308,20 @@ class _Output:
         return self._digest.hexdigest()
 
 
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _with_ends(
     text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], each: Iterable[bytes]
 ) -> bytes:
     """Some rows of a text, each with an end of its own in the place of its line end."""
     lines = _rows(text, starts, ends).split(b"\n")[:-1]
-    if len(lines) != len(starts):  # a line end within quotes, or another kind of line end
+    if len(lines) != len(starts) or not (text[ends - 1] == LF).all():  # each row must have the one LF that ends it
         lines = [text[start:end].tobytes() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
     return b"".join([line.rstrip(_LINE_ENDS) + end for line, end in zip(lines, each, strict=True)])
 
@@ -313,6 +340,8 @@ def _rows(text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.
 def each_line(summary: Summary) -> Iterator[str]:
     """The summary for people."""
     yield f"{summary.file}: {summary.lines:,} lines for {summary.buyer}"
+    if summary.header_lines:
+        yield f"  header      {summary.header_lines:,} (not looked up)"
     yield f"  clean       {summary.clean:,}"
     yield f"  suppressed  {summary.suppressed:,}"
     for name, many in sorted(summary.by_list.items(), key=lambda one: -one[1]):

@@ -20,6 +20,7 @@ from suppression.kinds import KEY_BYTES, Kind, digests
 from suppression.numbers import NumberError, normalise
 from suppression.snapshot import Entries
 
+LAST_S = 2**32 - 1  # the last second of the Unix epoch that an expiry may be: 32 bits
 MAX_ENTRIES = 1000  # in one change; more are a file to be imported
 
 Entry = int | bytes  # a number, or a whole digest
@@ -93,6 +94,22 @@ def combine(changes: Iterable[Change]) -> Change:
             add[entry] = expires
             remove.discard(entry)
     return Change(add, frozenset(remove))
+
+
+def converted(change: Change, kind: Kind, wanted: Kind) -> Change:
+    """The same change for a list of another kind. Raises EntryError: digests cannot be turned into anything else.
+
+    A number that is added becomes the digest of its E.164 form; one that is removed, those of all its spellings.
+    """
+    if kind is wanted or not change:
+        return change
+    if kind is not Kind.NUMBER:
+        raise EntryError(f"changes made as {kind} digests cannot be kept on a list of kind {wanted}")
+    add: dict[Entry, int] = {
+        digests(wanted, one)[0]: until for one, until in change.add.items() if isinstance(one, int)
+    }
+    removed = (entry for one in change.remove if isinstance(one, int) for entry in digests(wanted, one))
+    return Change(add, frozenset(removed))
 
 
 def as_entries(entries: Mapping[Entry, int] | Iterable[Entry], kind: Kind) -> Entries:

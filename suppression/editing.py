@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +21,13 @@ from suppression.activating import (
     ListRefusedError,
     Made,
     activate_with,
+    changed_by_hand,
+    convert,
     look,
     put_in_force,
 )
 from suppression.changes import (
+    LAST_S,
     MAX_ENTRIES,
     Change,
     Entry,
@@ -139,35 +144,45 @@ async def restore(
     """Put an older version in force again, as a new one, with the changes it had in its time.
 
     Changes made by hand to the version now in force are carried over unless they are to be dropped: a number that a
-    person put on the list yesterday stays on it. Raises ListRefusedError, of a file that is gone or damaged too.
+    person put on the list yesterday stays on it. The list keeps the expiry it has. Raises ListRefusedError, of a file
+    that is gone or damaged too.
     """
     old = next((one for one in await store.history(name) if one.version == version), None)
     if old is None:
         raise ListRefusedError(f"list {name!r} has no version {version}")
     kind = Kind(old.kind)
     its = await store.changes(name, version)
+    own = combine(decode(one.document, kind) for one in its)
     loaded = await asyncio.to_thread(load_list, data_dir / old.file, old, its, mapped=True)
     if loaded.snapshot is None:
         raise ListRefusedError(f"list {name!r}: version {version} cannot be read: its file is gone or damaged")
+    try:
+        file = await asyncio.to_thread(_own_copy, data_dir, old.file)
+    except snapshot.SnapshotError as error:
+        raise ListRefusedError(f"list {name!r}: version {version}: {error}") from error
     for _ in range(TRIES):
         now = await look(store, data_dir, name, must_load=False)
         if now.version is not None and now.version.version == version:
             raise ListRefusedError(f"list {name!r}: version {version} is in force")
-        carried = () if drop_changes or now.version is None or now.version.kind != old.kind else now.changes
-        change = combine(decode(one.document, kind) for one in (*its, *carried))
+        if now.version is None and old.expires_utc_us is not None and old.expires_utc_us <= time.time_ns() // 1000:
+            raise ListRefusedError(f"list {name!r}: the time of version {version} has run out: import it again")
+        carried = Change() if drop_changes else convert(await changed_by_hand(store, now), now, kind)
+        change = combine((own, carried))
         new = NewVersion(
             name,
             old.buyer,
             old.kind,
-            old.file,
+            file,
             old.checksum,
             old.source,
             old.source_checksum,
             old.entries,
             old.entries,
             old.expires_utc_us,
+            keep_expiry=True,
+            based_on=version,
         )
-        detail = {"of": version, "carried": len(carried)}
+        detail = {"of": version, "carried": len(carried.add) + len(carried.remove)}
         with contextlib.suppress(StaleError):
             return await activate_with(
                 store, data_dir, new, change, who, action="restore", expect=now.expect, detail=detail
@@ -189,17 +204,34 @@ def entries_of(loaded: LoadedList, base: Base) -> Iterator[Entries]:
     return merge(base.layers, Tally()) if loaded.snapshot is not None else iter(())
 
 
+def _own_copy(data_dir: Path, file: str) -> str:
+    """The same file under a name of its own, so that pruning the old version does not take it from the new one."""
+    old = data_dir / file
+    new = old.with_name(f"{old.stem}-{secrets.token_hex(4)}.list")
+    try:
+        os.link(old, new)
+    except OSError:  # a file system without links
+        snapshot.copy(old, new)
+    os.utime(new)
+    return str(new.relative_to(data_dir))
+
+
 def _effective(loaded: LoadedList, add: Mapping[str, int], remove: list[str]) -> tuple[Change, int, int]:
     """What really changes; how many to be added are on the list, how many to be removed are not."""
     adding: dict[Entry, int] = {}
     removing: set[Entry] = set()
+    asked: set[Entry] = set()
     already = absent = 0
     for at, (text, until) in enumerate(add.items(), start=1):
         try:
             entry = parse_entry(text, loaded.kind)
         except EntryError as error:
             raise ListRefusedError(f"entry {at} to be added: {error}; nothing was changed") from error
-        if loaded.until(entry) == until:
+        asked.add(entry)
+        if until > LAST_S:
+            raise ListRefusedError(f"entry {at} to be added: ends after 2106; nothing was changed")
+        held = loaded.until(entry)
+        if held is not None and (not held or 0 < until <= held):  # to be added is never to be ended sooner
             already += 1
         else:
             adding[entry] = until
@@ -210,8 +242,7 @@ def _effective(loaded: LoadedList, add: Mapping[str, int], remove: list[str]) ->
             raise ListRefusedError(f"entry {at} to be removed: {error}; nothing was changed") from error
         absent += not there
         removing.update(there)
-    both = removing & adding.keys()
-    if both:
+    if removing & asked:
         raise ListRefusedError("an entry is both to be added and to be removed; nothing was changed")
     return Change(adding, frozenset(removing)), already, absent
 

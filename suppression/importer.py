@@ -17,15 +17,18 @@ import contextlib
 import csv
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from suppression import snapshot
-from suppression.activating import FOLDER, Base, ListRefusedError, Made, put_in_force
+from suppression.activating import FOLDER, Base, ListRefusedError, Made, changed_by_hand, look, put_in_force
+from suppression.changes import LAST_S
 from suppression.kinds import Kind
 from suppression.ports import ListStore, ListVersion, Who
 from suppression.reading.reader import Batch, Layout, ListFile, Reject, UnreadableError, Wanted
@@ -33,7 +36,10 @@ from suppression.snapshot import Entries, Extent
 from suppression.sorting import Collector, Tally, merge
 
 REJECT_PERCENT = 2.0  # of the lines with content; more, and the list is not activated
-MAX_REJECTS_KEPT = 20  # shown; all of them are in the file of rejects
+MAX_REJECTS_KEPT = 20  # shown; the others are in the file of rejects
+MAX_REJECTS_LISTED = 1_000_000  # in the file of rejects; the others are counted
+MANY_REJECTS = 100_000  # so many, and HOPELESS_PERCENT of the lines read so far: the rest is not read
+HOPELESS_PERCENT = 50.0  # or the percentage that is allowed, if that is higher
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 Progress = Callable[[int, int, int], None]  # bytes of the file read, bytes in all, lines read
@@ -57,7 +63,7 @@ class Task:
     buyer: str | None
     mode: Mode = Mode.REPLACE
     wanted: Wanted = field(default_factory=Wanted)
-    expires_utc_us: int | None = None  # of the whole list
+    expires_utc_us: int | None = None  # REPLACE: of the whole list; ADD: of the entries that are added
     allow_empty: bool = False
     keep_changes: bool = False  # REPLACE: what was changed by hand stays changed
     reject_percent: float = REJECT_PERCENT
@@ -118,7 +124,7 @@ async def import_file(
             opened = await asyncio.to_thread(_open, stack, task, confirm, report)
             folder = data_dir / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
-            expiring = bool(task.wanted.expires_column)
+            expiring = bool(task.wanted.expires_column) or _entries_end(task) > 0
             collected = stack.enter_context(Collector(folder, opened.layout.kind, expiring=expiring))
             await asyncio.to_thread(_collect, opened, collected, task, report, folder, progress)
             _check_read(task, report, collected)
@@ -161,6 +167,8 @@ def _check_owner(task: Task, before: ListVersion | None) -> None:
     if before is not None and before.buyer != task.buyer:
         whose = "global" if before.buyer is None else f"of buyer {before.buyer!r}"
         raise ListRefusedError(f"list {task.name!r} is {whose}; a list does not change hands, choose another name")
+    if task.mode is Mode.REMOVE and task.expires_utc_us is not None:
+        raise ListRefusedError("an expiry goes with numbers that are added, not with those that are removed")
     if before is None and task.mode is Mode.REMOVE:
         raise ListRefusedError(f"no list called {task.name!r} is in force")
 
@@ -192,12 +200,23 @@ def _collect(  # noqa: PLR0917 - as it is called in a thread
 ) -> None:
     with _Rejects(task.rejects_file or _rejects_path(folder, task.name), report) as rejects:
         for batch in opened:
-            collected.add(_accepted(batch))
+            collected.add(_ending(_accepted(batch), _entries_end(task)))
             report.lines += len(batch.ok)
             rejects.take(batch.rejects)
+            _check_hope(task, report)
             if progress is not None:
                 progress(opened.bytes_read, opened.bytes_total, report.lines)
     report.skipped = opened.skipped
+
+
+def _check_hope(task: Task, report: ReadReport) -> None:
+    """What is packed may be a thousand times its size, so a file that is no list is not read to its end."""
+    if report.rejected > MANY_REJECTS and report.too_many(max(task.reject_percent, HOPELESS_PERCENT)):
+        first = report.rejects[0]
+        raise ListRefusedError(
+            f"{task.file}: {report.rejected} of the first {report.lines} lines rejected (line {first.line}:"
+            f" {first.why}); is it the right column? The rest was not read, the list was not activated"
+        )
 
 
 def _accepted(batch: Batch) -> Entries:
@@ -209,6 +228,21 @@ def _accepted(batch: Batch) -> Entries:
         None if batch.rest is None else batch.rest[ok],
         None if batch.expires is None else batch.expires[ok],
     )
+
+
+def _entries_end(task: Task) -> int:
+    """The second from which added entries no longer hold where they do not say; 0: for ever."""
+    if task.mode is not Mode.ADD or task.expires_utc_us is None:
+        return 0
+    return min(task.expires_utc_us // 1_000_000, LAST_S)
+
+
+def _ending(entries: Entries, until: int) -> Entries:
+    if not until:
+        return entries
+    if entries.expires is None:
+        return replace(entries, expires=np.full(len(entries), until, np.uint32))
+    return replace(entries, expires=np.where(entries.expires == 0, np.uint32(until), entries.expires))
 
 
 def _check_read(task: Task, report: ReadReport, collected: Collector) -> None:
@@ -234,7 +268,11 @@ async def _make(
     before: ListVersion | None,
 ) -> Made:
     kind = report.layout.kind if report.layout is not None else Kind.NUMBER
-    own = await asyncio.to_thread(collected.layer, removes=task.mode is Mode.REMOVE)
+    own = await asyncio.to_thread(collected.layer, removes=task.mode is Mode.REMOVE, extends=task.mode is Mode.ADD)
+    mark = None if task.keep_changes or before is None else (before.version, before.revision)
+    if before is not None and mark is not None and task.mode is Mode.REPLACE:
+        lost = await changed_by_hand(store, await look(store, data_dir, task.name, must_load=False))
+        report.dropped = len(lost.add) + len(lost.remove)
 
     def build(base: Base) -> tuple[Callable[[], Iterator[Entries]], Extent]:
         """Two passes over the same: one to count, one to write."""
@@ -246,8 +284,6 @@ async def _make(
         tally = Tally()
         extent = snapshot.extent_of(merge((*under, own), tally), kind)
         report.repeats = collected.taken - tally.own
-        if task.mode is Mode.REPLACE and not task.keep_changes and base.loaded is not None:
-            report.dropped = len(base.loaded.change.add) + len(base.loaded.change.remove)
         return lambda: merge((*under, own), Tally()), extent
 
     return await put_in_force(
@@ -263,7 +299,7 @@ async def _make(
         source_checksum=source_checksum,
         expires_utc_us=task.expires_utc_us,
         merges=task.mode is not Mode.REPLACE,
-        mark=None if task.keep_changes or before is None else (before.version, before.revision),
+        mark=mark,
         keep_changes=task.keep_changes and task.mode is Mode.REPLACE,
         dry_run=task.dry_run,
         detail=lambda: _detail(task, report, ""),
@@ -296,20 +332,31 @@ class _Rejects:
         self._path = path
         self._report = report
         self._file: TextIOWrapper | None = None
+        self._more: Reject | None = None  # the first that is not listed
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._file is None:
+            return
+        with self._file:
+            if self._more is not None:
+                many = f"the first of {self._report.rejected - MAX_REJECTS_LISTED} more that are not listed"
+                self._write([Reject(self._more.line, many, self._more.member)])
 
     def take(self, rejects: list[Reject]) -> None:
         if not rejects:
             return
         report = self._report
+        room = max(0, MAX_REJECTS_LISTED - report.rejected)
         report.rejected += len(rejects)
         report.rejects += rejects[: MAX_REJECTS_KEPT - len(report.rejects)]
+        self._write(rejects[:room])
+        if self._more is None and len(rejects) > room:
+            self._more = rejects[room]
+
+    def _write(self, rejects: list[Reject]) -> None:
         csv.writer(self._open(), lineterminator="\n").writerows(
             (_inert(one.member), one.line, one.why) for one in rejects
         )

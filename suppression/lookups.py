@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 
 from suppression.activating import Base
 from suppression.changes import Change, Entry, decode
@@ -15,7 +18,7 @@ from suppression.index import LoadedList, Probe
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.loading import load_list
 from suppression.ports import ListChange, ListStore, ListVersion
-from suppression.snapshot import Entries
+from suppression.snapshot import Entries, SnapshotError
 from suppression.sorting import Tally, merge
 
 
@@ -34,6 +37,15 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What stands behind a receipt: lists that were consulted, of the sets that prove themselves. Others by digest."""
+
+    lists: tuple[dict[str, Any], ...]
+    missing: tuple[str, ...]  # not on record
+    changed: tuple[str, ...]  # on record, but not with the content that was signed
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     """A list in force, as it lies on disk."""
 
@@ -47,13 +59,29 @@ async def find_number(
 ) -> list[Found]:
     """Of these lists those that have the number. Raises snapshot.SnapshotError for one that cannot be read."""
     probe = Probe(number)
-    found = []
+    found: list[Found] = []
+    broken: list[str] = []
     for one in lists:
         changes = await store.changes(one.name, one.version)
         loaded = await asyncio.to_thread(load_list, data_dir / one.file, one, changes, mapped=True)
-        if loaded.has(probe, now_s):
+        if loaded.snapshot is None:
+            broken.append(one.name)
+        elif loaded.has(probe, now_s):
             found.append(await _since(store, data_dir, one, changes=changes, loaded=loaded, probe=probe))
+    if broken:
+        raise SnapshotError(f"list {', '.join(broken)}: cannot be read, so nobody can say whether the number is on it")
     return found
+
+
+def evidence(wanted: Sequence[str], documents: Mapping[str, bytes]) -> Evidence:
+    """Given the beginnings of digests that a receipt names, and the documents on record by beginning."""
+    there = [one for one in wanted if one in documents]
+    proven = [one for one in there if hashlib.sha256(documents[one]).hexdigest().startswith(one)]
+    return Evidence(
+        tuple(it for one in proven for it in orjson.loads(documents[one])),
+        tuple(one for one in wanted if one not in documents),
+        tuple(one for one in there if one not in proven),
+    )
 
 
 async def _since(

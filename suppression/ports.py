@@ -39,6 +39,8 @@ class NewVersion:
     entries: int  # in the file
     count: int  # in force: with the change
     expires_utc_us: int | None = None  # the whole list; None: never
+    keep_expiry: bool = False  # the list keeps the expiry it has; the one above is for one that is not in force
+    based_on: int | None = None  # the version it was made of, with its changes; None: it stands for itself
     change: bytes = b""
 
 
@@ -93,6 +95,10 @@ class ListVersion(Protocol):
     def imported_utc_us(self) -> int: ...
     @property
     def imported_by(self) -> str: ...
+    @property
+    def based_on(self) -> int | None:
+        """The version it was made of, with its changes; None: it stands for itself."""
+
     @property
     def stamp(self) -> int: ...
 
@@ -163,6 +169,10 @@ class News(Protocol):
     @property
     def exemptions(self) -> Sequence[Exemption]:
         """New ones, and those revoked."""
+
+    @property
+    def anew(self) -> bool:
+        """This is all there is: the store was restored from a copy, and what was known may never have been."""
 
 
 class ListReader(Protocol):

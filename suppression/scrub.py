@@ -54,6 +54,7 @@ class _Row:
     version: ListVersion
     changes: tuple[ListChange, ...]
     loaded: LoadedList
+    lapsed: bool = False  # its time has run out
     seen: object = None  # what its file looked like when it could not be loaded
 
 
@@ -123,19 +124,22 @@ class Scrub:
         """
         started = self._clock()
         before = self._state or State()
-        stamp = await self._store.stamp()
-        if stamp < before.stamp:  # the store was restored from a copy: what is known may never have been
-            before = State()
         news: News | None = None
-        if stamp != before.stamp:
+        if await self._store.stamp() != before.stamp:
             news = await self._store.since(before.stamp)
         elif self._state is not None and not await asyncio.to_thread(self._stale, before):
             self._asked_at = started
             return False
+        if news is not None and news.anew:  # the store was restored from a copy
+            before = State()
+            self._kept.clear()
         state = await asyncio.to_thread(self._next, before, news)
         await self._keep(state)
+        done = [before, self._state]
+        del before
         self._state = state
         self._asked_at = started
+        await asyncio.to_thread(done.clear)  # to let go of a national list takes a tenth of a second
         return True
 
     def check(self, number: str, buyer: str) -> ScrubResult:
@@ -180,18 +184,20 @@ class Scrub:
     @property
     def broken(self) -> tuple[str, ...]:
         """Names of lists in force that cannot be consulted; for metrics and alarms."""
-        return tuple(name for name, row in self.state.rows.items() if row.loaded.snapshot is None)
+        parts = (self.state.shared, *self.state.own.values())
+        return tuple(one.name for part in parts if part.broken for one in part.lists if one.snapshot is None)
 
     @property
     def entries(self) -> int:
         """Of all lists that can be consulted."""
-        return sum(row.version.count for row in self.state.rows.values() if row.loaded.snapshot is not None)
+        rows = self.state.rows.values()
+        return sum(row.version.count for row in rows if row.loaded.snapshot is not None and not row.lapsed)
 
     def _stale(self, state: State) -> bool:
         """A list's time has run out, or a file that could not be loaded looks different now."""
         now_s = self._wall()
         return any(
-            _expired(row.version, now_s)
+            _expired(row.version, now_s) is not row.lapsed
             or (row.loaded.snapshot is None and seen(self._data_dir / row.version.file) != row.seen)
             for row in state.rows.values()
         )
@@ -208,7 +214,11 @@ class Scrub:
         now_s = self._wall()
         rows = dict(before.rows)
         told = _by_name(news)
-        again = {name for name, row in rows.items() if row.loaded.snapshot is None or _expired(row.version, now_s)}
+        again = {
+            name
+            for name, row in rows.items()
+            if row.loaded.snapshot is None or _expired(row.version, now_s) is not row.lapsed
+        }
         for name in again | told.keys():
             row = self._row(rows.pop(name, None), told.get(name, _NOTHING), now_s)
             if row is not None:
@@ -224,13 +234,13 @@ class Scrub:
             if version is None or one.version >= version.version:
                 changes = changes if version is not None and one.version == version.version else ()
                 version = one
-        if version is None or not version.active or _expired(version, now_s):
+        if version is None or not version.active:
             return None
         changes += tuple(one for one in told.changes if one.version == version.version)
         file = self._data_dir / version.file
         looks = seen(file)
         loaded = load_list(file, version, changes, before.loaded if before is not None else None, mapped=self._mapped)
-        return _Row(version, changes, loaded, looks if loaded.snapshot is None else None)
+        return _Row(version, changes, loaded, _expired(version, now_s), looks if loaded.snapshot is None else None)
 
 
 @dataclass(slots=True)
@@ -273,7 +283,7 @@ def _arranged(
 ) -> State:
     """Parts are made anew only for those whose lists changed."""
     by_owner: dict[str | None, list[LoadedList]] = {None: []}
-    for name in sorted(rows):
+    for name in sorted(name for name, row in rows.items() if not row.lapsed):
         by_owner.setdefault(rows[name].version.buyer, []).append(rows[name].loaded)
     shared = _part(before.shared, by_owner.pop(None))
     own = {owner: _part(before.own.get(owner), lists) for owner, lists in by_owner.items() if owner is not None}

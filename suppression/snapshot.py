@@ -21,6 +21,7 @@ import contextlib
 import hashlib
 import mmap
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -382,6 +383,20 @@ def _check_sections(file: Path, kind: Kind, count: int, sections: dict[str, memo
         raise SnapshotError(f"{file}: is damaged: a section is missing")
     if blocked and (len(sections["starts"]) != len(sections["blocks"]) + 1 or sections["starts"][-1] != count):
         raise SnapshotError(f"{file}: is damaged: its blocks do not fit its entries")
+
+
+def copy(file: Path, target: Path) -> None:
+    """Copy a list's file, whole or not at all. Raises SnapshotError."""
+    try:
+        with _temporary(target.parent) as (made, path):
+            with file.open("rb") as opened:
+                shutil.copyfileobj(opened, made, PIECE)
+            made.flush()
+            os.fsync(made.fileno())
+            path.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise SnapshotError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class Layer:
 
     runs: Sequence[Run]
     removes: bool = False
+    extends: bool = False  # of equal entries the one that holds longer stays, be it of a layer before; the last layer
 
 
 @dataclass(slots=True)
@@ -150,11 +151,11 @@ class Collector:
                 self._spill()
         self.taken += len(entries)
 
-    def layer(self, *, removes: bool = False) -> Layer:
+    def layer(self, *, removes: bool = False, extends: bool = False) -> Layer:
         """All that was taken. The last run stays in memory."""
         if self._held:
             self._runs.append(HeldRun(self._sorted()))
-        return Layer(tuple(self._runs), removes)
+        return Layer(tuple(self._runs), removes, extends)
 
     def _spill(self) -> None:
         file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - open as long as the runs are
@@ -180,20 +181,19 @@ class Collector:
             keys.sort()
             return Entries(keys[_last_of_each(keys, None)])
         ranks = np.zeros(held, np.uint8)
-        return _combine([Entries(self._keys[:held], rest, expires)], [ranks], removing=(), tally=Tally(), last=0)
+        return _combine([Entries(self._keys[:held], rest, expires)], [ranks], _Rules(), Tally())
 
 
 def merge(layers: Sequence[Layer], tally: Tally, window: int = WINDOW) -> Iterator[Entries]:
     """What the layers come to. Either every run has `rest` or none has."""
     runs = [(rank, run) for rank, layer in enumerate(layers) for run in layer.runs if len(run)]
-    removing = tuple(rank for rank, layer in enumerate(layers) if layer.removes)
+    rules = _Rules.of(layers)
     readers = [_Reader(rank, run, max(1, window // max(1, len(runs)))) for rank, run in runs]
     expiring = any(run.read(0, 1).expires is not None for _, run in runs)
-    last = len(layers) - 1
     while readers:
         bound = min(reader.tail for reader in readers)
         taken = [(reader.rank, reader.up_to(bound)) for reader in readers]
-        found = _merged([one for one in taken if len(one[1])], removing, tally, last)
+        found = _merged([one for one in taken if len(one[1])], rules, tally)
         tally.count += len(found)
         if len(found):
             yield replace(found, expires=np.zeros(len(found), np.uint32)) if _lacks(found, expiring) else found
@@ -208,7 +208,7 @@ def ordered(entries: Entries) -> HeldRun:
     """A run of entries that come in any order."""
     if not len(entries):
         return HeldRun(entries)
-    return HeldRun(_combine([entries], [np.zeros(len(entries), np.uint8)], (), Tally(), 0))
+    return HeldRun(_combine([entries], [np.zeros(len(entries), np.uint8)], _Rules(), Tally()))
 
 
 class _Reader:
@@ -249,23 +249,35 @@ class _Reader:
             size *= 2
 
 
-def _merged(taken: list[tuple[int, Entries]], removing: tuple[int, ...], tally: Tally, last: int) -> Entries:
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What ranks mean."""
+
+    removing: tuple[int, ...] = ()
+    last: int = 0
+    extends: bool = False
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer]) -> _Rules:
+        removing = tuple(rank for rank, layer in enumerate(layers) if layer.removes)
+        return cls(removing, len(layers) - 1, bool(layers) and layers[-1].extends)
+
+
+def _merged(taken: list[tuple[int, Entries]], rules: _Rules, tally: Tally) -> Entries:
     plain = all(one.rest is None and one.expires is None for _, one in taken)
-    if plain and not removing and (last == 0 or len(taken) == 1):
+    if plain and not rules.removing and (rules.last == 0 or len(taken) == 1):
         keys = taken[0][1].keys
         if len(taken) > 1:
             keys = np.concatenate([one.keys for _, one in taken])
             keys.sort(kind="stable")  # merges what is in order already
             keys = keys[_last_of_each(keys, None)]
-        tally.own += len(keys) if taken[0][0] == last else 0
+        tally.own += len(keys) if taken[0][0] == rules.last else 0
         return Entries(keys)
     ranks = [np.full(len(one), rank, np.uint8) for rank, one in taken]
-    return _combine([one for _, one in taken], ranks, removing, tally, last)
+    return _combine([one for _, one in taken], ranks, rules, tally)
 
 
-def _combine(
-    parts: list[Entries], ranks: list[npt.NDArray[np.uint8]], removing: tuple[int, ...], tally: Tally, last: int
-) -> Entries:
+def _combine(parts: list[Entries], ranks: list[npt.NDArray[np.uint8]], rules: _Rules, tally: Tally) -> Entries:
     """Entries in order; of equal ones that of the highest rank, and of those the one that holds longest."""
     keys = np.concatenate([one.keys for one in parts])
     rank = np.concatenate(ranks)
@@ -277,11 +289,11 @@ def _combine(
     rest = None if rest is None else rest[order]
     ends = _last_of_each(keys, rest)
     wins = rank[ends]
-    tally.own += int(np.count_nonzero(wins == last))
-    kept = ~np.isin(wins, removing) if removing else np.ones(len(wins), np.bool_)
+    tally.own += int(np.count_nonzero(wins == rules.last))
+    kept = ~np.isin(wins, rules.removing) if rules.removing else np.ones(len(wins), np.bool_)
     lasting = None
     if expires is not None:
-        lasting = _longest(expires[order], rank, wins, ends)[kept]
+        lasting = _longest(expires[order], rank, ends, rules)[kept]
     return Entries(keys[ends][kept], None if rest is None else rest[ends][kept], lasting)
 
 
@@ -291,14 +303,21 @@ def _all_expires(parts: list[Entries]) -> Expires | None:
     return np.concatenate([np.zeros(len(one), np.uint32) if one.expires is None else one.expires for one in parts])
 
 
-def _longest(
-    expires: Expires, rank: npt.NDArray[np.uint8], wins: npt.NDArray[np.uint8], ends: npt.NDArray[np.bool_]
-) -> Expires:
-    """Of each group of equal entries the latest expiry among those of the winning rank; 0 is for ever."""
+def _longest(expires: Expires, rank: npt.NDArray[np.uint8], ends: npt.NDArray[np.bool_], rules: _Rules) -> Expires:
+    """Of each group of equal entries the latest expiry among those of the winning rank; 0 is for ever.
+
+    Where the last layer extends, what held before it counts too.
+    """
     starts = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(ends)[:-1] + 1))
     sizes = np.diff(np.concatenate((starts, [len(expires)])))
     until = np.where(expires == 0, _FOR_EVER, expires.astype(np.uint64))
-    until[rank != np.repeat(wins, sizes)] = 0
+    counts = rank == np.repeat(rank[ends], sizes)
+    if rules.extends:
+        below = np.where(rank == rules.last, -1, rank.astype(np.int16))
+        before = np.maximum.reduceat(below, starts)  # the winner but for the last layer
+        before[np.isin(before, rules.removing)] = -2
+        counts |= below == np.repeat(before, sizes)
+    until[~counts] = 0
     latest = np.maximum.reduceat(until, starts)
     return np.where(latest == _FOR_EVER, 0, latest).astype(np.uint32)
 

@@ -213,6 +213,7 @@ suppression_lists = Table(
     Column("expires_utc_us", BigInteger),  # the whole list; null: never
     Column("imported_utc_us", BigInteger, nullable=False),
     Column("imported_by", Text, nullable=False),
+    Column("based_on", Integer),  # the version it was made of, with its changes; null: it stands for itself
     Column("stamp", BigInteger, nullable=False),
     Index("suppression_lists_by_stamp", "stamp"),
     Index(  # one version in force per list
@@ -287,6 +288,12 @@ suppression_state = Table(
     metadata,
     Column("id", Integer, primary_key=True),  # always 1
     Column("stamp", BigInteger, nullable=False),  # of the last transaction that changed anything above but the log
+)
+
+suppression_stamps = Table(  # all there were: a store that lacks one that was seen was restored from a copy
+    "suppression_stamps",
+    metadata,
+    Column("stamp", BigInteger, primary_key=True, autoincrement=False),
 )
 
 _REFUSE = "BEGIN SELECT RAISE(ABORT, 'suppression_log is append-only'); END"

@@ -28,6 +28,7 @@ from meter.store.schema import (
     suppression_lists,
     suppression_log,
     suppression_sets,
+    suppression_stamps,
     suppression_state,
 )
 from meter.store.suppression_rows import ChangeRow, ExemptionRow, ListNews, ListRow, LogRow
@@ -88,6 +89,8 @@ def since(stamp: int, connection: Connection) -> ListNews:
     now = current_stamp(connection)
     if now == stamp:
         return ListNews(now)
+    anew = not connection.execute(select(suppression_stamps.c.stamp).where(suppression_stamps.c.stamp == stamp)).all()
+    stamp = 0 if anew else stamp
     lists = suppression_lists.c.stamp > stamp if stamp else IN_FORCE
     changes = and_(suppression_changes.c.stamp > stamp, _IS_IN_FORCE) if stamp else _OF_THOSE_IN_FORCE
     exempt = suppression_exemptions.c.stamp > stamp if stamp else suppression_exemptions.c.revoked_utc_us.is_(None)
@@ -96,6 +99,7 @@ def since(stamp: int, connection: Connection) -> ListNews:
         _read(connection, ListRow, _LISTS.where(lists)),
         _read(connection, ChangeRow, _CHANGES.where(changes)),
         _read(connection, ExemptionRow, _EXEMPTIONS.where(exempt)),
+        anew,
     )
 
 

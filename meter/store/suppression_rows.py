@@ -61,6 +61,14 @@ class NewVersion(Protocol):
         """Of the whole list; None: never."""
 
     @property
+    def keep_expiry(self) -> bool:
+        """The list keeps the expiry it has; `expires_utc_us` is for a list that is not in force."""
+
+    @property
+    def based_on(self) -> int | None:
+        """The version it was made of, with its changes; None: it stands for itself."""
+
+    @property
     def change(self) -> bytes: ...
 
 
@@ -88,6 +96,7 @@ class ListRow:
     expires_utc_us: int | None
     imported_utc_us: int
     imported_by: str
+    based_on: int | None  # the version it was made of, changes included; None: it stands for itself
     stamp: int
 
 
@@ -155,3 +164,4 @@ class ListNews:
     lists: tuple[ListRow, ...] = ()
     changes: tuple[ChangeRow, ...] = ()
     exemptions: tuple[ExemptionRow, ...] = ()
+    anew: bool = False  # this is all there is: the stamp asked with is none of this store's

@@ -7,11 +7,15 @@ raise it waits for that; so stamps are handed out in the order of the commits. H
 never later finds a row stamped N or less that it had not seen: all those were committed before N was, and asking for
 what is newer than N misses nothing. What a transaction looks at before it decides, it looks at behind that lock.
 One that then finds nothing to do leaves a stamp that no row has, which costs each reader one look.
+
+Stamps grow by random steps and all of them are kept: a store that was restored from a copy and went on from there does
+not have the stamps of what was lost, so a reader who saw one is told to begin anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -26,11 +30,13 @@ from meter.store.schema import (
     suppression_lists,
     suppression_log,
     suppression_sets,
+    suppression_stamps,
     suppression_state,
 )
 from meter.store.suppression_reading import IN_FORCE, current_stamp, find
 from meter.store.suppression_rows import ExemptionRow, ListRow, NewVersion, StaleError, Who
 
+_STEP = 2**30  # stamps grow by up to so much: 64 bits hold eight thousand million of them
 _SHOWN_DIGITS = 4  # of a number on the log
 
 Position = tuple[int, int]  # version, revision
@@ -70,9 +76,10 @@ def activate(
         entries=new.entries,
         count=new.count,
         active=True,
-        expires_utc_us=new.expires_utc_us,
+        expires_utc_us=before.expires_utc_us if new.keep_expiry and before is not None else new.expires_utc_us,
         imported_utc_us=deed.at_utc_us,
         imported_by=deed.who.by,
+        based_on=new.based_on,
         stamp=stamp,
     )
     _set(connection, new.name, active=False, stamp=stamp)
@@ -175,8 +182,11 @@ def keep_sets(documents: Mapping[str, bytes], at_utc_us: int, connection: Connec
 
 def _next_stamp(connection: Connection) -> int:
     """Raise the stamp and keep all other writers out until this transaction ends; must come first in it."""
-    connection.execute(update(suppression_state).values(stamp=suppression_state.c.stamp + 1))
-    return current_stamp(connection)
+    step = secrets.randbelow(_STEP) + 1
+    connection.execute(update(suppression_state).values(stamp=suppression_state.c.stamp + step))
+    stamp = current_stamp(connection)
+    connection.execute(insert(suppression_stamps).values(stamp=stamp))
+    return stamp
 
 
 def _check_owner(connection: Connection, name: str, buyer: str | None) -> None:

@@ -62,9 +62,14 @@ class ListFile:
         except BaseException:
             self.close()
             raise
-        first = next((part for part in self._parts if part.found.layout.sampled), self._parts[0])
+        told = [part for part in self._parts if part.found.layout.sampled or part.found.layout.header]
+        first = next((part for part in told if part.found.layout.sampled), (told or self._parts)[0])
         self.layout: Layout = first.found.layout
         self.header_bytes = first.found.header_bytes  # with its line end; as UTF-8 if the file is UTF-16
+        self.header_lines = sum(bool(part.found.layout.header) for part in told)  # one of each member that has one
+        self.uneven = tuple(
+            part.name for part in told if not _alike(part.found.layout, self.layout)
+        )  # names of members
         self._agree()
 
     def __enter__(self) -> Self:
@@ -159,6 +164,13 @@ class ListFile:
         self.close()
         kinds = f"{part.found.layout.kind} where others are {self.layout.kind}"
         return UnreadableError(f"{part.where}: holds entries of the kind {kinds}: import them as lists of their own")
+
+
+def _alike(one: Layout, other: Layout) -> bool:
+    """Whether rows of both may stand under one header."""
+    return (one.header, one.delimiter, one.column, one.area_column, one.expires_column) == (
+        *(other.header, other.delimiter, other.column, other.area_column, other.expires_column),
+    )
 
 
 def _text(pieces: Iterator[bytes], where: str, _: ExitStack) -> Stream:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, time
+from sys import getsizeof
 from xml.parsers.expat import ParserCreate, XMLParserType
 from zipfile import ZipFile
 
@@ -19,7 +20,10 @@ from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format
 from openpyxl.utils.datetime import MAC_EPOCH, WINDOWS_EPOCH, from_excel
 
 MAX_TEXT = 1 << 20  # characters of one text; Excel ends at 32,767
-_PIECE = 1 << 18
+MAX_TEXTS_BYTES = 512 << 20  # in memory, of all shared texts
+MAX_LAG = 1 << 20  # bytes of one tag: the parser begins it again with each piece, and Excel's are a thousandth of that
+_PIECE = 1 << 16  # small, for a short row may have its last cell in the last column
+_POINTER = 8  # bytes
 _ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")  # ST_Xstring, section 22.9.2.19
 _ROOT_RELATIONS = "_rels/.rels"
 _Tag = tuple[str, dict[str, str]]
@@ -121,9 +125,13 @@ def _refuse(*_: object) -> None:
 
 def parsed(archive: ZipFile, part: str, made: XMLParserType) -> Iterator[None]:
     """Piece by piece, so that what the handlers gather can be taken away."""
+    fed = 0
     with archive.open(part) as opened:
         while piece := opened.read(_PIECE):
             made.Parse(piece, False)
+            fed += len(piece)
+            if fed - made.CurrentByteIndex > MAX_LAG:
+                raise ValueError("a tag is too long")
             yield
     made.Parse(b"", True)
     yield
@@ -182,13 +190,18 @@ def _texts(archive: ZipFile, part: str) -> list[str]:
     made = parser()
     text = Text()
     found: list[str] = []
+    size = 0
 
     def start(name: str, _: dict[str, str]) -> None:
         text.start(local(name))
 
     def end(name: str) -> None:
+        nonlocal size
         if local(name) == "si":
             found.append(unescaped(text.take()))
+            size += getsizeof(found[-1]) + _POINTER
+            if size > MAX_TEXTS_BYTES:
+                raise ValueError("the texts are too long")
         else:
             text.end(local(name))
 

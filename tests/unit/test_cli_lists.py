@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,9 +78,11 @@ def test_what_cannot_be_done_is_said_in_one_line(run: Run, book: tuple[str, Path
         (("verify-receipt", "abc"), "the receipt is no receipt"),
         (("import", tmp_path / "gone.csv", "--name", "x", "--global"), "gone.csv"),
         (("check", "12"), "NUMBER: not a"),
+        (("check", "2125550100", "--buyer", "acmee"), "no buyer is called 'acmee'"),
+        (("check", "2125550100", "--store", tmp_path / "gone.db"), "gone.db"),
     ):
         code, out, err = run("suppression", *words, *book)
-        assert (code, out) == (1, "")
+        assert (code, out) == (2 if words[0] == "check" else 1, "")
         assert err.startswith("baton: ")
         assert message in err
         assert err.count("\n") == 1
@@ -130,7 +134,12 @@ def test_a_file_is_scrubbed_into_three_and_its_receipt_holds(run: Run, book: tup
     )
     summary = json.loads((out / "leads.csv.gz.summary.json").read_text())
     assert (summary["clean"], summary["suppressed"], summary["unreadable"], summary["by_list"]) == (2, 2, 1, {"own": 2})
-    shown = run("suppression", "verify-receipt", summary["receipt"], *book)[1]
+    assert summary["header_lines"] == 1
+    assert sorted(one.name for one in out.iterdir()) == [
+        f"leads.csv.gz.{kind}" for kind in ("clean.csv", "summary.json", "suppressed.csv", "unreadable.csv")
+    ]
+    code, shown, _ = run("suppression", "verify-receipt", summary["receipt"], *book)
+    assert code == 0
     assert shown.startswith("genuine: ")
     assert "consulted own version 1.0" in shown
     forged = summary["receipt"][:-2] + ("AA" if not summary["receipt"].endswith("AA") else "BB")
@@ -149,3 +158,33 @@ def test_nothing_is_scrubbed_while_a_list_is_damaged(run: Run, book: tuple[str, 
     assert not list(tmp_path.glob("leads.txt.*"))
     code, out, _ = run("suppression", "stats", *book)
     assert (code, "False" in out or "no" in out) == (1, True)
+    for words in (("2125550199",), ("2125550199", "--buyer", "acme")):
+        code, out, err = run("suppression", "check", *words, *book)
+        assert (code, out) == (2, "")
+        assert "list own: cannot be read" in err
+
+
+def test_a_check_says_by_its_exit_code_whether_a_number_is_on_a_list(run: Run, book: tuple[str, Path]) -> None:
+    assert run("suppression", "check", "2125550100", *book)[0] == 1
+    assert run("suppression", "check", "2125550199", *book)[:2] == (0, "on no list\n")
+    code, out, _ = run("suppression", "check", "2125550199", "--buyer", "acme", *book)
+    assert (code, "may be transferred" in out) == (0, True)
+
+
+def test_a_receipt_counts_with_the_lists_it_was_signed_for(run: Run, book: tuple[str, Path], tmp_path: Path) -> None:
+    file = _list(tmp_path, "2125550199", name="leads.txt")
+    done = json.loads(run("scrub", file, "--buyer", "acme", "--json", *book)[1])
+    verify = ("suppression", "verify-receipt", done["receipt"], *book)
+    assert run(*verify)[0] == 0
+    (store,) = tmp_path.rglob("*.db")
+    with closing(sqlite3.connect(store)) as opened, opened:
+        for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            opened.execute(f'DROP TRIGGER "{name}"')
+        opened.execute("UPDATE suppression_sets SET document = ? WHERE digest = ?", (b"[]", done["sets"][0]))
+        opened.execute("DELETE FROM suppression_sets WHERE digest = ?", (done["sets"][1],))
+    code, shown, _ = run(*verify)
+    assert (code, "consulted" in shown) == (1, False)
+    assert f"the record of the lists {done['sets'][0]} was CHANGED" in shown
+    assert f"the record of the lists {done['sets'][1]} is MISSING" in shown
+    told = json.loads(run(*verify, "--json")[1])
+    assert (told["lists"], told["changed"], told["missing"]) == ([], done["sets"][:1], done["sets"][1:])

@@ -18,7 +18,7 @@ from openpyxl import Workbook
 from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from suppression.kinds import KEY_BYTES, Kind
-from suppression.reading import reader, rows, sheets, sources
+from suppression.reading import reader, rows, sheets, sources, workbooks
 from suppression.reading.reader import Batch, Layout, ListFile, Reject, UnreadableError, Wanted
 
 ONE, TWO, THREE = 12125550100, 12125550101, 12125550102
@@ -322,7 +322,42 @@ def test_a_workbook_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert "save the sheet as CSV" in _why(packed)
 
 
+def test_a_tag_without_an_end_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workbooks, "MAX_LAG", 1 << 18)
+    fitting, endless = ("x" * size for size in (1 << 17, 1 << 19))
+    cell = "<row><c t='{}'><v>{}</v></c></row>"
+    assert _read(_file(tmp_path, _by_excel(cell.format("str", "2125550100") + f"<x y='{fitting}'/>"))).keys == [ONE]
+    spread = cell.format("str", "2125550100") + cell.format("str", "y" * (1 << 19))  # a long text is no long tag
+    assert len(_read(_file(tmp_path, _by_excel(spread))).rejects) == 1
+    for odd in (f"<x y='{endless}'/>", f"<!--{endless}-->", f"<?x {endless}?>", f"<{endless}/>"):
+        assert "cannot be read as XLSX" in _why(_file(tmp_path, _by_excel(cell.format("str", "2125550100") + odd)))
+
+
+def test_texts_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = "<sst>" + "<si><t>(212) 555-0100</t></si>" * 100 + "</sst>"
+    file = _file(tmp_path, _by_excel('<row><c t="s"><v>99</v></c></row>', shared))
+    assert _read(file).keys == [ONE]
+    monkeypatch.setattr(workbooks, "MAX_TEXTS_BYTES", 3_000)
+    assert "cannot be read as XLSX" in _why(file)
+
+
 # --- archives
+
+
+def test_members_that_are_unlike_the_others_are_named(tmp_path: Path) -> None:
+    same = "phone,x\n2125550100,1\n"
+    for other, alike in (
+        (same, True),
+        ("", True),
+        ('"phone",x\r\n', True),
+        ("phone,y\n", False),
+        ("x,phone\n1,2125550100\n", False),
+        ("phone;x\n2125550100;1\n", False),
+        ("2125550100,1\n", False),
+    ):
+        with ListFile(_file(tmp_path, _zip({"a": "", "b": same, "c": other, "d": same})), Wanted("#1")) as opened:
+            assert opened.uneven == (() if alike else ("c",))
+            assert opened.header_lines == 2 + other.startswith(("phone", '"phone', "x"))
 
 
 def test_members_are_read_in_order_each_with_its_own_columns(tmp_path: Path) -> None:

@@ -325,6 +325,16 @@ def test_by_priority_the_first_in_the_list_that_is_open() -> None:
     assert found.buyer is names[2]
     assert [(one.buyer, one.reason) for one in found.refusals] == [("first", "paused"), ("second", "suppressed")]
     assert around.scrubbed == ["second", "third"]
+    assert [one.scrub and one.scrub.hit for one in found.refusals] == [None, "dnc"]
+    assert [one.reason for one in found.scrubs] == ["suppressed", ""]
+
+
+def test_who_is_refused_by_the_lists_alone_has_one_scrub() -> None:
+    around = Around()
+    around.lists["acme"] = "suppressed"
+    found = ask(around, buyer())
+    assert found.refusals[0].scrub is found.scrub
+    assert found.scrubs == (found.scrub,)
 
 
 def test_where_all_fail_the_reason_is_that_of_the_one_that_ranked_first() -> None:

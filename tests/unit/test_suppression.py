@@ -530,9 +530,10 @@ async def test_old_files_are_deleted_and_those_that_are_needed_are_not(store: Li
     for one in (orphan, young):
         one.write_bytes(b"x")
     os.utime(orphan, (0, 0))
-    assert await prune(store, tmp_path, 2) == 4
+    assert await prune(store, tmp_path, 2) == 5
     left = {Path(one.file).name for one in await store.history("dnc") if (tmp_path / one.file).is_file()}
-    assert left == {Path(one.file).name for one in await store.history("dnc") if one.version in (1, 5)}
+    assert left == {Path(one.file).name for one in await store.history("dnc") if one.version in (5, 6)}
+    assert len(left) == 2
     assert {one.name for one in folder.glob("*.list")} == left | {"young.list"}
     assert await _numbers(store, tmp_path) == ["+12125550000"]
 
@@ -606,3 +607,143 @@ def test_rows_of_the_store_are_what_suppression_asks_for() -> None:
 
     wanted = {name for name in vars(ListVersion) if not name.startswith("_")}
     assert wanted <= set(ListRow.__dataclass_fields__)
+
+
+async def test_what_was_changed_by_hand_is_not_forgotten_by_a_fold(store: ListRows, tmp_path: Path) -> None:
+    await _import(store, tmp_path, LISTED, "+12125550111")
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=["+12125550111"], who=ANN)
+    await fold(store, tmp_path, "dnc", ANN)
+    await _import(store, tmp_path, "+12125550122", mode=Mode.ADD)
+    kept = await _import(store, tmp_path, LISTED, "+12125550111", keep_changes=True)
+    assert (kept.changed, kept.report.dropped) == (True, 0)
+    assert set(await _numbers(store, tmp_path)) == {LISTED, FREE}
+    again = await _import(store, tmp_path, LISTED, "+12125550111", keep_changes=True)
+    assert not again.changed
+    await fold(store, tmp_path, "dnc", ANN)
+    await restore(store, tmp_path, "dnc", 1, ANN)
+    assert set(await _numbers(store, tmp_path)) == {LISTED, FREE}
+    dropped = await _import(store, tmp_path, "+12125550111")
+    assert (dropped.report.dropped, await _numbers(store, tmp_path)) == (2, ["+12125550111"])
+
+
+async def test_a_fold_during_an_import_does_not_hide_what_was_changed(
+    store: ListRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _import(store, tmp_path, LISTED)
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=ANN)
+    collect = importer._collect
+
+    async def meanwhile() -> None:
+        await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[LISTED], who=ANN)
+        await fold(store, tmp_path, "dnc", ANN)
+
+    def slow(*given: Any) -> None:
+        collect(*given)
+        asyncio.run_coroutine_threadsafe(meanwhile(), loop).result(20)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(importer, "_collect", slow)
+    await _import(store, tmp_path, LISTED, "+12125550133")
+    assert set(await _numbers(store, tmp_path)) == {FREE, "+12125550133"}
+
+
+async def test_adding_never_ends_what_is_on_the_list(store: ListRows, tmp_path: Path) -> None:
+    wall = 1_800_000_000.0
+    await _import(store, tmp_path, LISTED, expires_utc_us=3_000_000_000_000_000)
+    later = int(wall) + 100
+    added = await _import(store, tmp_path, LISTED, FREE, mode=Mode.ADD, expires_utc_us=later * 1_000_000)
+    assert added.entries == 2
+    found = await store.find("dnc")
+    assert found is not None
+    assert found.expires_utc_us == 3_000_000_000_000_000
+    done = await edit(store, tmp_path, "dnc", add={LISTED: later}, remove=[], who=ANN)
+    assert (done.added, done.already) == (0, 1)
+    longer = await edit(store, tmp_path, "dnc", add={FREE: later + 5}, remove=[], who=ANN)
+    assert (longer.added, longer.already) == (1, 0)
+    scrub = await _scrub(store, tmp_path, wall=lambda: wall)
+    assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, FREE)] == [True, True]
+    wall += 104
+    assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, FREE)] == [True, True]
+    wall += 1
+    assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, FREE)] == [True, False]
+    again = await _import(store, tmp_path, FREE, mode=Mode.ADD)
+    assert again.entries == 2
+    assert dict(rows(await look(store, tmp_path, "dnc", must_load=True))) == {LISTED: 0, FREE: 0}
+    with pytest.raises(ListRefusedError, match="an expiry goes with numbers that are added"):
+        await _import(store, tmp_path, FREE, mode=Mode.REMOVE, expires_utc_us=3_000_000_000_000_000)
+    with pytest.raises(ListRefusedError, match="ends after 2106"):
+        await edit(store, tmp_path, "dnc", add={"+12125550111": 2**32}, remove=[], who=ANN)
+
+
+async def test_restore_and_fold_leave_the_lists_own_end_alone(store: ListRows, tmp_path: Path) -> None:
+    await _import(store, tmp_path, LISTED)
+    await store.extend("dnc", 1, ANN)
+    await _import(store, tmp_path, FREE)
+    restored = await restore(store, tmp_path, "dnc", 1, ANN)
+    assert restored.expires_utc_us is None
+    await store.extend("dnc", 3_000_000_000_000_000, ANN)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
+    await fold(store, tmp_path, "dnc", ANN)
+    found = await store.find("dnc")
+    assert found is not None
+    assert found.expires_utc_us == 3_000_000_000_000_000
+    await store.retire("dnc", ANN)
+    with pytest.raises(ListRefusedError, match="has run out"):
+        await restore(store, tmp_path, "dnc", 1, ANN)
+
+
+async def test_changes_by_hand_come_along_when_a_buyer_begins_to_send_hashes(store: ListRows, tmp_path: Path) -> None:
+    await _import(store, tmp_path, LISTED, "+12125550111")
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=["+12125550111"], who=ANN)
+    hashes = [digests(Kind.SHA1, number)[2].hex() for number in (12_125_550_100, 12_125_550_111)]
+    task = Task(_csv(tmp_path, *hashes), "dnc", None, keep_changes=True)
+    await import_file(store, tmp_path, task, ANN)
+    scrub = await _scrub(store, tmp_path)
+    assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, "+12125550111", FREE)] == [True, False, True]
+    with pytest.raises(ListRefusedError, match="cannot be kept on a list of kind number"):
+        await _import(store, tmp_path, LISTED, keep_changes=True)
+    with pytest.raises(ListRefusedError, match="--drop-changes"):
+        await restore(store, tmp_path, "dnc", 1, ANN)
+    await restore(store, tmp_path, "dnc", 1, ANN, drop_changes=True)
+    await scrub.reload()
+    assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, "+12125550111", FREE)] == [True, False, True]
+
+
+async def test_a_list_whose_time_ran_out_comes_back_whole(store: ListRows, tmp_path: Path) -> None:
+    wall = 1_800_000_000.0
+    await _import(store, tmp_path, LISTED)
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=ANN)
+    scrub = await _scrub(store, tmp_path, wall=lambda: wall)
+    await store.extend("dnc", int(wall * 1e6) + 1, ANN)
+    wall += 10
+    assert await scrub.reload()
+    assert not await scrub.reload()
+    assert (scrub.check(LISTED, "acme").reason, scrub.broken, scrub.entries) == ("", (), 0)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
+    await scrub.reload()
+    await store.extend("dnc", None, ANN)
+    await scrub.reload()
+    assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, "+12125550111", FREE)] == [True, True, True]
+    assert (scrub.check("+12125550122", "acme").reason, scrub.broken) == ("", ())
+
+
+async def test_a_store_that_went_on_from_a_copy_is_noticed(tmp_path: Path) -> None:
+    early, late = tmp_path / "early.db", tmp_path / "late.db"
+    first = await open_store(f"sqlite+aiosqlite:///{early}")
+    await _import(ListRows(first, stale=StaleError), tmp_path, LISTED)
+    await first.dispose()
+    late.write_bytes(early.read_bytes())
+    second = await open_store(f"sqlite+aiosqlite:///{late}")
+    await edit(ListRows(second, stale=StaleError), tmp_path, "dnc", add={}, remove=[LISTED], who=ANN)
+    scrub = await _scrub(ListRows(second, stale=StaleError), tmp_path)
+    assert scrub.check(LISTED, "acme").reason == ""
+    await second.dispose()
+    third = await open_store(f"sqlite+aiosqlite:///{early}")
+    store = ListRows(third, stale=StaleError)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)  # as many changes as were lost
+    scrub._store = store
+    assert await scrub.reload()
+    result = scrub.check(LISTED, "acme")
+    assert result.reason == "suppressed"
+    assert set(await store.sets(result.sets)) == set(result.sets)
+    await third.dispose()

@@ -17,7 +17,7 @@ branch_labels = None
 depends_on = None
 
 _STAMP = 1  # of everything there was before there were stamps
-_ADDED = ("revision", "state", "kind", "source", "count", "expires_utc_us", "stamp")
+_ADDED = ("revision", "state", "kind", "source", "count", "expires_utc_us", "based_on", "stamp")
 _REFUSE = "BEGIN SELECT RAISE(ABORT, 'suppression_log is append-only'); END"
 _IS_THERE = "EXISTS (SELECT 1 FROM suppression_log WHERE id = NEW.id)"
 _RAISE = "$$ BEGIN RAISE EXCEPTION 'suppression_log is append-only'; END $$"
@@ -57,11 +57,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.bulk_insert(state, [{"id": 1, "stamp": _STAMP}])
+    stamps = op.create_table(
+        "suppression_stamps",
+        sa.Column("stamp", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("stamp"),
+    )
+    op.bulk_insert(stamps, [{"stamp": _STAMP}])
 
 
 def downgrade() -> None:
     """Without the changes: a list goes back to what is in its file."""
-    for name in ("state", "sets", "log", "exemptions", "changes"):
+    for name in ("stamps", "state", "sets", "log", "exemptions", "changes"):
         op.drop_table(f"suppression_{name}")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION suppression_log_stays()")
@@ -92,6 +98,7 @@ def _raised(row: dict[str, Any]) -> dict[str, Any]:
         "source": "",
         "count": row["entries"],
         "expires_utc_us": None,
+        "based_on": None,
         "stamp": _STAMP,
     }
 
@@ -121,6 +128,7 @@ def _make_lists() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("expires_utc_us", sa.BigInteger(), nullable=True),
+        sa.Column("based_on", sa.Integer(), nullable=True),
         sa.Column("stamp", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", "version"),
     )
