@@ -218,12 +218,13 @@ class Part:
 
     def hits(self, probe: Probe, now_s: float) -> Iterator[LoadedList]:
         """The lists that have the number."""
-        if self._suspect(probe):
+        if self.suspect(probe):
             for one in self.lists:
                 if one.has(probe, now_s):
                     yield one
 
-    def _suspect(self, probe: Probe) -> bool:
+    def suspect(self, probe: Probe) -> bool:
+        """Whether the number may be on one of the lists; one that is, may be."""
         number = probe.number
         look = self.numbers
         for find in look.finds:
