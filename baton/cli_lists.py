@@ -20,7 +20,7 @@ from baton.console import (
     print_json,
     with_store,
 )
-from baton.lists import import_task, list_store, print_imported, until_us, who
+from baton.lists import check_buyer, import_task, list_store, number_of, print_imported, until_us, who
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -86,13 +86,12 @@ def import_(
     place = find_place(config, store)
 
     async def work(engine: AsyncEngine) -> Imported:
-        from meter.store.book import BookStore
         from suppression.importer import Mode, Task
         from suppression.kinds import Kind
         from suppression.reading.shapes import Wanted
 
-        if buyer and buyer not in (await BookStore(engine).load()).buyers:
-            raise CommandError(f"no buyer is called {buyer!r}")
+        if buyer:
+            await check_buyer(engine, buyer)
         wanted = Wanted(column, area_column, expires_column, Kind(hashed.value) if hashed else None, region, member)
         task = Task(
             file,
@@ -229,18 +228,11 @@ def exempt(
     store: StoreOption = "",
 ) -> None:
     """Let a person on a global list be transferred all the same: prior consent on record."""
-    from suppression.numbers import NumberError, normalise
-
-    try:
-        wanted = normalise(number)
-    except NumberError as error:
-        raise CommandError(f"NUMBER: {error}") from error
+    wanted = number_of(number)
 
     async def work(engine: AsyncEngine) -> int:
-        from meter.store.book import BookStore
-
-        if buyer and buyer not in (await BookStore(engine).load()).buyers:
-            raise CommandError(f"no buyer is called {buyer!r}")
+        if buyer:
+            await check_buyer(engine, buyer)
         until = until_us(expires)
         if until is None:
             raise CommandError("--expires: an exemption has an end")

@@ -27,7 +27,7 @@ from baton.console import (
     when,
     with_store,
 )
-from baton.lists import confirm_column, list_store, progress_bar, signer, who
+from baton.lists import check_buyer, confirm_column, list_store, number_of, progress_bar, signer, who
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -56,7 +56,21 @@ def list_(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOpt
     async def work(engine: AsyncEngine) -> tuple[ListRow, ...]:
         return await list_store(engine).active()
 
-    _print_versions(with_store(find_place(config, store), work), as_json=as_json)
+    rows = with_store(find_place(config, store), work)
+    if as_json:
+        print_json([asdict(one) for one in rows])
+        return
+    print_table(
+        ("list", "version", "applies to", "kind", "numbers", "expires", "imported", "by", "state"),
+        [
+            (
+                *(one.name, f"{one.version}.{one.revision}", one.buyer or "everyone", one.kind, one.count),
+                *(when(one.expires_utc_us), when(one.imported_utc_us)),
+                *(one.imported_by, one.state[:12]),
+            )
+            for one in rows
+        ],
+    )
 
 
 @suppression.command()
@@ -81,23 +95,6 @@ def versions(
             (
                 *(f"{one.version}.{one.revision}", one.count, when(one.imported_utc_us), one.imported_by, one.source),
                 *("yes" if one.active else "", "" if (place.data_dir / one.file).is_file() else "gone"),
-            )
-            for one in rows
-        ],
-    )
-
-
-def _print_versions(rows: tuple[ListRow, ...], *, as_json: bool) -> None:
-    if as_json:
-        print_json([asdict(one) for one in rows])
-        return
-    print_table(
-        ("list", "version", "applies to", "kind", "numbers", "expires", "imported", "by", "state"),
-        [
-            (
-                *(one.name, f"{one.version}.{one.revision}", one.buyer or "everyone", one.kind, one.count),
-                *(when(one.expires_utc_us) if one.expires_utc_us else "", when(one.imported_utc_us)),
-                *(one.imported_by, one.state[:12]),
             )
             for one in rows
         ],
@@ -134,19 +131,14 @@ def check(
 
 def _looked_up(number: str, buyer: str, place: Place) -> tuple[list[Found], ScrubResult | None]:
     """The lists that have the number, and the verdict where there is a buyer."""
-    from suppression.numbers import NumberError, normalise
-
-    try:
-        wanted = normalise(number)
-    except NumberError as error:
-        raise CommandError(f"NUMBER: {error}") from error
+    wanted = number_of(number)
 
     async def work(engine: AsyncEngine) -> tuple[list[Found], ScrubResult | None]:
         from suppression.lookups import find_number
         from suppression.scrub import Scrub
 
         if buyer:
-            await _check_buyer(engine, buyer)
+            await check_buyer(engine, buyer)
         rows = list_store(engine)
         lists = [one for one in await rows.active() if not buyer or one.buyer in (None, buyer)]
         found = await find_number(rows, place.data_dir, lists, wanted, time.time())
@@ -157,13 +149,6 @@ def _looked_up(number: str, buyer: str, place: Place) -> tuple[list[Found], Scru
         return found, scrub.check(number, buyer)
 
     return with_store(place, work)
-
-
-async def _check_buyer(engine: AsyncEngine, name: str) -> None:
-    from meter.store.book import BookStore
-
-    if name not in (await BookStore(engine).load()).buyers:
-        raise CommandError(f"no buyer is called {name!r}")
 
 
 def _print_found(found: list[Found], result: ScrubResult | None) -> None:
@@ -320,7 +305,7 @@ def exemptions(
         [
             (
                 *(one.id, one.name, f"+{one.number}", one.buyer or "all", one.reason, when(one.expires_utc_us)),
-                *(one.added_by, when(one.revoked_utc_us) if one.revoked_utc_us else ""),
+                *(one.added_by, when(one.revoked_utc_us)),
             )
             for one in rows
         ],
@@ -345,7 +330,7 @@ def verify_receipt(
     text = sys.stdin.read() if receipt == "-" else receipt
     try:
         said = keys.verify_document(text)
-        proven = _proves(keys, text, number) if number else None
+        proven = keys.proves(keys.verify(text), text, number_of(number, "--number")) if number else None
     except ReceiptError as error:
         raise CommandError(f"the receipt {error}") from error
     digests = said.get("lists")
@@ -380,15 +365,6 @@ def _print_receipt(said: dict[str, object], found: Evidence) -> None:
         out(f"  the record of the lists {digest} was CHANGED since, and does not count")
 
 
-def _proves(keys: Any, text: str, number: str) -> bool:
-    from suppression.numbers import NumberError, normalise
-
-    try:
-        return bool(keys.proves(keys.verify(text), text, normalise(number)))
-    except NumberError as error:
-        raise CommandError(f"--number: {error}") from error
-
-
 def scrub(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TXT, XLSX, or one of them in ZIP or GZ.")],
     *,
@@ -413,7 +389,7 @@ def scrub(
         from suppression.reading.shapes import UnreadableError, Wanted
         from suppression.scrub import Scrub
 
-        await _check_buyer(engine, buyer)
+        await check_buyer(engine, buyer)
         rows = list_store(engine)
         lists = Scrub(rows, place.data_dir, signer(place), mapped=True)
         await lists.reload()

@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import socket
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 import typer
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from suppression.reading.shapes import Layout
     from suppression.receipt import Signer
 
-LAST_DAY = date(2106, 2, 5)  # seconds of the Unix epoch are kept in 32 bits
 KEEP_VERSIONS = 5  # where no configuration says
 _MANY_REJECTS = 10
 
@@ -97,8 +96,9 @@ def confirm_column(*, ask: bool, yes: bool) -> Callable[[Layout], bool]:
     """Asked where a column was guessed and another might be meant."""
 
     def confirm(layout: Layout) -> bool:
-        name = layout.header[layout.column] if layout.header else f"#{layout.column + 1}"
-        said = f"column {name!r}: {layout.readable} of {layout.sampled} lines read, such as {layout.example}"
+        said = (
+            f"column {layout.column_name!r}: {layout.readable} of {layout.sampled} lines read, such as {layout.example}"
+        )
         if yes:
             out(f"{said}: taken")
             return True
@@ -164,16 +164,32 @@ def until_us(text: str) -> int | None:
     """
     if not text:
         return None
+    from suppression.expiry import LAST_DAY, LAST_S, end_us
+
     try:
-        found = datetime.fromisoformat(text)
+        found = end_us(text)
     except ValueError as error:
         raise CommandError(f"{text!r} is no date such as 2027-01-31, nor a time such as 2027-01-31T12:00Z") from error
-    if "T" not in text and " " not in text:
-        found = datetime.combine(min(found.date(), LAST_DAY + timedelta(days=1)) + timedelta(days=1), time(), UTC)
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)
-    if found <= datetime.now(UTC):
+    if found <= time.time_ns() // 1000:
         raise CommandError(f"{text} is in the past")
-    if found.date() > LAST_DAY:
+    if found // 1_000_000 > LAST_S:
         raise CommandError(f"{text} is later than {LAST_DAY}, which is as far as lists go: say nothing for ever")
-    return int(found.timestamp() * 1_000_000)
+    return found
+
+
+def number_of(text: str, what: str = "NUMBER") -> int:
+    """E.164 digits of a phone number. Raises CommandError, which names `what` was given and not the number."""
+    from config.numbers import NumberError, normalise
+
+    try:
+        return normalise(text)
+    except NumberError as error:
+        raise CommandError(f"{what}: {error}") from error
+
+
+async def check_buyer(engine: AsyncEngine, name: str) -> None:
+    """Raises CommandError where no buyer has that name."""
+    from meter.store.book import BookStore
+
+    if name not in (await BookStore(engine).load()).buyers:
+        raise CommandError(f"no buyer is called {name!r}")

@@ -12,14 +12,14 @@ import csv
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import structlog
 
+from config.numbers import to_e164
 from meter.store.suppression import ListRow, ListRows
 from portal.problems import ProblemError
 from portal.uploads import sweep
@@ -27,12 +27,10 @@ from suppression.activating import FOLDER, ListRefusedError
 from suppression.editing import prune
 from suppression.importer import Imported, Task, import_file
 from suppression.index import Probe
-from suppression.lookups import Found, find_number
-from suppression.numbers import to_e164
-from suppression.ports import ListChange, ListStore, ListVersion, Who
+from suppression.lookups import Found, since_when
+from suppression.ports import Who
 from suppression.receipt import Signer
 from suppression.scrub import Scrub, ScrubResult
-from suppression.snapshot import SnapshotError
 
 UPLOADS = "uploads"  # in the folder of the lists
 MAX_UPLOADS = 8  # at once, each up to the largest size
@@ -201,34 +199,14 @@ class Desk:
             applying = [one for one in rows if buyer is None or one.version.buyer in (None, buyer)]
             probe = Probe(number)
             hits = await asyncio.to_thread(lambda: [one for one in applying if one.loaded.has(probe, now_s)])
-            on = [await self._since(one.version, one.changes, number, now_s) for one in hits]
+            on = [
+                await since_when(
+                    self.store, self.data_dir, one.version, changes=one.changes, loaded=one.loaded, probe=probe
+                )
+                for one in hits
+            ]
         broken = tuple(one.version.name for one in applying if one.loaded.snapshot is None)
         return Checked(on, broken, verdict)
-
-    async def _since(self, version: ListVersion, changes: Sequence[ListChange], number: int, now_s: float) -> Found:
-        """Since when a number is on a list that has it."""
-        history = [one for one in await self.store.history(version.name) if one.version < version.version]
-        known: dict[int, Sequence[ListChange]] = {version.version: changes}
-        for one in reversed(history):
-            known[one.version] = await self.store.changes(one.name, one.version)
-            if not (self.data_dir / one.file).is_file():
-                break  # nobody looks further back than that
-        told = cast("ListStore", _Told(history, known))
-        with contextlib.suppress(SnapshotError):
-            found = await asyncio.to_thread(asyncio.run, find_number(told, self.data_dir, [version], number, now_s))
-            if found:
-                return found[0]
-        _log.error("list_gone_while_looked_up", list=version.name)  # deleted or damaged within this second
-        return Found(
-            version.name,
-            version.buyer,
-            version.version,
-            version.revision,
-            version.imported_utc_us,
-            exact=False,
-            by=version.imported_by,
-            expires_s=0,
-        )
 
     async def sweep(self) -> None:
         """Delete uploads that a killed process has left behind."""
@@ -259,20 +237,6 @@ class _Watch:
         with contextlib.suppress(FileNotFoundError):
             if self.rejects_file.stat().st_size > MAX_REJECTS_BYTES:
                 raise ListRefusedError("millions of lines were rejected: is it the right column?")
-
-
-class _Told:
-    """What `find_number` asks the store, known already: so that it can run beside the loop, where no store is."""
-
-    def __init__(self, history: Sequence[ListVersion], changes: Mapping[int, Sequence[ListChange]]) -> None:
-        self._history = history
-        self._changes = changes
-
-    async def history(self, _name: str) -> Sequence[ListVersion]:
-        return self._history
-
-    async def changes(self, _name: str, version: int) -> Sequence[ListChange]:
-        return self._changes.get(version, ())
 
 
 def _rejects(file: Path) -> list[Rejected]:

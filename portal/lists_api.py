@@ -40,10 +40,10 @@ from portal.uploads import FULL, IDLE_S, PACE, no_room, received
 from suppression.activating import ListRefusedError
 from suppression.changes import Entry, EntryError, parse_entry
 from suppression.editing import edit, restore
-from suppression.importer import Imported, Mode, Task
+from suppression.importer import Mode, Task
 from suppression.kinds import Kind
 from suppression.ports import Who
-from suppression.reading.shapes import Layout, UnreadableError, Wanted
+from suppression.reading.shapes import UnreadableError, Wanted
 from suppression.snapshot import SnapshotError
 
 _REJECTS = ".rejects"  # beside the upload, whose name does not begin with a dot
@@ -117,8 +117,8 @@ async def post_import(
         before=done.before,
         changed=done.changed,
         dry_run=said.dry_run,
-        kind=_kind(done),
-        column=_column(report.layout),
+        kind=str(report.layout.kind) if report.layout is not None else "",
+        column=report.layout.column_name if report.layout is not None else "",
         lines=report.lines,
         repeats=report.repeats,
         rejected=report.rejected,
@@ -349,16 +349,6 @@ def _disk_error(error: BaseException) -> OSError | None:
         seen.append(cause)
         cause = cause.__cause__
     return None
-
-
-def _kind(done: Imported) -> str:
-    return str(done.report.layout.kind) if done.report.layout is not None else ""
-
-
-def _column(layout: Layout | None) -> str:
-    if layout is None:
-        return ""
-    return layout.header[layout.column] if layout.header else f"#{layout.column + 1}"
 
 
 def _own_tokens(held: Services, who: Token) -> frozenset[str] | None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from config.numbers import DEFAULT_REGION
 from meter.store.suppression import ListRow, LogRow
 from portal.bodies import Body
 from portal.desk import Rejected
 from portal.tokens import Scope, Token
 from suppression.changes import MAX_ENTRIES
+from suppression.expiry import LAST_S, end_us
 from suppression.importer import REJECT_PERCENT
 from suppression.lookups import Found
-from suppression.numbers import DEFAULT_REGION
 
-LAST_S = 2**32 - 1  # of the Unix epoch, in 2106: the last second that a list's file holds as an end
 _MAX_ENTRY = 128  # characters: a digest of SHA-256 in hex has 64
 _MAX_TIME = 40
 _MAX_FILE_NAME = 200  # bytes
@@ -160,25 +160,15 @@ class ReceiptShown(BaseModel):
 def until_s(text: str, now: datetime) -> int:
     """The second of the Unix epoch at which the end of a day (UTC), or an instant, is. Raises ValueError for people."""
     try:
-        found = _parse(text)
-        second = int(found.timestamp())
-        past = found <= now
-    except (ValueError, OverflowError) as error:
+        found = end_us(text)
+    except ValueError as error:
         raise ValueError("is no date such as 2027-01-31, nor a time such as 2027-01-31T12:00Z") from error
-    if past:
+    if found <= now.timestamp() * 1_000_000:
         raise ValueError("is in the past")
+    second = found // 1_000_000
     if second > LAST_S:
         raise ValueError("is later than a list can say: leave it out, and the entry holds for ever")
     return second
-
-
-def _parse(text: str) -> datetime:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        found = datetime.fromisoformat(text)
-        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-    return datetime.combine(day + timedelta(days=1), time(), UTC)
 
 
 def _file_name(value: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request
 
+from config.numbers import NumberError, normalise
 from portal.access import BuyerOrOperator, DialerOrOperator, services
 from portal.bodies import read_model
 from portal.desk import Desk
@@ -17,7 +18,6 @@ from portal.lists_models import CheckDone, Consulted, NumberCheck, ReceiptShown,
 from portal.problems import ProblemError, documented
 from portal.tokens import Scope, Token
 from suppression.lookups import Evidence, evidence
-from suppression.numbers import NumberError, normalise
 from suppression.receipt import ReceiptError
 
 PASS = "pass"  # noqa: S105 - a verdict

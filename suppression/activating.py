@@ -37,6 +37,11 @@ class ListRefusedError(Exception):
         self.report = report
 
 
+def never_still(name: str) -> ListRefusedError:
+    """After TRIES."""
+    return ListRefusedError(f"list {name!r} is being changed all the time: try again")
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """The list as it is: what a new version is built upon. No `version`: there is none in force."""
@@ -88,7 +93,7 @@ async def look(store: ListStore, data_dir: Path, name: str, *, must_load: bool) 
         if len(changes) == version.revision:
             break
     else:
-        raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+        raise never_still(name)
     loaded = await asyncio.to_thread(load_list, data_dir / version.file, version, changes, mapped=True)
     if must_load and loaded.snapshot is None:
         raise ListRefusedError(f"list {name!r}: version {version.version} cannot be read: replace or restore it")
@@ -189,7 +194,7 @@ async def put_in_force(
         if done is not None:
             return Made(done.version, done.revision, done.count, done.checksum, changed=True)
         file.unlink(missing_ok=True)
-    raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+    raise never_still(name)
 
 
 async def activate_with(

@@ -22,14 +22,14 @@ import numpy.typing as npt
 import orjson
 
 from suppression.changes import Entry
-from suppression.importer import Confirm, Progress, unsure
+from suppression.importer import Confirm, Progress, name_text, unsure
 from suppression.index import LoadedList, Mask, Part, Probe, find_sorted
 from suppression.kinds import Kind
 from suppression.reading.reader import Batch, ListFile, UnreadableError, Wanted
 from suppression.reading.rows import LF
 from suppression.receipt import ISSUER, Signer
 from suppression.scrub import State
-from suppression.snapshot import Keys
+from suppression.snapshot import Keys, sync_folder
 
 CLEAN = 0
 UNREADABLE = -1
@@ -83,7 +83,7 @@ def scrub_file(
     started = time.monotonic_ns()
     own = state.of(job.buyer)
     _check_usable((state.shared, own))
-    summary = Summary(_text(job.file.name), job.buyer, datetime.now(UTC).isoformat(timespec="seconds"))
+    summary = Summary(name_text(job.file.name), job.buyer, datetime.now(UTC).isoformat(timespec="seconds"))
     summary.lists = [*_spelt(state.shared), *_spelt(own)]
     summary.sets = (state.shared.digest, own.digest)
     try:
@@ -108,13 +108,8 @@ def scrub_file(
     return summary
 
 
-def _text(name: str) -> str:
-    """A file's name as text that JSON and every store take: on disk it need not be UTF-8."""
-    return name.encode("utf-8", "replace").decode("utf-8")
-
-
 def _check_usable(parts: tuple[Part, ...]) -> None:
-    broken = [one.name for part in parts for one in part.lists if one.snapshot is None]
+    broken = [name for part in parts for name in part.broken]
     if broken:
         raise BatchRefusedError(f"list {', '.join(broken)}: cannot be read, so nobody can be cleared")
 
@@ -273,7 +268,7 @@ class _Outputs:
 
     def checksums(self) -> dict[str, str]:
         """Of the three files, by name as text."""
-        return {_text(name): one.checksum for one, name in zip(self._all[:-1], self._names, strict=False)}
+        return {name_text(name): one.checksum for one, name in zip(self._all[:-1], self._names, strict=False)}
 
     def finish(self, summary: bytes) -> None:
         """Write the summary, then sync and name all files, the summary last."""
@@ -282,7 +277,7 @@ class _Outputs:
             one.sync()
         for one, name in zip(self._all, self._names, strict=True):
             one.path.replace(self._folder / name)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
 
 class _Output:
@@ -306,14 +301,6 @@ class _Output:
     @property
     def checksum(self) -> str:
         return self._digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _with_ends(

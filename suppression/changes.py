@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import orjson
 
+from config.numbers import NumberError, normalise
 from suppression.kinds import KEY_BYTES, Kind, digests
-from suppression.numbers import NumberError, normalise
 from suppression.snapshot import Entries
 
-LAST_S = 2**32 - 1  # the last second of the Unix epoch that an expiry may be: 32 bits
 MAX_ENTRIES = 1000  # in one change; more are a file to be imported
 
 Entry = int | bytes  # a number, or a whole digest

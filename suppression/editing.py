@@ -24,10 +24,10 @@ from suppression.activating import (
     changed_by_hand,
     convert,
     look,
+    never_still,
     put_in_force,
 )
 from suppression.changes import (
-    LAST_S,
     MAX_ENTRIES,
     Change,
     Entry,
@@ -38,6 +38,7 @@ from suppression.changes import (
     parse_entry,
     same_entries,
 )
+from suppression.expiry import LAST_S
 from suppression.index import LoadedList
 from suppression.kinds import Kind
 from suppression.loading import load_list
@@ -97,7 +98,7 @@ async def edit(
             except ListRefusedError as error:  # the change is in force all the same; the next one tries again
                 _log.warning("suppression_fold_failed", list=name, error=str(error))
         return done
-    raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+    raise never_still(name)
 
 
 async def fold(store: ListStore, data_dir: Path, name: str, who: Who) -> Made:
@@ -187,7 +188,7 @@ async def restore(
             return await activate_with(
                 store, data_dir, new, change, who, action="restore", expect=now.expect, detail=detail
             )
-    raise ListRefusedError(f"list {name!r} is being changed all the time: try again")
+    raise never_still(name)
 
 
 async def prune(store: ListStore, data_dir: Path, keep: int) -> int:
@@ -197,11 +198,6 @@ async def prune(store: ListStore, data_dir: Path, keep: int) -> int:
         gone += await asyncio.to_thread(_unlink, data_dir / one.file)
     named = await store.files()
     return gone + await asyncio.to_thread(_delete_orphans, data_dir, named)
-
-
-def entries_of(loaded: LoadedList, base: Base) -> Iterator[Entries]:
-    """All entries of a list in order, changes included."""
-    return merge(base.layers, Tally()) if loaded.snapshot is not None else iter(())
 
 
 def _own_copy(data_dir: Path, file: str) -> str:
@@ -255,8 +251,7 @@ def _many(base: Base, change: Change) -> bool:
 def _unexpired(entries: Entries, now_s: int) -> Entries:
     if entries.expires is None:
         return entries
-    kept = (entries.expires == 0) | (entries.expires > now_s)
-    return Entries(entries.keys[kept], None if entries.rest is None else entries.rest[kept], entries.expires[kept])
+    return entries.only((entries.expires == 0) | (entries.expires > now_s))
 
 
 def _unlink(file: Path) -> bool:

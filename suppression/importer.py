@@ -28,7 +28,7 @@ import numpy as np
 
 from suppression import snapshot
 from suppression.activating import FOLDER, Base, ListRefusedError, Made, changed_by_hand, look, put_in_force
-from suppression.changes import LAST_S
+from suppression.expiry import LAST_S
 from suppression.kinds import Kind
 from suppression.ports import ListStore, ListVersion, Who
 from suppression.reading.reader import Batch, Layout, ListFile, Reject, UnreadableError, Wanted
@@ -183,10 +183,9 @@ def _open(stack: contextlib.ExitStack, task: Task, confirm: Confirm | None, repo
 
 def unsure(file: Path, layout: Layout) -> str:
     """The column was guessed, and another might be meant."""
-    shown = layout.header[layout.column] if layout.header else f"#{layout.column + 1}"
     return (
-        f"{file}: is it column {shown!r} that is meant? {layout.readable} of {layout.sampled} lines of it can be read;"
-        " name the column"
+        f"{file}: is it column {layout.column_name!r} that is meant? {layout.readable} of {layout.sampled} lines of it"
+        " can be read; name the column"
     )
 
 
@@ -220,14 +219,8 @@ def _check_hope(task: Task, report: ReadReport) -> None:
 
 
 def _accepted(batch: Batch) -> Entries:
-    if bool(batch.ok.all()):
-        return Entries(batch.keys, batch.rest, batch.expires)
-    ok = batch.ok
-    return Entries(
-        batch.keys[ok],
-        None if batch.rest is None else batch.rest[ok],
-        None if batch.expires is None else batch.expires[ok],
-    )
+    whole = Entries(batch.keys, batch.rest, batch.expires)
+    return whole if bool(batch.ok.all()) else whole.only(batch.ok)
 
 
 def _entries_end(task: Task) -> int:
@@ -295,7 +288,7 @@ async def _make(
         kind=kind,
         who=who,
         action=str(task.mode),
-        source=_file_name(task),
+        source=name_text(task.file.name),
         source_checksum=source_checksum,
         expires_utc_us=task.expires_utc_us,
         merges=task.mode is not Mode.REPLACE,
@@ -308,17 +301,17 @@ async def _make(
 
 def _detail(task: Task, report: ReadReport, why: str) -> dict[str, object]:
     detail: dict[str, object] = {
-        "file": _file_name(task),
+        "file": name_text(task.file.name),
         "lines": report.lines,
         "rejected": report.rejected,
         "repeats": report.repeats,
     }
-    return {**detail, "why": why.replace(str(task.file), _file_name(task))} if why else detail
+    return {**detail, "why": why.replace(str(task.file), name_text(task.file.name))} if why else detail
 
 
-def _file_name(task: Task) -> str:
-    """As text that every store takes: a name on disk need not be UTF-8."""
-    return task.file.name.encode("utf-8", "replace").decode("utf-8")
+def name_text(name: str) -> str:
+    """A file's name as text that JSON and every store take: on disk it need not be UTF-8."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _rejects_path(folder: Path, name: str) -> Path:

@@ -210,18 +210,15 @@ class Part:
     merged: tuple[_Merged, ...] = ()
     numbers: _Look = field(default_factory=_Look)
     hashed: tuple[tuple[Kind, _Look], ...] = ()
-    broken: bool = False
+    broken: tuple[str, ...] = ()  # names of lists that could not be loaded
     digest: str = ""
     document: bytes = b""
     brief: str = ""
     loners: tuple[LoadedList, ...] = ()  # lists of numbers too long to be merged
 
     def hits(self, probe: Probe, now_s: float) -> Iterator[LoadedList]:
-        """The lists that have the number."""
-        if self.suspect(probe):
-            for one in self.lists:
-                if one.has(probe, now_s):
-                    yield one
+        """The lists that have the number. Each is looked into: ask `suspect` before, nearly every number is none."""
+        return (one for one in self.lists if one.has(probe, now_s))
 
     def suspect(self, probe: Probe) -> bool:
         """Whether the number may be on one of the lists; one that is, may be."""
@@ -292,7 +289,7 @@ def make_part(lists: Sequence[LoadedList], before: Part | None = None) -> Part:
         tuple(merged),
         looks.pop(Kind.NUMBER, _Look()),
         tuple(looks.items()),
-        any(one.snapshot is None for one in lists),
+        tuple(one.name for one in lists if one.snapshot is None),
         digest,
         document,
         _brief(lists),

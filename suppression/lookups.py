@@ -67,7 +67,7 @@ async def find_number(
         if loaded.snapshot is None:
             broken.append(one.name)
         elif loaded.has(probe, now_s):
-            found.append(await _since(store, data_dir, one, changes=changes, loaded=loaded, probe=probe))
+            found.append(await since_when(store, data_dir, one, changes=changes, loaded=loaded, probe=probe))
     if broken:
         raise SnapshotError(f"list {', '.join(broken)}: cannot be read, so nobody can say whether the number is on it")
     return found
@@ -84,7 +84,7 @@ def evidence(wanted: Sequence[str], documents: Mapping[str, bytes]) -> Evidence:
     )
 
 
-async def _since(
+async def since_when(
     store: ListStore,
     data_dir: Path,
     version: ListVersion,
@@ -93,10 +93,10 @@ async def _since(
     loaded: LoadedList,
     probe: Probe,
 ) -> Found:
-    """Back through changes and versions to where the number was not on the list."""
+    """Since when a list has a number that is on it: back through changes and versions to where it was not."""
     entry = next(one for one in _entries(loaded.kind, probe) if loaded.until(one) is not None)
     expires_s = loaded.until(entry) or 0
-    since = _by_hand(changes, loaded.kind, entry)
+    since = await asyncio.to_thread(_by_hand, changes, loaded.kind, entry)
     exact = True
     if since is None:
         since = (version.imported_utc_us, version.imported_by)
@@ -110,7 +110,7 @@ async def _since(
             then = next((e for e in _entries(before.kind, probe) if before.until(e) is not None), None)
             if then is None:
                 break
-            hand = _by_hand(its, before.kind, then)
+            hand = await asyncio.to_thread(_by_hand, its, before.kind, then)
             since = hand or (one.imported_utc_us, one.imported_by)
             if hand is not None:
                 break

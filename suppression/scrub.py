@@ -22,10 +22,10 @@ from pathlib import Path
 
 import structlog
 
+from config.numbers import NumberError, normalise
 from meter.outcome import Reason
 from suppression.index import LoadedList, Part, Probe, make_part
 from suppression.loading import load_list, seen
-from suppression.numbers import NumberError, normalise
 from suppression.ports import Exemption, ListChange, ListReader, ListVersion, News
 from suppression.receipt import Claims, Signer
 
@@ -81,17 +81,17 @@ class State:
 
     def look(self, number: int, buyer: str, now_s: float) -> tuple[str, tuple[int, ...]]:
         """(the list that has the number, empty for none; exemptions that were applied)."""
-        probe = Probe(number)
+        probe, own = Probe(number), self.of(buyer)
         applied: tuple[int, ...] = ()
-        if not self.shared.suspect(probe) and not self.of(buyer).suspect(probe):
-            return "", applied
-        for one in self.shared.hits(probe, now_s):
-            exemption = self.exempt(one.name, number, buyer, now_s) if self.exemptions else None
-            if exemption is None:
+        if self.shared.suspect(probe):
+            for one in self.shared.hits(probe, now_s):
+                exemption = self.exempt(one.name, number, buyer, now_s) if self.exemptions else None
+                if exemption is None:
+                    return one.name, applied
+                applied += (exemption.id,)
+        if own.suspect(probe):
+            for one in own.hits(probe, now_s):
                 return one.name, applied
-            applied += (exemption.id,)
-        for one in self.of(buyer).hits(probe, now_s):
-            return one.name, applied
         return "", applied
 
 
@@ -187,7 +187,7 @@ class Scrub:
     def broken(self) -> tuple[str, ...]:
         """Names of lists in force that cannot be consulted; for metrics and alarms."""
         parts = (self.state.shared, *self.state.own.values())
-        return tuple(one.name for part in parts if part.broken for one in part.lists if one.snapshot is None)
+        return tuple(name for part in parts for name in part.broken)
 
     @property
     def entries(self) -> int:
@@ -198,11 +198,13 @@ class Scrub:
     def _stale(self, state: State) -> bool:
         """A list's time has run out, or a file that could not be loaded looks different now."""
         now_s = self._wall()
-        return any(
-            _expired(row.version, now_s) is not row.lapsed
-            or (row.loaded.snapshot is None and seen(self._data_dir / row.version.file) != row.seen)
-            for row in state.rows.values()
-        )
+        return any(self._is_due(row, now_s, retry=False) for row in state.rows.values())
+
+    def _is_due(self, row: _Row, now_s: float, *, retry: bool) -> bool:
+        """Whether to load a list again without news of it. `retry`: what could not be loaded, as it looks or not."""
+        if _expired(row.version, now_s) is not row.lapsed:
+            return True
+        return row.loaded.snapshot is None and (retry or seen(self._data_dir / row.version.file) != row.seen)
 
     async def _keep(self, state: State) -> None:
         parts = (state.shared, state.none, *state.own.values())
@@ -216,11 +218,7 @@ class Scrub:
         now_s = self._wall()
         rows = dict(before.rows)
         told = _by_name(news)
-        again = {
-            name
-            for name, row in rows.items()
-            if row.loaded.snapshot is None or _expired(row.version, now_s) is not row.lapsed
-        }
+        again = {name for name, row in rows.items() if self._is_due(row, now_s, retry=True)}
         for name in again | told.keys():
             row = self._row(rows.pop(name, None), told.get(name, _NOTHING), now_s)
             if row is not None:

@@ -70,6 +70,14 @@ class Entries:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def only(self, which: slice | npt.NDArray[np.bool_]) -> Entries:
+        """Those at some places."""
+        return Entries(
+            self.keys[which],
+            None if self.rest is None else self.rest[which],
+            None if self.expires is None else self.expires[which],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -189,7 +197,7 @@ def write(
             checksum = writer.finish()
             target = folder / f"{name}-{checksum[:16]}.list"
             path.replace(target)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         raise SnapshotError(f"{target}: cannot be written: {error.strerror or error}") from error
     return target, checksum
@@ -399,7 +407,7 @@ def copy(file: Path, target: Path) -> None:
             made.flush()
             os.fsync(made.fileno())
             path.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise SnapshotError(f"{target}: cannot be written: {error.strerror or error}") from error
 
@@ -417,7 +425,8 @@ def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
             path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

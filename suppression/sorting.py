@@ -62,7 +62,7 @@ class HeldRun:
         return len(self.entries)
 
     def read(self, start: int, stop: int) -> Entries:
-        return _slice(self.entries, start, stop)
+        return self.entries.only(slice(start, stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Collector:
         at = 0
         while at < len(entries):
             many = min(len(entries) - at, self._room - self._held)
-            self._copy(_slice(entries, at, at + many))
+            self._copy(entries.only(slice(at, at + many)))
             at += many
             if self._held == self._room:
                 self._spill()
@@ -227,7 +227,7 @@ class _Reader:
 
     def up_to(self, bound: int) -> Entries:
         many = int(np.searchsorted(self._held.keys, np.uint64(bound), "right"))
-        taken, self._held = _slice(self._held, 0, many), _slice(self._held, many, len(self._held))
+        taken, self._held = self._held.only(slice(0, many)), self._held.only(slice(many, len(self._held)))
         return taken
 
     def more(self) -> bool:
@@ -245,7 +245,7 @@ class _Reader:
             whole = int(np.searchsorted(found.keys, found.keys[-1], "left"))
             if whole:
                 self._next += whole
-                return _slice(found, 0, whole)
+                return found.only(slice(0, whole))
             size *= 2
 
 
@@ -338,11 +338,3 @@ def _words(rest: Rest) -> list[npt.NDArray[np.uint64]]:
     padded[:, : rest.shape[1]] = rest
     words = padded.view(">u8").astype(np.uint64)
     return [words[:, at] for at in range(words.shape[1])]
-
-
-def _slice(entries: Entries, start: int, stop: int) -> Entries:
-    return Entries(
-        entries.keys[start:stop],
-        None if entries.rest is None else entries.rest[start:stop],
-        None if entries.expires is None else entries.expires[start:stop],
-    )

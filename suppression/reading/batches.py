@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from config.numbers import NANP_REGIONS, NumberError, normalise
 from suppression.kinds import KEY_BYTES, Kind
-from suppression.numbers import NANP_REGIONS, NumberError, normalise
 from suppression.reading import cells
 from suppression.reading.cells import CellError, Read
 from suppression.reading.rows import Rows, decode, exact, unquote

@@ -1,6 +1,6 @@
 """What cells say, a whole column at a time. What is not plain stays undone, and is read by the functions for one cell.
 
-The quick way for numbers must never say anything else than `suppression.numbers.normalise`; a random test compares. It
+The quick way for numbers must never say anything else than `config.numbers.normalise`; a random test compares. It
 gathers the cells of one length as columns of characters, and reads together those that have their digits at the same
 places: one comparison finds them all, and then ten digits are ten columns.
 """
@@ -8,13 +8,13 @@ places: one comparison finds them all, and then ten digits are ten columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from suppression.expiry import LAST_S, end_us
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading.rows import QUOTE
 from suppression.reading.shapes import Flags, Ints, Keys, Octets, Spans, Times
@@ -29,7 +29,6 @@ _NOT_FIRST = 2  # area code and exchange start with 2 to 9
 _COUNTRY = np.uint64(10_000_000_000)
 _DAY = 86_400  # seconds
 _MONTHS = 12
-_LATEST = (1 << 32) - 1  # seconds since 1970, in 2106; later is never
 _LABELS = {Kind.MD5: "an MD5", Kind.SHA1: "a SHA-1", Kind.SHA256: "a SHA-256"}
 
 
@@ -253,7 +252,7 @@ def _first_day(months: Ints) -> Ints:
 
 def _clamped(seconds: Ints) -> Times:
     """Past what 32 bits hold is never, and before 1970 is long ago."""
-    return np.where(seconds > _LATEST, 0, np.maximum(seconds, 1)).astype(np.uint32)
+    return np.where(seconds > LAST_S, 0, np.maximum(seconds, 1)).astype(np.uint32)
 
 
 def expiry(text: str) -> int:
@@ -262,17 +261,7 @@ def expiry(text: str) -> int:
     if not bare:
         return 0
     try:
-        seconds = (_midnight(date.fromisoformat(bare)) + timedelta(days=1)) // timedelta(seconds=1)
-    except ValueError:
-        try:
-            when = datetime.fromisoformat(bare)
-        except ValueError as error:
-            raise CellError("expiry: not a date such as 2026-01-31, nor an ISO time") from error
-        when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-        seconds = (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
-    return 0 if seconds > _LATEST else max(seconds, 1)
-
-
-def _midnight(day: date) -> timedelta:
-    """Since 1970."""
-    return timedelta(days=day.toordinal() - date(1970, 1, 1).toordinal())
+        seconds = end_us(bare) // 1_000_000
+    except ValueError as error:
+        raise CellError("expiry: not a date such as 2026-01-31, nor an ISO time") from error
+    return 0 if seconds > LAST_S else max(seconds, 1)

@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from config.numbers import NumberError, normalise
 from suppression.kinds import Kind
-from suppression.numbers import NumberError, normalise
 from suppression.reading.cells import CellError, digest
 from suppression.reading.rows import (
     MAX_ROW,

@@ -18,7 +18,7 @@ from suppression.reading.batches import batch, columns
 from suppression.reading.layout import Found, decide
 from suppression.reading.rows import Scanner
 from suppression.reading.shapes import Batch, Layout, Reject, UnreadableError, Wanted
-from suppression.reading.sheets import MAX_BYTES, sheet
+from suppression.reading.sheets import MAX_BYTES, sheet, too_large
 from suppression.reading.sources import HEAD, PIECE, RawFile, Stream, after, checksum, is_zip, peek, text_of
 
 __all__ = ["Batch", "Layout", "ListFile", "Reject", "UnreadableError", "Wanted"]
@@ -186,7 +186,7 @@ def _member(archive: ZipFile, member: ZipInfo, where: str, stack: ExitStack) -> 
     if not is_zip(start):
         return Stream(text_of(pieces, where))
     if member.file_size > MAX_BYTES:
-        raise UnreadableError(f"{where}: is too large a workbook to read: save the sheet as CSV")
+        raise too_large(where)
     file = TemporaryFile()  # noqa: SIM115, closed with the stack
     stack.callback(file.close)
     for piece in pieces:

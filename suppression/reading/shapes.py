@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from config.numbers import DEFAULT_REGION, is_region
 from suppression.kinds import Kind
-from suppression.numbers import DEFAULT_REGION, is_region
 
 Octets = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -55,6 +55,11 @@ class Layout:
     sampled: int = 0  # rows looked at
     readable: int = 0  # of these
     example: str = ""  # of a readable cell, masked
+
+    @property
+    def column_name(self) -> str:
+        """For people: as in the header, or `#2`."""
+        return self.header[self.column] if self.header else f"#{self.column + 1}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,11 @@ def _check_size(archive: ZipFile, where: str) -> None:
     parts = archive.infolist()
     others = [one.file_size for one in parts if not one.filename.startswith("xl/worksheets/")]
     if sum(one.file_size for one in parts) > MAX_BYTES or max(others, default=0) > MAX_PART:
-        raise UnreadableError(f"{where}: is too large a workbook to read: save the sheet as CSV")
+        raise too_large(where)
+
+
+def too_large(where: str) -> UnreadableError:
+    return UnreadableError(f"{where}: is too large a workbook to read: save the sheet as CSV")
 
 
 def _damaged(where: str, error: Exception) -> UnreadableError:

@@ -157,7 +157,9 @@ def test_a_hashed_list_agrees_with_a_plain_one(
         for number in (*numbers, *others):
             assert hashed.has(Probe(number), 0.0) is (number in numbers)
         part = make_part([hashed])
-        assert {number for number in {*numbers, *others} if list(part.hits(Probe(number), 0.0))} == numbers
+        hits = {number for number in {*numbers, *others} if list(part.hits(Probe(number), 0.0))}
+        assert hits == numbers
+        assert hits <= {number for number in {*numbers, *others} if part.suspect(Probe(number))}
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])
@@ -209,6 +211,7 @@ def test_a_list_with_changes_is_the_set_with_changes(
             assert one.has(Probe(number), now_s) is wanted
             assert one.until(number) == until
             assert [found is one for found in part.hits(Probe(number), now_s)] == [True] * wanted
+            assert part.suspect(Probe(number)) or not wanted
         assert one.count_with(change) == len(model)
         asked = np.array(sorted({*held, *add, *others}), np.uint64)
         suspects = set(asked[part.suspects(asked)].tolist())

@@ -140,6 +140,7 @@ class Lists(RuleBasedStateMachine):
             state = scrub.state
             for number in UNIVERSE:
                 hits = {one.name for one in state.shared.hits(_probe(number), 0.0)}
+                assert state.shared.suspect(_probe(number)) or not hits
                 for at, name in enumerate(("plain", "hashed")):
                     if name in hits:
                         both[at].add(number)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suppression.numbers import NumberError, is_region, normalise, to_e164
+from config.numbers import NumberError, is_region, normalise, to_e164
 from suppression.reading.reader import ListFile
 
 DIGITS = "0123456789"

@@ -17,6 +17,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.numbers import NumberError, normalise
 from meter.store.db import open_store
 from meter.store.suppression import ListRows
 from suppression import importer
@@ -25,7 +26,6 @@ from suppression.batch import BatchRefusedError, Job, Summary, each_line, scrub_
 from suppression.importer import Task, import_file
 from suppression.index import LoadedList, finder, make_part
 from suppression.kinds import Kind
-from suppression.numbers import NumberError, normalise
 from suppression.ports import StaleError, Who
 from suppression.reading.reader import Wanted
 from suppression.receipt import Signer

@@ -72,6 +72,7 @@ def test_what_cannot_be_done_is_said_in_one_line(run: Run, book: tuple[str, Path
         (("restore", "dnc", "--version", "7"), "list 'dnc' has no version 7"),
         (("expire", "dnc", "2001-01-01"), "2001-01-01 is in the past"),
         (("expire", "dnc", "soon"), "'soon' is no date"),
+        (("expire", "dnc", "2106-02-07"), "2106-02-07 is later than 2106-02-06"),
         (("versions", "nope"), "there is no list called 'nope'"),
         (("exempt", "x", "--list", "dnc", "--reason", "r", "--expires", "2099-01-01"), "NUMBER: not a phone number"),
         (("revoke", "17"), "no exemption 17 is in force"),

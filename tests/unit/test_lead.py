@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.numbers import NumberError, normalise
+from router import lead as lead_module
 from router.lead import MAX_FIELDS, MAX_VALUE, NOT_A_NUMBER, Lead, read_lead
-from suppression.numbers import normalise as of_lists
+from suppression import changes, scrub
+from suppression.reading import batches, layout
 from tests.props.test_numbers import SPELLINGS, spell
 
 CALLER = "+18005550199"
@@ -55,7 +57,7 @@ def _as_lists_read_it(text: str) -> str:
 
 
 def test_leads_and_lists_have_one_normaliser() -> None:
-    assert of_lists is normalise
+    assert all(vars(one)["normalise"] is normalise for one in (lead_module, changes, scrub, batches, layout))
 
 
 @pytest.mark.parametrize("text", WRITTEN)
