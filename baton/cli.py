@@ -16,7 +16,24 @@ from typing import Annotated, Any
 
 import typer
 
-from baton import cli_book, cli_docs, cli_lists, cli_live, cli_lookups, cli_orders, cli_scenarios, cli_transfers
+from baton import (
+    cli_billing,
+    cli_book,
+    cli_credits,
+    cli_data,
+    cli_docs,
+    cli_invoices,
+    cli_ledger,
+    cli_lists,
+    cli_live,
+    cli_lookups,
+    cli_mail,
+    cli_orders,
+    cli_payments,
+    cli_replay,
+    cli_scenarios,
+    cli_transfers,
+)
 from baton.console import CommandError, ConfigArgument, JsonOption, out
 
 _OWN_PACKAGES = ("baton", "config", "meter", "portal", "router", "suppression")
@@ -40,6 +57,18 @@ app.add_typer(cli_transfers.transfers, name="transfers")
 app.add_typer(cli_transfers.journal, name="journal")
 app.add_typer(cli_book.buyers, name="buyers")
 app.add_typer(cli_orders.orders, name="orders")
+app.add_typer(cli_billing.billing, name="billing")
+app.add_typer(cli_billing.terms, name="terms")
+app.add_typer(cli_invoices.invoices, name="invoices")
+app.add_typer(cli_payments.payments, name="payments")
+app.add_typer(cli_payments.refunds, name="refunds")
+app.add_typer(cli_payments.remedies, name="remedies")
+app.add_typer(cli_ledger.ledger, name="ledger")
+app.command("replay")(cli_replay.replay)
+app.command("export")(cli_data.export)
+app.command("load")(cli_data.load)
+app.add_typer(cli_mail.mail, name="mail")
+app.add_typer(cli_credits.credits_, name="credits")
 app.add_typer(cli_lists.suppression, name="suppression")
 app.command("scrub")(cli_lookups.scrub)
 app.add_typer(cli_scenarios.scenarios, name="scenarios")

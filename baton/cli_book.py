@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,10 +38,13 @@ BuyerArgument = Annotated[str, typer.Argument(metavar="BUYER", help="Name of the
 
 def check(config: ConfigArgument, as_json: JsonOption = False) -> None:
     """Check a configuration file: every problem with its place, and what the file sets up."""
+    from baton.mailing import mail_problems
     from config.check import check as look
     from meter.terms import presets
 
     checked = look(config, os.environ, presets())
+    if checked.settings is not None:
+        checked = replace(checked, problems=(*checked.problems, *mail_problems(checked.settings)))
     if as_json:
         print_json({"file": str(config), "ok": not checked.problems, **_as_dict(checked)})
     else:
@@ -94,32 +97,66 @@ def list_(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOpt
         )
 
 
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept beside the change.")]
+
+
 @buyers.command()
-def pause(buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+def pause(
+    buyer: BuyerArgument, reason: ReasonOption = "", config: ConfigOption = None, store: StoreOption = ""
+) -> None:
     """Give a buyer no transfers until it is resumed."""
-    _set(buyer, "paused", config, store)
+    _set(buyer, "paused", reason, config, store)
 
 
 @buyers.command()
-def resume(buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+def resume(
+    buyer: BuyerArgument, reason: ReasonOption = "", config: ConfigOption = None, store: StoreOption = ""
+) -> None:
     """Give a buyer transfers again, after a pause or a hold."""
-    _set(buyer, "active", config, store)
+    _set(buyer, "active", reason, config, store)
 
 
 @buyers.command()
-def hold(buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
-    """Put a buyer on hold for an unpaid invoice; it takes effect on the next transfer."""
-    _set(buyer, "on_hold", config, store)
+def hold(buyer: BuyerArgument, reason: ReasonOption = "", config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Put a buyer on hold; it takes effect on the next transfer, and only `resume` ends it."""
+    _set(buyer, "on_hold", reason, config, store)
 
 
-def _set(buyer: str, state: str, config: ConfigOption, store: str) -> None:
+@buyers.command()
+def cancel(
+    buyer: BuyerArgument, reason: ReasonOption = "", config: ConfigOption = None, store: StoreOption = ""
+) -> None:
+    """End a contract: no transfers, no invoice for orders to come; what is short of paid orders becomes a check."""
+    _set(buyer, "cancelled", reason, config, store)
+
+
+@buyers.command()
+def history(
+    buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False
+) -> None:
+    """Who paused, held, resumed or cancelled a buyer, when and why; `billing` is the weekly cycle."""
+    from baton.console import when
+    from meter.store.book import BookStore
+
+    async def work(engine: AsyncEngine) -> list[dict[str, Any]]:
+        return await BookStore(engine).states(buyer)
+
+    rows = with_store(find_place(config, store), work)
+    if as_json:
+        print_json(rows)
+    else:
+        shown = [(when(one["at_utc_us"]), one["before"], one["after"], one["by"], one["reason"]) for one in rows]
+        print_table(("when", "from", "to", "by", "why"), shown)
+
+
+def _set(buyer: str, state: str, reason: str, config: ConfigOption, store: str) -> None:
     import getpass
 
     from config.book import BuyerState
     from meter.store.book import BookStore
 
     async def work(engine: AsyncEngine) -> BuyerState:
-        return await BookStore(engine).set_buyer_state(buyer, BuyerState(state), getpass.getuser())
+        return await BookStore(engine).set_buyer_state(buyer, BuyerState(state), getpass.getuser(), reason)
 
     before = with_store(find_place(config, store), work)
     out(f"{buyer}: {before.value} -> {state}" if before.value != state else f"{buyer}: is {state} already")

@@ -27,7 +27,10 @@ def set_(
     *,
     week: Annotated[str, typer.Option(help="Monday on which the week begins, such as 2026-11-23.")],
     quantity: Annotated[int, typer.Option(min=0, max=1_000_000, help="Units bought.")],
-    make_up: Annotated[int, typer.Option("--make-up", min=0, max=1_000_000, help="Free units on top.")] = 0,
+    make_up: Annotated[
+        int | None,
+        typer.Option("--make-up", min=0, max=1_000_000, help="Free units on top; without it they stay as they are."),
+    ] = None,
     config: ConfigOption = None,
     store: StoreOption = "",
 ) -> None:
@@ -37,13 +40,16 @@ def set_(
     from config.book import Order
     from meter.store.orders import OrderStore
 
-    order = Order(buyer, _monday(week), quantity, make_up)
+    order = Order(buyer, monday(week), quantity, make_up or 0)
 
     async def work(engine: AsyncEngine) -> Order | None:
-        return await OrderStore(engine).set(order, getpass.getuser())
+        return await OrderStore(engine).set(order, getpass.getuser(), keep_make_up=make_up is None)
 
     before = with_store(find_place(config, store), work)
     was = "" if before is None else "is so already" if before == order else f"instead of {_units(before)}"
+    if make_up is None and before is not None:
+        order = Order(buyer, order.week, quantity, before.make_up)
+        was = was if before != order else "is so already"
     out(f"{buyer}, week of {order.week}: {_units(order)}{f', {was}' if was else ''}")
 
 
@@ -67,7 +73,7 @@ def list_(
         print_table(_COLUMNS, [_row(one) for one in found])
 
 
-def _monday(week: str) -> str:
+def monday(week: str) -> str:
     """The week as the store has it. Raises BadParameter, which names the option."""
     from datetime import date
 

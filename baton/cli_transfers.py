@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from meter.ladder import Ladder, LegTimes
     from meter.store.reading import TransferRow
     from meter.store.verify import VerifyReport
+    from meter.store.verify_ledger import LedgerReport
 
 _SHOWN = ("transfer", "campaign", "buyer", "phone", "verdict", "reason", "counts_as", "attempt_ms", "talk_ms")
 
@@ -100,22 +101,33 @@ def show(
 
 @journal.command()
 def verify(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
-    """Compute every hash chain of the journal again. Exit code 1: a fact was changed, dropped or inserted."""
+    """Compute every hash chain again, of the facts and of the ledger, and hold the documents against the ledger.
+
+    Exit code 1: something was changed, dropped or inserted.
+    """
     from meter.store.verify import verify_journal
+    from meter.store.verify_ledger import verify_ledger
 
-    async def work(engine: AsyncEngine) -> VerifyReport:
-        return await verify_journal(engine)
+    async def work(engine: AsyncEngine) -> tuple[VerifyReport, LedgerReport]:
+        return await verify_journal(engine), await verify_ledger(engine)
 
-    report = with_store(find_place(config, store), work)
+    facts, ledger = with_store(find_place(config, store), work)
     if as_json:
-        print_json(asdict(report) | {"ok": report.ok})
+        print_json({**asdict(facts), "ledger": asdict(ledger), "ok": facts.ok and ledger.ok})
     else:
-        for one in report.problems:
+        for one in facts.problems:
             out(f"{one.router} boot {one.boot} fact {one.seq}: {one.what}")
-        said = "whole" if report.ok else f"{report.problem_count} problems"
-        out(f"{report.facts:,} facts in {report.chains} chains: {said}")
-    if not report.ok:
+        for problem in ledger.problems:
+            out(problem)
+        out(f"{facts.facts:,} facts in {facts.chains} chains: {_whole(facts.problem_count)}")
+        counts = f"{ledger.postings:,} postings of {ledger.buyers} buyers, {ledger.documents:,} documents"
+        out(f"{counts}: {_whole(ledger.problem_count)}")
+    if not (facts.ok and ledger.ok):
         raise typer.Exit(1)
+
+
+def _whole(problems: int) -> str:
+    return f"{problems} problems" if problems else "whole"
 
 
 def _instant(text: str) -> int:

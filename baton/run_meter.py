@@ -7,10 +7,15 @@ import os
 from pathlib import Path
 
 from baton.serve import relog_on_hangup, stop_on_signals
+from config.mail import MailSection
 from config.settings import Settings, load
 from meter import logs
+from meter.billing.drafts import Issuer
+from meter.credits import load_reasons
+from meter.cycle import CycleOptions
+from meter.dkim_signing import DkimOptions
+from meter.letters import MailOptions
 from meter.links import LinkOptions
-from meter.mail import MailOptions
 from meter.mqtt import MqttOptions
 from meter.run import MeterOptions, run_meter
 
@@ -34,14 +39,36 @@ def meter_options(settings: Settings) -> MeterOptions:
     links = settings.links
     return MeterOptions(
         url=settings.store_url,
-        mail=_mail(settings),
+        mail=mail_options(settings),
         mqtt=_mqtt(settings),
         link=LinkOptions(links.base_url, links.secret.get_secret_value()) if links is not None else None,
+        cycle=cycle_options(settings) if settings.billing.enabled else None,
+        credit_reasons=load_reasons(settings.billing.credit_reasons_file),
     )
 
 
-def _mail(settings: Settings) -> MailOptions | None:
-    mail = settings.mail
+def cycle_options(settings: Settings) -> CycleOptions:
+    """Whose name documents bear, how they are numbered, and when a week is settled."""
+    operator, billing = settings.operator, settings.billing
+    issuer = Issuer(
+        name=operator.name,
+        address=operator.address,
+        tax_id=operator.tax_id,
+        email=operator.email or "",
+        phone=operator.phone,
+        pay_to=operator.pay_to,
+        prefixes={
+            "invoice": billing.invoice_prefix,
+            "credit_note": billing.credit_note_prefix,
+            "statement": billing.statement_prefix,
+        },
+    )
+    return CycleOptions(issuer, billing.settle_after_ms * 1_000)
+
+
+def mail_options(settings: Settings) -> MailOptions | None:
+    """The mail server, whose name mails bear, and how they are signed; None where there is no section `[mail]`."""
+    mail, links = settings.mail, settings.links
     if mail is None:
         return None
     return MailOptions(
@@ -53,7 +80,17 @@ def _mail(settings: Settings) -> MailOptions | None:
         sender=mail.sender,
         reply_to=mail.reply_to or "",
         timeout_s=mail.timeout_ms / 1000,
+        templates_dir=str(mail.templates_dir or ""),
+        dkim=_dkim(mail),
+        bounce_address=mail.bounce_address or "",
+        bounce_secret=links.secret.get_secret_value() if links is not None else "",
     )
+
+
+def _dkim(mail: MailSection) -> DkimOptions | None:
+    if mail.dkim_domain is None or mail.dkim_selector is None or mail.dkim_key_file is None:
+        return None
+    return DkimOptions(mail.dkim_domain, mail.dkim_selector, mail.dkim_key_file)
 
 
 def _mqtt(settings: Settings) -> MqttOptions | None:

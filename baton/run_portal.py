@@ -23,12 +23,15 @@ from baton.serve import relog_on_hangup, stop_on_signals
 from config.portal import PortalSection, PortalToken
 from config.settings import Settings, load
 from meter import logs
+from meter.credits import load_reasons
+from meter.links import LinkOptions
 from meter.store.book import BookStore
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
 from portal.access import RouterAwayError, Services
 from portal.app import create_app
+from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.tokens import Scope, Token
 
@@ -82,6 +85,7 @@ async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, 
         availability=partial(_availability, router, asyncio.Semaphore(MAX_ASKING)),
         healthy=partial(_healthy, leads),
         lists=desk,
+        credits=CreditOffice(clerk, load_reasons(settings.billing.credit_reasons_file), _links(settings)),
     )
     server = _Server(_server_config(services, portal))
     purging = asyncio.create_task(_purge(leads, desk))
@@ -118,6 +122,11 @@ async def _desk(database: AsyncEngine, settings: Settings, portal: PortalSection
         keep_versions=settings.suppression.keep_versions,
         max_import_bytes=portal.max_import_bytes,
     )
+
+
+def _links(settings: Settings) -> LinkOptions | None:
+    links = settings.links
+    return None if links is None else LinkOptions(links.base_url, links.secret.get_secret_value())
 
 
 async def _buyers(database: AsyncEngine) -> Collection[str]:

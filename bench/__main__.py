@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from baton.demo.parties import MissingProgramError
-from bench import buffer, crash, lists, pairs, peer, rows, soak
+from bench import buffer, crash, lists, money, pairs, peer, rows, soak
 from bench.rows import Row
 from bench.stage import BenchError
 
@@ -73,6 +73,7 @@ def everything(context: typer.Context) -> None:
     found += _run("buffer", buffer.measure(root / "buffer", 300, 25, _tell))
     found += _run("crash", crash.measure(root / "crash", 200, _tell))
     found += _run("lists", lists.measure(root / "lists", _tell))
+    found += _run("money", money.measure(root / "money", _tell))
     _finish(found, BUILD / "bench.json")
 
 
@@ -154,6 +155,18 @@ def lists_(
     """Suppression at national scale: import, memory, look-ups, whole files."""
     work = lists.measure(_folder(keep, "lists"), _tell, numbers, buyers)
     _finish(_run("lists", work), out or BUILD / "bench-lists.json")
+
+
+@app.command("money")
+def money_(
+    transfers: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="Of the week.")] = money.TRANSFERS,
+    buyers: Annotated[int, typer.Option(min=1, max=10_000, help="Each with an order.")] = money.BUYERS,
+    keep: Keep = None,
+    out: Out = None,
+) -> None:
+    """The meter: outcomes settled, a Monday's invoices, long statements, PDFs."""
+    work = money.measure(_folder(keep, "money"), _tell, transfers, buyers)
+    _finish(_run("money", work), out or BUILD / "bench-money.json")
 
 
 @peer_app.command("install")

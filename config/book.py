@@ -95,6 +95,10 @@ class Terms:
     minute_minimum_ms: int = 0
     setup_fee_minor: int = 0
     concurrent_lines: int = 0  # 0: not limited by the terms
+    extra_line_price_minor: int = 0  # of each line more, a month
+    month_due_days: int = 10  # days after a monthly or set-up invoice
+    credit_days: int = 4  # days after the day of the call within which a credit may be asked for (domain, section 8)
+    end_of_business: str = "17:00"  # when what is due on a day is due, in `time_zone`
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,12 @@ class Buyer:
     allow_area_codes: tuple[str, ...] = ()  # first three digits of a North American number; empty: all
     deny_area_codes: tuple[str, ...] = ()
     order_required: bool = False  # transfers only against an order of the running week
+    extra_lines: int = 0  # bought beyond those that the terms include
+    address: tuple[str, ...] = ()  # lines of the postal address, on documents
+    reference: str = ""  # of the buyer's own, such as a purchase order; on documents
+    billing_emails: tuple[str, ...] = ()  # documents; empty: `lead_emails`
+    report_emails: tuple[str, ...] = ()  # daily reports; empty: `billing_emails`
+    locale: str = "en_US"  # CLDR name; dates and amounts in e-mails and documents
 
 
 @dataclass(frozen=True, slots=True)

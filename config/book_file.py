@@ -35,7 +35,19 @@ from config.document import Document, read
 from config.hours import OpeningHours
 from config.problems import ConfigError, Problem
 from config.trunk import TrunkEntry
-from config.types import ConfigPath, IsoDate, Key, MailAddress, Model, Slug, TimeZone, is_e164
+from config.types import (
+    ClockTime,
+    ConfigPath,
+    DocumentLine,
+    IsoDate,
+    Key,
+    Locale,
+    MailAddress,
+    Model,
+    Slug,
+    TimeZone,
+    is_e164,
+)
 
 RingTimeout = Annotated[int, Field(ge=1000, le=180_000)]
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -70,6 +82,10 @@ class TermsEntry(Model):
     minute_minimum_ms: int = Field(0, ge=0, description="Least talk that is charged once a call is answered.")
     setup_fee_minor: Minor = Field(0, description="One-time set-up fee.")
     concurrent_lines: int = Field(0, ge=0, description="Calls at once; 0: not limited by the terms.")
+    extra_line_price_minor: Minor = Field(0, description="Price of each line beyond these, a month.")
+    month_due_days: int = Field(10, ge=0, le=365, description="Days to pay a monthly or set-up invoice.")
+    credit_days: int = Field(4, ge=0, le=365, description="Days after a call's day to ask for a credit.")
+    end_of_business: ClockTime = Field("17:00", description="Time of day when what is due falls due, in `time_zone`.")
 
     def to_terms(self, presets: Mapping[str, Terms]) -> Terms:
         """Only what the entry says goes over its base. Raises KeyError where `base` is no preset."""
@@ -83,6 +99,9 @@ def _mail_list(value: tuple[str, ...]) -> tuple[str, ...]:
     if len({one.casefold() for one in value}) != len(value):
         raise ValueError("names an address twice")
     return value
+
+
+MailList = Annotated[tuple[MailAddress, ...], AfterValidator(_mail_list)]
 
 
 class EndpointEntry(TrunkEntry):
@@ -151,9 +170,7 @@ class BuyerEntry(Model):
     state: BuyerState = Field(BuyerState.ACTIVE, description="State on first import; later imports leave it alone.")
     time_zone: TimeZone = Field(DEFAULT_TIME_ZONE, description="IANA zone of the buyer.")
     category: str = Field("", max_length=64, description="Business category; decides the reasons for a credit.")
-    lead_emails: Annotated[tuple[MailAddress, ...], AfterValidator(_mail_list)] = Field(
-        (), description="Where failed leads go."
-    )
+    lead_emails: MailList = Field((), description="Where failed leads go.")
     caps: CapsEntry = Field(
         default_factory=lambda: CapsEntry.model_validate({}), description="Most units in a span of time."
     )
@@ -169,6 +186,12 @@ class BuyerEntry(Model):
     allow_area_codes: tuple[AreaCode, ...] = Field((), description="Area codes it takes; empty: all.")
     deny_area_codes: tuple[AreaCode, ...] = Field((), description="Area codes it does not take.")
     order_required: bool = Field(False, description="Transfers only against an order of the running week.")
+    extra_lines: Count = Field(0, description="Lines bought beyond those that the terms include.")
+    address: tuple[DocumentLine, ...] = Field((), max_length=8, description="Lines of the postal address.")
+    reference: DocumentLine = Field("", description="Its own reference on documents, such as a purchase order.")
+    billing_emails: MailList = Field((), description="Where documents go; empty: `lead_emails`.")
+    report_emails: MailList = Field((), description="Where daily reports go; empty: `billing_emails`.")
+    locale: Locale = Field("en_US", description="CLDR locale of dates and amounts, such as `en_US` or `de_DE`.")
     endpoints: tuple[EndpointEntry, ...] = Field((), description="All ring at once.")
 
 
@@ -359,4 +382,10 @@ def _to_buyer(entry: BuyerEntry, terms: Terms) -> Buyer:
         allow_area_codes=entry.allow_area_codes,
         deny_area_codes=entry.deny_area_codes,
         order_required=entry.order_required,
+        extra_lines=entry.extra_lines,
+        address=entry.address,
+        reference=entry.reference,
+        billing_emails=entry.billing_emails,
+        report_emails=entry.report_emails,
+        locale=entry.locale,
     )

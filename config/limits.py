@@ -139,7 +139,8 @@ def is_counted(buyer: Buyer, orders: tuple[Order, ...]) -> bool:
 
 def concurrent_limit(buyer: Buyer) -> int:
     """Transfers at once: the buyer's own figure, else the lines that its terms include (domain, section 9); 0: any."""
-    return buyer.caps.concurrent or buyer.terms.concurrent_lines
+    included = buyer.terms.concurrent_lines
+    return buyer.caps.concurrent or (included and included + buyer.extra_lines)
 
 
 def order_limit(terms: Terms, order: Order | None, spans: Spans) -> OrderLimit:

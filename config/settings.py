@@ -8,7 +8,6 @@ become `docs/reference/settings.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,15 +16,27 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 
 from config.book import Srtp, Transport
 from config.document import BOOK_SECTIONS, SETTING_ARRAYS, Document, read
+from config.mail import MailSection
+from config.operator import BillingSection, OperatorSection
 from config.portal import PortalSection
 from config.problems import ConfigError, Problem
 from config.trunk import TrunkEntry
-from config.types import ConfigPath, IpAddress, IpNetwork, MailAddress, Model, Port, Slug
+from config.types import ConfigPath, IpAddress, IpNetwork, Model, Port, Slug
 
 PORTS_PER_CALL = 2  # RTP and RTCP, RFC 3550 section 11
 ENGINE_CALLS = 8000  # PJSUA_MAX_CALLS of our build, scripts/pjsua2/config_site.h
 _MIN_SECRET = 32  # characters; about 160 bits when written as base32
-_WHOLE_SECTIONS = ("router", "tls", "store", "metrics", "log", "suppression", "recording")  # those with a default
+_WHOLE_SECTIONS = (
+    "router",
+    "tls",
+    "store",
+    "metrics",
+    "log",
+    "suppression",
+    "recording",
+    "operator",
+    "billing",
+)  # those with a default
 
 
 class RouterSection(Model):
@@ -178,31 +189,6 @@ class StoreSection(Model):
     )
 
 
-class MailSecurity(StrEnum):
-    NONE = "none"
-    STARTTLS = "starttls"
-    TLS = "tls"
-
-
-class MailSection(Model):
-    """SMTP submission. Without this section no e-mail is sent."""
-
-    host: str = Field(min_length=1, description="SMTP server.")
-    port: Port = Field(587, description="Its port.")
-    security: MailSecurity = Field(MailSecurity.STARTTLS, description="`none`, `starttls` or `tls`.")
-    username: str = Field("", description="User name, where the server asks for one.")
-    password: SecretStr = Field(SecretStr(""), description="Password.")
-    sender: MailAddress = Field(description="From address.")
-    reply_to: MailAddress | None = Field(None, description="Reply-To address.")
-    timeout_ms: int = Field(10_000, ge=100, le=120_000, description="Limit for one exchange with the server, in ms.")
-
-    @model_validator(mode="after")
-    def _no_password_in_clear(self) -> Self:
-        if self.username and self.security is MailSecurity.NONE:
-            raise ValueError("security = none would send the password in clear; use starttls or tls")
-        return self
-
-
 class MqttSection(Model):
     """The broker for live state. Without this section nothing is published."""
 
@@ -294,6 +280,8 @@ class Settings(Model):
     log: LogSection
     suppression: SuppressionSection
     recording: RecordingSection
+    operator: OperatorSection
+    billing: BillingSection
 
     @property
     def store_url(self) -> str:

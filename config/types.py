@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import zoneinfo
-from datetime import date
+from datetime import date, time
 from email.errors import HeaderParseError, MessageError
 from email.headerregistry import Address
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import phonenumbers
+from babel import Locale as BabelLocale
+from babel import UnknownLocaleError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -78,6 +80,33 @@ def _monday(value: str) -> str:
     return value
 
 
+def _clock_time(value: Any) -> Any:
+    """TOML may write a time of day bare; the book keeps hours and minutes as text."""
+    if isinstance(value, str):
+        try:
+            value = time.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError("is not a time of day, such as 17:00") from error
+    if isinstance(value, time):
+        if value.second or value.microsecond or value.tzinfo is not None:
+            raise ValueError("is a time of day in hours and minutes, such as 17:00")
+        return value.strftime("%H:%M")
+    return value
+
+
+def _locale(value: str) -> str:
+    try:
+        return str(BabelLocale.parse(value))
+    except (UnknownLocaleError, ValueError, TypeError) as error:
+        raise ValueError(f"{value!r} is not a CLDR locale, such as en_US") from error
+
+
+def _document_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("is not one line of printable text")
+    return value
+
+
 def _network(value: Any) -> IPv4Network | IPv6Network:
     try:
         return ipaddress.ip_network(str(value))
@@ -114,3 +143,6 @@ IpNetwork = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 IpAddress = Annotated[IPv4Address | IPv6Address, PlainValidator(_address)]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9*#]$")]
 Monday = Annotated[IsoDate, AfterValidator(_monday)]
+ClockTime = Annotated[str, BeforeValidator(_clock_time)]
+Locale = Annotated[str, AfterValidator(_locale)]
+DocumentLine = Annotated[str, Field(max_length=120), AfterValidator(_document_line)]

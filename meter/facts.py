@@ -26,6 +26,8 @@ CALLER_LEG = 0  # the A leg; the endpoints' legs count from 1
 class Kind(StrEnum):
     """Every kind of fact the journal may hold."""
 
+    __hash__ = str.__hash__  # Enum's own is Python code, and facts are looked up by their kind ten times a transfer
+
     TRANSFER_STARTED = "transfer_started"  # the INVITE was read and admitted to the books; durable before any dial-out
     REFUSED = "refused"  # no INVITE will leave: payload.reason
     DIALED = "dialed"  # an INVITE was handed to the transport; the first of a transfer is its dial-out

@@ -66,6 +66,14 @@ OUTBOX_DEPTH = _gauge("baton_outbox_depth", "Messages waiting to be delivered.",
 OUTBOX_OLDEST = _gauge("baton_outbox_oldest_seconds", "Age of the oldest message waiting.", ("channel",), "livemax")
 OUTBOX_DEAD = _counter("baton_outbox_dead_total", "Messages given up.", ("channel",))
 MAIL_SENT = _counter("baton_mail_sent_total", "Attempts to send an e-mail: sent, retried or dead.", ("result",))
+MAIL_BOUNCES = _gauge(
+    "baton_mail_bounces", "Recipients that bounced in the last seven days.", ("permanent",), "livemax"
+)
+MAIL_TEMPLATES_FAILED = _counter(
+    "baton_mail_templates_failed_total",
+    "Texts for which the operator's template failed and the shipped one was used.",
+    ("template",),
+)
 MQTT_CONNECTED = _gauge("baton_mqtt_connected", "1 while the meter is connected to the MQTT broker.", mode="livemax")
 
 # Set by the router.
@@ -99,6 +107,15 @@ SCRUB_SECONDS = _histogram("baton_scrub_seconds", "Time of one suppression check
 LOOP_LAG = _gauge("baton_loop_lag_seconds", "The most an event waited for the loop in the last second.", mode="livemax")
 JOURNAL_BACKLOG = _gauge("baton_journal_backlog_facts", "Facts not yet durable.")
 JOURNAL_COMMIT = _histogram("baton_journal_commit_seconds", "Time of one commit of facts.", _COMMIT_BUCKETS)
+
+BILLING_STEPS = _counter("baton_billing_steps_total", "Steps of the billing cycle that did something.", ("step",))
+BILLING_TROUBLE = _gauge(
+    "baton_billing_trouble", "Steps of the last billing run that could not be done.", (), "mostrecent"
+)
+INVOICES_OVERDUE = _gauge("baton_invoices_overdue", "Invoices that are due and not paid.", (), "livemax")
+REFUNDS_DUE = _gauge("baton_refunds_due", "Checks on the worklist that were not sent yet.", (), "livemax")
+CREDITS_OPEN = _gauge("baton_credit_requests_open", "Credit requests that wait for their review.", (), "livemax")
+CREDITS_OLDEST = _gauge("baton_credit_oldest_seconds", "Age of the oldest open credit request.", (), "livemax")
 
 # Set by both.
 ENGINE_FAULTS = _counter("baton_engine_faults_total", "Faults of our own, by the part that failed.", ("kind",))

@@ -12,7 +12,7 @@ Evidence: a final answer made locally (our CANCEL's 487, a transport error, a ti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -208,8 +208,8 @@ class _Case:
         refused = any(leg.final_code is not None and leg.final_code >= DECLINED_FROM for leg in self.legs.values())
         return refused or (self.has(Kind.ANSWERED) and self.talk_start is None)
 
-    def evidence(self, *kinds: Kind) -> tuple[int, ...]:
-        return tuple(sorted(seq for kind in kinds for seq in self.seqs.get(kind, ())))
+    def evidence(self, kinds: Iterable[Kind]) -> tuple[int, ...]:
+        return tuple(sorted([seq for kind in kinds for seq in self.seqs.get(kind, ())]))
 
 
 _AFTERWARDS = frozenset({Kind.LEG_ENDED, Kind.ANSWERED_LATE, Kind.RECORDED})  # may come after the end itself
@@ -397,6 +397,7 @@ _TABLE: tuple[Callable[[_Case, OutcomeTerms], _Row | None], ...] = (
     _row_10,
 )
 
+_NO_ROW = 11  # anything not understood
 _EVIDENCE: dict[int, tuple[Kind, ...]] = {
     1: (Kind.TRANSFER_STARTED, Kind.REFUSED, Kind.ENDED, Kind.FAULT),
     2: (Kind.DIALED, Kind.ANSWERED, Kind.BRIDGED, Kind.TALK_REACHED_15S, Kind.ENDED, Kind.INTERRUPTED),
@@ -425,20 +426,22 @@ def decide(facts: Iterable[Fact], terms: OutcomeTerms | None = None) -> Outcome:
         started = case.seen.get(Kind.TRANSFER_STARTED)
         recorded = started.payload.get("terms") if started is not None else None
         terms = OutcomeTerms.from_payload(recorded if isinstance(recorded, dict) else {})
-    result = Outcome(
-        verdict=Verdict.INDETERMINATE,
-        reason=Reason.UNKNOWN,
-        counts_as=CountsAs.FREE,
-        row=11,
+    row, (verdict, reason, counts_as) = _first_row(case, terms)
+    return Outcome(
+        verdict=verdict,
+        reason=reason,
+        counts_as=counts_as,
+        row=row,
         attempt_ms=case.span_ms(case.seen.get(Kind.DIALED)),
         talk_ms=case.span_ms(case.talk_start),
         buffer_ms=case.buffer_ms,
-        evidence=case.evidence(*case.seqs),
+        evidence=case.evidence(case.seqs if row == _NO_ROW else _EVIDENCE.get(row, _EVIDENCE_ELSE)),
     )
+
+
+def _first_row(case: _Case, terms: OutcomeTerms) -> tuple[int, _Row]:
     for row, rule in enumerate(_TABLE, start=1):
         found = rule(case, terms)
         if found is not None:
-            verdict, reason, counts_as = found
-            proof = case.evidence(*_EVIDENCE.get(row, _EVIDENCE_ELSE))
-            return replace(result, verdict=verdict, reason=reason, counts_as=counts_as, row=row, evidence=proof)
-    return result
+            return row, found
+    return _NO_ROW, (Verdict.INDETERMINATE, Reason.UNKNOWN, CountsAs.FREE)

@@ -13,24 +13,40 @@ import contextlib
 import sqlite3
 import time
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
+from meter import metrics, texts
+from meter.credit_mail import KIND as CREDIT
+from meter.credit_mail import CreditComposer
+from meter.credits import ReasonBook, show_credits
+from meter.cycle import Cycle, CycleOptions
+from meter.document_mail import KIND as DOCUMENT
+from meter.document_mail import DocumentComposer
+from meter.lead_mail import KIND as LEAD
+from meter.lead_mail import LeadComposer
+from meter.letters import Composer, MailOptions
 from meter.links import LinkOptions
-from meter.mail import CHANNEL as MAIL
-from meter.mail import MailDeliverer, MailOptions
+from meter.mail import MailDeliverer
 from meter.mqtt import CHANNEL as MQTT
 from meter.mqtt import MqttDeliverer, MqttOptions
 from meter.outbox import OutboxLoop, OutboxOptions, prune_for_ever
+from meter.papers import render_for_ever
 from meter.settle import POLL_MS, Follower, SettleOptions
 from meter.store.clerk import Clerk
+from meter.store.credit_reading import ages
 from meter.store.db import StoreError, checkpoint, open_store
+from meter.store.due import money_gauges
+from meter.store.mail import CHANNEL as MAIL
+from meter.store.mail import bounce_counts
 from meter.store.outbox import Depth, depths
 
 GAUGES_EVERY_S = 5.0
+BOUNCES_US = 7 * 24 * 3600 * 1_000_000  # for how long a bounce stands in its gauge
 
 _log = structlog.get_logger()
 
@@ -45,6 +61,17 @@ class MeterOptions:
     link: LinkOptions | None = None
     poll_ms: int = POLL_MS
     outbox: OutboxOptions = field(default_factory=OutboxOptions)
+    cycle: CycleOptions | None = None  # None: billing is run by hand alone
+    credit_reasons: ReasonBook | None = None  # None: those that ship
+
+
+def composers(options: MeterOptions) -> dict[str, Composer]:
+    """Who makes the e-mails of each kind. The modules named here also bring the samples of their templates."""
+    return {
+        LEAD: LeadComposer(options.link),
+        DOCUMENT: DocumentComposer(),
+        CREDIT: CreditComposer(options.credit_reasons),
+    }
 
 
 async def run_meter(options: MeterOptions, stop: asyncio.Event) -> None:
@@ -62,7 +89,7 @@ class _Meter:
     def __init__(self, engine: AsyncEngine, options: MeterOptions) -> None:
         self._engine = engine
         self._options = options
-        self._mail = MailDeliverer(engine, options.mail, options.link) if options.mail else None
+        self._mail = MailDeliverer(engine, options.mail, composers(options)) if options.mail else None
         self._mqtt = MqttDeliverer(options.mqtt) if options.mqtt else None
         deliverers = [one for one in (self._mail, self._mqtt) if one is not None]
         self._loops = [OutboxLoop(engine, one, options.outbox) for one in deliverers]
@@ -72,8 +99,10 @@ class _Meter:
             poll_ms=options.poll_ms,
         )
         self._follower = Follower(engine, settle, on_settled=self._wake)
+        self._cycle = Cycle(engine, options.cycle, on_documents=self._wake) if options.cycle else None
 
     async def run(self, stop: asyncio.Event) -> None:
+        use_templates(self._options.mail)
         _log.info("meter started", mail=self._mail is not None, mqtt=self._mqtt is not None)
         try:
             async with asyncio.TaskGroup() as group:
@@ -82,10 +111,15 @@ class _Meter:
                     group.create_task(loop.run(stop), name="outbox")
                 if self._mqtt is not None:
                     group.create_task(self._mqtt.run(stop), name="mqtt")
+                if self._cycle is not None:
+                    group.create_task(self._cycle.run(stop), name="billing")
+                    group.create_task(render_for_ever(self._engine, stop), name="documents")
                 group.create_task(prune_for_ever(self._engine, self._options.outbox, stop), name="prune")
                 group.create_task(self._gauges(stop), name="gauges")
         finally:
             await self._follower.close()
+            if self._cycle is not None:
+                await self._cycle.close()
             if self._mail is not None:
                 await self._mail.close()
 
@@ -100,11 +134,21 @@ class _Meter:
                 SQLAlchemyError, StoreError, sqlite3.Error
             ):  # a failing store shows in the follower's faults
                 show_depths(await clerk.read(depths))
+                now_us = time.time_ns() // 1000
+                show_money(*await clerk.read(partial(money_gauges, now_us)))
+                show_credits(await clerk.read(partial(ages, now_utc_us=now_us, since_utc_us=now_us)), now_us)
+                show_bounces(*await clerk.read(partial(bounce_counts, time.time_ns() // 1000 - BOUNCES_US)))
                 await checkpoint(self._engine)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GAUGES_EVERY_S):
                     await stop.wait()
         await clerk.close()
+
+
+def show_money(overdue: int, refunds: int) -> None:
+    """Set the gauges of the operator's worklists."""
+    metrics.INVOICES_OVERDUE.set(overdue)
+    metrics.REFUNDS_DUE.set(refunds)
 
 
 def show_depths(found: list[Depth]) -> None:
@@ -116,3 +160,16 @@ def show_depths(found: list[Depth]) -> None:
         age_us = 0 if depth.oldest_utc_us is None else now_us - depth.oldest_utc_us
         metrics.OUTBOX_DEPTH.labels(channel).set(depth.pending)
         metrics.OUTBOX_OLDEST.labels(channel).set(max(0.0, age_us / 1_000_000))
+
+
+def show_bounces(permanent: int, transient: int) -> None:
+    """Set the gauges of bounces."""
+    metrics.MAIL_BOUNCES.labels("yes").set(permanent)
+    metrics.MAIL_BOUNCES.labels("no").set(transient)
+
+
+def use_templates(mail: MailOptions | None) -> None:
+    """Put the operator's templates in force; what is wrong with them is logged, and the shipped ones stand in."""
+    folder = Path(mail.templates_dir) if mail is not None and mail.templates_dir else None
+    for fault in texts.use(folder).faults():
+        _log.error("template cannot be used", fault=str(fault))

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,19 +24,34 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from config.book import Rating, Terms
 from meter import metrics
+from meter.billing.accounts import INCREMENT, UNIT, Account, Posting, Rule
+from meter.billing.minutes import rate
 from meter.facts import Fact, Kind
 from meter.ladder import until_closed
 from meter.outcome import CountsAs, Outcome, decide
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, first_line
-from meter.store.settlement import Batch, Columns, CursorMovedError, SettledRows, boots_due, read_batch, write_batch
+from meter.store.settlement import (
+    MANY_TRANSFERS,
+    MAX_TRANSFERS,
+    Batch,
+    Columns,
+    CursorMovedError,
+    SettledRows,
+    boots_due,
+    read_batch,
+    write_batch,
+)
 
 POLL_MS = 400  # how soon a closing fact is seen: one PRAGMA on SQLite
 FIRST_RETRY_MS = 200
 LAST_RETRY_MS = 5_000  # while the store fails; tried for ever, since nothing may be left unsettled
-MINUTE_RATING = "minute"
+MINUTE_RATING = Rating.MINUTE.value
+_BY_MINUTE = Terms("", rating=Rating.MINUTE)
+_MINUTE_CLAUSES: dict[str, Any] = {"minute_increment_ms": 60_000, "minute_minimum_ms": 0}
 PHONE_DIGITS_SHOWN = 4
 MQTT_SCHEMA = 1  # version of docs/mqtt/outcome.schema.json
 
@@ -117,17 +133,54 @@ class _About:
             "agreed": agreed,
         }
 
-    def posting(self, outcome: Outcome) -> Columns | None:
-        """One unit, or none: free transfers and buyers who pay by the minute post no units."""
-        if outcome.counts_as is CountsAs.FREE or self._terms.get("rating") == MINUTE_RATING:
+    def posting(self, outcome: Outcome) -> Posting | None:
+        """One unit, or the increments of a call that is paid by the minute; None for what is free."""
+        if self._terms.get("rating") == MINUTE_RATING:
+            return self._minutes(outcome)
+        if outcome.counts_as is CountsAs.FREE:
             return None
+        unit = outcome.counts_as.value
+        percent = min(100, max(0, _whole(self._terms.get(f"{unit}_percent"), 100)))
+        return Posting(
+            key=f"{self._closing.transfer}:unit",
+            rule=Rule.UNIT,
+            debit=Account(f"unbilled_{unit}"),
+            credit=Account.DELIVERED,
+            asset=UNIT,
+            amount=percent,
+            unit=unit,
+            units=1,
+            percent=percent,
+            **self._of_transfer(),
+        )
+
+    def _minutes(self, outcome: Outcome) -> Posting | None:
+        """By talk alone: buffer, verdict and units play no part (domain, section 9)."""
+        clauses: dict[str, Any] = {
+            name: max(0, _whole(self._terms.get(name), default)) for name, default in _MINUTE_CLAUSES.items()
+        }
+        clauses["minute_increment_ms"] = clauses["minute_increment_ms"] or _MINUTE_CLAUSES["minute_increment_ms"]
+        price = self._terms.get("minute_price_minor")  # None in facts of before it was told: the invoice looks it up
+        rated = rate(outcome.talk_ms, replace(_BY_MINUTE, **clauses))
+        if not rated.increments:
+            return None
+        return Posting(
+            key=f"{self._closing.transfer}:minutes",
+            rule=Rule.MINUTES,
+            debit=Account.UNBILLED_MINUTES,
+            credit=Account.DELIVERED,
+            asset=INCREMENT,
+            amount=rated.increments,
+            unit="call",
+            units=rated.increments,
+            price_minor=None if price is None else max(0, _whole(price, 0)),
+            **self._of_transfer(),
+        )
+
+    def _of_transfer(self) -> Columns:
         return {
-            "key": f"{self._closing.transfer}:unit",
             "transfer": self._closing.transfer,
             "buyer": self._text("buyer"),
-            "unit": outcome.counts_as.value,
-            "units": 1,
-            "percent": _whole(self._terms.get(f"{outcome.counts_as.value}_percent"), 100),
             **self._terms_used(),
             "dialout_utc_us": (self._dialout or self._started).utc_us,
             "posted_utc_us": self._now_utc_us,
@@ -206,10 +259,12 @@ class Follower:
     async def catch_up(self) -> int:
         """Settle everything that is closed now; how many transfers."""
         count = 0
+        limit = MAX_TRANSFERS
         while due := await self._clerk.read(boots_due):
             for router, boot, cursor in due:
-                batch = await self._clerk.read(partial(read_batch, router, boot, cursor))
+                batch = await self._clerk.read(partial(read_batch, router, boot, cursor, limit=limit))
                 count += await self._settle_batch(batch)
+                limit = MANY_TRANSFERS if len(batch.closings) >= limit else MAX_TRANSFERS
         return count
 
     async def close(self) -> None:
@@ -219,18 +274,23 @@ class Follower:
         now = time.time_ns() // 1000
         settled = [settle(batch.histories[one.transfer], one, self._options, now) for one in batch.closings]
         fresh = await self._clerk.write(partial(write_batch, batch, [one.rows for one in settled]))
-        for one in settled:
-            if one.rows.outcome["transfer"] in fresh:
-                _count(one)
+        new = [one for one in settled if one.rows.outcome["transfer"] in fresh]
+        for labels, count in Counter(_labels(one.outcome) for one in new).items():
+            metrics.TRANSFERS.labels(*labels).inc(count)
+        for one in new:
+            _count(one)
         if fresh:
             self._on_settled()
         return len(fresh)
 
 
+def _labels(outcome: Outcome) -> tuple[str, str, str]:
+    return outcome.verdict.value, outcome.reason.value, outcome.counts_as.value
+
+
 def _count(settled: Settled) -> None:
     """Tell the metrics, once the commit is done."""
     outcome = settled.outcome
-    metrics.TRANSFERS.labels(outcome.verdict.value, outcome.reason.value, outcome.counts_as.value).inc()
     if not settled.agreed:
         metrics.VERDICT_MISMATCH.inc()
         _log.error(

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from meter.store.leads import LeadStore
+from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.problems import ProblemError
 from portal.tokens import Scope, Token, find
@@ -33,6 +34,7 @@ class Services:
     availability: Callable[[str], Awaitable[dict[str, Any]]]
     healthy: Callable[[], Awaitable[bool]]
     lists: Desk
+    credits: CreditOffice
 
 
 def services(request: Request) -> Services:
@@ -71,6 +73,7 @@ def _need(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
     return allowed
 
 
+OperatorToken = Annotated[Token, Depends(_need(Scope.OPERATOR))]
 DialerToken = Annotated[Token, Depends(_need(Scope.DIALER))]
 DialerOrOperator = Annotated[Token, Depends(_need(Scope.DIALER, Scope.OPERATOR))]
 BuyerOrOperator = Annotated[Token, Depends(_need(Scope.BUYER, Scope.OPERATOR))]

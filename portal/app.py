@@ -11,15 +11,20 @@ from pydantic import BaseModel
 from portal import problems
 from portal.access import Services
 from portal.api import api
+from portal.credit_pages import pages
+from portal.credits_api import credit_routes
+from portal.credits_models import BODIES as CREDIT_BODIES
 from portal.lists_api import lists
-from portal.lists_models import BODIES
+from portal.lists_models import BODIES as LIST_BODIES
 from portal.lookups_api import lookups
 
 DESCRIPTION = "/v1/openapi.json"
+BODIES: tuple[type[BaseModel], ...] = (*LIST_BODIES, *CREDIT_BODIES)
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _ABOUT = (
     "For dialing systems: leads posted before their call, who would take one, receipts verified. For buyers and the"
-    " operator: suppression lists. A token belongs to a dialer, a buyer or the operator; a route says whose it takes."
+    " operator: suppression lists, and requests for credits. A token belongs to a dialer, a buyer or the operator; a"
+    " route says whose it takes."
 )
 _FILE = {
     "description": "The file as it is: CSV, TXT, XLSX, or one of them in ZIP or GZ.",
@@ -40,7 +45,7 @@ def create_app(services: Services | None) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for router in (api, lists, lookups):
+    for router in (api, lists, lookups, credit_routes, pages):
         app.include_router(router)
 
     @app.middleware("http")

@@ -41,11 +41,11 @@ async def read_model(request: Request, model: type[M]) -> M:
         raise ProblemError(422, "the body cannot be used", errors=errors) from error
 
 
-async def read_body(request: Request) -> bytes:
-    """The body, within bounds of size and time. Raises ProblemError 400, 408, 413, 415."""
+async def read_body(request: Request, wanted: str = "application/json") -> bytes:
+    """The body, of the media type `wanted`, within bounds of size and time. Raises ProblemError 400, 408, 413, 415."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ProblemError(415, "the body is to be application/json", errors=[("Content-Type", "is another")])
+    if kind != wanted:
+        raise ProblemError(415, f"the body is to be {wanted}", errors=[("Content-Type", "is another")])
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_S):

@@ -111,10 +111,15 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     async def of_store(request: Request, error: SQLAlchemyError) -> JSONResponse:
-        _log.error("store_failed", path=request.url.path, kind=type(error).__name__)
+        _log.error("store_failed", path=_route(request), kind=type(error).__name__)
         return answer(ProblemError(503, "the store cannot be reached", headers=RETRY))
 
     @app.exception_handler(Exception)
     async def of_ours(request: Request, error: Exception) -> JSONResponse:
-        _log.error("request_failed", path=request.url.path, kind=type(error).__name__)
+        _log.error("request_failed", path=_route(request), kind=type(error).__name__)
         return answer(ProblemError(500, "a fault of Baton's"))
+
+
+def _route(request: Request) -> str:
+    """The route's own path: what stands in its places may be a secret, such as a signed link's."""
+    return str(getattr(request.scope.get("route"), "path", "") or request.url.path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from config.book import Endpoint, EndpointKind, TrunkPolicy
+from config.book import Endpoint, EndpointKind, Rating, TrunkPolicy
 from config.limits import Limits
 from meter.outcome import OutcomeTerms, Reason
 from router import moves as m
@@ -187,6 +187,13 @@ def _terms_payload(selection: Selection) -> dict[str, Any]:
     if selection.buyer is None:
         return {}
     terms = selection.buyer.terms
+    by_minute: dict[str, Any] = {}
+    if terms.rating is Rating.MINUTE:
+        by_minute = {
+            "minute_price_minor": terms.minute_price_minor,
+            "minute_increment_ms": terms.minute_increment_ms,
+            "minute_minimum_ms": terms.minute_minimum_ms,
+        }
     return {
         "name": terms.name,
         "version": terms.version,
@@ -199,6 +206,7 @@ def _terms_payload(selection: Selection) -> dict[str, Any]:
         "time_zone": terms.time_zone,
         "currency": terms.currency,
         "unit_price_minor": terms.unit_price_minor,
+        **by_minute,
     }
 
 

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.facts import Fact, Kind
 from meter.outcome import Outcome, decide
 from meter.store.db import reading
+from meter.store.money import postings
 from meter.store.rows import read_row
-from meter.store.schema import facts, outcomes, postings
+from meter.store.schema import facts, outcomes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ document cannot be read.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -44,6 +46,7 @@ from config.book_file import BookFile
 from meter.store.book_plan import ImportPlan, ImportRefusedError, Stored, plan_import
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, reading
+from meter.store.money import buyer_states
 from meter.store.schema import book_version, buyers, campaigns, endpoints, orders, terms
 from meter.terms import in_force, next_start
 
@@ -60,6 +63,7 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
     "caps": lambda value: Caps(**_known(Caps, value)),
     "menu": lambda value: tuple(MenuChoice(**_known(MenuChoice, one)) for one in value),
 }
+BILLING = "billing"  # who changed a state, where it was the weekly cycle
 ORDER_WEEKS_KEPT = 5  # a router needs the running week's; those before it tell who has orders
 _BUYER_COLUMNS = frozenset({"state", "terms", "endpoints"})  # kept beside the document, not in it
 V = TypeVar("V", Terms, Endpoint, Campaign)
@@ -115,7 +119,7 @@ class BookStore:
         """The same, with the instant at which other terms take over."""
         now = self._clock()
         async with reading(self._engine).connect() as connection:
-            stored, states, version = await connection.run_sync(_read)
+            stored, states, version = await connection.run_sync(read_stored)
             ordered = await connection.run_sync(_read_orders, now)
         book = _assemble(stored, states, version, now, ordered)
         return Loaded(book, next_start(stored.terms.values(), now))
@@ -131,12 +135,29 @@ class BookStore:
         async with engine.begin() as connection:
             return await connection.run_sync(_import, file, now, replace, dry_run)
 
-    async def set_buyer_state(self, name: str, state: BuyerState, by: str) -> BuyerState:
+    async def set_buyer_state(self, name: str, state: BuyerState, by: str, reason: str = "") -> BuyerState:
         """Pause, resume, hold or cancel; returns the state before. Raises UnknownBuyerError."""
         async with self._engine.begin() as connection:
-            before = await connection.run_sync(_set_state, name, state)
+            before = await connection.run_sync(
+                partial(set_state, name=name, state=state, by=by, reason=reason, now_utc_us=time.time_ns() // 1000)
+            )
         _log.info("buyer_state_set", buyer=name, before=before.value, state=state.value, by=by)
         return before
+
+    async def profiles(self) -> tuple[list[Terms], dict[str, str]]:
+        """Every version of every terms profile, and which profile each buyer has."""
+        async with reading(self._engine).connect() as connection:
+            stored, _, _ = await connection.run_sync(read_stored)
+        return list(stored.terms.values()), {name: one.terms.name for name, one in stored.buyers.items()}
+
+    async def states(self, name: str) -> list[dict[str, Any]]:
+        """The changes of a buyer's state, oldest first. Raises UnknownBuyerError."""
+        async with reading(self._engine).connect() as connection:
+            if (await connection.execute(select(buyers.c.name).where(buyers.c.name == name))).first() is None:
+                raise UnknownBuyerError(f"no buyer is called {name!r}")
+            query = select(buyer_states).where(buyer_states.c.buyer == name).order_by(buyer_states.c.id)
+            found = [row._asdict() for row in (await connection.execute(query)).all()]
+        return [{**one, "by": one["by"] or BILLING} for one in found]
 
 
 class BookSnapshot:
@@ -202,7 +223,7 @@ def _version(connection: Connection) -> int:
     return int(connection.execute(select(book_version.c.version)).scalar() or 0)
 
 
-def _read(connection: Connection) -> tuple[Stored, dict[str, BuyerState], int]:
+def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], int]:
     """Everything, inside one transaction."""
     version = _version(connection)
     profiles = {
@@ -269,7 +290,7 @@ def _with(buyer: Buyer, *, terms: Terms, state: BuyerState) -> Buyer:
 
 
 def _import(connection: Connection, file: BookFile, now: datetime, replace: bool, dry_run: bool) -> ImportReport:
-    stored, _, version = _read(connection)
+    stored, _, version = read_stored(connection)
     plan = plan_import(stored, file, now)
     faults = plan.faults if replace else plan.faults + plan.conflicts
     if faults:
@@ -317,13 +338,21 @@ def _matches(table: Any, key: dict[str, Any]) -> Iterable[Any]:
     return [table.c[name] == value for name, value in key.items()]
 
 
-def _set_state(connection: Connection, name: str, state: BuyerState) -> BuyerState:
+def set_state(
+    connection: Connection, name: str, state: BuyerState, *, by: str, reason: str, now_utc_us: int
+) -> BuyerState:
+    """Change a buyer's state, and write down who did so and why; every router has it with its next transfer.
+
+    `by` is empty for the weekly cycle. Returns the state before. Raises UnknownBuyerError.
+    """
     found = connection.execute(select(buyers.c.state).where(buyers.c.name == name)).scalar_one_or_none()
     if found is None:
         raise UnknownBuyerError(f"no buyer is called {name!r}")
     before = _state(found)
     if found != state.value:
         connection.execute(update(buyers).where(buyers.c.name == name).values(state=state.value))
+        row = {"buyer": name, "at_utc_us": now_utc_us, "before": found, "after": state.value}
+        connection.execute(insert(buyer_states).values(**row, by=by, reason=reason))
         raise_version(connection)
     return before
 

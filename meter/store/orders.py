@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection, func, insert, select, update
@@ -20,6 +21,7 @@ from config.limits import midnight_us, order_most, order_units
 from meter.store.admissions import CONNECTED, FAILED, IS_UNIT, LIVE
 from meter.store.book import BookStore, UnknownBuyerError, raise_version
 from meter.store.db import reading
+from meter.store.money import billing_periods
 from meter.store.schema import admissions, buyers, orders
 
 MAX_UNITS = 1_000_000  # of one order: a slip of the keyboard, not a wish
@@ -55,14 +57,15 @@ class OrderStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def set(self, order: Order, by: str) -> Order | None:
-        """Put the order in the place of the one for that week; returns that one.
+    async def set(self, order: Order, by: str, *, keep_make_up: bool = False) -> Order | None:
+        """Put the order in the place of the one for that week; returns that one. `keep_make_up`: its make-up stays.
 
-        Raises OrderError where the week is no Monday or a figure is out of range, UnknownBuyerError.
+        Raises OrderError where the week is no Monday, a figure is out of range, the order was invoiced, its week
+        settled, or make-up that was paid for would be lost; UnknownBuyerError.
         """
         _check(order)
         async with self._engine.begin() as connection:
-            before = await connection.run_sync(_set, order, time.time_ns() // 1000)
+            before = await connection.run_sync(_set, order, time.time_ns() // 1000, keep_make_up)
         _log.info("order_set", buyer=order.buyer, week=order.week, quantity=order.quantity, by=by)
         return before
 
@@ -87,21 +90,51 @@ def _check(order: Order) -> None:
             raise OrderError(f"{name}: {value} is not between 0 and {MAX_UNITS:,}")
 
 
-def _set(connection: Connection, order: Order, now_utc_us: int) -> Order | None:
+def set_order(connection: Connection, order: Order, now_utc_us: int, *, keep_make_up: bool) -> bool:
+    """`OrderStore.set` on a connection; whether it changed anything."""
+    _check(order)
+    before = _set(connection, order, now_utc_us, keep_make_up)
+    kept = replace(order, make_up=before.make_up) if keep_make_up and before is not None else order
+    return before != kept
+
+
+def _set(connection: Connection, order: Order, now_utc_us: int, keep_make_up: bool) -> Order | None:
     if connection.execute(select(buyers.c.name).where(buyers.c.name == order.buyer)).first() is None:
         raise UnknownBuyerError(f"no buyer is called {order.buyer!r}")
     this = (orders.c.buyer == order.buyer, orders.c.week == order.week)
-    found = connection.execute(select(orders.c.quantity, orders.c.make_up).where(*this)).one_or_none()
-    content = {"quantity": order.quantity, "make_up": order.make_up, "updated_utc_us": now_utc_us}
+    columns = (orders.c.quantity, orders.c.make_up, orders.c.make_up_minor, orders.c.invoice)
+    found = connection.execute(select(*columns).where(*this)).one_or_none()
     before = None if found is None else Order(order.buyer, order.week, found.quantity, found.make_up)
+    if keep_make_up and before is not None:
+        order = replace(order, make_up=before.make_up)
     if before == order:
         return before
+    if found is not None:
+        _check_may_change(order, found)
+    _check_is_open(connection, order)
+    content = {"quantity": order.quantity, "make_up": order.make_up, "updated_utc_us": now_utc_us}
     if before is None:
         connection.execute(insert(orders).values(buyer=order.buyer, week=order.week, **content))
     else:
         connection.execute(update(orders).where(*this).values(**content))
     raise_version(connection)
     return before
+
+
+def _check_may_change(order: Order, found: Any) -> None:
+    if found.invoice:
+        raise OrderError(f"week: the order for {order.week} was invoiced as {found.invoice}; cancel that first")
+    if found.make_up_minor and order.make_up < found.make_up:
+        raise OrderError(f"make_up: {found.make_up} units were paid for in an earlier week and cannot become fewer")
+
+
+def _check_is_open(connection: Connection, order: Order) -> None:
+    """A week is settled once, and weeks in their order: what is ordered for one that was could never be billed."""
+    is_week = func.length(billing_periods.c.period) == len(order.week)
+    settled = select(billing_periods.c.period).where(billing_periods.c.buyer == order.buyer, is_week)
+    last = connection.execute(settled.order_by(billing_periods.c.period.desc()).limit(1)).scalar_one_or_none()
+    if last is not None and order.week <= last:
+        raise OrderError(f"week: {order.week} is over: the week of {last} is settled")
 
 
 def _progress(connection: Connection, book: Book, buyer: str) -> list[OrderProgress]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, select, update
 
+from meter.store.money import mail_bounces
 from meter.store.schema import outbox
 
 PENDING, DONE, DEAD = "pending", "done", "dead"
@@ -124,8 +125,14 @@ def depths(connection: Connection) -> list[Depth]:
 
 
 def prune(before_utc_us: int, limit: int, connection: Connection) -> int:
-    """Remove messages done before a time, at most `limit`; how many."""
-    old = select(outbox.c.id).where(outbox.c.state == DONE, outbox.c.done_utc_us < before_utc_us).limit(limit)
+    """Remove messages done before a time, at most `limit`, but none that bounced for good; how many."""
+    bounced = select(mail_bounces.c.id).where(
+        mail_bounces.c.message_id == outbox.c.message_id,
+        mail_bounces.c.permanent,
+        mail_bounces.c.at_utc_us >= outbox.c.created_utc_us,  # as in meter.store.mail
+    )
+    old = select(outbox.c.id).where(outbox.c.state == DONE, outbox.c.done_utc_us < before_utc_us, ~bounced.exists())
+    old = old.limit(limit)
     return connection.execute(delete(outbox).where(outbox.c.id.in_(old))).rowcount
 
 

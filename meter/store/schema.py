@@ -111,22 +111,6 @@ outcomes = Table(
     Index("outcomes_by_time", "started_utc_us"),
 )
 
-postings = Table(
-    "postings",
-    metadata,
-    Column("key", String(160), primary_key=True),  # transfer + rule: a replay or a restart never charges twice
-    Column("transfer", String(64), nullable=False),
-    Column("buyer", String(64), nullable=False),
-    Column("unit", String(16), nullable=False),  # connected or failed
-    Column("units", Integer, nullable=False),
-    Column("percent", Integer, nullable=False),  # in force at dial-out
-    Column("terms_name", String(64), nullable=False),
-    Column("terms_version", Integer, nullable=False),
-    Column("dialout_utc_us", BigInteger, nullable=False),
-    Column("posted_utc_us", BigInteger, nullable=False),
-    Index("postings_by_buyer", "buyer", "dialout_utc_us"),
-)
-
 outbox = Table(
     "outbox",
     metadata,
@@ -327,7 +311,14 @@ orders = Table(
     Column("week", String(10), primary_key=True),  # ISO date of the Monday on which it begins, in the terms' zone
     Column("quantity", Integer, nullable=False),  # billed units
     Column("make_up", Integer, nullable=False),  # free units on top
+    Column("make_up_minor", BigInteger, nullable=False, server_default="0"),  # what was paid for these, weeks before
     Column("updated_utc_us", BigInteger, nullable=False),
+    Column("invoice", String(32)),  # its number; from then on the order stays as it is, and what follows holds
+    Column("price_minor", BigInteger),
+    Column("order_counts", String(8)),  # billed or sent
+    Column("overrun_percent", Integer),
+    Column("terms_name", String(64)),
+    Column("terms_version", Integer),
 )
 
 admissions = Table(  # transfers of buyers that have a limit or an order; the others have no row

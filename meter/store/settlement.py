@@ -12,15 +12,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, Table, and_, func, literal_column, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Table, and_, func, literal_column, select, update
+from sqlalchemy.dialects import postgresql
 
+from meter.billing.accounts import Posting
 from meter.facts import Fact
+from meter.store.ledger import append
+from meter.store.money import interactions
 from meter.store.reading import CLOSED, histories
 from meter.store.rows import read_row
-from meter.store.schema import boots, facts, meter_cursors, outbox, outcomes, postings
+from meter.store.schema import boots, facts, meter_cursors, outbox, outcomes
 
 MAX_TRANSFERS = 12  # in one transaction: outcome, posting and two messages each, and the cursor: 49 rows
+MANY_TRANSFERS = 120  # while there is a backlog: a commit costs as much as twelve do (docs/decisions/070)
 
 Columns = dict[str, Any]
 
@@ -45,8 +49,9 @@ class SettledRows:
     """What one transfer adds to the tables."""
 
     outcome: Columns
-    posting: Columns | None = None
+    posting: Posting | None = None
     messages: list[Columns] = field(default_factory=list)
+    interaction: Columns | None = None  # of a buyer who pays by the minute
 
 
 def boots_due(connection: Connection) -> list[tuple[str, str, int]]:
@@ -66,10 +71,10 @@ def boots_due(connection: Connection) -> list[tuple[str, str, int]]:
     return [(router, boot, seq) for router, boot, seq in connection.execute(query)]
 
 
-def read_batch(router: str, boot: str, cursor: int, connection: Connection) -> Batch:
-    """The next closing facts of one boot, at most 12, and the facts of their transfers."""
+def read_batch(router: str, boot: str, cursor: int, connection: Connection, limit: int = MAX_TRANSFERS) -> Batch:
+    """The next closing facts of one boot, at most `limit`, and the facts of their transfers."""
     this = (facts.c.router == router, facts.c.boot == boot)
-    query = select(facts).where(*this, CLOSED, facts.c.seq > cursor).order_by(facts.c.seq).limit(MAX_TRANSFERS)
+    query = select(facts).where(*this, CLOSED, facts.c.seq > cursor).order_by(facts.c.seq).limit(limit)
     closings = [read_row(row) for row in connection.execute(query)]
     found = histories(connection, router, boot, list({closing.transfer for closing in closings})) if closings else {}
     return Batch(router, boot, cursor, closings, found)
@@ -82,7 +87,8 @@ def write_batch(batch: Batch, rows: Sequence[SettledRows], connection: Connectio
     known = set(connection.execute(select(outcomes.c.transfer).where(outcomes.c.transfer.in_(wanted))).scalars())
     fresh = {one.outcome["transfer"]: one for one in rows if one.outcome["transfer"] not in known}
     _add(connection, outcomes, [one.outcome for one in fresh.values()])
-    _add(connection, postings, [one.posting for one in fresh.values() if one.posting is not None])
+    append(connection, [one.posting for one in fresh.values() if one.posting is not None])
+    _add(connection, interactions, [one.interaction for one in fresh.values() if one.interaction is not None])
     _add(connection, outbox, [message for one in fresh.values() for message in one.messages])
     return set(fresh)
 
@@ -101,13 +107,17 @@ def _move_cursor(connection: Connection, batch: Batch) -> None:
 
 
 def _add(connection: Connection, table: Table, rows: list[Columns]) -> None:
-    if rows:
-        connection.execute(_insert_or_keep(table, connection.dialect), rows)
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
+        return
+    names = tuple(rows[0])
+    connection.exec_driver_sql(_insert_or_keep(table.name, names), [tuple(map(row.__getitem__, names)) for row in rows])
 
 
 @cache
-def _insert_or_keep(table: Table, dialect: Dialect) -> Insert:
+def _insert_or_keep(table: str, names: tuple[str, ...]) -> str:
     """INSERT that leaves a row that is there as it is."""
-    if dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return postgresql.insert(table).on_conflict_do_nothing()
+    marks = ", ".join("?" * len(names))
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - our names

@@ -16,8 +16,10 @@ from aiosmtpd.controller import Controller
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.facts import EndCause, Party
+from meter.lead_mail import LeadComposer, fields_csv, render_lead
+from meter.letters import MailOptions, to_message
 from meter.links import BadLinkError, LinkOptions, credit_link, read_credit_token
-from meter.mail import MailDeliverer, MailOptions, fields_csv, render_lead
+from meter.mail import MailDeliverer
 from meter.outbox import DeliveryError, NeverDeliverableError, OutboxLoop
 from meter.settle import Follower
 from meter.store.outbox import Message
@@ -79,7 +81,11 @@ def parts(message: EmailMessage) -> tuple[str, str, list[list[str]]]:
 
 
 def render(**start: Any) -> EmailMessage:
-    return read_again(render_lead(failed_story(**start).facts, ["leads@acme.example"], OPTIONS, LINK))
+    return lead(failed_story(**start))
+
+
+def lead(story: Story, link: LinkOptions | None = LINK, locale: str = "en_US") -> EmailMessage:
+    return read_again(to_message(render_lead(story.facts, ["leads@acme.example"], link, locale), OPTIONS))
 
 
 def read_again(message: EmailMessage) -> EmailMessage:
@@ -95,7 +101,8 @@ def test_the_headers_are_those_of_an_automatic_message_with_a_stable_id() -> Non
     assert message["Message-ID"] == "<t-1.lead@operator.example>"
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["Date"].datetime.timestamp() == UTC_0 / 1_000_000 + 30
-    assert message["Subject"] == "Lead of a failed transfer, 2026-06-02 09:59 EDT (declined)"
+    assert message["Subject"] == "Lead of a failed transfer, Jun 2, 2026, 9:59 AM EDT (declined)"
+    assert message["X-Baton-Message"] == "t-1.lead"
 
 
 def test_text_html_and_csv_all_carry_the_lead_the_reason_and_the_link() -> None:
@@ -112,7 +119,7 @@ def test_text_html_and_csv_all_carry_the_lead_the_reason_and_the_link() -> None:
 
 def test_the_times_of_every_leg_prove_it() -> None:
     text, _, _ = parts(render())
-    assert "Dial-out: 2026-06-02 10:00:00 EDT" in text
+    assert "Dial-out: June 2, 2026, 10:00:00 AM EDT" in text
     desk_1, desk_2 = text.split("desk-1 (trunk)")[1].split("desk-2 (trunk)")
     assert [line.split()[-1] for line in desk_1.strip().splitlines()[:3]] == ["0.000", "1.200", "-"]
     assert "8.000  by the buyer, 486 Busy Here" in desk_1
@@ -122,7 +129,7 @@ def test_the_times_of_every_leg_prove_it() -> None:
 
 def test_the_hour_is_that_of_the_contract() -> None:
     message = render(terms=WESTLAKE | {"time_zone": "America/Los_Angeles"})
-    assert "06:59 PDT" in message["Subject"]
+    assert "6:59 AM PDT" in message["Subject"]
 
 
 HOSTILE = {
@@ -150,7 +157,8 @@ def test_hostile_fields_add_no_header_and_no_recipient() -> None:
     message = render(lead=HOSTILE, buyer_title="Acme\r\nBcc: x@example.org", campaign="a\nb")
     assert sorted(set(message.keys())) == sorted(
         [
-            "From", "To", "Reply-To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type",
+            "From", "To", "Reply-To", "Subject", "Date", "Message-ID", "Auto-Submitted", "X-Baton-Message",
+            "MIME-Version", "Content-Type",
         ]
     )  # fmt: skip
     assert message["To"] == "leads@acme.example"
@@ -199,25 +207,25 @@ def test_csv_of_nothing_is_two_empty_lines() -> None:
 
 @pytest.mark.parametrize("address", ["", "nobody", "a@b\r\nBcc: c@d", "a b@c", "@example.org", "a@"])
 def test_an_address_that_is_none_makes_the_message_dead(address: str) -> None:
-    with pytest.raises(NeverDeliverableError, match="lead_emails"):
-        render_lead(failed_story().facts, [address], OPTIONS)
+    with pytest.raises(NeverDeliverableError, match="is no e-mail address"):
+        to_message(render_lead(failed_story().facts, [address]), OPTIONS)
 
 
 def test_without_recipients_or_facts_there_is_no_message() -> None:
     with pytest.raises(NeverDeliverableError, match="no recipient"):
-        render_lead(failed_story().facts, [], OPTIONS)
+        render_lead(failed_story().facts, [])
     with pytest.raises(NeverDeliverableError, match="no transfer_started"):
-        render_lead([], ["a@b.example"], OPTIONS)
+        render_lead([], ["a@b.example"])
 
 
 def test_without_link_options_there_is_no_link() -> None:
-    text, _, _ = parts(read_again(render_lead(failed_story().facts, ["a@b.example"], OPTIONS)))
+    text, _, _ = parts(lead(failed_story(), None))
     assert "credit" not in text
 
 
 def test_an_abandoned_call_tells_of_the_answer() -> None:
     story = Story().start().dial(1).ring(1).answer(1, 4.0).bridge(1).hang_up(17.5, Party.BUYER).close()
-    text, _, _ = parts(read_again(render_lead(story.facts, ["a@b.example"], OPTIONS)))
+    text, _, _ = parts(lead(story))
     assert "talk 13.500 s" in text
     assert "buyer abandoned" in text
 
@@ -274,7 +282,7 @@ async def test_a_failed_transfer_reaches_the_buyers_mailbox(
     follower = Follower(engine)
     await follower.catch_up()
     await follower.close()
-    deliverer = MailDeliverer(engine, options, LINK)
+    deliverer = MailDeliverer(engine, options, {"lead": LeadComposer(LINK)})
     await OutboxLoop(engine, deliverer).deliver_due()
     await deliverer.close()
     [message] = box.messages
@@ -300,7 +308,7 @@ async def test_a_refusal_is_for_ever_or_for_now_as_the_server_says(
     box, options = mailbox
     setattr(box, stage, answer)
     await store(engine, failed_story())
-    deliverer = MailDeliverer(engine, options)
+    deliverer = MailDeliverer(engine, options, {"lead": LeadComposer()})
     with pytest.raises(error) as caught:
         await deliverer.deliver(order())
     assert type(caught.value) is error
@@ -317,7 +325,7 @@ async def test_a_server_that_is_away_or_has_no_tls_is_tried_again(
     away = MailOptions(host="127.0.0.1", port=free_port(), sender=OPTIONS.sender, security="none")
     no_tls = MailOptions(host="127.0.0.1", port=options.port, sender=OPTIONS.sender, security="starttls")
     for chosen in (away, no_tls):
-        deliverer = MailDeliverer(engine, chosen)
+        deliverer = MailDeliverer(engine, chosen, {"lead": LeadComposer()})
         with pytest.raises(DeliveryError) as caught:
             await deliverer.deliver(order())
         assert type(caught.value) is DeliveryError
@@ -326,6 +334,4 @@ async def test_a_server_that_is_away_or_has_no_tls_is_tried_again(
 
 def test_an_unfinished_leg_is_told_of_with_dashes() -> None:
     story = Story().start(legs=2).dial(1, 2).ring(1).end(30.0, Party.ROUTER, EndCause.RING_TIMEOUT).close()
-    text = render_lead(story.facts, ["a@b.example"], OPTIONS).get_body(("plain",))
-    assert text is not None
-    assert text.get_content().count("answered          -") == 2
+    assert render_lead(story.facts, ["a@b.example"]).text.count("answered          -") == 2

@@ -19,8 +19,9 @@ from meter.settle import Follower, SettleOptions, settle
 from meter.store import settlement
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
+from meter.store.money import postings
 from meter.store.reading import facts_of_transfers, list_transfers
-from meter.store.schema import meter_cursors, outbox, outcomes, postings
+from meter.store.schema import meter_cursors, outbox, outcomes
 from meter.store.settlement import CursorMovedError, boots_due, read_batch, write_batch
 from tests.facts_builder import UTC_0, WESTLAKE, Story, connected_story, failed_story
 from tests.store.journal_tools import open_journal, store, write
@@ -106,11 +107,16 @@ async def test_a_free_transfer_gives_no_unit_and_no_mail(engine: AsyncEngine) ->
     assert [row["channel"] for row in await rows(engine, outbox)] == ["mqtt"]
 
 
-async def test_minute_rating_posts_no_units(engine: AsyncEngine) -> None:
-    await store(engine, connected_story(terms=WESTLAKE | {"rating": "minute"}))
+async def test_minute_rating_posts_started_increments_and_no_units(engine: AsyncEngine) -> None:
+    clauses = {"rating": "minute", "minute_price_minor": 118, "minute_increment_ms": 6_000}
+    await store(engine, connected_story(terms=WESTLAKE | clauses))
     await catch_up(engine)
-    assert [row["verdict"] for row in await rows(engine, outcomes)] == ["connected"]
-    assert await rows(engine, postings) == []
+    [outcome] = await rows(engine, outcomes)
+    [posting] = await rows(engine, postings)
+    assert posting["key"] == "t-1:minutes"
+    assert (posting["asset"], posting["price_minor"], posting["unit"]) == ("increment", 118, "call")
+    assert posting["units"] == posting["amount"] == -(-outcome["talk_ms"] // 6_000)
+    assert (posting["debit"], posting["credit"]) == ("unbilled_minutes", "delivered")
 
 
 async def test_a_buyer_without_addresses_gets_no_mail(engine: AsyncEngine) -> None:
@@ -184,7 +190,7 @@ async def test_an_overtaken_batch_writes_nothing(engine: AsyncEngine) -> None:
     await clerk.close()
 
 
-@pytest.mark.parametrize("table", ["outcomes", "postings", "outbox"])
+@pytest.mark.parametrize("table", ["outcomes", "interactions", "outbox"])
 async def test_killed_between_any_two_writes_nothing_is_half_done(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import meter.store.db
+import meter.store.money
 from meter.store.clerk import Clerk
 from meter.store.db import HEAD, VERSION_TABLE, StoreError, checkpoint, migrate, open_store, reading
 from meter.store.schema import metadata

@@ -18,11 +18,13 @@ from baton.lists import list_store
 from baton.run_portal import _token as _as_token
 from config.problems import ConfigError
 from config.settings import load
+from meter.credits import load_reasons
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
 from portal.access import RouterAwayError, Services
 from portal.app import DESCRIPTION, create_app
+from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.leads import MAX_BODY, read_document
 from portal.problems import ProblemError
@@ -49,7 +51,7 @@ async def _no_buyers() -> tuple[str, ...]:
 class Api:
     """The app on a real store, a router that says what it is told to, and a client."""
 
-    def __init__(self, leads: LeadStore, desk: Desk) -> None:
+    def __init__(self, leads: LeadStore, desk: Desk, credit_office: CreditOffice) -> None:
         self.router: dict[str, Any] | Exception = {"available": True, "reason": "", "refusals": []}
         self.healthy = True
         self.leads = leads
@@ -61,6 +63,7 @@ class Api:
             availability=self._availability,
             healthy=self._healthy,
             lists=desk,
+            credits=credit_office,
         )
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://portal.invalid")
@@ -89,7 +92,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     desk = Desk(
         list_store(engine), tmp_path, Signer(b"k" * 32), _no_buyers, keep_versions=2, max_import_bytes=1_000_000
     )
-    one = Api(LeadStore(clerk), desk)
+    one = Api(LeadStore(clerk), desk, CreditOffice(clerk, load_reasons()))
     yield one
     await one.client.aclose()
     await clerk.close()
@@ -292,6 +295,11 @@ async def test_the_description_is_served_and_names_every_path(api: Api) -> None:
         *(f"{lists}/{{name}}/{what}" for what in ("imports", "entries", "restore", "log")),
         "/v1/suppression/check",
         "/v1/suppression/receipts/verify",
+        "/v1/credits",
+        "/v1/credits/{id}",
+        "/v1/credits/{id}/decision",
+        "/v1/credits/{id}/re-review",
+        "/v1/credit-reasons",
     }
     assert {"Problem", "FieldProblem", "LeadKept", "ListEdit"} <= set(found["components"]["schemas"])
 

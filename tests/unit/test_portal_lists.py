@@ -25,6 +25,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 
 from baton.lists import list_store
+from meter.credits import load_reasons
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
@@ -33,6 +34,7 @@ from portal import desk as desk_module
 from portal import uploads
 from portal.access import Services
 from portal.app import create_app
+from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.lists_models import until_s
 from portal.tokens import Scope, Token
@@ -72,17 +74,18 @@ def _auth(token: str) -> dict[str, str]:
 class Api:
     """The app, its store, and a client."""
 
-    def __init__(self, store: ListRows, leads: LeadStore, folder: Path) -> None:
+    def __init__(self, store: ListRows, clerk: Clerk, folder: Path) -> None:
         self.store, self.folder = store, folder
         self.signer = Signer(b"k" * 32)
         self.desk = Desk(store, folder, self.signer, self._buyers, keep_versions=2, max_import_bytes=MOST)
         services = Services(
             tokens=_tokens(),
-            leads=leads,
+            leads=LeadStore(clerk),
             lead_ttl_s=600,
             availability=self._availability,
             healthy=self._healthy,
             lists=self.desk,
+            credits=CreditOffice(clerk, load_reasons()),
         )
         self.app = create_app(services)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("192.0.2.7", 5000))
@@ -138,7 +141,7 @@ async def api(tmp_path: Path, empty: Path) -> AsyncIterator[Api]:
     shutil.copy(empty, tmp_path / "baton.db")
     engine = await open_store(f"sqlite:///{tmp_path / 'baton.db'}")
     clerk = Clerk(engine)
-    one = Api(list_store(engine), LeadStore(clerk), tmp_path)
+    one = Api(list_store(engine), clerk, tmp_path)
     yield one
     await one.desk.close()
     assert not one.left_behind()

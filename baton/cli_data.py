@@ -1,0 +1,96 @@
+"""Commands that move rows: `export` writes what the store knows, `load` brings rows of files into it."""
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from baton.console import CommandError, ConfigOption, StoreOption, find_place, out, with_store
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from meter.store.loading import Loaded
+
+_LOADABLE = ("orders", "payments", "refunds", "remedies")
+
+
+def export(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="buyers, credits, documents, interactions, orders, payments, periods, postings, ratings, refunds,"
+            " remedies, reports, states, terms, transfers; or `journal`: the general journal, for bookkeeping.",
+        ),
+    ],
+    *,
+    form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
+    buyer: Annotated[str, typer.Option(help="Only this buyer.")] = "",
+    since: Annotated[str, typer.Option("--from", metavar="DAY", help="From this day on.")] = "",
+    until: Annotated[str, typer.Option("--to", metavar="DAY", help="Before this day.")] = "",
+    out_file: Annotated[Path | None, typer.Option("--out", help="File to write; standard output without it.")] = None,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Write rows of the store as CSV or JSON Lines: times in microseconds UTC, amounts in minor units."""
+    from baton.cli_billing import instant
+    from meter.store.billing import BillingStore
+    from meter.store.export import Wanted
+
+    span = [instant(day, start=True) if day else None for day in (since, until)]
+    wanted = Wanted(what, form, buyer, *span)
+
+    async def work(engine: AsyncEngine) -> int:
+        if out_file is None:
+            return await BillingStore(engine).export(wanted, sys.stdout)
+        with out_file.open("w", encoding="utf-8", newline="") as file:
+            return await BillingStore(engine).export(wanted, file)
+
+    count = with_store(find_place(config, store), work)
+    if out_file is not None:
+        out(f"{out_file}: {count:,} rows")
+
+
+def load(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="orders, payments, refunds or remedies.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV with a heading line, or JSON Lines; `-`: standard input.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Load rows of a file: all of them, or with any problem none. What is there already stays as it is.
+
+    orders: buyer, week, quantity, make_up. payments: buyer, reference, amount_minor, currency, received_on, document,
+    method, note. refunds (checks sent): refund, reference. remedies: buyer, remedy, week.
+    """
+    import getpass
+    import time
+
+    from meter.store.loading import Who
+    from meter.store.loading import load as run
+
+    if what not in _LOADABLE:
+        raise CommandError(f"WHAT: {what!r} is none of {', '.join(_LOADABLE)}")
+    text = _text(file)
+
+    async def work(engine: AsyncEngine) -> Loaded:
+        return await run(engine, what, text, Who(getpass.getuser(), time.time_ns() // 1000), dry_run=dry_run)
+
+    loaded = with_store(find_place(config, store), work)
+    would = "would be " if dry_run else ""
+    out(f"{loaded.new:,} {what} {would}loaded, {loaded.known:,} were there already")
+
+
+def _text(file: Path) -> str:
+    stream: TextIO = sys.stdin
+    try:
+        return stream.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"FILE: {file} cannot be read: {error}") from error

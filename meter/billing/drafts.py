@@ -1,0 +1,299 @@
+"""What a document says, before it has its number: invoices, credit notes, the statement of a week.
+
+Pure: figures in, a draft out. The body is plain data, frozen as canonical JSON when the document is issued; HTML, PDF
+and CSV are made of it and of nothing else, so that they cannot differ and never change. A line that counts units says
+of which service week or month they are (`opens`): its transfers are found by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from config.book import Buyer, Terms
+from meter.billing.calendar import Week
+from meter.billing.cycle import Remedy, Settlement, WeekResult
+from meter.billing.units import WeekUnits, line_minor
+
+SCHEMA = 1  # of the body
+COUNTED = {"billed": "billed units, after the percentage", "sent": "sent units, before the percentage"}
+
+
+class Series(StrEnum):
+    """Documents that are numbered together."""
+
+    INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
+    STATEMENT = "statement"
+
+
+class DocumentKind(StrEnum):
+    """What a document is for."""
+
+    ORDER = "order"
+    OVERAGE = "overage"
+    SETUP = "setup"
+    MONTH = "month"
+    CREDIT_NOTE = "credit_note"
+    WEEK = "week"
+
+
+SERIES = {
+    DocumentKind.ORDER: Series.INVOICE,
+    DocumentKind.OVERAGE: Series.INVOICE,
+    DocumentKind.SETUP: Series.INVOICE,
+    DocumentKind.MONTH: Series.INVOICE,
+    DocumentKind.CREDIT_NOTE: Series.CREDIT_NOTE,
+    DocumentKind.WEEK: Series.STATEMENT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DraftLine:
+    """One line. `amount_minor` is `units` x `price_minor` but where the line says otherwise in its text."""
+
+    text: str
+    units: int
+    price_minor: int
+    amount_minor: int
+    opens: str = ""  # Monday or month of the transfers behind it; empty: there are none yet
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A document to issue. `key` says what it is for: another of the same key is never issued."""
+
+    key: str
+    kind: DocumentKind
+    buyer: Buyer
+    terms: Terms
+    period: str
+    lines: tuple[DraftLine, ...]
+    notes: tuple[str, ...] = ()
+    due_us: int | None = None
+    uses_credits: bool = False
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def total_minor(self) -> int:
+        return sum(line.amount_minor for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """The operator as its documents show it, and how it numbers them."""
+
+    name: str = "The operator"
+    address: tuple[str, ...] = ()
+    tax_id: str = ""
+    email: str = ""
+    phone: str = ""
+    pay_to: tuple[str, ...] = ()
+    prefixes: Mapping[str, str] = field(
+        default_factory=lambda: {"invoice": "INV-", "credit_note": "CN-", "statement": "ST-"}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What issuing adds to a draft. Days are ISO dates of the contract, `credits` what was taken of open credits."""
+
+    number: str
+    issued_on: str
+    issued_at: str
+    due_on: str | None
+    due_at: str | None
+    applied_minor: int
+
+
+def body_of(draft: Draft, issuer: Issuer, stamp: Stamp) -> dict[str, Any]:
+    """The body: everything that is shown."""
+    buyer, terms = draft.buyer, draft.terms
+    total = draft.total_minor
+    return {
+        "schema": SCHEMA,
+        "number": stamp.number,
+        "kind": draft.kind.value,
+        "issued_on": stamp.issued_on,
+        "issued_at": stamp.issued_at,
+        "due_on": stamp.due_on,
+        "due_at": stamp.due_at,
+        "time_zone": terms.time_zone,
+        "currency": terms.currency,
+        "locale": buyer.locale,
+        "issuer": {
+            "name": issuer.name,
+            "address": list(issuer.address),
+            "tax_id": issuer.tax_id,
+            "email": issuer.email,
+            "phone": issuer.phone,
+            "pay_to": list(issuer.pay_to),
+        },
+        "buyer": {
+            "name": buyer.name,
+            "title": buyer.title,
+            "address": list(buyer.address),
+            "reference": buyer.reference,
+        },
+        "terms": {
+            "name": terms.name,
+            "version": terms.version,
+            "connected_percent": terms.connected_percent,
+            "failed_percent": terms.failed_percent,
+            "order_counts": terms.order_counts,
+            "overrun_percent": terms.overrun_percent,
+        },
+        "period": draft.period,
+        "lines": [
+            {
+                "text": line.text,
+                "units": line.units,
+                "price_minor": line.price_minor,
+                "amount_minor": line.amount_minor,
+                "opens": line.opens,
+            }
+            for line in draft.lines
+        ],
+        "total_minor": total,
+        "applied_minor": stamp.applied_minor,
+        "asked_minor": total - stamp.applied_minor,
+        "notes": list(draft.notes),
+        "figures": dict(draft.figures),
+    }
+
+
+def order_draft(
+    key: str, buyer: Buyer, terms: Terms, *, week: Week, quantity: int, make_up: int, due_us: int, notes: Sequence[str]
+) -> Draft:
+    """Tuesday's invoice for a week's order (domain, section 6). `terms` with the price that holds for it."""
+    price = terms.unit_price_minor
+    lines = [DraftLine(f"Live transfers, service week of {week}", quantity, price, line_minor(quantity, price))]
+    if make_up:
+        lines.append(DraftLine("Make-up for an earlier week, paid for then", make_up, 0, 0))
+    said = (
+        f"The order counts {COUNTED[terms.order_counts]}.",
+        f"The week runs from Monday {week} 00:00 to Monday {week.later(1)} 00:00, {week.zone}.",
+        f"It may run over by {quantity * terms.overrun_percent // 100} units, which are then invoiced.",
+        *notes,
+    )
+    figures = {"quantity": quantity, "make_up": make_up, "order_counts": terms.order_counts}
+    return Draft(
+        key,
+        DocumentKind.ORDER,
+        buyer,
+        terms,
+        str(week),
+        tuple(lines),
+        said,
+        due_us,
+        uses_credits=True,
+        figures=figures,
+    )
+
+
+def overage_draft(key: str, buyer: Buyer, terms: Terms, *, result: WeekResult, units: WeekUnits, due_us: int) -> Draft:
+    """Monday's invoice for what a week had beyond the paid quantity (domain, section 6)."""
+    over = result.overage
+    week = str(result.week)
+    paid = result.quantity + result.make_up
+    line = DraftLine(
+        f"Live transfers beyond the {paid} of the order, service week of {week}",
+        over.units,
+        terms.unit_price_minor,
+        over.amount_minor,
+        week,
+    )
+    figures = week_figures(result, units)
+    return Draft(
+        key,
+        DocumentKind.OVERAGE,
+        buyer,
+        terms,
+        week,
+        (line,),
+        how_counted(result, units, terms),
+        due_us,
+        figures=figures,
+    )
+
+
+def week_draft(
+    key: str, buyer: Buyer, terms: Terms, *, result: WeekResult, units: WeekUnits, overage: str | None
+) -> Draft:
+    """The statement of a settled week: what was delivered, what it came to, and what happens next."""
+    week, price = str(result.week), terms.unit_price_minor
+    lines = [
+        DraftLine("Connected transfers, billed", units.billed_connected, 0, 0, week),
+        DraftLine("Failed transfers, billed", units.billed_failed, 0, 0, week),
+    ]
+    notes = list(how_counted(result, units, terms))
+    if overage:
+        notes.append(f"{result.overage.units} units are beyond the order: see invoice {overage}.")
+    if result.shortfall.units:
+        notes.append(
+            f"{result.shortfall.units} units fall short of it. They are settled as you choose, until"
+            f" Tuesday {result.week.later(1).monday.isoformat()} noon: refund, credit or make-up; a credit where"
+            " nothing is chosen."
+        )
+    if result.awaiting.units:
+        notes.append(f"{result.awaiting.units} units fall short of an order that is not paid: settled once it is.")
+    figures = week_figures(result, units) | {"price_minor": price, "overage_invoice": overage}
+    return Draft(key, DocumentKind.WEEK, buyer, terms, week, tuple(lines), tuple(notes), figures=figures)
+
+
+def credit_note_draft(
+    key: str, buyer: Buyer, terms: Terms, *, period: str, lines: Sequence[DraftLine], reason: str, of: str
+) -> Draft:
+    """A credit note: its lines are what is taken back, so its total is positive and is owed to the buyer."""
+    notes = (f"Credit note to {of}. {reason}" if of else reason,)
+    return Draft(key, DocumentKind.CREDIT_NOTE, buyer, terms, period, tuple(lines), notes, figures={"of": of})
+
+
+def how_counted(result: WeekResult, units: WeekUnits, terms: Terms) -> tuple[str, ...]:
+    """How the week's units were counted, in sentences that can be checked."""
+    counted = units.counted(result.counts)
+    connected = (
+        f"{units.sent_connected} connected transfers at {terms.connected_percent} % are {units.billed_connected} billed"
+        " units, the fraction of a unit of earlier weeks included; what is left over is carried on."
+    )
+    rows = (
+        connected,
+        f"{units.sent_failed} failed transfers at {terms.failed_percent} % are {units.billed_failed} billed units.",
+        f"The order counts {COUNTED[result.counts]}: {counted} of {result.quantity}"
+        + (f" and {result.make_up} of make-up." if result.make_up else "."),
+    )
+    return tuple(rows)
+
+
+def week_figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
+    """The result of a week as plain data."""
+    return {
+        "week": str(result.week),
+        "counts": result.counts,
+        "counted": result.counted,
+        "quantity": result.quantity,
+        "make_up": result.make_up,
+        "sent_connected": units.sent_connected,
+        "sent_failed": units.sent_failed,
+        "billed_connected": units.billed_connected,
+        "billed_failed": units.billed_failed,
+        "overage_units": result.overage.units,
+        "overage_minor": result.overage.amount_minor,
+        "shortfall_units": result.shortfall.units,
+        "shortfall_minor": result.shortfall.amount_minor,
+        "awaiting_units": result.awaiting.units,
+        "awaiting_minor": result.awaiting.amount_minor,
+        "beyond_units": result.beyond_units,
+    }
+
+
+def remedy_text(settlement: Settlement, week: str) -> str:
+    """What became of a shortfall, in one line."""
+    said = {
+        Remedy.REFUND: f"a check is due on {settlement.due_on.isoformat()}",
+        Remedy.CREDIT: "credited",
+        Remedy.MAKE_UP: f"made up for in the week of {settlement.order_week}",
+    }
+    return f"Service week of {week}: {settlement.units} units short, {said[settlement.remedy]}"

@@ -1,0 +1,171 @@
+"""The billing cycle: does what is due, in the order of time, and waits for what comes next.
+
+Each step is a transaction of its own and does nothing where it was done; so the cycle may be killed between any two,
+run twice at once, or not run for weeks, and comes to the same books (domain, section 6). A step that cannot be done,
+such as an order under terms by the minute, is told and tried again with the next look; it holds up no other buyer.
+
+A service week is settled when it has been over for a while and the meter has settled every closing fact there is: what
+is not settled then is, by the terms, an adjustment of the next week, but a meter that lags is no reason for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter import metrics
+from meter.billing.drafts import Issuer
+from meter.store.clerk import Clerk
+from meter.store.contracts import Contract, read_contracts
+from meter.store.db import StoreError, first_line
+from meter.store.due import Step, next_boundary, read_signs
+from meter.store.steps import Done, look, perform
+from meter.store.weeks import Run
+
+SETTLE_AFTER_US = 3_600_000_000  # of `billing.settle_after_ms`
+POLL_S = 5.0
+RETRY_S = 5.0
+DAY_US = 24 * 3600 * 1_000_000
+MAX_ROUNDS = 1_000  # of one run: twenty years of weeks
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class CycleOptions:
+    """Who issues, and how long after its end a week is settled."""
+
+    issuer: Issuer = field(default_factory=Issuer)
+    settle_after_us: int = SETTLE_AFTER_US
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One step that could not be done, and why."""
+
+    step: Step
+    why: str
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did."""
+
+    done: list[Done] = field(default_factory=list)
+    trouble: list[Trouble] = field(default_factory=list)
+
+    @property
+    def documents(self) -> list[str]:
+        return [number for one in self.done for number in one.documents]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """At the last look: the version of the book, and when the calendar asks for the next one."""
+
+    book: int
+    boundary_us: int
+
+
+class Cycle:
+    """Runs billing. `clock` gives microseconds UTC."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        options: CycleOptions | None = None,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        on_documents: Callable[[], None] | None = None,
+    ) -> None:
+        self._options = options or CycleOptions()
+        self._clerk = Clerk(engine)
+        self._clock = clock
+        self._on_documents = on_documents or (lambda: None)
+        self._seen: _Seen | None = None
+
+    async def run_once(self, as_of_us: int | None = None) -> RunReport:
+        """Do everything that is due at `as_of_us`, by default now; what it did. Idempotent."""
+        now = self._clock() if as_of_us is None else as_of_us
+        report = RunReport()
+        stuck: set[Step] = set()
+        for _ in range(MAX_ROUNDS):
+            contracts, steps = await self._clerk.read(partial(look, now, self._options.settle_after_us))
+            waiting = [step for step in steps if step not in stuck]
+            if not waiting:
+                break
+            # Within a day nothing depends on what another step brings forth; after it, look again.
+            for step in (one for one in waiting if one.at_us < waiting[0].at_us + DAY_US):
+                stuck.add(step)
+                await self._do(step, contracts[step.buyer], now, report)
+        if report.documents:
+            self._on_documents()
+        return report
+
+    async def preview(self, as_of_us: int) -> list[Step]:
+        """The steps that are due at an instant; nothing is done."""
+        _, steps = await self._clerk.read(partial(look, as_of_us, self._options.settle_after_us))
+        return steps
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until told to stop: at each boundary of the calendar, and whenever the book or an invoice asks for it."""
+        while not stop.is_set():
+            pause = POLL_S
+            try:
+                if await self._is_due():
+                    _tell(await self.run_once())
+            except (SQLAlchemyError, StoreError) as error:
+                self._seen = None
+                pause = RETRY_S
+                metrics.ENGINE_FAULTS.labels("billing").inc()
+                _log.error("billing failed", error=first_line(error), retry_s=pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stop.wait()
+
+    async def close(self) -> None:
+        await self._clerk.close()
+
+    async def _is_due(self) -> bool:
+        """Whether a look is worth it: one number, unless the calendar has moved on."""
+        now = self._clock()
+        signs = await self._clerk.read(read_signs)
+        if signs.is_behind:
+            return False  # a week is settled once all that is closed is counted
+        seen = self._seen
+        if seen is not None and seen.book == signs.book and now < min(seen.boundary_us, signs.due_us or now + 1):
+            return False
+        contracts = await self._clerk.read(read_contracts)
+        boundary = next_boundary(contracts, now, self._options.settle_after_us)
+        self._seen = _Seen(signs.book, boundary if boundary is not None else now + DAY_US)
+        return True
+
+    async def _do(self, step: Step, contract: Contract, now: int, report: RunReport) -> None:
+        run = Run(self._options.issuer, now)
+        try:
+            done = await self._clerk.write(partial(perform, step, contract, run))
+        except (ValueError, LookupError) as error:
+            report.trouble.append(Trouble(step, str(error)))
+            return
+        if done.documents or done.held:
+            report.done.append(done)
+
+
+def _tell(report: RunReport) -> None:
+    for done in report.done:
+        step = done.step
+        metrics.BILLING_STEPS.labels(step.kind.name.lower()).inc()
+        _log.info(
+            "billed", step=step.kind.name.lower(), buyer=step.buyer, period=step.period, documents=list(done.documents)
+        )
+    for one in report.trouble:
+        _log.error("cannot be billed", buyer=one.step.buyer, period=one.step.period, why=one.why)
+    metrics.BILLING_TROUBLE.set(len(report.trouble))

@@ -1,0 +1,99 @@
+"""Documents by e-mail: the invoice, credit note or statement as PDF, its lines as CSV, and the transfers behind them.
+
+The list of transfers goes along where it is not too long for a mail server; a longer one stands in the portal.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from meter import texts
+from meter.hostile import one_line
+from meter.letters import Attachment, Letter
+from meter.outbox import NeverDeliverableError
+from meter.papers import lines_csv, paper, sample, shown
+from meter.store import documents
+from meter.store.clerk import Clerk
+from meter.store.detail import write_detail
+from meter.store.mail import buyer_mail
+
+KIND = "document"
+TEMPLATE = "document_mail"
+MAX_DETAIL_BYTES = 5_000_000  # of the CSV; a third more in base64, and many servers take 10 MB
+
+
+class DocumentComposer:
+    """Makes the letter of one document: order `{"number": NUMBER, "to": [ADDRESS, ...]}`."""
+
+    async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
+        """The letter. Raises NeverDeliverableError where there is no such document or nobody to write to."""
+        number = str(order.get("number", ""))
+        try:
+            document = await clerk.read(partial(_find, number))
+        except documents.UnknownDocumentError as error:
+            raise NeverDeliverableError(str(error)) from error
+        body = await clerk.read(partial(_body, number))
+        to = order.get("to")
+        if to is None:
+            buyer = await clerk.read(partial(buyer_mail, document.buyer))
+            to = list(buyer.billing_emails) if buyer is not None else []
+        if not isinstance(to, list) or not to:
+            raise NeverDeliverableError(f"{number}: nobody is to receive it")
+        name = one_line(number, 32).replace("/", "-")
+        attachments = [
+            Attachment(f"{name}.pdf", "application/pdf", await paper(clerk, number, "pdf")),
+            Attachment(f"{name}.csv", "text/csv", lines_csv(body).encode()),
+        ]
+        detail = await clerk.read(partial(_detail, document, body))
+        if detail is not None:
+            attachments.append(Attachment(f"{name}-transfers.csv", "text/csv", detail))
+        values = shown(body) | {"has_detail": detail is not None}
+        return Letter(
+            to=tuple(str(one) for one in to),
+            subject=texts.render(f"{TEMPLATE}.subject.jinja", values),
+            text=texts.render(f"{TEMPLATE}.txt.jinja", values),
+            html=texts.render(f"{TEMPLATE}.html.jinja", values),
+            attachments=tuple(attachments),
+            message_id=f"{number}.{KIND}",
+            date_utc_us=document.issued_utc_us,
+        )
+
+
+def _find(number: str, connection: Any) -> documents.Document:
+    return documents.find(connection, number)
+
+
+def _body(number: str, connection: Any) -> dict[str, Any]:
+    return documents.body(connection, number)
+
+
+def _detail(document: documents.Document, body: Mapping[str, Any], connection: Any) -> bytes | None:
+    """The transfers behind the document's lines; None where there are none, or too many for an e-mail."""
+    periods = sorted({line["opens"] for line in body["lines"] if line["opens"]})
+    if not periods:
+        return None
+    text = _Limited(MAX_DETAIL_BYTES)
+    count = sum(write_detail(connection, document.buyer, period, text) for period in periods)
+    return text.getvalue().encode() if count and not text.is_full else None
+
+
+class _Limited(io.StringIO):
+    """Text up to a length; what is more is dropped, and `is_full` says so."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._left = limit
+        self.is_full = False
+
+    def write(self, text: str, /) -> int:
+        self._left -= len(text)
+        if self._left < 0:
+            self.is_full = True
+            return len(text)
+        return super().write(text)
+
+
+texts.add_sample(TEMPLATE, sample() | {"has_detail": True})

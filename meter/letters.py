@@ -1,0 +1,155 @@
+"""Letters: what an e-mail says, apart from how it is sent, and the message made of it.
+
+A composer makes a letter from an order of the outbox; `to_message` makes the message, the same each time: the
+Message-ID is the outbox's, the Date that of what happened, so a repeat is recognised. Headers hold one line each,
+whatever templates or leads say. Bodies go out in 7 bits (RFC 6376, 5.3), so that no server on the way has a reason to
+change what was signed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Any, Protocol
+
+from meter.dkim_signing import DkimOptions
+from meter.hostile import one_line
+from meter.outbox import NeverDeliverableError
+from meter.store.clerk import Clerk
+
+TIMEOUT_S = 30.0
+MAX_RECIPIENTS = 50  # of one message; RFC 5321, 4.5.3.1.8 promises 100
+MAX_SUBJECT = 200  # characters
+MESSAGE_HEADER = "X-Baton-Message"  # a bounce that lost the Message-ID may still have it
+_MIN_SECRET = 16  # characters
+_DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_LEFT = re.compile(r"[A-Za-z0-9!#$%&'*/=?^_`{|}~.-]{1,200}")  # RFC 5322, 3.6.4: dot-atom, without the plus sign
+_POLICY = SMTP.clone(cte_type="7bit")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that goes along. Text is UTF-8."""
+
+    filename: str
+    content_type: str  # such as text/csv
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One e-mail. `message_id`, left of the @, is that of its outbox row; `date_utc_us` in microseconds UTC."""
+
+    to: tuple[str, ...]
+    subject: str
+    text: str = field(repr=False)
+    html: str = field(repr=False)  # empty: text alone
+    attachments: tuple[Attachment, ...]
+    message_id: str
+    date_utc_us: int
+
+
+class Composer(Protocol):
+    """Makes the letters of one kind."""
+
+    async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
+        """The letter for an outbox payload. Without `to` in the order it goes to the buyer's present addresses.
+
+        Raises NeverDeliverableError where it can never be made.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class MailOptions:
+    """The mail server and whose name the messages bear. Raises ValueError naming the field that is wrong."""
+
+    host: str
+    sender: str  # From
+    port: int = 587
+    security: str = "starttls"  # starttls, tls (from the first byte), or none
+    username: str = ""
+    password: str = field(default="", repr=False)
+    reply_to: str = ""
+    message_domain: str = ""  # right of the @ in Message-ID; the sender's domain by default
+    timeout_s: float = TIMEOUT_S
+    ca_file: str = ""
+    templates_dir: str = ""  # of the operator's own templates
+    dkim: DkimOptions | None = None
+    bounce_address: str = ""  # envelope sender; empty: the sender
+    bounce_secret: str = field(default="", repr=False)  # signs what tells one message's bounces from another's
+
+    def __post_init__(self) -> None:
+        _address("mail sender", self.sender)
+        for name in ("reply_to", "bounce_address"):
+            if getattr(self, name):
+                _address(f"mail {name}", getattr(self, name))
+        if self.security not in ("starttls", "tls", "none"):
+            raise ValueError(f"mail security: {self.security!r} is none of starttls, tls, none")
+        if not _DOMAIN.fullmatch(self.domain):
+            raise ValueError(f"mail message_domain: {self.domain!r} is no domain")
+        if self.username and self.security == "none":
+            raise ValueError("mail security: a password is never sent without TLS; use starttls or tls")
+        if self.bounce_secret and len(self.bounce_secret) < _MIN_SECRET:
+            raise ValueError(f"mail bounce_secret: must have at least {_MIN_SECRET} characters")
+
+    @property
+    def domain(self) -> str:
+        return self.message_domain or self.sender.rpartition("@")[2]
+
+
+def to_message(letter: Letter, options: MailOptions) -> EmailMessage:
+    """The message of a letter, unsigned. Raises NeverDeliverableError where nobody can receive it."""
+    to = recipients(letter)
+    if not _LEFT.fullmatch(letter.message_id):
+        raise NeverDeliverableError(f"{one_line(letter.message_id, 100)!r} cannot stand in a Message-ID")
+    message = EmailMessage(policy=_POLICY)
+    message["From"] = _address("mail sender", options.sender)
+    message["To"] = to
+    message["Reply-To"] = _address("mail reply_to", options.reply_to or options.sender)
+    message["Subject"] = one_line(letter.subject, MAX_SUBJECT)
+    message["Date"] = format_datetime(datetime.fromtimestamp(letter.date_utc_us // 1_000_000, UTC))
+    message["Message-ID"] = f"<{letter.message_id}@{options.domain}>"
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office replies
+    message[MESSAGE_HEADER] = letter.message_id
+    message.set_content(letter.text)
+    if letter.html:
+        message.add_alternative(letter.html, subtype="html")
+    for one in letter.attachments:
+        _attach(message, one)
+    return message
+
+
+def recipients(letter: Letter) -> list[Address]:
+    """Whom a letter goes to. Raises NeverDeliverableError where there is none, or one is no address."""
+    try:
+        to = [_address("recipient", one) for one in letter.to[:MAX_RECIPIENTS]]
+    except ValueError as error:
+        raise NeverDeliverableError(str(error)) from error
+    if not to:
+        raise NeverDeliverableError("there is no recipient")
+    return to
+
+
+def _attach(message: EmailMessage, one: Attachment) -> None:
+    main, _, sub = one.content_type.partition("/")
+    name = one_line(one.filename, 100)
+    params = {"charset": "utf-8"} if main == "text" else None
+    message.add_attachment(one.content, maintype=main, subtype=sub, filename=name, params=params)
+
+
+def _address(name: str, text: str) -> Address:
+    try:
+        address = Address(addr_spec=text)
+        if not address.domain.isascii():
+            address = Address(username=address.username, domain=address.domain.encode("idna").decode("ascii"))
+    except Exception as error:  # the parser raises many kinds
+        raise ValueError(f"{name}: {one_line(text, 100)!r} is no e-mail address") from error
+    if not address.username or not address.domain or one_line(text) != text:
+        raise ValueError(f"{name}: {one_line(text, 100)!r} is no e-mail address")
+    return address

@@ -1,0 +1,212 @@
+"""Documents as people read them: HTML, PDF and CSV, made of the body that was frozen when they were issued.
+
+HTML and PDF are one template. A document is rendered once and kept, so what was sent is what is shown, whatever becomes
+of the template; the CSV of its lines and the list of the transfers behind them follow from data that never changes.
+Rendering is done outside transactions and off the loop: a PDF takes a good part of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import io
+import time
+from collections.abc import Mapping
+from datetime import date, datetime
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from config.book import Buyer, Terms
+from meter import texts
+from meter.billing.calendar import Week
+from meter.billing.drafts import Issuer, Stamp, body_of, order_draft
+from meter.hostile import csv_cell
+from meter.localised import date_text, money_text, number_text, when_text
+from meter.store import documents
+from meter.store.clerk import Clerk
+from meter.store.db import StoreError
+
+TEMPLATE = "document"
+TITLES = {
+    "order": "Invoice",
+    "overage": "Invoice",
+    "setup": "Invoice",
+    "month": "Invoice",
+    "credit_note": "Credit note",
+    "week": "Statement",
+}
+_ABOUT = {
+    "order": "Order, paid in advance",
+    "overage": "Units beyond the order",
+    "setup": "Set-up",
+    "month": "Service of the month, in arrears",
+    "credit_note": "Taken back",
+    "week": "Service week",
+}
+_RENDER_EVERY_S = 10.0
+_AT_ONCE = 20
+
+_log = structlog.get_logger()
+
+
+class PaperError(RuntimeError):
+    """A document cannot be rendered here; the message says what is missing."""
+
+
+def html_of(body: Mapping[str, Any]) -> str:
+    """The document as one HTML page that needs nothing else."""
+    return texts.render(f"{TEMPLATE}.html.jinja", shown(body))
+
+
+def pdf_of(html: str) -> bytes:
+    """The page as PDF. Raises PaperError where Pango, with which it is drawn, is not installed."""
+    try:
+        from weasyprint import HTML  # noqa: PLC0415 - takes a second, and only documents need it
+    except OSError as error:
+        raise PaperError("Pango is not installed; scripts/bootstrap installs it") from error
+    made: bytes = HTML(string=html, url_fetcher=_fetch_nothing).write_pdf()
+    return made
+
+
+def _fetch_nothing(url: str, *_args: object, **_options: object) -> dict[str, Any]:
+    raise ValueError(f"a document fetches nothing, and not {url[:100]!r}")
+
+
+def lines_csv(body: Mapping[str, Any]) -> str:
+    """The lines and sums of a document. Amounts in minor units, as integers, beside their currency."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(("document", "line", "text", "units", "price_minor", "amount_minor", "currency", "period"))
+    number, currency = body["number"], body["currency"]
+    for at, line in enumerate(body["lines"], start=1):
+        row = (csv_cell(line["text"]), line["units"], line["price_minor"], line["amount_minor"])
+        writer.writerow((number, at, *row, currency, line["opens"] or body["period"]))
+    for name in ("total_minor", "applied_minor", "asked_minor"):
+        writer.writerow((number, "", name.removesuffix("_minor"), "", "", body[name], currency, body["period"]))
+    return text.getvalue()
+
+
+def shown(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows: the body with its amounts and dates in the buyer's way."""
+    locale, currency, zone = body["locale"], body["currency"], ZoneInfo(body["time_zone"])
+    money = partial(money_text, currency=currency, locale=locale)
+    units = partial(number_text, locale=locale)
+    lines = [
+        {
+            "text": one["text"],
+            "units": units(one["units"]),
+            "price": money(one["price_minor"]) if one["price_minor"] else "",
+            "amount": money(one["amount_minor"]),
+            "opens": one["opens"],
+        }
+        for one in body["lines"]
+    ]
+    return {
+        **{name: body[name] for name in ("number", "kind", "issuer", "buyer", "terms", "notes", "period", "figures")},
+        "language": locale.replace("_", "-"),
+        "title": TITLES[body["kind"]],
+        "about": _ABOUT[body["kind"]],
+        "issued": date_text(date.fromisoformat(body["issued_on"]), locale),
+        "due": when_text(_instant(body["due_at"]), zone, locale) if body["due_at"] else "",
+        "lines": lines,
+        "total": money(body["total_minor"]),
+        "applied": money(-body["applied_minor"]) if body["applied_minor"] else "",
+        "asked": money(body["asked_minor"]),
+        "is_statement": body["kind"] == "week",
+        "week": _week_rows(body, units, money) if body["kind"] == "week" else [],
+    }
+
+
+def _instant(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp()) * 1_000_000
+
+
+def _week_rows(body: Mapping[str, Any], units: Any, money: Any) -> list[tuple[str, str, str]]:
+    """What a week comes to: a word, units, money."""
+    figures = body["figures"]
+    price = figures["price_minor"]
+    rows = [
+        ("Connected transfers, sent", figures["sent_connected"], None),
+        ("Connected transfers, billed", figures["billed_connected"], None),
+        ("Failed transfers, billed", figures["billed_failed"], None),
+        ("Counted against the order", figures["counted"], None),
+        ("Ordered", figures["quantity"], figures["quantity"] * price),
+        ("Make-up", figures["make_up"], None),
+        ("Beyond the order", figures["overage_units"], figures["overage_minor"]),
+        ("Short of the order", figures["shortfall_units"], figures["shortfall_minor"]),
+        ("Short of an order that is not paid", figures["awaiting_units"], figures["awaiting_minor"]),
+    ]
+    return [(text, units(count), "" if amount is None else money(amount)) for text, count, amount in rows]
+
+
+async def paper(clerk: Clerk, number: str, form: str) -> bytes:
+    """A document as HTML or PDF: as it was first rendered. Raises UnknownDocumentError, PaperError."""
+    kept = await clerk.read(partial(_file, number, form))
+    if kept is not None:
+        return kept
+    body = await clerk.read(partial(_body, number))
+    html = await clerk.read(partial(_file, number, "html"))
+    if html is None:
+        html = await _keep(clerk, number, "html", html_of(body).encode())
+    if form == "html":
+        return html
+    return await _keep(clerk, number, form, await asyncio.to_thread(pdf_of, html.decode()))
+
+
+async def render_for_ever(engine: AsyncEngine, stop: asyncio.Event) -> None:
+    """Render what was issued and has no PDF yet, until told to stop; a store that fails is asked again."""
+    clerk = Clerk(engine)
+    try:
+        while not stop.is_set():
+            try:
+                for number in await clerk.read(_unrendered):
+                    if stop.is_set():
+                        break
+                    await paper(clerk, number, "pdf")
+            except (SQLAlchemyError, StoreError, PaperError) as error:
+                _log.error("documents cannot be rendered", error=str(error).partition("\n")[0])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RENDER_EVERY_S):
+                    await stop.wait()
+    finally:
+        await clerk.close()
+
+
+async def _keep(clerk: Clerk, number: str, form: str, content: bytes) -> bytes:
+    now = time.time_ns() // 1000
+    return await clerk.write(lambda connection: documents.keep_file(connection, number, form, content, now))
+
+
+def _file(number: str, form: str, connection: Any) -> bytes | None:
+    return documents.file(connection, number, form)
+
+
+def _body(number: str, connection: Any) -> dict[str, Any]:
+    return documents.body(connection, number)
+
+
+def _unrendered(connection: Any) -> list[str]:
+    return documents.unrendered(connection, "pdf", _AT_ONCE)
+
+
+def sample() -> dict[str, Any]:
+    """What an order's invoice shows, to try templates with."""
+    terms = Terms("sample", unit_price_minor=4_500)
+    buyer = Buyer("acme", "Acme", terms, address=("12 Main Street",), reference="PO 1")
+    week = Week(date(2026, 6, 8), terms.time_zone)
+    due_us = week.order_due_at
+    draft = order_draft("", buyer, terms, week=week, quantity=200, make_up=8, due_us=due_us, notes=("A note.",))
+    issuer = Issuer(
+        "Operator", ("1 Side Street",), "12-3456789", "bills@operator.example", "+12125550100", ("By wire.",)
+    )
+    stamp = Stamp("INV-000001", "2026-06-02", "2026-06-02T12:00:00-04:00", "2026-06-04", "2026-06-04T17:00:00-04:00", 9)
+    return shown(body_of(draft, issuer, stamp))
+
+
+texts.add_sample(TEMPLATE, sample())

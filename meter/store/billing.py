@@ -1,0 +1,198 @@
+"""Money for those who ask by hand: each method is one transaction on the async engine. Amounts in minor units.
+
+Business errors: `PaymentError`, `LedgerError`, `UnknownDocumentError`, `UnknownBuyerError`.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+from sqlalchemy import Connection, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter.billing.accounts import Account, Posting
+from meter.billing.cycle import DEFAULT_REMEDY, Remedy
+from meter.billing.drafts import Issuer
+from meter.store import documents, ledger, payments
+from meter.store.contracts import read_contract, read_contracts
+from meter.store.db import reading
+from meter.store.detail import write_detail
+from meter.store.documents import Document
+from meter.store.export import Sink, Wanted, export
+from meter.store.money import payments as payments_table
+from meter.store.money import remedies
+from meter.store.payments import Payment, PaymentError, Recorded
+from meter.store.schema import outbox
+from meter.store.weeks import Run
+
+T = TypeVar("T")
+
+
+class BillingStore:
+    """Documents, payments, checks, remedies and balances."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    async def documents(self, buyer: str = "", *, series: str = "", open_only: bool = False) -> list[Document]:
+        """Documents in the order in which they were issued. Raises UnknownBuyerError."""
+
+        def work(connection: Connection) -> list[Document]:
+            if buyer:
+                read_contract(connection, buyer)
+            return documents.find_all(connection, buyer, series=series, open_only=open_only)
+
+        return await self._read(work)
+
+    async def document(self, number: str) -> Document:
+        """One document. Raises UnknownDocumentError."""
+        return await self._read(lambda connection: documents.find(connection, number))
+
+    async def body(self, number: str) -> dict[str, Any]:
+        """What a document says. Raises UnknownDocumentError."""
+        return await self._read(lambda connection: documents.body(connection, number))
+
+    async def detail(self, number: str) -> str:
+        """The transfers behind a document's lines, as CSV; of an order those of its week. Raises PaymentError."""
+
+        def work(connection: Connection) -> str:
+            document = documents.find(connection, number)
+            if not document.period:
+                raise PaymentError(f"{number} stands for no transfers")
+            text = io.StringIO()
+            write_detail(connection, document.buyer, document.period, text)
+            return text.getvalue()
+
+        return await self._read(work)
+
+    async def send(self, number: str, to: Sequence[str]) -> list[str]:
+        """Queue a document's e-mail again; whom it goes to. Raises PaymentError where there is nobody."""
+
+        def work(connection: Connection) -> list[str]:
+            document = documents.find(connection, number)
+            wanted = list(to) or list(read_contract(connection, document.buyer).documents_to)
+            if not wanted:
+                raise PaymentError(f"--to: {document.buyer} has no address for documents")
+            now = self._clock()
+            again = {"state": "pending", "attempts": 0, "next_try_utc_us": now, "done_utc_us": None, "error": None}
+            payload = orjson.dumps({"kind": "document", "number": number, "to": wanted})
+            this = (outbox.c.channel == "mail", outbox.c.message_id == f"{number}.document")
+            if not connection.execute(update(outbox).where(*this).values(**again, payload=payload)).rowcount:
+                documents.queue_mail(connection, number, wanted, now)
+            return wanted
+
+        return await self._write(work)
+
+    async def cancel(self, number: str, reason: str, by: str, issuer: Issuer) -> str:
+        """Cancel an order's invoice; the credit note's number. Raises PaymentError, UnknownDocumentError."""
+        run = Run(issuer, self._clock())
+        return await self._write(lambda connection: payments.cancel(connection, number, reason=reason, by=by, run=run))
+
+    async def pay(self, payment: Payment, by: str) -> Recorded:
+        """Record a payment. Raises PaymentError, UnknownBuyerError, UnknownDocumentError."""
+        return await self._write(lambda connection: payments.record(connection, payment, by, self._clock()))
+
+    async def reverse_payment(self, buyer: str, reference: str, reason: str, by: str) -> list[str]:
+        """Take a payment back; the invoices that are open again. Raises PaymentError."""
+        now = self._clock()
+        return await self._write(
+            lambda connection: payments.reverse(connection, buyer, reference, reason=reason, by=by, now_utc_us=now)
+        )
+
+    async def payments(self, buyer: str = "") -> list[dict[str, Any]]:
+        """Payments in the order in which they were recorded."""
+        query = select(payments_table).order_by(payments_table.c.id)
+        return await self._rows(query.where(payments_table.c.buyer == buyer) if buyer else query)
+
+    async def refunds(self, *, every: bool = False) -> list[dict[str, Any]]:
+        """The worklist of checks; with `every` those that were sent too."""
+        return await self._read(
+            lambda connection: [row._asdict() for row in payments.refunds_due(connection, every=every)]
+        )
+
+    async def send_refund(self, refund: int, reference: str, by: str) -> None:
+        """Write down that a check was sent. Raises PaymentError."""
+        now = self._clock()
+        await self._write(
+            lambda connection: payments.pay_refund(connection, refund, reference=reference, by=by, now_utc_us=now)
+        )
+
+    async def pay_out(self, buyer: str, reason: str, by: str) -> int:
+        """Turn open credits into a check; its amount. Raises PaymentError, UnknownBuyerError."""
+        now = self._clock()
+        return await self._write(
+            lambda connection: payments.pay_out(connection, buyer, by=by, now_utc_us=now, reason=reason)
+        )
+
+    async def choose(self, buyer: str, remedy: Remedy, week: str, by: str, origin: str) -> None:
+        """Set a buyer's remedy, for a week or, where that is empty, for good. Raises PaymentError."""
+        now = self._clock()
+
+        def work(connection: Connection) -> None:
+            contract = read_contract(connection, buyer)
+            chosen = contract.week_from(week) if week else None
+            payments.choose(connection, buyer, remedy, week=chosen, by=by, origin=origin, now_utc_us=now)
+
+        await self._write(work)
+
+    async def remedies(self, buyer: str) -> tuple[Remedy, list[dict[str, Any]]]:
+        """The standing remedy, and every choice that was made. Raises UnknownBuyerError."""
+
+        def work(connection: Connection) -> list[dict[str, Any]]:
+            read_contract(connection, buyer)
+            query = select(remedies).where(remedies.c.buyer == buyer).order_by(remedies.c.id)
+            return [row._asdict() for row in connection.execute(query)]
+
+        made = await self._read(work)
+        standing = [Remedy(one["remedy"]) for one in made if one["week"] is None]
+        return (standing[-1] if standing else DEFAULT_REMEDY), made
+
+    async def balances(self, buyer: str = "") -> dict[str, dict[Account, int]]:
+        """What each buyer's accounts of money hold. Raises UnknownBuyerError."""
+
+        def work(connection: Connection) -> dict[str, dict[Account, int]]:
+            contracts = read_contracts(connection) if not buyer else {buyer: read_contract(connection, buyer)}
+            now = self._clock()
+            return {
+                name: ledger.balances(connection, name, one.terms_at(now).currency) for name, one in contracts.items()
+            }
+
+        return await self._read(work)
+
+    async def postings(self, buyer: str, transfer: str = "") -> list[Posting]:
+        """A buyer's postings of money, or all of one transfer. Raises UnknownBuyerError."""
+
+        def work(connection: Connection) -> list[Posting]:
+            read_contract(connection, buyer)
+            if not transfer:
+                return ledger.of_buyer(connection, buyer)
+            return [one for one in ledger.of_transfer(connection, transfer) if one.buyer == buyer]
+
+        return await self._read(work)
+
+    async def reverse(self, key: str, reason: str, by: str) -> Posting:
+        """Take a transfer's posting back. Raises LedgerError where that cannot be done."""
+        now = self._clock()
+        return await self._write(
+            lambda connection: ledger.reverse_transfer(connection, key, reason=reason, by=by, now_utc_us=now)
+        )
+
+    async def export(self, wanted: Wanted, sink: Sink) -> int:
+        """Write rows of the store; how many. Raises ExportError."""
+        return await self._read(lambda connection: export(connection, wanted, sink))
+
+    async def _rows(self, query: Any) -> list[dict[str, Any]]:
+        return await self._read(lambda connection: [row._asdict() for row in connection.execute(query)])
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        async with reading(self._engine).connect() as connection:
+            return await connection.run_sync(work)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)

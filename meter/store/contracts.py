@@ -1,0 +1,70 @@
+"""The buyers as billing sees them: the buyer, its state, and every version of its terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+
+from sqlalchemy import Connection
+
+from config.book import Buyer, BuyerState, Terms
+from meter.billing.calendar import Week, week_of
+from meter.store.book import UnknownBuyerError, read_stored
+from meter.terms import in_force
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A buyer and what was agreed. `versions` are those of the profile that it names now, at least one."""
+
+    buyer: Buyer
+    state: BuyerState
+    versions: tuple[Terms, ...]
+
+    def terms_at(self, at_us: int) -> Terms:
+        """The terms in force at an instant; before the first version starts, that one."""
+        at = datetime.fromtimestamp(at_us // 1_000_000, UTC)
+        return in_force(self.versions, at) or min(self.versions, key=lambda one: (one.effective_from, one.version))
+
+    def week_at(self, at_us: int) -> Week:
+        """The service week that an instant falls in."""
+        terms = self.terms_at(at_us)
+        return week_of(at_us, terms.time_zone, end_of_business(terms))
+
+    def week_from(self, monday: str) -> Week:
+        """The service week that begins on an ISO date, by the terms in force as it begins."""
+        day = date.fromisoformat(monday)
+        noon = datetime.combine(day, time(12), UTC)
+        terms = self.terms_at(int(noon.timestamp()) * 1_000_000)
+        return Week(day, terms.time_zone, end_of_business(terms))
+
+    @property
+    def documents_to(self) -> tuple[str, ...]:
+        """Where its documents are sent; empty: nowhere."""
+        return self.buyer.billing_emails or self.buyer.lead_emails
+
+
+def end_of_business(terms: Terms) -> time:
+    """The time of day at which what is due on a day falls due (domain, section 2)."""
+    return time.fromisoformat(terms.end_of_business)
+
+
+def read_contracts(connection: Connection) -> dict[str, Contract]:
+    """Every buyer whose profile has a version, by name."""
+    stored, states, _ = read_stored(connection)
+    versions: dict[str, list[Terms]] = {}
+    for one in stored.terms.values():
+        versions.setdefault(one.name, []).append(one)
+    return {
+        name: Contract(buyer, states[name], tuple(versions[buyer.terms.name]))
+        for name, buyer in stored.buyers.items()
+        if buyer.terms.name in versions
+    }
+
+
+def read_contract(connection: Connection, buyer: str) -> Contract:
+    """One buyer. Raises UnknownBuyerError."""
+    found = read_contracts(connection).get(buyer)
+    if found is None:
+        raise UnknownBuyerError(f"no buyer is called {buyer!r}")
+    return found

@@ -1,0 +1,86 @@
+"""Forecasts over the store: the running week of each order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+from sqlalchemy import Connection, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from config.book import BuyerState, Order, Rating
+from config.hours import open_times
+from config.limits import order_most
+from meter.billing.calendar import Week
+from meter.billing.cycle import DEFAULT_REMEDY, Remedy
+from meter.billing.forecast import Forecast, Progress, foresee, is_foreseeable
+from meter.billing.units import bill_week
+from meter.store.contracts import Contract, read_contract, read_contracts
+from meter.store.db import reading
+from meter.store.money import billing_periods
+from meter.store.weeks import carried_units, choice_of, frozen_order, unit_terms, units_between
+
+EARLIER_WEEKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OrderForecast:
+    """The running week of one buyer. `forecast` is None before Wednesday; `remedy`: as things stand."""
+
+    buyer: str
+    week: str
+    counts: str
+    currency: str
+    order: Order | None
+    remedy: Remedy
+    counted: int
+    forecast: Forecast | None
+
+
+async def forecasts(engine: AsyncEngine, now_utc_us: int, buyer: str = "") -> list[OrderForecast]:
+    """The running week of every buyer with an order for it or units in it, or of one. Raises UnknownBuyerError."""
+
+    def work(connection: Connection) -> list[OrderForecast]:
+        contracts = {buyer: read_contract(connection, buyer)} if buyer else read_contracts(connection)
+        found = [_one(connection, one, now_utc_us) for one in contracts.values()]
+        return [one for one in found if one is not None]
+
+    async with reading(engine).connect() as connection:
+        return await connection.run_sync(work)
+
+
+def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderForecast | None:
+    week = contract.week_at(now_utc_us)
+    if contract.terms_at(week.start_us).rating is not Rating.UNIT or contract.state is BuyerState.CANCELLED:
+        return None
+    buyer = contract.buyer
+    frozen = frozen_order(connection, contract, week)
+    terms = frozen.terms if frozen else unit_terms(contract, week)
+    carried, since = carried_units(connection, buyer.name)
+    kinds = units_between(connection, buyer.name, since, now_utc_us + 1)
+    if frozen is None and not any(kinds.values()):
+        return None
+    units, _ = bill_week(carried, kinds["connected"], kinds["failed"])
+    counted = units.counted(terms.order_counts)
+    order = frozen.order if frozen else None
+    times = open_times(buyer.hours, buyer.holidays, buyer.time_zone, week.start_us, week.end_us)
+    progress = Progress(
+        counted=counted,
+        passed_us=times.passed(now_utc_us),
+        open_us=times.total,
+        earlier=_earlier(connection, buyer.name, week),
+        most=order_most(terms, order) if buyer.order_required else None,
+    )
+    choice = choice_of(connection, buyer.name, str(week), now_utc_us + 1) or DEFAULT_REMEDY
+    foreseen = foresee(progress, terms, order) if is_foreseeable(week, now_utc_us) else None
+    return OrderForecast(buyer.name, str(week), terms.order_counts, terms.currency, order, choice, counted, foreseen)
+
+
+def _earlier(connection: Connection, buyer: str, week: Week) -> list[int]:
+    query = select(billing_periods.c.body).where(
+        billing_periods.c.buyer == buyer,
+        func.length(billing_periods.c.period) == len(str(week)),
+        billing_periods.c.period < str(week),
+    )
+    newest = query.order_by(billing_periods.c.period.desc()).limit(EARLIER_WEEKS)
+    return [int(orjson.loads(body)["counted"]) for body in connection.execute(newest).scalars()]

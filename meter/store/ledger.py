@@ -1,0 +1,179 @@
+"""The ledger in the store: appending to each buyer's chain, and reading it.
+
+A posting's key is unique: appending one that is there does nothing, so a replay or a restart never charges twice, and
+the same key with other content is an error, never a second charge. Per buyer the postings are numbered from 1 without a
+gap, and each one's digest covers its predecessor's and its own values, as the facts' do.
+
+Who appends holds the row of the buyer's chain: on SQLite the one writer there is, on PostgreSQL by a lock taken in the
+order of names. So whoever has read a chain's end in a write transaction knows that nothing comes before it any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Dialect, Row, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from meter.billing.accounts import Account, Posting, Rule, reversal
+from meter.facts import CHAIN_START
+from meter.store.money import credit_requests, ledger_heads, postings
+from meter.store.rows import execute_bare
+
+_FIELDS = tuple(one.name for one in fields(Posting))
+_VALUES = attrgetter(*(column.name for column in postings.columns if column.name not in ("buyer", "seq", "digest")))
+_MADE_WHEN = ("posted_utc_us", "by")  # may differ where the same thing is said again
+
+
+class LedgerError(ValueError):
+    """A posting that cannot be: the message names its key."""
+
+
+def append(connection: Connection, made: Sequence[Posting]) -> list[Posting]:
+    """Append what is not there yet, in its order; returns that. In the caller's write transaction.
+
+    Raises LedgerError where a key is there with other content.
+    """
+    if not made:
+        return []
+    known = _known(connection, [one.key for one in made])
+    fresh: dict[str, Posting] = {}
+    for one in made:
+        there = known.get(one.key) or fresh.get(one.key)
+        if there is None:
+            fresh[one.key] = one
+        elif not _same(there, one):
+            raise LedgerError(f"posting {one.key}: was made before, with other content")
+    if fresh:
+        _append(connection, list(fresh.values()))
+    return list(fresh.values())
+
+
+def _append(connection: Connection, made: list[Posting]) -> None:
+    heads = lock_heads(connection, {one.buyer for one in made})
+    rows = []
+    for one in made:
+        seq, previous = heads[one.buyer]
+        row = (one.buyer, seq + 1, *_VALUES(one))
+        digest = digest_of(previous, row)
+        heads[one.buyer] = (seq + 1, digest)
+        rows.append((*row, digest))
+    insertion, end = _statements(connection.dialect)
+    connection.exec_driver_sql(insertion, rows)
+    connection.exec_driver_sql(end, [(buyer, seq, digest) for buyer, (seq, digest) in heads.items()])
+
+
+def digest_of(previous: bytes, row: Sequence[Any]) -> bytes:
+    """SHA-256 over the predecessor's digest and the posting's values in the order of the table's columns."""
+    return hashlib.sha256(previous + orjson.dumps(list(row))).digest()
+
+
+def lock_heads(connection: Connection, buyers: Iterable[str]) -> dict[str, tuple[int, bytes]]:
+    """Where each buyer's chain ends, (0, zeros) for an empty one; nobody else appends until the transaction ends."""
+    names = sorted(buyers)
+    query = select(ledger_heads).where(ledger_heads.c.buyer.in_(names)).order_by(ledger_heads.c.buyer)
+    if connection.dialect.name != "sqlite":
+        empty = [{"buyer": name, "seq": 0, "digest": CHAIN_START} for name in names]
+        connection.execute(postgresql.insert(ledger_heads).on_conflict_do_nothing(), empty)
+        query = query.with_for_update()
+    found = {buyer: (seq, bytes(digest)) for buyer, seq, digest in connection.execute(query)}
+    return {name: found.get(name, (0, CHAIN_START)) for name in names}
+
+
+def read(connection: Connection, keys: Sequence[str]) -> list[Posting]:
+    """The postings of these keys that are there."""
+    return list(_known(connection, keys).values())
+
+
+def of_buyer(connection: Connection, buyer: str, rules: Sequence[Rule] = ()) -> list[Posting]:
+    """A buyer's postings of money, in their order; with `rules` only those."""
+    query = select(postings).where(postings.c.buyer == buyer, postings.c.dialout_utc_us.is_(None))
+    if rules:
+        query = query.where(postings.c.rule.in_([one.value for one in rules]))
+    return [to_posting(row) for row in connection.execute(query.order_by(postings.c.seq))]
+
+
+def of_transfer(connection: Connection, transfer: str) -> list[Posting]:
+    """Everything that was posted for a transfer, in its order."""
+    query = select(postings).where(postings.c.transfer == transfer).order_by(postings.c.seq)
+    return [to_posting(row) for row in connection.execute(query)]
+
+
+def reverse_transfer(connection: Connection, key: str, *, reason: str, by: str, now_utc_us: int) -> Posting:
+    """Take back a transfer's unit or minutes; the reversal.
+
+    Raises LedgerError where there is no such posting, it is one of money, it was taken back before, or a credit was
+    asked for or given for its transfer: that would give it back twice.
+    """
+    if not reason.strip():
+        raise LedgerError("reason: a reversal says why")
+    found = read(connection, [key])
+    if not found:
+        raise LedgerError(f"posting {key}: there is none of that key")
+    [posting] = found
+    if posting.rule not in (Rule.UNIT, Rule.MINUTES) or posting.transfer is None:
+        raise LedgerError(f"posting {key}: is no unit and no minutes of a transfer; money is taken back by a document")
+    lock_heads(connection, [posting.buyer])
+    made = of_transfer(connection, posting.transfer)
+    if any(one.reverses == key for one in made):
+        raise LedgerError(f"posting {key}: was taken back before")
+    refused = credit_requests.c.state == "declined"
+    query = select(credit_requests.c.id).where(credit_requests.c.transfer == posting.transfer, ~refused)
+    if connection.execute(query).first() is not None:
+        raise LedgerError(f"posting {key}: a credit for its transfer is open or was approved")
+    taken_back = reversal(posting, f"{key}:reversal", reason, by, now_utc_us)
+    append(connection, [taken_back])
+    return taken_back
+
+
+def balance(connection: Connection, buyer: str, account: Account, asset: str) -> int:
+    """What an account of money holds: debits less credits, in minor units."""
+    return balances(connection, buyer, asset).get(account, 0)
+
+
+def balances(connection: Connection, buyer: str, asset: str) -> dict[Account, int]:
+    """All accounts of one currency that were ever moved."""
+    money = (postings.c.buyer == buyer, postings.c.asset == asset, postings.c.dialout_utc_us.is_(None))
+    found: dict[Account, int] = {}
+    for side, sign in ((postings.c.debit, 1), (postings.c.credit, -1)):
+        query = select(side, func.sum(postings.c.amount)).where(*money).group_by(side)
+        for account, amount in connection.execute(query):
+            found[Account(account)] = found.get(Account(account), 0) + sign * int(amount)
+    return found
+
+
+def to_posting(row: Row[Any]) -> Posting:
+    """A row of the table as a value."""
+    values = {name: getattr(row, name) for name in _FIELDS}
+    return Posting(**{**values, "rule": Rule(row.rule), "debit": Account(row.debit), "credit": Account(row.credit)})
+
+
+def _known(connection: Connection, keys: Sequence[str]) -> dict[str, Posting]:
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(keys))
+        text = f"SELECT key FROM postings WHERE key IN ({marks})"  # noqa: S608 - question marks only
+        keys = [key for (key,) in execute_bare(connection, text, list(keys))]
+    if not keys:
+        return {}
+    found = connection.execute(select(postings).where(postings.c.key.in_(keys)))
+    return {row.key: to_posting(row) for row in found}
+
+
+def _same(one: Posting, other: Posting) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in _FIELDS if name not in _MADE_WHEN)
+
+
+@cache
+def _statements(dialect: Dialect) -> tuple[str, str]:
+    """An insertion of a posting, and one of a chain's end or its move; values in the order of the columns."""
+    maker = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+    end = maker(ledger_heads)
+    moved = {name: end.excluded[name] for name in ("seq", "digest")}
+    end = end.on_conflict_do_update(index_elements=["buyer"], set_=moved)
+    return str(insert(postings).compile(dialect=dialect)), str(end.compile(dialect=dialect))

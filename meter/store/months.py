@@ -1,0 +1,180 @@
+"""The steps of a buyer who pays by the minute: the set-up fee, once, and each month in arrears (domain, section 9)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import Connection, and_, func, insert, select
+
+from config.book import Terms
+from meter.billing.accounts import INCREMENT, Account, Posting, Rule
+from meter.billing.calendar import deadline_us
+from meter.billing.drafts import DocumentKind, Draft, DraftLine
+from meter.billing.months import Month
+from meter.store import documents
+from meter.store.contracts import Contract, end_of_business
+from meter.store.ledger import append, lock_heads
+from meter.store.money import billing_periods, postings
+from meter.store.schema import terms as terms_table
+from meter.store.weeks import Run
+
+_KINDS = {"call": "Talk", "email": "E-mails", "chat": "Chats"}
+
+
+def set_up(connection: Connection, contract: Contract, run: Run) -> list[str]:
+    """Invoice the set-up fee, once."""
+    terms = contract.terms_at(run.now_utc_us)
+    line = DraftLine("Set-up fee, once", 1, terms.setup_fee_minor, terms.setup_fee_minor)
+    draft = Draft(
+        key=f"setup:{contract.buyer.name}",
+        kind=DocumentKind.SETUP,
+        buyer=contract.buyer,
+        terms=terms,
+        period="",
+        lines=(line,),
+        due_us=_due(terms, run),
+        uses_credits=True,
+    )
+    return _issue(connection, contract, run, draft)
+
+
+def invoice_month(connection: Connection, contract: Contract, month: Month, run: Run) -> list[str]:
+    """Invoice what a month came to; nothing where there is nothing in it."""
+    buyer = contract.buyer.name
+    through = lock_heads(connection, [buyer])[buyer][0]
+    this = (billing_periods.c.buyer == buyer, billing_periods.c.period == month.name)
+    if connection.execute(select(billing_periods.c.buyer).where(*this)).first() is not None:
+        return []
+    counts = _increments(connection, buyer, month)
+    terms = contract.terms_at(month.end_us - 1)
+    lines = [_line(connection, key, count, month, terms) for key, count in sorted(counts.items()) if count]
+    if contract.buyer.extra_lines and terms.extra_line_price_minor:
+        extra, price = contract.buyer.extra_lines, terms.extra_line_price_minor
+        lines.append(DraftLine(f"Lines beyond the {terms.concurrent_lines} included", extra, price, extra * price))
+    if not lines:
+        return []
+    figures = {"month": month.name, "increments": sum(counts.values())}
+    draft = Draft(
+        key=f"month:{buyer}:{month.name}",
+        kind=DocumentKind.MONTH,
+        buyer=contract.buyer,
+        terms=terms,
+        period=month.name,
+        lines=tuple(lines),
+        notes=(f"Service from {month.first} to the end of the month, {month.zone}, in arrears.",),
+        due_us=_due(terms, run),
+        uses_credits=True,
+        figures=figures,
+    )
+    append(connection, _billed(draft, sum(counts.values()), run))
+    numbers = _issue(connection, contract, run, draft)
+    row = {
+        "buyer": buyer,
+        "period": month.name,
+        "end_utc_us": month.end_us,
+        "through_seq": through,
+        "connected_hundredths": 0,
+        "failed_hundredths": 0,
+        "body": orjson.dumps(figures, option=orjson.OPT_SORT_KEYS),
+        "short_units": 0,
+        "short_minor": 0,
+        "awaiting_units": 0,
+        "awaiting_minor": 0,
+        "document": numbers[0],
+        "settled_utc_us": run.now_utc_us,
+        "remedied_utc_us": run.now_utc_us,
+        "awaited_utc_us": run.now_utc_us,
+    }
+    connection.execute(insert(billing_periods).values(**row))
+    return numbers
+
+
+_Key = tuple[str, int, str, int]  # kind of interaction, price or -1, terms and their version
+
+
+def _increments(connection: Connection, buyer: str, month: Month) -> dict[_Key, int]:
+    """Started increments by kind and price: those of the month, and what was posted late to months before."""
+    query = (
+        select(billing_periods.c.end_utc_us, billing_periods.c.through_seq)
+        .where(billing_periods.c.buyer == buyer, func.length(billing_periods.c.period) == len("2026-06"))
+        .order_by(billing_periods.c.end_utc_us.desc())
+        .limit(1)
+    )
+    last = connection.execute(query).one_or_none()
+    at, seq = postings.c.dialout_utc_us, postings.c.seq
+    spans = [at < month.end_us]
+    if last is not None:
+        late = and_(seq > last.through_seq, at < last.end_utc_us)
+        spans = [and_(at >= last.end_utc_us, at < month.end_us), late]
+    columns = (postings.c.unit, postings.c.price_minor, postings.c.terms_name, postings.c.terms_version)
+    found: dict[_Key, int] = {}
+    for span in spans:
+        mine = (postings.c.buyer == buyer, postings.c.asset == INCREMENT, at.is_not(None), span)
+        for unit, price, name, version, count in connection.execute(
+            select(*columns, func.sum(postings.c.units)).where(*mine).group_by(*columns)
+        ):
+            key = (unit or "call", -1 if price is None else price, name, version)
+            found[key] = found.get(key, 0) + int(count)
+    return found
+
+
+def _line(connection: Connection, key: _Key, count: int, month: Month, terms: Terms) -> DraftLine:
+    kind, price, name, version = key
+    if price < 0:
+        price = _price_of(connection, name, version, terms)
+    seconds = terms.minute_increment_ms / 1000
+    text = f"{_KINDS.get(kind, kind)}, started increments of {seconds:g} s"
+    return DraftLine(text, count, price, count * price, month.name)
+
+
+def _price_of(connection: Connection, name: str, version: int, terms: Terms) -> int:
+    """Of a transfer whose facts do not tell the price: that of its version of the terms."""
+    query = select(terms_table.c.document).where(terms_table.c.name == name, terms_table.c.version == version)
+    found = connection.execute(query).scalar_one_or_none()
+    return int(orjson.loads(found)["minute_price_minor"]) if found is not None else terms.minute_price_minor
+
+
+def _billed(draft: Draft, count: int, run: Run) -> list[Posting]:
+    if not count:
+        return []
+    debit, credit = Account.BILLED, Account.UNBILLED_MINUTES
+    if count < 0:
+        debit, credit = credit, debit
+    posting = Posting(
+        key=f"{draft.key}:increments",
+        buyer=draft.buyer.name,
+        rule=Rule.BILLED,
+        debit=debit,
+        credit=credit,
+        asset=INCREMENT,
+        amount=abs(count),
+        units=count,
+        period=draft.period,
+        posted_utc_us=run.now_utc_us,
+    )
+    return [posting]
+
+
+def _issue(connection: Connection, contract: Contract, run: Run, draft: Draft) -> list[str]:
+    total = Posting(
+        key=f"{draft.key}:total",
+        buyer=draft.buyer.name,
+        rule=Rule.INVOICE,
+        debit=Account.RECEIVABLE,
+        credit=Account.REVENUE,
+        asset=draft.terms.currency,
+        amount=max(0, draft.total_minor),
+        period=draft.period,
+    )
+    issued = documents.issue(
+        connection, draft, issuer=run.issuer, to=contract.documents_to, moves=[total], now_utc_us=run.now_utc_us
+    )
+    return [issued.number] if issued.new else []
+
+
+def _due(terms: Terms, run: Run) -> int:
+    zone = ZoneInfo(terms.time_zone)
+    issued = datetime.fromtimestamp(run.now_utc_us // 1_000_000, UTC).astimezone(zone).date()
+    return deadline_us(issued + timedelta(days=terms.month_due_days), end_of_business(terms), terms.time_zone)

@@ -1,0 +1,373 @@
+"""Payments, and what follows from them: invoices settled, holds set and released, invoices cancelled, checks sent.
+
+A payment is known by the reference that the bank or the payer gave it: the same one is recorded once, and the same
+reference with another content is an error. It goes to the invoice that it names, else to the open ones in the order in
+which they fall due; what is left over becomes an open credit, which the next order's invoice uses.
+
+Business errors: `PaymentError`, `UnknownDocumentError`, `UnknownBuyerError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from config.book import BuyerState
+from meter.billing.accounts import Account, Posting, Rule, reversal
+from meter.billing.calendar import Week
+from meter.billing.cycle import Remedy
+from meter.billing.drafts import DraftLine, credit_note_draft
+from meter.store import documents
+from meter.store.book import raise_version, set_state
+from meter.store.contracts import Contract, read_contract
+from meter.store.ledger import append, balance, lock_heads, of_buyer
+from meter.store.money import billing_periods, buyer_states, payments, refunds, remedies
+from meter.store.schema import orders
+from meter.store.weeks import Run, frozen_order
+
+MAX_REFERENCE = 120  # characters
+METHODS = ("check", "ach", "wire", "card", "cash", "other")
+
+
+class PaymentError(ValueError):
+    """What was asked cannot be: the message names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Money that came. `document`: the invoice that it is meant for; empty: those that fall due first."""
+
+    buyer: str
+    reference: str
+    amount_minor: int
+    currency: str
+    received_on: date
+    document: str = ""
+    method: str = "other"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a payment did. `new` is False where it was recorded before; `left_minor` became an open credit."""
+
+    new: bool
+    applied: tuple[tuple[str, int], ...] = ()
+    settled: tuple[str, ...] = ()
+    left_minor: int = 0
+    released: bool = False
+
+
+def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -> Recorded:
+    """Record a payment. Raises PaymentError naming what is wrong, UnknownBuyerError, UnknownDocumentError."""
+    contract = read_contract(connection, payment.buyer)
+    _check(connection, payment, contract, now_utc_us)
+    lock_heads(connection, [payment.buyer])
+    this = (payments.c.buyer == payment.buyer, payments.c.reference == payment.reference)
+    there = connection.execute(select(payments).where(*this)).one_or_none()
+    if there is not None:
+        if not _is_same(there, payment):
+            raise PaymentError(f"reference: {payment.reference!r} was recorded before, for another payment")
+        return Recorded(new=False)
+    connection.execute(
+        insert(payments).values(
+            buyer=payment.buyer,
+            document=payment.document or None,
+            reference=payment.reference,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            received_on=payment.received_on.isoformat(),
+            method=payment.method,
+            note=payment.note,
+            recorded_utc_us=now_utc_us,
+            by=by,
+        )
+    )
+    applied = _share_out(connection, payment)
+    left = payment.amount_minor - sum(amount for _, amount in applied)
+    moves = [
+        _move(payment, Account.RECEIVABLE, amount, number=number, by=by, now_utc_us=now_utc_us)
+        for number, amount in applied
+    ]
+    if left:
+        moves.append(_move(payment, Account.CREDITS, left, number=None, by=by, now_utc_us=now_utc_us))
+    append(connection, moves)
+    settled = tuple(number for number, _ in applied if documents.mark_settled(connection, number, now_utc_us))
+    return Recorded(
+        new=True,
+        applied=tuple(applied),
+        settled=settled,
+        left_minor=left,
+        released=release(connection, payment.buyer, now_utc_us),
+    )
+
+
+def reverse(connection: Connection, buyer: str, reference: str, *, reason: str, by: str, now_utc_us: int) -> list[str]:
+    """Take a payment back, such as a check that bounced; the invoices that are open again. Raises PaymentError."""
+    if not reason.strip():
+        raise PaymentError("reason: a reversal says why")
+    lock_heads(connection, [buyer])
+    this = (payments.c.buyer == buyer, payments.c.reference == reference)
+    there = connection.execute(select(payments).where(*this)).one_or_none()
+    if there is None:
+        raise PaymentError(f"reference: {buyer} has no payment {reference!r}")
+    if there.reversed_utc_us is not None:
+        raise PaymentError(f"reference: {reference!r} was reversed before")
+    prefix = f"payment:{buyer}:{reference}:"
+    made = [one for one in of_buyer(connection, buyer, [Rule.PAYMENT]) if one.key.startswith(prefix)]
+    append(connection, [reversal(one, f"{one.key}:reversal", reason, by, now_utc_us) for one in made])
+    changed = {"reversed_utc_us": now_utc_us, "reversed_by": by, "reversed_why": reason}
+    connection.execute(update(payments).where(*this).values(**changed))
+    numbers = [one.document for one in made if one.document is not None]
+    return [number for number in numbers if not documents.mark_settled(connection, number, now_utc_us)]
+
+
+def hold(connection: Connection, number: str, now_utc_us: int) -> bool:
+    """Put a buyer on hold for an invoice that is due and not paid, once per invoice; whether this changed its state.
+
+    A buyer that an operator resumes in spite of it stays so until another invoice falls due.
+    """
+    document = documents.find(connection, number)
+    lock_heads(connection, [document.buyer])
+    document = documents.find(connection, number)
+    is_open = document.settled_utc_us is None and document.due_utc_us is not None
+    if not is_open or document.held_utc_us is not None or (document.due_utc_us or 0) > now_utc_us:
+        return False
+    documents.mark_held(connection, number, now_utc_us)
+    state = read_contract(connection, document.buyer).state
+    if state not in (BuyerState.ACTIVE, BuyerState.PAUSED):
+        return False
+    reason = f"unpaid: {number}"
+    set_state(connection, document.buyer, BuyerState.ON_HOLD, by="", reason=reason, now_utc_us=now_utc_us)
+    return True
+
+
+def release(connection: Connection, buyer: str, now_utc_us: int) -> bool:
+    """End a hold that the cycle has set, once no invoice that caused it is open: back to the state before it."""
+    if read_contract(connection, buyer).state is not BuyerState.ON_HOLD:
+        return False
+    query = select(buyer_states).where(buyer_states.c.buyer == buyer).order_by(buyer_states.c.id.desc()).limit(1)
+    last = connection.execute(query).one_or_none()
+    if last is None or last.by or last.after != BuyerState.ON_HOLD.value:
+        return False  # an operator's own hold is an operator's to end
+    if any(one.held_utc_us is not None for one in documents.find_all(connection, buyer, open_only=True)):
+        return False
+    before = BuyerState(last.before)
+    set_state(connection, buyer, before, by="", reason="paid", now_utc_us=now_utc_us)
+    return True
+
+
+def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Run) -> str:
+    """Cancel an order's invoice by a credit note; its number. What was paid of it becomes an open credit.
+
+    Before its week begins the whole order is cancelled, make-up excepted: that was paid for before. Once the week is
+    settled, what an unpaid order fell short of is; what was delivered stays to be paid. Raises PaymentError otherwise.
+    """
+    if not reason.strip():
+        raise PaymentError("reason: a credit note says why")
+    document = documents.find(connection, number)
+    if document.kind != "order":
+        raise PaymentError(f"number: {number} is no order's invoice; what it asks for was delivered")
+    contract = read_contract(connection, document.buyer)
+    lock_heads(connection, [document.buyer])
+    week = contract.week_from(str(document.period))
+    frozen = frozen_order(connection, contract, week)
+    if frozen is None or frozen.invoice != number:
+        raise PaymentError(f"number: {number} was cancelled before")
+    price = frozen.terms.unit_price_minor
+    row = _period(connection, document.buyer, str(week))
+    if row is not None and row.awaited_utc_us is None:
+        units, amount = row.awaiting_units, row.awaiting_minor
+    elif row is None and run.now_utc_us < week.start_us:
+        units, amount = frozen.order.quantity, frozen.order.quantity * price
+    elif row is None:
+        raise PaymentError(f"number: the week of {week} has begun; cancel what it falls short of once it is settled")
+    else:
+        raise PaymentError(f"number: the week of {week} is settled, and nothing of it waits for its payment")
+    line = DraftLine(f"Live transfers, service week of {week}, not delivered", units, price, amount)
+    draft = credit_note_draft(
+        f"cancel:{number}",
+        contract.buyer,
+        frozen.terms,
+        period=str(week),
+        lines=[line],
+        reason=reason,
+        of=number,
+    )
+    owed = min(amount, documents.open_of(connection, number))
+    cancelled = Posting(
+        key=draft.key,
+        buyer=document.buyer,
+        rule=Rule.CANCELLED,
+        debit=Account.PREPAID,
+        credit=Account.RECEIVABLE,
+        asset=document.currency,
+        amount=0,
+        period=document.period,
+        document=number,
+        reason=reason,
+        by=by,
+        posted_utc_us=run.now_utc_us,
+    )
+    moves = [
+        replace(cancelled, key=f"{draft.key}:open", credit=Account.RECEIVABLE, amount=owed),
+        replace(cancelled, key=f"{draft.key}:paid", credit=Account.CREDITS, amount=amount - owed),
+    ]
+    issued = documents.issue(
+        connection,
+        draft,
+        issuer=run.issuer,
+        to=contract.documents_to,
+        moves=[],
+        now_utc_us=run.now_utc_us,
+    )
+    append(connection, [one for one in moves if one.amount])
+    documents.mark_settled(connection, number, run.now_utc_us)
+    this = (orders.c.buyer == document.buyer, orders.c.week == str(week))
+    if row is None:
+        connection.execute(update(orders).where(*this).values(quantity=0, invoice=None, updated_utc_us=run.now_utc_us))
+        raise_version(connection)
+    else:
+        changed = {"awaited": "cancelled", "awaited_utc_us": run.now_utc_us}
+        mine = (billing_periods.c.buyer == document.buyer, billing_periods.c.period == str(week))
+        connection.execute(update(billing_periods).where(*mine).values(**changed))
+    release(connection, document.buyer, run.now_utc_us)
+    return issued.number
+
+
+def choose(
+    connection: Connection, buyer: str, remedy: Remedy, *, week: Week | None, by: str, origin: str, now_utc_us: int
+) -> None:
+    """Write down a buyer's remedy: its standing one, or that of `week`. Raises PaymentError where that has closed."""
+    if week is not None and now_utc_us >= week.remedy_closes_at:
+        closed = date.fromisoformat(str(week)) + timedelta(days=8)
+        raise PaymentError(f"week: the remedy for the week of {week} closed on Tuesday {closed}, noon")
+    row = {"buyer": buyer, "week": str(week) if week else None, "remedy": remedy.value, "at_utc_us": now_utc_us}
+    connection.execute(insert(remedies).values(**row, by=by, origin=origin))
+
+
+def pay_refund(connection: Connection, refund: int, *, reference: str, by: str, now_utc_us: int) -> None:
+    """Write down that a check was sent. Raises PaymentError where there is none to send, or it was sent before."""
+    row = connection.execute(select(refunds).where(refunds.c.id == refund)).one_or_none()
+    if row is None:
+        raise PaymentError(f"refund: there is no refund {refund}")
+    if not reference.strip():
+        raise PaymentError("reference: the number of the check is missing")
+    if row.paid_utc_us is not None:
+        raise PaymentError(f"refund: {refund} was sent before, as {row.reference!r}")
+    lock_heads(connection, [row.buyer])
+    changed = {"paid_utc_us": now_utc_us, "paid_by": by, "reference": reference}
+    connection.execute(update(refunds).where(refunds.c.id == refund, refunds.c.paid_utc_us.is_(None)).values(**changed))
+    posting = Posting(
+        key=f"refund:{row.key}",
+        buyer=row.buyer,
+        rule=Rule.REFUND,
+        debit=Account.REFUNDS_DUE,
+        credit=Account.CASH,
+        asset=row.currency,
+        amount=row.amount_minor,
+        period=row.week,
+        reason=reference,
+        by=by,
+        posted_utc_us=now_utc_us,
+    )
+    append(connection, [posting])
+
+
+def pay_out(connection: Connection, buyer: str, *, by: str, now_utc_us: int, reason: str) -> int:
+    """Turn a buyer's open credits into a check on the worklist; its amount. Raises PaymentError without credits."""
+    contract = read_contract(connection, buyer)
+    lock_heads(connection, [buyer])
+    terms = contract.terms_at(now_utc_us)
+    amount = -balance(connection, buyer, Account.CREDITS, terms.currency)
+    if amount <= 0:
+        raise PaymentError(f"buyer: {buyer} has no open credits")
+    key = f"pay_out:{buyer}:{now_utc_us}"
+    posting = Posting(
+        key=key,
+        buyer=buyer,
+        rule=Rule.PAY_OUT,
+        debit=Account.CREDITS,
+        credit=Account.REFUNDS_DUE,
+        asset=terms.currency,
+        amount=amount,
+        reason=reason,
+        by=by,
+        posted_utc_us=now_utc_us,
+    )
+    append(connection, [posting])
+    due_on = datetime.fromtimestamp(now_utc_us // 1_000_000, UTC).date().isoformat()
+    row = {"key": key, "buyer": buyer, "units": 0, "amount_minor": amount, "currency": terms.currency}
+    connection.execute(insert(refunds).values(**row, due_on=due_on, created_utc_us=now_utc_us))
+    return amount
+
+
+def refunds_due(connection: Connection, *, every: bool = False) -> list[Row[Any]]:
+    """The worklist: checks that are to be sent, by the day on which they are due; with `every` those sent as well."""
+    query = select(refunds).order_by(refunds.c.due_on, refunds.c.id)
+    return list(connection.execute(query if every else query.where(refunds.c.paid_utc_us.is_(None))).all())
+
+
+def _check(connection: Connection, payment: Payment, contract: Contract, now_utc_us: int) -> None:
+    terms = contract.terms_at(now_utc_us)
+    if payment.amount_minor <= 0:
+        raise PaymentError(f"amount: {payment.amount_minor} is not more than nothing")
+    if payment.currency != terms.currency:
+        raise PaymentError(f"currency: the contract is in {terms.currency}, not in {payment.currency}")
+    if not payment.reference.strip() or len(payment.reference) > MAX_REFERENCE or not payment.reference.isprintable():
+        raise PaymentError(f"reference: needs 1 to {MAX_REFERENCE} printable characters")
+    if payment.method not in METHODS:
+        raise PaymentError(f"method: {payment.method!r} is none of {', '.join(METHODS)}")
+    if payment.received_on > datetime.fromtimestamp(now_utc_us // 1_000_000, UTC).date() + timedelta(days=1):
+        raise PaymentError(f"received_on: {payment.received_on} is still to come")
+    if payment.document:
+        document = documents.find(connection, payment.document)
+        if document.buyer != payment.buyer:
+            raise PaymentError(f"document: {payment.document} is not {payment.buyer}'s")
+        if document.due_utc_us is None:
+            raise PaymentError(f"document: {payment.document} asks for nothing")
+
+
+def _is_same(row: Row[Any], payment: Payment) -> bool:
+    said = (row.document or "", row.amount_minor, row.currency, row.received_on)
+    return said == (payment.document, payment.amount_minor, payment.currency, payment.received_on.isoformat())
+
+
+def _share_out(connection: Connection, payment: Payment) -> list[tuple[str, int]]:
+    """The invoice that is named; else the open ones, the first due first."""
+    if payment.document:
+        found = [documents.find(connection, payment.document)]
+    else:
+        found = documents.find_all(connection, payment.buyer, open_only=True)
+        found.sort(key=lambda one: (one.due_utc_us or 0, one.number))
+    left = payment.amount_minor
+    shares = []
+    for one in found:
+        share = min(left, max(0, one.open_minor))
+        left -= share
+        if share:
+            shares.append((one.number, share))
+    return shares
+
+
+def _move(payment: Payment, credit: Account, amount: int, *, number: str | None, by: str, now_utc_us: int) -> Posting:
+    return Posting(
+        key=f"payment:{payment.buyer}:{payment.reference}:{number or 'credit'}",
+        buyer=payment.buyer,
+        rule=Rule.PAYMENT,
+        debit=Account.CASH,
+        credit=credit,
+        asset=payment.currency,
+        amount=amount,
+        document=number,
+        by=by,
+        posted_utc_us=now_utc_us,
+    )
+
+
+def _period(connection: Connection, buyer: str, period: str) -> Row[Any] | None:
+    query = select(billing_periods).where(billing_periods.c.buyer == buyer, billing_periods.c.period == period)
+    return connection.execute(query).one_or_none()

@@ -1,0 +1,217 @@
+"""Replay over the store: which transfers each week counts, their facts, and what the ledger has of both.
+
+Only reads, in short transactions: a page of transfers at a time. What is compared is `meter.replay`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from config.book import Terms
+from meter.billing.accounts import Posting, Rule
+from meter.billing.calendar import Week
+from meter.billing.units import WHOLE, Carried, CarriedUnits
+from meter.facts import Fact, Kind
+from meter.replay import Charge, ReplayReport, Unit, WeekReplayed, charge_of, decide_under
+from meter.settle import SettleOptions, settle
+from meter.store.clerk import Clerk
+from meter.store.contracts import Contract, read_contracts
+from meter.store.detail import Bounds, bounds_of
+from meter.store.documents import find
+from meter.store.ledger import to_posting
+from meter.store.money import billing_periods, postings
+from meter.store.reading import facts_of_transfers
+from meter.store.rows import read_row
+from meter.store.schema import outcomes
+from meter.store.weeks import FrozenOrder, frozen_order, unit_terms
+
+PAGE = 400  # transfers read at a time
+
+Versions = Mapping[str, Sequence[Terms]]  # of a profile, by its name
+
+
+@dataclass(frozen=True, slots=True)
+class _Week:
+    """A week to replay: its order, what it inherits, and what the ledger has of it."""
+
+    week: Week
+    bounds: Bounds
+    frozen: FrozenOrder | None
+    paid: bool
+    carried: CarriedUnits
+    was: Charge | None
+
+
+async def replay(
+    engine: AsyncEngine, from_us: int, to_us: int, *, other: Versions | None = None, buyer: str = ""
+) -> ReplayReport:
+    """Replay the service weeks that begin in `from_us` to before `to_us`; under `other` terms where these are given.
+
+    `other` replaces profiles of the same name. Instants in microseconds UTC.
+    """
+    clerk = Clerk(engine)
+    report = ReplayReport()
+    try:
+        contracts = await clerk.read(read_contracts)
+        for name in [buyer] if buyer else sorted(contracts):
+            await _replay_buyer(clerk, contracts[name], (from_us, to_us), other, report)
+    finally:
+        await clerk.close()
+    return report
+
+
+async def _replay_buyer(
+    clerk: Clerk, contract: Contract, span: tuple[int, int], other: Versions | None, report: ReplayReport
+) -> None:
+    name = contract.buyer.name
+    carried: CarriedUnits | None = None
+    changed = contract
+    if other is not None and contract.buyer.terms.name in other:
+        changed = replace(contract, versions=tuple(other[contract.buyer.terms.name]))
+    for week in _weeks(contract, *span):
+        found = await clerk.read(partial(_look, contract, week))
+        units: list[Unit] = []
+        terms = _terms_of(changed, contract, found, week)
+        async for history, posted in _transfers(clerk, name, found.bounds):
+            report.transfers += 1
+            units += _again(history, posted, changed, contract, report)
+        units += await clerk.read(partial(_reversals, name, found.bounds))
+        if not units and found.frozen is None and found.was is None:
+            continue
+        frozen = found.frozen
+        charge, carried = charge_of(
+            week,
+            units,
+            carried or found.carried,
+            terms=terms,
+            order=frozen.order if frozen else None,
+            paid=found.paid,
+            make_up_minor=frozen.make_up_minor if frozen else 0,
+        )
+        report.weeks.append(WeekReplayed(name, str(week), found.was, charge))
+        report.currency[name] = terms.currency
+
+
+def _weeks(contract: Contract, from_us: int, to_us: int) -> Iterator[Week]:
+    week = contract.week_at(from_us)
+    if week.start_us < from_us:
+        week = week.later(1)
+    while week.start_us < to_us:
+        yield week
+        week = week.later(1)
+
+
+def _terms_of(changed: Contract, contract: Contract, found: _Week, week: Week) -> Terms:
+    """The terms that price the week: as its order was invoiced; under other terms, those as it begins."""
+    if changed is not contract:
+        return unit_terms(changed, week)
+    return found.frozen.terms if found.frozen else unit_terms(contract, week)
+
+
+def _again(
+    history: Sequence[Fact], posted: Sequence[Posting], changed: Contract, contract: Contract, report: ReplayReport
+) -> list[Unit]:
+    """What a transfer posts; under the same terms it is held against what the ledger has."""
+    closing = next((fact for fact in history if fact.kind is Kind.TRANSFER_CLOSED), None)
+    if closing is None:  # of before this journal: what the ledger has is all there is
+        return [Unit.of(one) for one in posted]
+    if changed is contract:
+        made = settle(history, closing, SettleOptions(mqtt=False), 0).rows.posting
+        had = [Unit.of(one) for one in posted]
+        now = [Unit.of(made)] if made is not None else []
+        if now != had:
+            report.differing.append(closing.transfer)
+        return now
+    dialed = next((fact for fact in history if fact.kind is Kind.DIALED), history[0])
+    _, unit = decide_under(history, changed.terms_at(dialed.utc_us))
+    return [unit] if unit is not None else []
+
+
+async def _transfers(clerk: Clerk, buyer: str, bounds: Bounds) -> AsyncIterator[tuple[list[Fact], list[Posting]]]:
+    """(facts, postings) of each transfer that is in the period, free ones included; page by page."""
+    names = await clerk.read(partial(_names, buyer, bounds))
+    for at in range(0, len(names), PAGE):
+        page = names[at : at + PAGE]
+        histories, posted = await clerk.read(partial(_page, page))
+        for name in page:
+            yield histories.get(name, []), posted.get(name, [])
+
+
+def _names(buyer: str, bounds: Bounds, connection: Connection) -> list[str]:
+    posted = connection.execute(select(postings.c.transfer).where(*_within(buyer, bounds))).scalars().all()
+    at = outcomes.c.dialout_utc_us
+    free = select(outcomes.c.transfer).where(
+        outcomes.c.buyer == buyer, at >= bounds.start_us, at < bounds.end_us, outcomes.c.counts_as == "free"
+    )
+    return sorted({*(one for one in posted if one is not None), *connection.execute(free).scalars()})
+
+
+def _within(buyer: str, bounds: Bounds) -> list[Any]:
+    at, seq = postings.c.dialout_utc_us, postings.c.seq
+    newer = and_(at >= bounds.since_us, at < bounds.end_us)
+    late = and_(seq > bounds.after_seq, at < bounds.since_us)
+    found = [postings.c.buyer == buyer, at.is_not(None), or_(newer, late)]
+    if bounds.through_seq is not None:
+        found.append(seq <= bounds.through_seq)
+    return found
+
+
+def _page(names: Sequence[str], connection: Connection) -> tuple[dict[str, list[Fact]], dict[str, list[Posting]]]:
+    histories: dict[str, list[Fact]] = {}
+    for row in connection.execute(facts_of_transfers(names)):
+        fact = read_row(row)
+        histories.setdefault(fact.transfer, []).append(fact)
+    posted: dict[str, list[Posting]] = {}
+    query = select(postings).where(postings.c.transfer.in_(names), postings.c.rule.in_(["unit", "minutes"]))
+    for row in connection.execute(query.order_by(postings.c.seq)):
+        posted.setdefault(row.transfer, []).append(to_posting(row))
+    return histories, posted
+
+
+def _reversals(buyer: str, bounds: Bounds, connection: Connection) -> list[Unit]:
+    """What people took back: no journal says so, and it stays taken back."""
+    query = select(postings).where(*_within(buyer, bounds), postings.c.rule == Rule.REVERSAL.value)
+    return [Unit.of(to_posting(row)) for row in connection.execute(query)]
+
+
+def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
+    name = contract.buyer.name
+    bounds = bounds_of(connection, name, str(week))
+    frozen = frozen_order(connection, contract, week)
+    if frozen is not None and not frozen.invoice:
+        frozen = replace(frozen, order=replace(frozen.order, quantity=0))
+    is_week = func.length(billing_periods.c.period) == len(str(week))
+    mine = (billing_periods.c.buyer == name, is_week)
+    row = connection.execute(select(billing_periods).where(*mine, billing_periods.c.period == str(week))).one_or_none()
+    query = select(billing_periods).where(*mine, billing_periods.c.end_utc_us <= week.start_us)
+    before = connection.execute(query.order_by(billing_periods.c.end_utc_us.desc()).limit(1)).one_or_none()
+    carried = CarriedUnits()
+    if before is not None:
+        connected, failed = before.connected_hundredths, before.failed_hundredths
+        carried = CarriedUnits(Carried(connected, connected // WHOLE), Carried(failed, failed // WHOLE))
+    if row is None:
+        return _Week(week, bounds, frozen, True, carried, None)
+    said = orjson.loads(row.body)
+    was = Charge(
+        connected=said["sent_connected"],
+        failed=said["sent_failed"],
+        billed=said["billed_connected"] + said["billed_failed"],
+        earned_minor=_earned(connection, name, str(week)),
+        overage_minor=find(connection, row.overage).total_minor if row.overage else 0,
+    )
+    return _Week(week, bounds, frozen, not row.awaiting_units, carried, was)
+
+
+def _earned(connection: Connection, buyer: str, week: str) -> int:
+    query = select(postings.c.credit, postings.c.amount).where(postings.c.key == f"week:{buyer}:{week}:earned")
+    found = connection.execute(query).one_or_none()
+    if found is None:
+        return 0
+    return int(found.amount) if found.credit == "revenue" else -int(found.amount)

@@ -1,0 +1,41 @@
+"""A step of the billing cycle, performed in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from meter.billing.months import Month
+from meter.store import months, payments, weeks
+from meter.store.contracts import Contract, read_contracts
+from meter.store.due import Step, StepKind, due_steps
+from meter.store.weeks import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One step that did something: the documents that are new, or the change of state."""
+
+    step: Step
+    documents: tuple[str, ...] = ()
+    held: bool = False
+
+
+def perform(step: Step, contract: Contract, run: Run, connection: Connection) -> Done:
+    """Do one step in the caller's write transaction."""
+    if step.kind is StepKind.HOLD:
+        return Done(step, held=payments.hold(connection, step.period, run.now_utc_us))
+    if step.kind is StepKind.SETUP:
+        return Done(step, tuple(months.set_up(connection, contract, run)))
+    if step.kind is StepKind.MONTH:
+        zone = contract.terms_at(step.at_us - 1).time_zone
+        return Done(step, tuple(months.invoice_month(connection, contract, Month(step.period, zone), run)))
+    work = weeks.settle if step.kind is StepKind.SETTLE else weeks.tuesday
+    return Done(step, tuple(work(connection, contract, contract.week_from(step.period), run)))
+
+
+def look(now: int, settle_after_us: int, connection: Connection) -> tuple[dict[str, Contract], list[Step]]:
+    """Every contract, and the steps that are due by `now`."""
+    contracts = read_contracts(connection)
+    return contracts, due_steps(connection, contracts, now, settle_after_us)

@@ -1,0 +1,434 @@
+"""The steps of a service week, each one transaction: settle it, and on Tuesday its remedy and the next order's invoice.
+
+`settle` freezes a week: which units are in it follows from the end of the buyer's chain at that moment, so a unit that
+is posted later is, by its place in the chain, one of the next week's. Everything here is asked for again and again and
+done once: the row of the period, the keys of the documents and the order's own invoice say that it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
+
+from config.book import BuyerState, Order, Rating, Terms
+from meter.billing.accounts import UNIT, Account, Posting, Rule
+from meter.billing.calendar import Week, deadline_us
+from meter.billing.cycle import Line, Remedy, Settlement, WeekResult, remedy, settle_week
+from meter.billing.drafts import Draft, Issuer, order_draft, overage_draft, remedy_text, week_draft, week_figures
+from meter.billing.units import WHOLE, Carried, CarriedUnits, WeekUnits, bill_week
+from meter.store import documents
+from meter.store.book import raise_version
+from meter.store.contracts import Contract
+from meter.store.ledger import append, lock_heads
+from meter.store.money import billing_periods, postings, refunds, remedies
+from meter.store.schema import orders
+
+_ORDER_DAYS = 2  # Tuesday to Thursday
+_OVERAGE_DAYS = 1  # Monday to Tuesday
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Who issues, and when: the instant of the run, in microseconds UTC."""
+
+    issuer: Issuer
+    now_utc_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenOrder:
+    """An order as it stands in the store; `terms` as it was invoiced, or as they are as its week begins."""
+
+    order: Order
+    terms: Terms
+    make_up_minor: int
+    invoice: str | None
+
+
+def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
+    """Settle a week that is over; the numbers of the documents that are new. Nothing where there is nothing in it."""
+    buyer = contract.buyer.name
+    through = lock_heads(connection, [buyer])[buyer][0]
+    if _is_settled(connection, buyer, str(week)):
+        return []
+    carried, since = carried_units(connection, buyer)
+    if since is not None and week.end_us <= since.end_us:
+        return []  # it was empty when the weeks after it were settled: what came late is in one of those
+    kinds = units_between(connection, buyer, since, week.end_us)
+    frozen = frozen_order(connection, contract, week)
+    if not any(kinds.values()) and frozen is None:
+        return []
+    units, after = bill_week(carried, kinds["connected"], kinds["failed"])
+    terms = frozen.terms if frozen else unit_terms(contract, week)
+    is_paid = frozen is None or _is_paid(connection, frozen.invoice)
+    order = frozen.order if frozen else None
+    if frozen is not None and order is not None and not frozen.invoice:
+        order = replace(order, quantity=0)  # of a cancelled buyer: never invoiced, so nothing was bought
+    result = settle_week(week, terms, order, units, paid=is_paid, make_up_minor=frozen.make_up_minor if frozen else 0)
+    append(connection, [*_billed(buyer, week, units, run), *_earned(buyer, terms, result, frozen, run)])
+    numbers: list[str] = []
+    overage = None
+    key = f"week:{buyer}:{week}"
+    if result.overage.units:
+        due = _due(week, run, week.overage_due_at, _OVERAGE_DAYS)
+        draft = overage_draft(f"overage:{buyer}:{week}", contract.buyer, terms, result=result, units=units, due_us=due)
+        total = _invoice(draft, Account.REVENUE)
+        overage = _issue(connection, contract, run, draft, moves=[total], numbers=numbers)
+    draft = week_draft(key, contract.buyer, terms, result=result, units=units, overage=overage)
+    statement = _issue(connection, contract, run, draft, moves=[], numbers=numbers)
+    short, waiting = result.shortfall, result.awaiting
+    row = {
+        "buyer": buyer,
+        "period": str(week),
+        "end_utc_us": week.end_us,
+        "through_seq": through,
+        "connected_hundredths": after.connected.hundredths,
+        "failed_hundredths": after.failed.hundredths,
+        "body": orjson.dumps(week_figures(result, units), option=orjson.OPT_SORT_KEYS),
+        "short_units": short.units,
+        "short_minor": short.amount_minor,
+        "awaiting_units": waiting.units,
+        "awaiting_minor": waiting.amount_minor,
+        "document": statement,
+        "overage": overage,
+        "settled_utc_us": run.now_utc_us,
+        "remedied_utc_us": None if short.units else run.now_utc_us,
+        "awaited_utc_us": None if waiting.units else run.now_utc_us,
+    }
+    connection.execute(insert(billing_periods).values(**row))
+    return numbers
+
+
+def tuesday(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
+    """At noon: remedies of what fell short so far, then the invoice for the order of `week`, which begins in six days.
+
+    Returns the numbers of the documents that are new.
+    """
+    buyer = contract.buyer.name
+    lock_heads(connection, [buyer])
+    said = _remedy_all(connection, contract, week, run)
+    frozen = frozen_order(connection, contract, week)
+    numbers: list[str] = []
+    if frozen is None or frozen.invoice or contract.state is BuyerState.CANCELLED:
+        return numbers
+    if frozen.terms.rating is not Rating.UNIT:
+        raise ValueError(f"order of {week}: terms {frozen.terms.name!r} are not paid by the unit, but by the minute")
+    order = frozen.order
+    due = _due(week, run, week.order_due_at, _ORDER_DAYS)
+    draft = order_draft(
+        _order_key(connection, buyer, week),
+        contract.buyer,
+        frozen.terms,
+        week=week,
+        quantity=order.quantity,
+        make_up=order.make_up,
+        due_us=due,
+        notes=said,
+    )
+    total = _invoice(draft, Account.PREPAID)
+    number = _issue(connection, contract, run, draft, moves=[total], numbers=numbers)
+    connection.execute(
+        update(orders)
+        .where(orders.c.buyer == buyer, orders.c.week == str(week))
+        .values(
+            invoice=number,
+            price_minor=frozen.terms.unit_price_minor,
+            order_counts=frozen.terms.order_counts,
+            overrun_percent=frozen.terms.overrun_percent,
+            terms_name=frozen.terms.name,
+            terms_version=frozen.terms.version,
+        )
+    )
+    raise_version(connection)
+    return numbers
+
+
+def choice_of(connection: Connection, buyer: str, week: str, before_us: int) -> Remedy | None:
+    """What a buyer has chosen for a week: for that week itself, else the standing choice; None: nothing."""
+    return chosen(connection, buyer, week, before_us) or chosen(connection, buyer, None, before_us)
+
+
+def chosen(connection: Connection, buyer: str, week: str | None, before_us: int) -> Remedy | None:
+    """The last choice made for a week, or with None the standing one; None where there was none."""
+    mine = (remedies.c.buyer == buyer, remedies.c.at_utc_us < before_us)
+    what = remedies.c.week.is_(None) if week is None else remedies.c.week == week
+    query = select(remedies.c.remedy).where(*mine, what).order_by(remedies.c.id.desc()).limit(1)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else Remedy(found)
+
+
+def frozen_order(connection: Connection, contract: Contract, week: Week) -> FrozenOrder | None:
+    """The order of a week, with the terms that it was invoiced by; None where nothing was ordered."""
+    query = select(orders).where(orders.c.buyer == contract.buyer.name, orders.c.week == str(week))
+    row = connection.execute(query).one_or_none()
+    if row is None or not (row.quantity or row.make_up):
+        return None
+    terms = contract.terms_at(week.start_us)
+    if row.invoice:
+        named = [one for one in contract.versions if (one.name, one.version) == (row.terms_name, row.terms_version)]
+        terms = replace(
+            named[0] if named else terms,
+            unit_price_minor=row.price_minor,
+            order_counts=row.order_counts,
+            overrun_percent=row.overrun_percent,
+        )
+    order = Order(row.buyer, row.week, row.quantity, row.make_up)
+    return FrozenOrder(order, terms, row.make_up_minor, row.invoice)
+
+
+@dataclass(frozen=True, slots=True)
+class _Since:
+    """Where the week settled last ends."""
+
+    end_us: int
+    through_seq: int
+
+
+def _is_settled(connection: Connection, buyer: str, period: str) -> bool:
+    query = select(billing_periods.c.buyer).where(billing_periods.c.buyer == buyer, billing_periods.c.period == period)
+    return connection.execute(query).first() is not None
+
+
+def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, _Since | None]:
+    """What the week settled last carries on, and where it ends; None where none was settled."""
+    query = (
+        select(billing_periods)
+        .where(billing_periods.c.buyer == buyer, func.length(billing_periods.c.period) == len("2026-06-01"))
+        .order_by(billing_periods.c.end_utc_us.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return CarriedUnits(), None
+    connected, failed = row.connected_hundredths, row.failed_hundredths
+    carried = CarriedUnits(Carried(connected, connected // WHOLE), Carried(failed, failed // WHOLE))
+    return carried, _Since(row.end_utc_us, row.through_seq)
+
+
+def units_between(connection: Connection, buyer: str, since: _Since | None, end_us: int) -> dict[str, dict[int, int]]:
+    """Units by kind and percentage: those of the week, and what was posted late to weeks before."""
+    at, seq = postings.c.dialout_utc_us, postings.c.seq
+    columns = (postings.c.unit, postings.c.percent)
+    mine = (postings.c.buyer == buyer, postings.c.asset == UNIT, at.is_not(None))
+    spans = (
+        [at < end_us]
+        if since is None
+        else [
+            and_(at >= since.end_us, at < end_us),
+            and_(seq > since.through_seq, at < since.end_us),
+        ]
+    )
+    found: dict[str, dict[int, int]] = {"connected": {}, "failed": {}}
+    for span in spans:
+        query = select(*columns, func.sum(postings.c.units)).where(*mine, span).group_by(*columns)
+        for unit, percent, count in connection.execute(query):
+            found[unit][percent] = found[unit].get(percent, 0) + int(count)
+    return {unit: {percent: count for percent, count in by.items() if count} for unit, by in found.items()}
+
+
+def unit_terms(contract: Contract, week: Week) -> Terms:
+    """Of a week without an order: the terms as it begins; where these are by the minute, the first by the unit."""
+    terms = contract.terms_at(week.start_us)
+    if terms.rating is Rating.UNIT:
+        return terms
+    return next((one for one in contract.versions if one.rating is Rating.UNIT), terms)
+
+
+def _is_paid(connection: Connection, invoice: str | None) -> bool:
+    return invoice is not None and documents.find(connection, invoice).settled_utc_us is not None
+
+
+def _billed(buyer: str, week: Week, units: WeekUnits, run: Run) -> list[Posting]:
+    """Whole units leave what is not billed yet; less than one stays there until the next week."""
+    made = []
+    for unit, count in (("connected", units.billed_connected), ("failed", units.billed_failed)):
+        unbilled = Account(f"unbilled_{unit}")
+        debit, credit = (Account.BILLED, unbilled) if count >= 0 else (unbilled, Account.BILLED)
+        posting = Posting(
+            key=f"week:{buyer}:{week}:{unit}",
+            buyer=buyer,
+            rule=Rule.BILLED,
+            debit=debit,
+            credit=credit,
+            asset=UNIT,
+            amount=abs(count) * WHOLE,
+            unit=unit,
+            units=count,
+            period=str(week),
+            posted_utc_us=run.now_utc_us,
+        )
+        made.append(posting)
+    return [one for one in made if one.amount]
+
+
+def _earned(buyer: str, terms: Terms, result: WeekResult, frozen: FrozenOrder | None, run: Run) -> list[Posting]:
+    """What was prepaid for the week and is neither short nor waiting for its payment is earned."""
+    prepaid = result.quantity * terms.unit_price_minor + (frozen.make_up_minor if frozen else 0)
+    earned = prepaid - result.shortfall.amount_minor - result.awaiting.amount_minor
+    if not earned:
+        return []
+    debit, credit = (Account.PREPAID, Account.REVENUE) if earned > 0 else (Account.REVENUE, Account.PREPAID)
+    posting = Posting(
+        key=f"week:{buyer}:{result.week}:earned",
+        buyer=buyer,
+        rule=Rule.EARNED,
+        debit=debit,
+        credit=credit,
+        asset=terms.currency,
+        amount=abs(earned),
+        period=str(result.week),
+        posted_utc_us=run.now_utc_us,
+    )
+    return [posting]
+
+
+def _remedy_all(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
+    """Settle every shortfall that can be with this Tuesday's invoice; what became of them, in words."""
+    buyer, at_us = contract.buyer.name, week.order_invoice_at
+    query = select(billing_periods).where(
+        billing_periods.c.buyer == buyer,
+        or_(billing_periods.c.remedied_utc_us.is_(None), billing_periods.c.awaited_utc_us.is_(None)),
+    )
+    said = []
+    for row in connection.execute(query.order_by(billing_periods.c.end_utc_us)).all():
+        short_week = contract.week_from(row.period)
+        if row.remedied_utc_us is None and short_week.remedy_closes_at <= at_us:
+            line = Line(row.short_units, row.short_minor)
+            said.append(_remedy(connection, contract, short_week, line, what="remedied", week=week, run=run))
+        if row.awaited_utc_us is None and _paid_before(connection, buyer, row.period, at_us):
+            line = Line(row.awaiting_units, row.awaiting_minor)
+            said.append(_remedy(connection, contract, short_week, line, what="awaited", week=week, run=run))
+    return said
+
+
+def _paid_before(connection: Connection, buyer: str, week: str, at_us: int) -> bool:
+    query = select(orders.c.invoice).where(orders.c.buyer == buyer, orders.c.week == week)
+    invoice = connection.execute(query).scalar_one_or_none()
+    if invoice is None:
+        return False
+    paid_us = documents.find(connection, invoice).settled_utc_us
+    return paid_us is not None and paid_us <= at_us
+
+
+def _remedy(
+    connection: Connection, contract: Contract, short_week: Week, line: Line, *, what: str, week: Week, run: Run
+) -> str:
+    """Settle one shortfall; `what` is the column that says so: remedied, or awaited once its order was paid."""
+    buyer = contract.buyer.name
+    settled_in = week.later(-2)  # the week on whose Tuesday this is
+    choice = choice_of(connection, buyer, str(short_week), short_week.remedy_closes_at)
+    if contract.state is BuyerState.CANCELLED:
+        choice = Remedy.REFUND  # there is no invoice more that could use a credit, nor a week
+    settlement = remedy(choice, line, settled_in)
+    key = f"remedy:{buyer}:{short_week}:{what}"
+    terms = contract.terms_at(short_week.start_us)
+    to = {Remedy.CREDIT: Account.CREDITS, Remedy.REFUND: Account.REFUNDS_DUE}.get(settlement.remedy)
+    if to is None:
+        _add_make_up(connection, buyer, settlement, run)
+    elif settlement.amount_minor:
+        posting = Posting(
+            key=key,
+            buyer=buyer,
+            rule=Rule.REMEDY,
+            debit=Account.PREPAID,
+            credit=to,
+            asset=terms.currency,
+            amount=settlement.amount_minor,
+            period=str(short_week),
+            reason=remedy_text(settlement, str(short_week)),
+            posted_utc_us=run.now_utc_us,
+        )
+        append(connection, [posting])
+        if to is Account.REFUNDS_DUE:
+            _add_refund(connection, key, settlement, posting, run)
+    column = "remedy" if what == "remedied" else what
+    columns = {column: settlement.remedy.value, f"{what}_utc_us": run.now_utc_us}
+    this = (billing_periods.c.buyer == buyer, billing_periods.c.period == str(short_week))
+    connection.execute(update(billing_periods).where(*this).values(**columns))
+    return remedy_text(settlement, str(short_week)) + "."
+
+
+def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run: Run) -> None:
+    this = (orders.c.buyer == buyer, orders.c.week == str(settlement.order_week))
+    moved = connection.execute(
+        update(orders)
+        .where(*this)
+        .values(
+            make_up=orders.c.make_up + settlement.units,
+            make_up_minor=orders.c.make_up_minor + settlement.amount_minor,
+            updated_utc_us=run.now_utc_us,
+        )
+    )
+    if not moved.rowcount:
+        connection.execute(
+            insert(orders).values(
+                buyer=buyer,
+                week=str(settlement.order_week),
+                quantity=0,
+                make_up=settlement.units,
+                make_up_minor=settlement.amount_minor,
+                updated_utc_us=run.now_utc_us,
+            )
+        )
+    raise_version(connection)
+
+
+def _add_refund(connection: Connection, key: str, settlement: Settlement, posting: Posting, run: Run) -> None:
+    connection.execute(
+        insert(refunds).values(
+            key=key,
+            buyer=posting.buyer,
+            week=posting.period,
+            units=settlement.units,
+            amount_minor=posting.amount,
+            currency=posting.asset,
+            due_on=settlement.due_on.isoformat(),
+            created_utc_us=run.now_utc_us,
+        )
+    )
+
+
+def _order_key(connection: Connection, buyer: str, week: Week) -> str:
+    """What an order's invoice is for; one that was cancelled leaves room for another."""
+    before = documents.find_all(connection, buyer, kind="order", period=str(week))
+    return f"order:{buyer}:{week}" + (f":{len(before) + 1}" if before else "")
+
+
+def _invoice(draft: Draft, credit: Account) -> Posting:
+    return Posting(
+        key=f"{draft.key}:total",
+        buyer=draft.buyer.name,
+        rule=Rule.INVOICE,
+        debit=Account.RECEIVABLE,
+        credit=credit,
+        asset=draft.terms.currency,
+        amount=draft.total_minor,
+        period=draft.period,
+    )
+
+
+def _issue(
+    connection: Connection, contract: Contract, run: Run, draft: Draft, *, moves: Sequence[Posting], numbers: list[str]
+) -> str:
+    issued = documents.issue(
+        connection,
+        draft,
+        issuer=run.issuer,
+        to=contract.documents_to,
+        moves=moves,
+        now_utc_us=run.now_utc_us,
+    )
+    if issued.new:
+        numbers.append(issued.number)
+    return issued.number
+
+
+def _due(week: Week, run: Run, scheduled_us: int, days: int) -> int:
+    """The scheduled instant; for an invoice that comes late, as many days after it is issued."""
+    issued = datetime.fromtimestamp(run.now_utc_us // 1_000_000, UTC).astimezone(ZoneInfo(week.zone)).date()
+    return max(scheduled_us, deadline_us(issued + timedelta(days=days), week.end_of_business, week.zone))

@@ -1,0 +1,63 @@
+"""The office for credits: what the API and the pages of signed links share, each call one transaction of the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from meter.credits import Reason, ReasonBook
+from meter.links import LinkOptions
+from meter.store.clerk import Clerk
+from meter.store.contracts import read_contract
+from meter.store.credit_reading import Request, Seen, Wanted, find, find_all, see
+from meter.store.credits import Asked, Decision, ask, decide, re_review
+
+
+class CreditOffice:
+    """Files, shows and decides requests. `links` None: nobody has a link, so no page. `clock`: microseconds UTC."""
+
+    def __init__(
+        self,
+        clerk: Clerk,
+        reasons: ReasonBook,
+        links: LinkOptions | None = None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._clerk = clerk
+        self.reasons = reasons
+        self.links = links
+        self.clock = clock
+
+    async def ask(self, transfer: str, buyer: str, asked: Asked) -> Request:
+        """File a request; `buyer` empty: whoever was billed. Raises CreditError, UnknownBuyerError."""
+        now = self.clock()
+        return await self._clerk.write(
+            lambda connection: ask(connection, (transfer, buyer), asked, self.reasons, now)  # one transaction
+        )
+
+    async def decide(self, request: int, decision: Decision) -> Request:
+        """Decide the oldest open request. Raises CreditError."""
+        now = self.clock()
+        return await self._clerk.write(lambda connection: decide(connection, request, decision, now))
+
+    async def re_review(self, request: int, asked: Asked) -> Request:
+        """Put a decided request into the line once more. Raises CreditError."""
+        now = self.clock()
+        return await self._clerk.write(lambda connection: re_review(connection, request, asked, now))
+
+    async def find(self, request: int) -> Request:
+        """Raises CreditError."""
+        return await self._clerk.read(lambda connection: find(connection, request))
+
+    async def find_all(self, wanted: Wanted) -> list[Request]:
+        return await self._clerk.read(lambda connection: find_all(connection, wanted))
+
+    async def see(self, transfer: str, buyer: str) -> Seen:
+        """A call as its buyer sees it. Raises UnknownBuyerError."""
+        return await self._clerk.read(lambda connection: see(connection, transfer, buyer))
+
+    async def reasons_of(self, buyer: str) -> tuple[str, dict[str, Reason]]:
+        """A buyer's category and its reasons by name. Raises UnknownBuyerError."""
+        contract = await self._clerk.read(lambda connection: read_contract(connection, buyer))
+        category = contract.buyer.category
+        return category, self.reasons.of(category)

@@ -1,0 +1,265 @@
+"""The page behind the link in a failed lead's e-mail: what happened to the call, and a form to ask for a credit.
+
+The signed token in the address is the authority: it names one call and its buyer, and holds nothing else, so there is
+no session to be forged upon. Opening the page changes nothing, as scanners of mail open links too. Filing answers with
+a redirect to the page, which then shows the request: to load it again does not ask again. What the lead and the network
+said is hostile: it goes through `meter.hostile` and is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+from urllib.parse import parse_qs
+from zoneinfo import ZoneInfo
+
+import structlog
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.responses import HTMLResponse, Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from meter.credits import MAX_WORDS, CreditError, Reason, Refusal, State, Window
+from meter.facts import Fact, Kind
+from meter.hostile import fields_of, one_line
+from meter.ladder import LegTimes, build_ladder
+from meter.links import BadLinkError, read_credit_token
+from meter.localised import date_text, money_text, when_text
+from meter.store.book import UnknownBuyerError
+from meter.store.credit_reading import LEVELS, Request, Seen
+from meter.store.credits import Asked
+from portal.access import client, services
+from portal.bodies import read_body
+from portal.credit_office import CreditOffice
+from portal.pages import message, page
+from portal.problems import RETRY, ProblemError
+
+MAX_TOKEN = 512  # characters: two names of 64 and a signature take half of it
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FIELDS = 8
+_ERRORS = {  # in the words of the form, where these are others than the API's
+    Refusal.UNKNOWN_REASON: "Choose one of the reasons.",
+    Refusal.BAD_WORDS: f"Write what was wrong, in 1 to {MAX_WORDS:,} characters.",
+}
+
+_log = structlog.get_logger("portal")
+pages = APIRouter(include_in_schema=False)
+Handler = Callable[[HttpRequest, str], Awaitable[Response]]
+
+
+class _NoPageError(Exception):
+    """The address leads nowhere."""
+
+
+def _as_page(handler: Handler) -> Handler:
+    """Let what goes wrong be told by a page."""
+
+    @wraps(handler)
+    async def handled(request: HttpRequest, token: str) -> Response:
+        try:
+            return await handler(request, token)
+        except (_NoPageError, UnknownBuyerError):
+            return message(404, "There is no such page", "Is the address complete, as it stands in the e-mail?")
+        except ProblemError as error:
+            return message(error.status, "That could not be read", f"Please try again: {error.detail}.")
+        except SQLAlchemyError as error:
+            _log.error("store_failed", path="/credit/{token}", kind=type(error).__name__)
+            found = message(503, "Not now", "Our records cannot be reached. Please try again in a minute.")
+            found.headers.update(RETRY)
+            return found
+
+    return handled
+
+
+@pages.get("/credit/{token}")
+@_as_page
+async def get_page(request: HttpRequest, token: str) -> Response:
+    """The call, the form or what became of the request, and the explanations of valid calls."""
+    office, transfer, buyer = _opened(request, token)
+    return _page(office, await office.see(transfer, buyer), _Said())
+
+
+@pages.post("/credit/{token}")
+@_as_page
+async def post_page(request: HttpRequest, token: str) -> Response:
+    """File the request; the page again, with what is wrong, where it cannot be."""
+    office, transfer, buyer = _opened(request, token)
+    said = _read_form(await read_body(request, _FORM))
+    try:
+        made = await office.ask(transfer, buyer, Asked(said.words, "link", f"link:{client(request)}", said.reason))
+    except CreditError as error:
+        seen = await office.see(transfer, buyer)
+        return _page(office, seen, said, error)
+    _log.info("credit_asked", request=made.id, buyer=buyer, transfer=transfer, by="link")
+    return Response(status_code=303, headers={"Location": f"./{token}", "Referrer-Policy": "no-referrer"})
+
+
+class _Said:
+    """What the form said."""
+
+    def __init__(self, reason: str = "", words: str = "") -> None:
+        self.reason, self.words = reason, words
+
+
+def _opened(request: HttpRequest, token: str) -> tuple[CreditOffice, str, str]:
+    """Transfer and buyer of the token. Raises _NoPageError, also where no links are configured."""
+    office = services(request).credits
+    if office.links is None or len(token) > MAX_TOKEN:
+        raise _NoPageError
+    try:
+        transfer, buyer = read_credit_token(office.links, token)
+    except BadLinkError as error:
+        _log.warning("bad_link", source=client(request))
+        raise _NoPageError from error
+    return office, transfer, buyer
+
+
+def _read_form(body: bytes) -> _Said:
+    """Raises ProblemError 400."""
+    try:
+        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
+    except ValueError as error:
+        raise ProblemError(400, "the form cannot be read") from error
+    return _Said(*(found.get(name, [""])[0] for name in ("reason", "words")))
+
+
+def _page(office: CreditOffice, seen: Seen, said: _Said, error: CreditError | None = None) -> HTMLResponse:
+    """The page of a call; with an error 422, or 409 where the request was made meanwhile."""
+    buyer, call = seen.contract.buyer, seen.call
+    at_us = _dialout_us(seen)
+    if at_us is None:
+        raise _NoPageError
+    zone = call.window.zone if call else seen.contract.terms_at(at_us).time_zone
+    dates = _Dates(ZoneInfo(zone), buyer.locale)
+    asked = bool(seen.requests)
+    closed = "" if asked else _closed(call.window if call else None, office.clock(), buyer.locale)
+    form = not asked and not closed
+    told = error if error is not None and form else None  # else the page says what stands against it
+    reasons = office.reasons.of(buyer.category)
+    return page(
+        "credit.html.jinja",
+        200 if error is None else 422 if told else 409,
+        buyer=one_line(buyer.title or buyer.name, 200),
+        called=dates.long(at_us),
+        requests=[_shown_request(one, office, dates) for one in seen.requests],
+        error=_shown_error(told) if told else None,
+        closed=closed,
+        form=form,
+        last_day=date_text(call.window.last_day, buyer.locale) if call else "",
+        amount=money_text(call.amount_minor, call.currency, buyer.locale) if call else "",
+        reasons=[{"name": name, "title": one.title, "valid": one.valid} for name, one in reasons.items()],
+        explained=_explained(reasons) if form else [],
+        reason=said.reason,
+        words=said.words,
+        most_words=MAX_WORDS,
+        **_shown_call(seen),
+    )
+
+
+class _Dates:
+    """Instants as text."""
+
+    def __init__(self, zone: ZoneInfo, locale: str) -> None:
+        self._zone, self._locale = zone, locale
+
+    def long(self, utc_us: int) -> str:
+        return when_text(utc_us, self._zone, self._locale)
+
+
+def _dialout_us(seen: Seen) -> int | None:
+    if seen.call is not None:
+        return seen.call.dialout_utc_us
+    return seen.facts[0].utc_us if seen.facts else None
+
+
+def _closed(window: Window | None, now_utc_us: int, locale: str) -> str:
+    if window is None:
+        return "This call was not billed, so there is nothing to credit."
+    if now_utc_us < window.closes_us:
+        return ""
+    day = date_text(window.last_day, locale)
+    return f"A credit for this call could be asked for until the end of {day}. That day is over."
+
+
+def _explained(reasons: dict[str, Reason]) -> list[dict[str, str]]:
+    return [{"title": one.title, "explanation": one.explanation.strip()} for one in reasons.values() if one.valid]
+
+
+def _shown_error(error: CreditError) -> dict[str, str]:
+    title = "This is a valid call" if error.refusal is Refusal.VALID_CALL else "Your request was not sent"
+    return {"title": title, "text": _ERRORS.get(error.refusal, error.detail), "field": error.field}
+
+
+def _shown_request(one: Request, office: CreditOffice, dates: _Dates) -> dict[str, Any]:
+    again = one.level == LEVELS
+    return {
+        "id": one.id,
+        "title": f"{'Re-review' if again else 'Your request'} {one.id}",
+        "status": _status(one),
+        "explanation": _lines(one.explanation or ""),
+        "asked": dates.long(one.asked_utc_us),
+        "reason": one_line(office.reasons.title(one.reason), 200),
+        "words": _lines(one.words),
+        "decided": dates.long(one.decided_utc_us) if one.decided_utc_us is not None else "",
+    }
+
+
+def _status(one: Request) -> str:
+    if one.state is State.OPEN:
+        return f"Number {one.place} in line. Requests are reviewed in the order in which they came."
+    if one.state is State.APPROVED:
+        return "Approved. The invoice of next Tuesday uses the credit."
+    return "Declined: the credit is taken back." if (one.amount_minor or 0) < 0 else "Declined."
+
+
+def _lines(text: str) -> list[str]:
+    return [line for one in text.splitlines() if (line := one_line(one))]
+
+
+def _shown_call(seen: Seen) -> dict[str, Any]:
+    """The facts of the call, as far as they are still there."""
+    ladder = build_ladder(seen.facts) if seen.facts else None
+    started = next((fact for fact in seen.facts if fact.kind is Kind.TRANSFER_STARTED), None)
+    facts: list[tuple[str, str]] = []
+    if ladder is not None:
+        outcome = ladder.outcome
+        facts = [
+            ("Transfer", one_line(ladder.transfer, 64)),
+            ("Campaign", one_line(started.payload.get("campaign", ""), 64) if started else ""),
+            ("Result", f"{outcome.verdict.value} ({outcome.reason.value})".replace("_", " ")),
+            ("Counted as", outcome.counts_as.value),
+            ("Attempt", f"{_seconds(outcome.attempt_ms)} s"),
+            ("Talk", f"{_seconds(outcome.talk_ms)} s"),
+            ("Buffer", f"{_seconds(outcome.buffer_ms)} s"),
+        ]
+    elif seen.call is not None:
+        facts = [("Transfer", one_line(seen.call.transfer, 64)), ("Counted as", seen.call.unit)]
+    return {
+        "facts": [(name, value) for name, value in facts if value],
+        "explanation": one_line(ladder.explanation) if ladder else "",
+        "legs": [_shown_leg(leg) for leg in ladder.legs] if ladder else [],
+        "lead": _lead(started),
+    }
+
+
+def _lead(started: Fact | None) -> list[tuple[str, str]]:
+    return fields_of(started.payload.get("lead")) if started else []
+
+
+def _shown_leg(leg: LegTimes) -> dict[str, Any]:
+    who = "by us" if leg.local else f"by the {leg.ended_by or 'far end'}"
+    answer = f"{leg.code or ''} {leg.phrase}".strip()
+    how = ", ".join(part for part in (answer, who, leg.reason_header) if part) if leg.ended_ms is not None else ""
+    times = [
+        ("INVITE sent", _seconds(leg.sent_ms)),
+        ("First ringing", _seconds(leg.ringing_ms)),
+        ("Answered", _seconds(leg.answered_ms) + (" (too late)" if leg.late else "")),
+        ("Ended", _seconds(leg.ended_ms)),
+        ("How", one_line(how, 300)),
+    ]
+    return {"name": one_line(leg.name, 64), "kind": one_line(leg.kind, 16), "times": [one for one in times if one[1]]}
+
+
+def _seconds(duration_ms: int | None) -> str:
+    return "-" if duration_ms is None else f"{duration_ms / 1000:.3f}"

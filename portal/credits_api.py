@@ -1,0 +1,210 @@
+"""The HTTP API for credits, version 1: asking, looking, deciding in the order of the line, re-reviews.
+
+A buyer asks for its own calls and sees its own requests; another's is to it as if it were not there. The operator asks
+on behalf of whoever was billed, and decides. Nothing expedites: deciding any but the oldest open request is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Query, Response
+from fastapi import Request as HttpRequest
+
+from meter.credits import CreditError, Refusal
+from meter.store.book import UnknownBuyerError
+from meter.store.credit_reading import Request, Wanted
+from meter.store.credits import Asked, Decision
+from portal.access import BuyerOrOperator, OperatorToken, client, services
+from portal.bodies import read_model
+from portal.credits_models import (
+    CreditAsk,
+    CreditDecision,
+    CreditQuery,
+    CreditReReview,
+    Credits,
+    CreditShown,
+    Reasons,
+    RequestId,
+    shown_credit,
+    shown_reasons,
+)
+from portal.problems import ProblemError, documented
+from portal.tokens import Scope, Token
+
+_STATUS = {  # all others: 422, the field is wrong
+    Refusal.UNKNOWN_REQUEST: 404,
+    Refusal.ALREADY_OPEN: 409,
+    Refusal.ALREADY_CREDITED: 409,
+    Refusal.DECLINED: 409,
+    Refusal.NOT_OPEN: 409,
+    Refusal.NOT_FIRST: 409,
+    Refusal.NOT_DECIDED: 409,
+    Refusal.REVIEWED_TWICE: 409,
+}
+_ASK_WHY = {
+    409: "There was a request for this call before.",
+    422: "The call was not billed to this buyer, its days are over, the words are missing, or the reason is not one: of"
+    " a valid call `errors` has the explanation. Nothing was filed.",
+}
+_DECIDE_WHY = {409: "It is not the oldest that is open, or was decided before."}
+_AGAIN_WHY = {409: "It is not decided yet, or was re-reviewed before."}
+
+_log = structlog.get_logger("portal")
+credit_routes = APIRouter(prefix="/v1")
+
+
+@credit_routes.post(
+    "/credits",
+    summary="Ask for a credit",
+    status_code=201,
+    response_model=CreditShown,
+    responses={201: {"description": "It is in line."}, **documented(400, 401, 403, 408, 413, 415, 503, said=_ASK_WHY)},
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/CreditAsk"}},
+)
+async def post_credit(request: HttpRequest, response: Response, who: BuyerOrOperator) -> CreditShown:
+    """Ask for a credit for one billed call, until the end of the fourth day after its day. Body: a `CreditAsk`.
+
+    For buyers on their own calls, and for the operator on behalf of the buyer that was billed.
+    """
+    said = await read_model(request, CreditAsk)
+    asked = Asked(said.words, who.name, f"api:{client(request)}", said.reason)
+    buyer = who.of if who.scope is Scope.BUYER else ""
+    try:
+        made = await services(request).credits.ask(said.transfer, buyer, asked)
+    except CreditError as error:
+        raise problem(error) from error
+    except UnknownBuyerError as error:
+        raise ProblemError(422, str(error)) from error
+    response.headers["Location"] = f"/v1/credits/{made.id}"
+    _log.info("credit_asked", request=made.id, buyer=made.buyer, transfer=made.transfer, by=who.name)
+    return shown_credit(made, who)
+
+
+@credit_routes.get(
+    "/credits",
+    summary="Show requests for credits",
+    response_model=Credits,
+    responses=documented(401, 403, 422, 503),
+)
+async def get_credits(request: HttpRequest, who: BuyerOrOperator, said: Annotated[CreditQuery, Query()]) -> Credits:
+    """Show requests with their place in line. For the operator all, for a buyer its own."""
+    buyer = said.buyer
+    if who.scope is Scope.BUYER:
+        if buyer not in ("", who.of):
+            raise ProblemError(403, "this token sees its own buyer's requests", errors=[("buyer", "is another")])
+        buyer = who.of
+    wanted = Wanted(buyer=buyer, state=said.state, transfer=said.transfer, call_id=said.call_id, limit=said.limit)
+    found = await services(request).credits.find_all(wanted)
+    return Credits(credits=[shown_credit(one, who) for one in found])
+
+
+@credit_routes.get(
+    "/credits/{id}",
+    summary="Show one request",
+    response_model=CreditShown,
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def get_credit(request: HttpRequest, who: BuyerOrOperator, id: RequestId) -> CreditShown:  # noqa: A002
+    """Show one request with its place in line. For the operator, and for buyers on their own."""
+    return shown_credit(await _find(request, who, id), who)
+
+
+@credit_routes.post(
+    "/credits/{id}/decision",
+    summary="Decide a request",
+    response_model=CreditShown,
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, said=_DECIDE_WHY),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/CreditDecision"}},
+)
+async def post_decision(request: HttpRequest, who: OperatorToken, id: RequestId) -> CreditShown:  # noqa: A002
+    """Decide the oldest open request, with an explanation that is e-mailed to the buyer. Body: a `CreditDecision`.
+
+    An approved one is credited at once, and the next Tuesday's invoice uses it. For the operator.
+    """
+    said = await read_model(request, CreditDecision)
+    decision = Decision(said.decision == "approve", said.explanation, said.reviewer)
+    try:
+        made = await services(request).credits.decide(id, decision)
+    except CreditError as error:
+        raise problem(error) from error
+    _log.info("credit_decided", request=made.id, buyer=made.buyer, state=made.state.value, by=who.name)
+    return shown_credit(made, who)
+
+
+@credit_routes.post(
+    "/credits/{id}/re-review",
+    summary="Have a decision reviewed again",
+    status_code=201,
+    response_model=CreditShown,
+    responses={
+        201: {"description": "It is in line once more, under an id of its own."},
+        **documented(400, 401, 403, 404, 408, 413, 415, 422, 503, said=_AGAIN_WHY),
+    },
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/CreditReReview"}},
+)
+async def post_re_review(
+    request: HttpRequest,
+    response: Response,
+    who: OperatorToken,
+    id: RequestId,  # noqa: A002
+) -> CreditShown:
+    """Put a decided request into the line once more, for another reviewer. Body: a `CreditReReview`.
+
+    Find it by `GET /v1/credits?transfer=` or `?call_id=`. For the operator.
+    """
+    said = await read_model(request, CreditReReview)
+    try:
+        made = await services(request).credits.re_review(id, Asked(said.words, who.name, f"api:{client(request)}"))
+    except CreditError as error:
+        raise problem(error) from error
+    response.headers["Location"] = f"/v1/credits/{made.id}"
+    _log.info("credit_re_review", request=made.id, of=made.first, buyer=made.buyer, by=who.name)
+    return shown_credit(made, who)
+
+
+@credit_routes.get(
+    "/credit-reasons",
+    summary="Show the reasons for a credit",
+    response_model=Reasons,
+    responses=documented(401, 403, 422, 503),
+)
+async def get_reasons(
+    request: HttpRequest,
+    who: BuyerOrOperator,
+    buyer: Annotated[str, Query(max_length=64, description="Whose; the operator's default where none is named.")] = "",
+) -> Reasons:
+    """Show the reasons of a buyer's business category, those included that are explained as valid calls.
+
+    For the operator, and for buyers their own.
+    """
+    office = services(request).credits
+    if who.scope is Scope.BUYER:
+        if buyer not in ("", who.of):
+            raise ProblemError(403, "this token sees its own buyer's reasons", errors=[("buyer", "is another")])
+        buyer = who.of
+    if not buyer:
+        return shown_reasons("", office.reasons.of(""))
+    try:
+        return shown_reasons(*await office.reasons_of(buyer))
+    except UnknownBuyerError as error:
+        raise ProblemError(422, str(error), errors=[("buyer", "is not there")]) from error
+
+
+async def _find(request: HttpRequest, who: Token, wanted: int) -> Request:
+    """A request that this token may see. Raises ProblemError 404."""
+    try:
+        found = await services(request).credits.find(wanted)
+    except CreditError as error:
+        raise problem(error) from error
+    if who.scope is Scope.BUYER and found.buyer != who.of:
+        raise problem(CreditError(Refusal.UNKNOWN_REQUEST, id=wanted))
+    return found
+
+
+def problem(error: CreditError) -> ProblemError:
+    """A refusal as a problem; of a wrong field with its name."""
+    status = _STATUS.get(error.refusal, 422)
+    is_field = error.refusal is not Refusal.UNKNOWN_REQUEST
+    return ProblemError(status, str(error), errors=[(error.field, error.detail)] if is_field else [])

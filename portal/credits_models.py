@@ -1,0 +1,139 @@
+"""What the routes for credits take and give."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import Path
+from pydantic import BaseModel, Field
+
+from meter.credits import MAX_EXPLANATION, MAX_REVIEWER, MAX_WORDS, Reason
+from meter.store.credit_reading import MAX_LISTED, Request
+from portal.bodies import Body
+from portal.lists_models import Count, Moment
+from portal.tokens import Scope, Token
+
+MAX_ID = 1 << 53  # what JSON's numbers hold exactly (RFC 8259, 6)
+_MAX_NAME = 64
+
+RequestId = Annotated[int, Path(ge=1, le=MAX_ID, description="Id of the request.")]
+
+
+class CreditAsk(Body):
+    """A request for a credit."""
+
+    transfer: str = Field(min_length=1, max_length=_MAX_NAME, description="The billed call, by its transfer id.")
+    reason: str = Field(min_length=1, max_length=_MAX_NAME, description="One of `GET /v1/credit-reasons`.")
+    words: str = Field(min_length=1, max_length=MAX_WORDS, description="What was wrong with the call, in a few words.")
+
+
+class CreditDecision(Body):
+    """What a reviewer decides."""
+
+    decision: Literal["approve", "decline"] = Field(description="`approve` or `decline`.")
+    explanation: str = Field(min_length=1, max_length=MAX_EXPLANATION, description="Why; the buyer gets it by e-mail.")
+    reviewer: str = Field(
+        min_length=1, max_length=MAX_REVIEWER, description="Who decides; of a re-review another than before."
+    )
+
+
+class CreditReReview(Body):
+    """Why a decided request is to be looked at again."""
+
+    words: str = Field(min_length=1, max_length=MAX_WORDS, description="What speaks against the decision.")
+
+
+class CreditShown(BaseModel):
+    """A request, or the re-review of one. Buyers are not told `asked_by` and `decided_by`."""
+
+    id: int
+    transfer: str
+    call_id: str = Field(description="Shared by the transfers of one prospect.")
+    buyer: str
+    re_review_of: Count = Field(description="The request that is reviewed again; null: this is one itself.")
+    reason: str
+    words: str
+    asked_at: datetime
+    asked_by: str
+    state: str = Field(description="`open`, `approved` or `declined`.")
+    place: int = Field(description="In line, from 1: reviews are first in, first out; 0 once it is decided.")
+    decided_at: Moment
+    decided_by: str
+    explanation: str
+    amount_minor: int = Field(
+        description="What the decision credits, in minor units; negative where a re-review takes a credit back."
+    )
+    currency: str = Field(description="ISO 4217; empty where there is no amount.")
+
+
+class Credits(BaseModel):
+    """Requests: open ones alone in the order of the line, else the newest first."""
+
+    credits: list[CreditShown]
+
+
+class CreditQuery(BaseModel):
+    """Which requests."""
+
+    state: Literal["", "open", "approved", "declined"] = Field("", description="Only these.")
+    buyer: str = Field("", max_length=_MAX_NAME, description="Only this buyer's; a buyer's token sees its own alone.")
+    transfer: str = Field("", max_length=_MAX_NAME, description="Only of this transfer.")
+    call_id: str = Field("", max_length=_MAX_NAME, description="Only of this call.")
+    limit: int = Field(100, ge=1, le=MAX_LISTED, description="How many; 100 by default.")
+
+
+class ReasonShown(BaseModel):
+    """A reason to choose from."""
+
+    reason: str
+    title: str
+    valid: bool = Field(description="Such a call is a valid one: choosing it gets the explanation, not a request.")
+    explanation: str = Field(description="Of those that are valid; else empty.")
+
+
+class Reasons(BaseModel):
+    """The reasons of a business category, in the order in which they are to be shown."""
+
+    category: str
+    reasons: list[ReasonShown]
+
+
+BODIES: tuple[type[Body], ...] = (CreditAsk, CreditDecision, CreditReReview)
+
+
+def shown_credit(one: Request, who: Token) -> CreditShown:
+    """As this token may see it."""
+    inside = who.scope is Scope.OPERATOR
+    return CreditShown(
+        id=one.id,
+        transfer=one.transfer,
+        call_id=one.call_id,
+        buyer=one.buyer,
+        re_review_of=one.first,
+        reason=one.reason,
+        words=one.words,
+        asked_at=_moment(one.asked_utc_us),
+        asked_by=one.asked_by if inside else "",
+        state=one.state.value,
+        place=one.place,
+        decided_at=None if one.decided_utc_us is None else _moment(one.decided_utc_us),
+        decided_by=(one.decided_by or "") if inside else "",
+        explanation=one.explanation or "",
+        amount_minor=one.amount_minor or 0,
+        currency=one.currency or "",
+    )
+
+
+def shown_reasons(category: str, reasons: dict[str, Reason]) -> Reasons:
+    return Reasons(
+        category=category,
+        reasons=[
+            ReasonShown(reason=name, title=one.title, valid=one.valid, explanation=one.explanation.strip())
+            for name, one in reasons.items()
+        ],
+    )
+
+
+def _moment(utc_us: int) -> datetime:
+    return datetime.fromtimestamp(utc_us // 1_000_000, UTC)

@@ -1,0 +1,1 @@
+"""The pages of the portal, as Jinja2 templates."""

@@ -1,0 +1,462 @@
+"""Credits over HTTP: the API by token, and the pages behind the signed link of a failed lead's e-mail."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import structlog
+from sqlalchemy.exc import OperationalError
+
+from baton.lists import list_store
+from baton.run_portal import _links
+from config.settings import load
+from meter.credits import load_reasons
+from meter.links import LinkOptions, credit_link
+from meter.store.db import open_store
+from meter.store.leads import LeadStore
+from portal import credit_pages
+from portal.access import Services
+from portal.app import create_app
+from portal.credit_office import CreditOffice
+from portal.desk import Desk
+from portal.tokens import Scope, Token
+from suppression.receipt import Signer
+from tests.facts_builder import UTC_0, failed_story
+from tests.store.credit_tools import happen, mails, write_down
+from tests.store.money_tools import Books, at
+
+SECRETS = {"west": "w" * 32, "acme": "a" * 32, "bolt": "b" * 32, "noc": "n" * 32}
+SCOPES = {"west": Scope.DIALER, "acme": Scope.BUYER, "bolt": Scope.BUYER, "noc": Scope.OPERATOR}
+LINKS = LinkOptions("https://baton.example", "s" * 32)
+EVIL = '"><script>alert(1)</script>'
+WORDS = "we had her in May"
+ASK = {"transfer": "t-1", "reason": "duplicate", "words": WORDS}
+DECIDE = {"decision": "approve", "explanation": "as the log says", "reviewer": "Ann"}
+FORM = {"reason": "duplicate", "words": WORDS}
+
+
+def _token(name: str) -> Token:
+    scope = SCOPES[name]
+    digest = hashlib.sha256(SECRETS[name].encode()).hexdigest()
+    return Token(name, digest, scope, "" if scope is Scope.OPERATOR else name)
+
+
+async def _no_buyers() -> tuple[str, ...]:
+    return ()
+
+
+class Api:
+    """The app over books with three failed transfers of acme's on 2 June 2026, the first with its facts."""
+
+    def __init__(self, books: Books, folder: Path, links: LinkOptions | None) -> None:
+        self.books, self.now = books, at("2026-06-03 10:00")
+        self.office = CreditOffice(books.clerk, load_reasons(), links, lambda: self.now)
+        signer = Signer(b"k" * 32)
+        desk = Desk(list_store(books.engine), folder, signer, _no_buyers, keep_versions=2, max_import_bytes=1_000)
+        services = Services(
+            tokens=tuple(map(_token, SECRETS)),
+            leads=LeadStore(books.clerk),
+            lead_ttl_s=600,
+            availability=self._availability,
+            healthy=self._healthy,
+            lists=desk,
+            credits=self.office,
+        )
+        transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False, client=("192.0.2.7", 5000))
+        self.client = httpx.AsyncClient(transport=transport, base_url="https://baton.example")
+
+    async def _availability(self, _campaign: str) -> dict[str, Any]:
+        return {}
+
+    async def _healthy(self) -> bool:
+        return True
+
+    async def post(self, path: str, said: Any, token: str = "acme") -> httpx.Response:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRETS[token]}"}
+        return await self.client.post(f"/v1/{path}", content=orjson.dumps(said), headers=headers)
+
+    async def get(self, path: str, token: str = "acme") -> httpx.Response:
+        return await self.client.get(f"/v1/{path}", headers={"Authorization": f"Bearer {SECRETS[token]}"})
+
+
+async def _fill(books: Books) -> None:
+    lead = {"name": EVIL, "phone": "+12125550123", "note": "=cmd()\u202e\x00<img src=x onerror=alert(2)>"}
+    await books.agree("acme", "bolt", category="home-improvement")
+    await books.deliver("acme", UTC_0, 0, 3)
+    await write_down(books, failed_story("t-1", lead=lead, campaign=EVIL, endpoints=[{"leg": 1, "name": EVIL}]).facts)
+    await happen(books, "t-1", "call-1", "+12125550123")
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    structlog.reset_defaults()  # another test may have left logs that go to a stream which is closed
+    engine = await open_store(f"sqlite:///{tmp_path / 'baton.db'}")
+    made = Books(engine)
+    await _fill(made)
+    yield made
+    await made.close()
+    await engine.dispose()
+
+
+@pytest.fixture
+async def api(books: Books, tmp_path: Path) -> AsyncIterator[Api]:
+    one = Api(books, tmp_path, LINKS)
+    yield one
+    await one.client.aclose()
+
+
+def _problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert (response.status_code, found["status"]) == (status, status), found
+    return found
+
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_buyer_asks_and_sees_its_place_and_the_operator_decides(api: Api) -> None:
+    made = await api.post("credits", ASK)
+    assert (made.status_code, made.headers["location"]) == (201, "/v1/credits/1")
+    second = (await api.post("credits", {**ASK, "transfer": "t-2"})).json()
+    assert (made.json()["place"], second["place"], second["state"]) == (1, 2, "open")
+    refused = _problem(await api.post("credits/2/decision", DECIDE, "noc"), 409)
+    assert "1 is the oldest open one" in refused["detail"]
+    decided = await api.post("credits/1/decision", DECIDE, "noc")
+    assert (decided.status_code, decided.json()["state"], decided.json()["decided_by"]) == (200, "approved", "Ann")
+    shown = (await api.get("credits/1")).json()
+    assert (shown["amount_minor"], shown["currency"], shown["explanation"]) == (4_500, "USD", "as the log says")
+    assert (shown["asked_at"], shown["decided_at"]) == ("2026-06-03T14:00:00Z",) * 2
+    assert (shown["asked_by"], shown["decided_by"]) == ("", ""), "who works for the operator is its own matter"
+    assert (await api.get("credits/2")).json()["place"] == 1
+    assert [one["id"] for one in (await api.get("credits")).json()["credits"]] == [2, 1]
+    assert [one["id"] for one in (await api.get("credits?state=open")).json()["credits"]] == [2]
+    assert [one["id"] for one in (await api.get("credits?call_id=call-1", "noc")).json()["credits"]] == [1]
+    assert len(await mails(api.books)) == 1
+    assert await api.books.balances("acme") == {"allowances": 4_500, "credits": -4_500}
+
+
+async def test_another_buyers_requests_are_as_if_they_were_not_there(api: Api) -> None:
+    asked = _problem(await api.post("credits", ASK, "bolt"), 422)
+    assert asked["errors"][0]["field"] == "transfer"
+    await api.post("credits", ASK)
+    _problem(await api.get("credits/1", "bolt"), 404)
+    assert _problem(await api.get("credits/1", "bolt"), 404) == {
+        **_problem(await api.get("credits/9", "bolt"), 404),
+        "detail": "request: there is no request 1",
+    }
+    assert (await api.get("credits", "bolt")).json() == {"credits": []}
+    assert (await api.get("credits?transfer=t-1", "bolt")).json() == {"credits": []}
+    _problem(await api.get("credits?buyer=acme", "bolt"), 403)
+    _problem(await api.get("credit-reasons?buyer=acme", "bolt"), 403)
+
+
+async def test_deciding_is_the_operators_and_dialers_have_no_business_here(api: Api) -> None:
+    await api.post("credits", ASK)
+    for path, said in (("credits/1/decision", DECIDE), ("credits/1/re-review", {"words": "no"})):
+        for token in ("acme", "west"):
+            assert "an operator's token" in _problem(await api.post(path, said, token), 403)["detail"]
+    _problem(await api.post("credits", ASK, "west"), 403)
+    for path in ("credits", "credits/1", "credit-reasons"):
+        _problem(await api.get(path, "west"), 403)
+        _problem(await api.client.get(f"/v1/{path}"), 401)
+    assert (await api.get("credits/1")).json()["state"] == "open"
+
+
+async def test_the_operator_asks_on_behalf_of_whoever_was_billed(api: Api) -> None:
+    made = (await api.post("credits", ASK, "noc")).json()
+    assert (made["buyer"], made["asked_by"]) == ("acme", "noc")
+
+
+async def test_a_valid_call_is_answered_with_its_explanation(api: Api) -> None:
+    found = _problem(await api.post("credits", {**ASK, "reason": "voicemail"}), 422)
+    [error] = found["errors"]
+    assert (error["field"], "a sales opportunity" in error["detail"]) == ("reason", True)
+    assert (await api.get("credits")).json() == {"credits": []}
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({**ASK, "transfer": "t-9"}, "transfer"),
+        ({**ASK, "reason": "has-lawyer"}, "reason"),
+        ({**ASK, "words": " "}, "words"),
+        ({**ASK, "words": "w" * 1_001}, "words"),
+        ({**ASK, "more": 1}, "more"),
+        ({"transfer": "t-1", "reason": "duplicate"}, "words"),
+    ],
+)
+async def test_what_cannot_be_asked_names_its_field(api: Api, said: dict[str, Any], field: str) -> None:
+    assert [one["field"] for one in _problem(await api.post("credits", said), 422)["errors"]] == [field]
+
+
+async def test_what_comes_too_late_or_twice_is_refused(api: Api) -> None:
+    api.now = at("2026-06-07 00:00")
+    assert "2026-06-06" in _problem(await api.post("credits", ASK), 422)["detail"]
+    api.now -= 1
+    assert (await api.post("credits", ASK)).status_code == 201
+    _problem(await api.post("credits", ASK), 409)
+
+
+async def test_a_decision_needs_its_explanation_and_a_re_review_another_reviewer(api: Api) -> None:
+    await api.post("credits", ASK)
+    _problem(await api.post("credits/1/decision", {**DECIDE, "explanation": " "}, "noc"), 422)
+    _problem(await api.post("credits/1/re-review", {"words": "no"}, "noc"), 409)
+    _problem(await api.post("credits/7/decision", DECIDE, "noc"), 404)
+    _problem(await api.post("credits/7/re-review", {"words": "no"}, "noc"), 404)
+    _problem(await api.get(f"credits/{2**63}", "noc"), 422)
+    assert (await api.post("credits/1/decision", {**DECIDE, "decision": "decline"}, "noc")).status_code == 200
+    made = await api.post("credits/1/re-review", {"words": "look again"}, "noc")
+    assert (made.status_code, made.json()["re_review_of"], made.headers["location"]) == (201, 1, "/v1/credits/2")
+    found = _problem(await api.post("credits/2/decision", {**DECIDE, "reviewer": "ann"}, "noc"), 422)
+    assert found["errors"][0]["field"] == "reviewer"
+    done = (await api.post("credits/2/decision", {**DECIDE, "reviewer": "Bo"}, "noc")).json()
+    assert (done["state"], done["amount_minor"]) == ("approved", 4_500)
+    _problem(await api.post("credits/1/re-review", {"words": "once more"}, "noc"), 409)
+
+
+async def test_reasons_are_those_of_the_buyers_category(api: Api) -> None:
+    mine = (await api.get("credit-reasons")).json()
+    assert mine["category"] == "home-improvement"
+    named = {one["reason"]: one for one in mine["reasons"]}
+    assert (named["not-owner"]["valid"], named["voicemail"]["valid"]) == (False, True)
+    assert named["voicemail"]["explanation"].startswith("A call that your voicemail answers")
+    assert (await api.get("credit-reasons?buyer=acme", "noc")).json() == mine
+    assert "not-owner" not in (await api.get("credit-reasons", "noc")).text
+    _problem(await api.get("credit-reasons?buyer=zeus", "noc"), 422)
+
+
+# --- the pages -------------------------------------------------------------------------------------------------------
+
+
+def _path(transfer: str = "t-1", buyer: str = "acme", links: LinkOptions = LINKS) -> str:
+    return credit_link(links, transfer, buyer).removeprefix("https://baton.example")
+
+
+async def _filed(api: Api, form: dict[str, str], transfer: str = "t-1") -> httpx.Response:
+    return await api.client.post(_path(transfer), data=form)
+
+
+async def test_the_page_shows_the_call_a_form_and_what_valid_calls_are(api: Api) -> None:
+    found = await api.client.get(_path())
+    assert (found.status_code, found.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    page = found.text
+    assert "June 2, 2026, 10:00:00 AM EDT" in page
+    assert "until the end of June 6, 2026" in page
+    assert "$45.00" in page
+    assert "<dd>8.000</dd>" in page, "the times of the ladder"
+    assert "486 Busy Here, by the buyer" in page
+    assert "by row 10 of the table" in page
+    assert 'value="not-owner"' in page
+    assert "A call that your voicemail answers is a valid call." in page
+    assert await api.get("credits") is not None
+    assert (await api.get("credits")).json() == {"credits": []}, "opening it changes nothing"
+
+
+async def test_what_the_lead_says_is_shown_and_never_run(api: Api) -> None:
+    page = (await api.client.get(_path())).text
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3, "lead, campaign, endpoint"
+    assert "<script" not in page
+    assert "<img" not in page
+    assert ("\u202e" in page, "\x00" in page) == (False, False)
+    assert "=cmd() &lt;img" in page
+
+
+async def test_the_page_is_kept_by_nobody_and_may_run_nothing(api: Api) -> None:
+    for answer in (await api.client.get(_path()), await api.client.get("/credit/x"), await _filed(api, {"reason": ""})):
+        headers = answer.headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
+        policy = dict(one.strip().partition(" ")[::2] for one in headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+        style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+        assert style is not None
+        digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+        assert policy["style-src"] == f"'sha256-{digest}'"
+        tags = re.findall(r"<[^>]*>", answer.text)
+        assert len(tags) > 5
+        assert not [tag for tag in tags if re.search(r"\son\w+=|\sstyle=|<script|\ssrc=|<link", tag)]
+
+
+async def test_every_field_has_its_label_and_ids_are_unique(api: Api) -> None:
+    page = (await api.client.get(_path())).text
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    fields = re.findall(r'<(?:input|textarea)[^>]*\sid="([^"]+)"', page)
+    assert sorted(fields) == sorted(re.findall(r'<label for="([^"]+)"', page))
+    assert len(fields) == len(re.findall(r"<(?:input|textarea|select)\b", page)) > 10
+    assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) <= set(ids)
+
+
+async def test_the_form_files_one_request_and_the_page_then_shows_it(api: Api) -> None:
+    made = await _filed(api, {"reason": "duplicate", "words": "one\r\ntwo"})
+    assert (made.status_code, made.text) == (303, "")
+    assert httpx.URL("https://baton.example" + _path()).join(made.headers["location"]).path == _path()
+    [one] = (await api.get("credits", "noc")).json()["credits"]
+    assert (one["buyer"], one["asked_by"], one["words"]) == ("acme", "link", "one\ntwo")
+    page = (await api.client.get(_path())).text
+    assert "Number 1 in line" in page
+    assert ("<form" in page, "<dd>one<br>two</dd>" in page) == (False, True)
+    again = await _filed(api, FORM)
+    assert (again.status_code, "Number 1 in line" in again.text) == (409, True)
+    assert len((await api.get("credits", "noc")).json()["credits"]) == 1
+
+
+async def test_the_page_shows_how_it_was_decided(api: Api) -> None:
+    await _filed(api, FORM)
+    await api.post("credits/1/decision", {**DECIDE, "explanation": "<b>yes</b>"}, "noc")
+    page = (await api.client.get(_path())).text
+    assert "Approved. The invoice of next Tuesday uses the credit." in page
+    assert "&lt;b&gt;yes&lt;/b&gt;" in page
+    assert "Ann" not in page
+    await api.post("credits/1/re-review", {"words": "no"}, "noc")
+    await api.post("credits/2/decision", {**DECIDE, "decision": "decline", "reviewer": "Bo"}, "noc")
+    page = (await api.client.get(_path())).text
+    assert ("Re-review 2" in page, "the credit is taken back" in page) == (True, True)
+
+
+async def test_a_valid_call_is_explained_and_what_was_written_is_kept(api: Api) -> None:
+    found = await _filed(api, {"reason": "price-shopper", "words": f"x {EVIL}"})
+    assert (found.status_code, "This is a valid call" in found.text) == (422, True)
+    assert found.text.count("the conversation, not the sale") == 2, "in the notice, and below"
+    assert f"x {EVIL}" not in found.text
+    assert "x &#34;&gt;&lt;script&gt;" in found.text
+    assert re.search(r'value="price-shopper" required checked', found.text)
+    assert (await api.get("credits")).json() == {"credits": []}
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"reason": ""}, "Choose one of the reasons."),
+        ({"reason": EVIL, "words": WORDS}, "Choose one of the reasons."),
+        ({"reason": "duplicate", "words": " "}, "Write what was wrong"),
+        ({"reason": "duplicate", "words": "w" * 1_001}, "Write what was wrong"),
+    ],
+)
+async def test_a_form_that_is_wrong_is_told_and_files_nothing(api: Api, form: dict[str, str], said: str) -> None:
+    found = await _filed(api, form)
+    assert found.status_code == 422
+    assert said in found.text
+    assert "<title>Error: " in found.text
+    assert (await api.get("credits")).json() == {"credits": []}
+
+
+async def test_after_the_window_the_page_says_so_with_the_date(api: Api) -> None:
+    api.now = at("2026-06-07 00:00")
+    page = await api.client.get(_path())
+    assert "could be asked for until the end of June 6, 2026" in page.text
+    assert "<form" not in page.text
+    assert (await _filed(api, FORM)).status_code == 409
+    assert (await api.get("credits")).json() == {"credits": []}
+
+
+async def test_a_call_whose_facts_are_gone_can_still_be_asked_for(api: Api) -> None:
+    assert "<form" in (await api.client.get(_path("t-2"))).text
+    assert (await _filed(api, FORM, "t-2")).status_code == 303
+
+
+async def test_a_call_that_was_not_billed_has_a_page_without_a_form(api: Api) -> None:
+    told = failed_story("t-free").facts
+    await api.books.write(lambda connection: _append(connection, told))
+    found = await api.client.get(_path("t-free"))
+    assert (found.status_code, "<form" in found.text) == (200, False)
+    assert "was not billed" in found.text
+    assert (await _filed(api, FORM, "t-free")).status_code == 409
+
+
+def _append(connection: Any, told: Any) -> None:
+    from dataclasses import replace
+
+    from meter.store.rows import insert_rows, make_row
+
+    insert_rows(connection, [make_row(replace(fact, seq=fact.seq + 1_000), b"")[1] for fact in told])
+
+
+async def test_a_token_that_was_not_signed_for_this_leads_nowhere(api: Api) -> None:
+    other = LinkOptions("https://baton.example", "t" * 32)
+    good = _path()
+    for path in (
+        good[:-1] + ("A" if good[-1] != "A" else "B"),
+        _path(links=other),
+        "/credit/x",
+        "/credit/" + "x" * 600,
+    ):
+        for answer in (await api.client.get(path), await api.client.post(path, data=FORM)):
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert (await api.client.get(_path("t-9"))).status_code == 404
+    assert (await api.client.get(_path("t-1", "zeus"))).status_code == 404
+    assert (await api.get("credits", "noc")).json() == {"credits": []}
+
+
+async def test_a_link_of_another_buyers_shows_nothing_of_the_call(api: Api) -> None:
+    """Nobody signs one; should it be, the call is told to no buyer but who was billed for it."""
+    found = await api.client.get(_path("t-1", "bolt"))
+    assert found.status_code == 404
+    assert "alert" not in found.text
+    assert (await api.client.post(_path("t-1", "bolt"), data=FORM)).status_code == 404
+
+
+async def test_without_links_there_are_no_pages(books: Books, tmp_path: Path) -> None:
+    api = Api(books, tmp_path, None)
+    for answer in (await api.client.get(_path()), await api.client.post(_path(), data=FORM)):
+        assert answer.status_code == 404
+    await api.client.aclose()
+
+
+async def test_a_body_that_is_no_form_or_too_large_is_told_by_a_page(api: Api) -> None:
+    cases = [
+        ({"Content-Type": "application/json"}, b"{}", 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"words=" + b"w" * (1 << 18), 413),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"words=%ff", 400),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"a=1&" * 20, 400),
+    ]
+    for headers, body, status in cases:
+        found = await api.client.post(_path(), content=body, headers=headers)
+        assert (found.status_code, "<h1>" in found.text) == (status, True)
+
+
+async def test_a_store_that_fails_is_told_by_a_page_and_the_token_is_in_no_log(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Log:
+        def error(self, event: str, **more: Any) -> None:
+            said.append(f"{event} {more}")
+
+    monkeypatch.setattr(credit_pages, "_log", Log())
+    monkeypatch.setattr("portal.problems._log", Log())
+
+    async def broken(*_args: Any) -> Any:
+        raise OperationalError("select", {}, Exception("the disk"))
+
+    monkeypatch.setattr(api.office, "see", broken)
+    found = await api.client.get(_path())
+    assert (found.status_code, found.headers["retry-after"]) == (503, "5")
+
+    async def faulty(*_args: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(api.office, "see", faulty)
+    assert (await api.client.get(_path())).status_code == 500
+    assert len(said) == 2
+    token = _path().rpartition("/")[2]
+    assert not [line for line in said if token in line]
+
+
+def test_the_links_come_from_their_section(tmp_path: Path) -> None:
+    file = tmp_path / "baton.toml"
+    base = '[[listeners]]\nname = "main"\ntransport = "udp"\n[portal]\n'
+    file.write_text(base, encoding="utf-8")
+    assert _links(load(file, {})) is None
+    file.write_text(f'{base}[links]\nbase_url = "https://baton.example"\nsecret = "{"s" * 32}"\n', encoding="utf-8")
+    assert _links(load(file, {})) == LINKS
