@@ -32,6 +32,7 @@ from baton import (
     cli_payments,
     cli_replay,
     cli_scenarios,
+    cli_service,
     cli_transfers,
 )
 from baton.console import CommandError, ConfigArgument, JsonOption, out
@@ -69,6 +70,8 @@ app.command("export")(cli_data.export)
 app.command("load")(cli_data.load)
 app.add_typer(cli_mail.mail, name="mail")
 app.add_typer(cli_credits.credits_, name="credits")
+app.add_typer(cli_service.interactions, name="interactions")
+app.add_typer(cli_service.reports, name="reports")
 app.add_typer(cli_lists.suppression, name="suppression")
 app.command("scrub")(cli_lookups.scrub)
 app.add_typer(cli_scenarios.scenarios, name="scenarios")

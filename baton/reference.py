@@ -117,10 +117,15 @@ def _operation(title: str, one: dict[str, Any]) -> Iterator[str]:
 
 
 def _schema_name(said: dict[str, Any]) -> str:
-    return next(str(one["schema"]["$ref"]).rpartition("/")[2] for one in said["content"].values())
+    """What is answered; of a file, which has no schema, its media type."""
+    media, one = next(iter(said["content"].items()))
+    schema = one.get("schema", {})
+    return str(schema.get("items", schema).get("$ref", media)).rpartition("/schemas/")[2]
 
 
 def _fields(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return f"One of {', '.join(f'`{one}`' for one in schema['enum'])}."
     required = schema.get("required", ())
     rows = [
         (f"`{name}`", _json_type(one), "required" if name in required else "", one.get("description", ""))

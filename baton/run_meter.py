@@ -13,11 +13,14 @@ from meter import logs
 from meter.billing.drafts import Issuer
 from meter.credits import load_reasons
 from meter.cycle import CycleOptions
+from meter.daily import ReportOptions
 from meter.dkim_signing import DkimOptions
 from meter.letters import MailOptions
 from meter.links import LinkOptions
 from meter.mqtt import MqttOptions
 from meter.run import MeterOptions, run_meter
+
+REPORTS = "reports"  # folder of daily reports, in the data folder
 
 
 def main(config_path: Path, *, supervised: bool = False) -> None:
@@ -36,15 +39,22 @@ async def _run(config_path: Path, options: MeterOptions, *, supervised: bool) ->
 
 def meter_options(settings: Settings) -> MeterOptions:
     """The meter's view of the settings."""
-    links = settings.links
+    link = link_options(settings)
     return MeterOptions(
         url=settings.store_url,
         mail=mail_options(settings),
         mqtt=_mqtt(settings),
-        link=LinkOptions(links.base_url, links.secret.get_secret_value()) if links is not None else None,
+        link=link,
         cycle=cycle_options(settings) if settings.billing.enabled else None,
         credit_reasons=load_reasons(settings.billing.credit_reasons_file),
+        reports=ReportOptions(settings.store.data_dir / REPORTS, link) if settings.billing.enabled else None,
     )
+
+
+def link_options(settings: Settings) -> LinkOptions | None:
+    """How signed links are made; None where there is no section `[links]`."""
+    links = settings.links
+    return LinkOptions(links.base_url, links.secret.get_secret_value()) if links is not None else None
 
 
 def cycle_options(settings: Settings) -> CycleOptions:

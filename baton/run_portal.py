@@ -33,6 +33,8 @@ from portal.access import RouterAwayError, Services
 from portal.app import create_app
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
+from portal.money_office import MoneyOffice
+from portal.service_office import ServiceOffice
 from portal.tokens import Scope, Token
 
 PURGE_S = 60.0  # an expired lead is deleted within this
@@ -85,7 +87,9 @@ async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, 
         availability=partial(_availability, router, asyncio.Semaphore(MAX_ASKING)),
         healthy=partial(_healthy, leads),
         lists=desk,
+        money=MoneyOffice(database, clerk),
         credits=CreditOffice(clerk, load_reasons(settings.billing.credit_reasons_file), _links(settings)),
+        service=ServiceOffice(clerk, _links(settings)),
     )
     server = _Server(_server_config(services, portal))
     purging = asyncio.create_task(_purge(leads, desk))

@@ -205,6 +205,7 @@ class Buyer:
     reference: str = ""  # of the buyer's own, such as a purchase order; on documents
     billing_emails: tuple[str, ...] = ()  # documents; empty: `lead_emails`
     report_emails: tuple[str, ...] = ()  # daily reports; empty: `billing_emails`
+    ask_rating: bool = False  # by the minute: callers are asked by e-mail how it was
     locale: str = "en_US"  # CLDR name; dates and amounts in e-mails and documents
 
 

@@ -191,6 +191,7 @@ class BuyerEntry(Model):
     reference: DocumentLine = Field("", description="Its own reference on documents, such as a purchase order.")
     billing_emails: MailList = Field((), description="Where documents go; empty: `lead_emails`.")
     report_emails: MailList = Field((), description="Where daily reports go; empty: `billing_emails`.")
+    ask_rating: bool = Field(False, description="By the minute: ask callers by e-mail how it was.")
     locale: Locale = Field("en_US", description="CLDR locale of dates and amounts, such as `en_US` or `de_DE`.")
     endpoints: tuple[EndpointEntry, ...] = Field((), description="All ring at once.")
 
@@ -387,5 +388,6 @@ def _to_buyer(entry: BuyerEntry, terms: Terms) -> Buyer:
         reference=entry.reference,
         billing_emails=entry.billing_emails,
         report_emails=entry.report_emails,
+        ask_rating=entry.ask_rating,
         locale=entry.locale,
     )

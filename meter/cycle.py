@@ -15,6 +15,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 
 import structlog
@@ -26,9 +27,9 @@ from meter.billing.drafts import Issuer
 from meter.store.clerk import Clerk
 from meter.store.contracts import Contract, read_contracts
 from meter.store.db import StoreError, first_line
-from meter.store.due import Step, next_boundary, read_signs
+from meter.store.documents import Run
+from meter.store.due import Step, StepKind, next_boundary, read_signs
 from meter.store.steps import Done, look, perform
-from meter.store.weeks import Run
 
 SETTLE_AFTER_US = 3_600_000_000  # of `billing.settle_after_ms`
 POLL_S = 5.0
@@ -75,6 +76,14 @@ class _Seen:
     boundary_us: int
 
 
+class _Due(Enum):
+    """What a look at the clock and a few rows says."""
+
+    NOTHING = "nothing"
+    HOLDS = "holds"
+    EVERYTHING = "everything"
+
+
 class Cycle:
     """Runs billing. `clock` gives microseconds UTC."""
 
@@ -92,14 +101,17 @@ class Cycle:
         self._on_documents = on_documents or (lambda: None)
         self._seen: _Seen | None = None
 
-    async def run_once(self, as_of_us: int | None = None) -> RunReport:
-        """Do everything that is due at `as_of_us`, by default now; what it did. Idempotent."""
+    async def run_once(self, as_of_us: int | None = None, *, only: StepKind | None = None) -> RunReport:
+        """Do everything that is due at `as_of_us`, by default now, or only steps of one kind; what it did. Idempotent.
+
+        `only` is for holds, which depend on no other step.
+        """
         now = self._clock() if as_of_us is None else as_of_us
         report = RunReport()
         stuck: set[Step] = set()
         for _ in range(MAX_ROUNDS):
             contracts, steps = await self._clerk.read(partial(look, now, self._options.settle_after_us))
-            waiting = [step for step in steps if step not in stuck]
+            waiting = [step for step in steps if step not in stuck and only in (None, step.kind)]
             if not waiting:
                 break
             # Within a day nothing depends on what another step brings forth; after it, look again.
@@ -120,8 +132,9 @@ class Cycle:
         while not stop.is_set():
             pause = POLL_S
             try:
-                if await self._is_due():
-                    _tell(await self.run_once())
+                due = await self._due()
+                if due is not _Due.NOTHING:
+                    _tell(await self.run_once(only=StepKind.HOLD if due is _Due.HOLDS else None))
             except (SQLAlchemyError, StoreError) as error:
                 self._seen = None
                 pause = RETRY_S
@@ -134,19 +147,19 @@ class Cycle:
     async def close(self) -> None:
         await self._clerk.close()
 
-    async def _is_due(self) -> bool:
+    async def _due(self) -> _Due:
         """Whether a look is worth it: one number, unless the calendar has moved on."""
         now = self._clock()
-        signs = await self._clerk.read(read_signs)
-        if signs.is_behind:
-            return False  # a week is settled once all that is closed is counted
+        signs = await self._clerk.read(partial(read_signs, now_utc_us=now))
+        if signs.is_behind:  # a week is settled once all that is closed is counted
+            return _Due.HOLDS if signs.due_us is not None and signs.due_us <= now else _Due.NOTHING
         seen = self._seen
         if seen is not None and seen.book == signs.book and now < min(seen.boundary_us, signs.due_us or now + 1):
-            return False
+            return _Due.NOTHING
         contracts = await self._clerk.read(read_contracts)
         boundary = next_boundary(contracts, now, self._options.settle_after_us)
         self._seen = _Seen(signs.book, boundary if boundary is not None else now + DAY_US)
-        return True
+        return _Due.EVERYTHING
 
     async def _do(self, step: Step, contract: Contract, now: int, report: RunReport) -> None:
         run = Run(self._options.issuer, now)

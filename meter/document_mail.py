@@ -22,6 +22,8 @@ from meter.store.mail import buyer_mail
 
 KIND = "document"
 TEMPLATE = "document_mail"
+HOLD_KIND = "hold"
+HOLD_TEMPLATE = "hold_notice"
 MAX_DETAIL_BYTES = 5_000_000  # of the CSV; a third more in base64, and many servers take 10 MB
 
 
@@ -36,12 +38,7 @@ class DocumentComposer:
         except documents.UnknownDocumentError as error:
             raise NeverDeliverableError(str(error)) from error
         body = await clerk.read(partial(_body, number))
-        to = order.get("to")
-        if to is None:
-            buyer = await clerk.read(partial(buyer_mail, document.buyer))
-            to = list(buyer.billing_emails) if buyer is not None else []
-        if not isinstance(to, list) or not to:
-            raise NeverDeliverableError(f"{number}: nobody is to receive it")
+        to = await _recipients(order, document, clerk)
         name = one_line(number, 32).replace("/", "-")
         attachments = [
             Attachment(f"{name}.pdf", "application/pdf", await paper(clerk, number, "pdf")),
@@ -52,7 +49,7 @@ class DocumentComposer:
             attachments.append(Attachment(f"{name}-transfers.csv", "text/csv", detail))
         values = shown(body) | {"has_detail": detail is not None}
         return Letter(
-            to=tuple(str(one) for one in to),
+            to=to,
             subject=texts.render(f"{TEMPLATE}.subject.jinja", values),
             text=texts.render(f"{TEMPLATE}.txt.jinja", values),
             html=texts.render(f"{TEMPLATE}.html.jinja", values),
@@ -60,6 +57,40 @@ class DocumentComposer:
             message_id=f"{number}.{KIND}",
             date_utc_us=document.issued_utc_us,
         )
+
+
+class HoldComposer:
+    """Makes the notice that an unpaid invoice has put its buyer on hold: order `{"number": ..., "to": [...]}`."""
+
+    async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
+        """The letter. Raises NeverDeliverableError where there is no such invoice, or nobody to write to."""
+        number = str(order.get("number", ""))
+        try:
+            document = await clerk.read(partial(_find, number))
+        except documents.UnknownDocumentError as error:
+            raise NeverDeliverableError(str(error)) from error
+        body = await clerk.read(partial(_body, number))
+        values = shown(body)
+        return Letter(
+            to=await _recipients(order, document, clerk),
+            subject=texts.render(f"{HOLD_TEMPLATE}.subject.jinja", values),
+            text=texts.render(f"{HOLD_TEMPLATE}.txt.jinja", values),
+            html="",
+            attachments=(),
+            message_id=f"{number}.{HOLD_KIND}",
+            date_utc_us=document.held_utc_us or document.issued_utc_us,
+        )
+
+
+async def _recipients(order: Mapping[str, Any], document: documents.Document, clerk: Clerk) -> tuple[str, ...]:
+    """Those that the order names, else the buyer's present ones. Raises NeverDeliverableError where there are none."""
+    to = order.get("to")
+    if to is None:
+        buyer = await clerk.read(partial(buyer_mail, document.buyer))
+        to = list(buyer.billing_emails) if buyer is not None else []
+    if not isinstance(to, list) or not to:
+        raise NeverDeliverableError(f"{document.number}: nobody is to receive it")
+    return tuple(str(one) for one in to)
 
 
 def _find(number: str, connection: Any) -> documents.Document:
@@ -97,3 +128,4 @@ class _Limited(io.StringIO):
 
 
 texts.add_sample(TEMPLATE, sample() | {"has_detail": True})
+texts.add_sample(HOLD_TEMPLATE, sample())

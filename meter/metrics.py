@@ -114,6 +114,7 @@ BILLING_TROUBLE = _gauge(
 )
 INVOICES_OVERDUE = _gauge("baton_invoices_overdue", "Invoices that are due and not paid.", (), "livemax")
 REFUNDS_DUE = _gauge("baton_refunds_due", "Checks on the worklist that were not sent yet.", (), "livemax")
+REPORTS_ISSUED = _counter("baton_reports_issued_total", "Daily reports of per-minute service that were issued.")
 CREDITS_OPEN = _gauge("baton_credit_requests_open", "Credit requests that wait for their review.", (), "livemax")
 CREDITS_OLDEST = _gauge("baton_credit_oldest_seconds", "Age of the oldest open credit request.", (), "livemax")
 

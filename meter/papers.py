@@ -27,7 +27,7 @@ from meter import texts
 from meter.billing.calendar import Week
 from meter.billing.drafts import Issuer, Stamp, body_of, order_draft
 from meter.hostile import csv_cell
-from meter.localised import date_text, money_text, number_text, when_text
+from meter.localised import date_text, money_text, number_text, short_when_text
 from meter.store import documents
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError
@@ -50,7 +50,7 @@ _ABOUT = {
     "week": "Service week",
 }
 _RENDER_EVERY_S = 10.0
-_AT_ONCE = 20
+_LOOK_BACK_US = 3600 * 1_000_000  # what was issued longer ago has been looked at
 
 _log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ def shown(body: Mapping[str, Any]) -> dict[str, Any]:
         "title": TITLES[body["kind"]],
         "about": _ABOUT[body["kind"]],
         "issued": date_text(date.fromisoformat(body["issued_on"]), locale),
-        "due": when_text(_instant(body["due_at"]), zone, locale) if body["due_at"] else "",
+        "due": short_when_text(_instant(body["due_at"]), zone, locale) if body["due_at"] else "",
         "lines": lines,
         "total": money(body["total_minor"]),
         "applied": money(-body["applied_minor"]) if body["applied_minor"] else "",
@@ -162,13 +162,14 @@ async def paper(clerk: Clerk, number: str, form: str) -> bytes:
 async def render_for_ever(engine: AsyncEngine, stop: asyncio.Event) -> None:
     """Render what was issued and has no PDF yet, until told to stop; a store that fails is asked again."""
     clerk = Clerk(engine)
+    since_us = 0
     try:
         while not stop.is_set():
             try:
-                for number in await clerk.read(_unrendered):
-                    if stop.is_set():
-                        break
-                    await paper(clerk, number, "pdf")
+                now_us = time.time_ns() // 1000
+                while not stop.is_set() and (numbers := await clerk.read(partial(_unrendered, since_us))):
+                    await paper(clerk, numbers[0], "pdf")
+                since_us = now_us - _LOOK_BACK_US
             except (SQLAlchemyError, StoreError, PaperError) as error:
                 _log.error("documents cannot be rendered", error=str(error).partition("\n")[0])
             with contextlib.suppress(TimeoutError):
@@ -191,8 +192,8 @@ def _body(number: str, connection: Any) -> dict[str, Any]:
     return documents.body(connection, number)
 
 
-def _unrendered(connection: Any) -> list[str]:
-    return documents.unrendered(connection, "pdf", _AT_ONCE)
+def _unrendered(since_us: int, connection: Any) -> list[str]:
+    return documents.unrendered(connection, "pdf", 1, since_us)
 
 
 def sample() -> dict[str, Any]:

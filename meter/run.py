@@ -25,8 +25,10 @@ from meter.credit_mail import KIND as CREDIT
 from meter.credit_mail import CreditComposer
 from meter.credits import ReasonBook, show_credits
 from meter.cycle import Cycle, CycleOptions
+from meter.daily import DailyReports, ReportOptions
+from meter.document_mail import HOLD_KIND as HOLD
 from meter.document_mail import KIND as DOCUMENT
-from meter.document_mail import DocumentComposer
+from meter.document_mail import DocumentComposer, HoldComposer
 from meter.lead_mail import KIND as LEAD
 from meter.lead_mail import LeadComposer
 from meter.letters import Composer, MailOptions
@@ -36,6 +38,10 @@ from meter.mqtt import CHANNEL as MQTT
 from meter.mqtt import MqttDeliverer, MqttOptions
 from meter.outbox import OutboxLoop, OutboxOptions, prune_for_ever
 from meter.papers import render_for_ever
+from meter.rating_mail import KIND as RATING
+from meter.rating_mail import RatingComposer
+from meter.report_mail import KIND as REPORT
+from meter.report_mail import ReportComposer
 from meter.settle import POLL_MS, Follower, SettleOptions
 from meter.store.clerk import Clerk
 from meter.store.credit_reading import ages
@@ -63,6 +69,7 @@ class MeterOptions:
     outbox: OutboxOptions = field(default_factory=OutboxOptions)
     cycle: CycleOptions | None = None  # None: billing is run by hand alone
     credit_reasons: ReasonBook | None = None  # None: those that ship
+    reports: ReportOptions | None = None  # None: daily reports are run by hand alone
 
 
 def composers(options: MeterOptions) -> dict[str, Composer]:
@@ -70,7 +77,10 @@ def composers(options: MeterOptions) -> dict[str, Composer]:
     return {
         LEAD: LeadComposer(options.link),
         DOCUMENT: DocumentComposer(),
+        HOLD: HoldComposer(),
         CREDIT: CreditComposer(options.credit_reasons),
+        RATING: RatingComposer(options.link),
+        REPORT: ReportComposer(options.link),
     }
 
 
@@ -97,9 +107,11 @@ class _Meter:
             mqtt=options.mqtt is not None,
             mask_phone=options.mqtt.mask_phone if options.mqtt else True,
             poll_ms=options.poll_ms,
+            ask_rating=options.link is not None,
         )
         self._follower = Follower(engine, settle, on_settled=self._wake)
         self._cycle = Cycle(engine, options.cycle, on_documents=self._wake) if options.cycle else None
+        self._reports = DailyReports(engine, options.reports, on_mail=self._wake) if options.reports else None
 
     async def run(self, stop: asyncio.Event) -> None:
         use_templates(self._options.mail)
@@ -114,12 +126,16 @@ class _Meter:
                 if self._cycle is not None:
                     group.create_task(self._cycle.run(stop), name="billing")
                     group.create_task(render_for_ever(self._engine, stop), name="documents")
+                if self._reports is not None:
+                    group.create_task(self._reports.run(stop), name="reports")
                 group.create_task(prune_for_ever(self._engine, self._options.outbox, stop), name="prune")
                 group.create_task(self._gauges(stop), name="gauges")
         finally:
             await self._follower.close()
             if self._cycle is not None:
                 await self._cycle.close()
+            if self._reports is not None:
+                await self._reports.close()
             if self._mail is not None:
                 await self._mail.close()
 

@@ -29,11 +29,13 @@ from meter import metrics
 from meter.billing.accounts import INCREMENT, UNIT, Account, Posting, Rule
 from meter.billing.minutes import rate
 from meter.facts import Fact, Kind
+from meter.interactions import Charged, call_row, mail_address
 from meter.ladder import until_closed
 from meter.outcome import CountsAs, Outcome, decide
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, first_line
+from meter.store.interactions import ask_message
 from meter.store.settlement import (
     MANY_TRANSFERS,
     MAX_TRANSFERS,
@@ -65,6 +67,7 @@ class SettleOptions:
     mqtt: bool = True  # publish every outcome; off where there is no broker, since nobody would empty the queue
     mask_phone: bool = True  # in MQTT payloads: the last four digits only
     poll_ms: int = POLL_MS
+    ask_rating: bool = False  # ask callers how it was, of buyers who want it; off where there are no links to send
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,9 @@ def settle(history: Sequence[Fact], closing: Fact, options: SettleOptions, now_u
     messages = [about.mail()] if outcome.counts_as is CountsAs.FAILED and about.lead_emails else []
     if options.mqtt:
         messages.append(about.mqtt(row, mask_phone=options.mask_phone))
-    return Settled(SettledRows(row, posting, messages), outcome, agreed, facts)
+    call = about.interaction(facts, outcome, posting)
+    ask = about.ask() if options.ask_rating and call is not None and call["started_utc_us"] is not None else None
+    return Settled(SettledRows(row, posting, messages, call, ask), outcome, agreed, facts)
 
 
 class _About:
@@ -176,6 +181,25 @@ class _About:
             price_minor=None if price is None else max(0, _whole(price, 0)),
             **self._of_transfer(),
         )
+
+    def interaction(self, facts: Sequence[Fact], outcome: Outcome, posting: Posting | None) -> Columns | None:
+        """The call, answered or not, of a buyer who pays by the minute; None of others, and where nothing rang."""
+        buyer = self._text("buyer")
+        if self._terms.get("rating") != MINUTE_RATING or self._dialout is None or not buyer:
+            return None
+        increments = posting.units if posting is not None else 0
+        price = posting.price_minor or 0 if posting is not None else 0
+        currency = self._terms.get("currency")
+        said = currency if isinstance(currency, str) and len(currency) == len("USD") else ""
+        charged = Charged(increments, increments * price, said)
+        phone, now = self._text("phone", 32), self._now_utc_us
+        return call_row(facts, outcome, buyer=buyer, customer=phone, charged=charged, now_utc_us=now)
+
+    def ask(self) -> Columns | None:
+        """The question to the caller how it was, where the lead has an address."""
+        lead = self._started.payload.get("lead")
+        to = mail_address(lead.get("email")) if isinstance(lead, dict) else ""
+        return ask_message(self._closing.transfer, to, self._now_utc_us) if to else None
 
     def _of_transfer(self) -> Columns:
         return {

@@ -13,7 +13,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from meter.store.leads import LeadStore
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
+from portal.money_office import MoneyOffice
 from portal.problems import ProblemError
+from portal.service_office import ServiceOffice
 from portal.tokens import Scope, Token, find
 
 _log = structlog.get_logger("portal")
@@ -35,6 +37,8 @@ class Services:
     healthy: Callable[[], Awaitable[bool]]
     lists: Desk
     credits: CreditOffice
+    money: MoneyOffice
+    service: ServiceOffice | None = None  # None: an app without per-minute service
 
 
 def services(request: Request) -> Services:

@@ -17,14 +17,19 @@ from portal.credits_models import BODIES as CREDIT_BODIES
 from portal.lists_api import lists
 from portal.lists_models import BODIES as LIST_BODIES
 from portal.lookups_api import lookups
+from portal.money_api import BODIES as MONEY_BODIES
+from portal.money_api import money
+from portal.service_api import service
+from portal.service_models import BODIES as SERVICE_BODIES
+from portal.service_pages import service_pages
 
 DESCRIPTION = "/v1/openapi.json"
-BODIES: tuple[type[BaseModel], ...] = (*LIST_BODIES, *CREDIT_BODIES)
+BODIES: tuple[type[BaseModel], ...] = (*LIST_BODIES, *CREDIT_BODIES, *MONEY_BODIES, *SERVICE_BODIES)
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _ABOUT = (
     "For dialing systems: leads posted before their call, who would take one, receipts verified. For buyers and the"
-    " operator: suppression lists, and requests for credits. A token belongs to a dialer, a buyer or the operator; a"
-    " route says whose it takes."
+    " operator: suppression lists, documents, remedies, and requests for credits. A token belongs to a dialer, a buyer"
+    " or the operator; a route says whose it takes."
 )
 _FILE = {
     "description": "The file as it is: CSV, TXT, XLSX, or one of them in ZIP or GZ.",
@@ -45,7 +50,7 @@ def create_app(services: Services | None) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for router in (api, lists, lookups, credit_routes, pages):
+    for router in (api, lists, lookups, credit_routes, money, service, pages, service_pages):
         app.include_router(router)
 
     @app.middleware("http")

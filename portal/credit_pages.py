@@ -8,17 +8,13 @@ said is hostile: it goes through `meter.hostile` and is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any
-from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
 import structlog
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import HTMLResponse, Response
-from sqlalchemy.exc import SQLAlchemyError
 
 from meter.credits import MAX_WORDS, CreditError, Reason, Refusal, State, Window
 from meter.facts import Fact, Kind
@@ -26,18 +22,13 @@ from meter.hostile import fields_of, one_line
 from meter.ladder import LegTimes, build_ladder
 from meter.links import BadLinkError, read_credit_token
 from meter.localised import date_text, money_text, when_text
-from meter.store.book import UnknownBuyerError
 from meter.store.credit_reading import LEVELS, Request, Seen
 from meter.store.credits import Asked
 from portal.access import client, services
-from portal.bodies import read_body
 from portal.credit_office import CreditOffice
-from portal.pages import message, page
-from portal.problems import RETRY, ProblemError
+from portal.link_pages import MAX_TOKEN, NoPageError, as_page, read_form
+from portal.pages import page
 
-MAX_TOKEN = 512  # characters: two names of 64 and a signature take half of it
-_FORM = "application/x-www-form-urlencoded"
-_MAX_FIELDS = 8
 _ERRORS = {  # in the words of the form, where these are others than the API's
     Refusal.UNKNOWN_REASON: "Choose one of the reasons.",
     Refusal.BAD_WORDS: f"Write what was wrong, in 1 to {MAX_WORDS:,} characters.",
@@ -45,35 +36,10 @@ _ERRORS = {  # in the words of the form, where these are others than the API's
 
 _log = structlog.get_logger("portal")
 pages = APIRouter(include_in_schema=False)
-Handler = Callable[[HttpRequest, str], Awaitable[Response]]
-
-
-class _NoPageError(Exception):
-    """The address leads nowhere."""
-
-
-def _as_page(handler: Handler) -> Handler:
-    """Let what goes wrong be told by a page."""
-
-    @wraps(handler)
-    async def handled(request: HttpRequest, token: str) -> Response:
-        try:
-            return await handler(request, token)
-        except (_NoPageError, UnknownBuyerError):
-            return message(404, "There is no such page", "Is the address complete, as it stands in the e-mail?")
-        except ProblemError as error:
-            return message(error.status, "That could not be read", f"Please try again: {error.detail}.")
-        except SQLAlchemyError as error:
-            _log.error("store_failed", path="/credit/{token}", kind=type(error).__name__)
-            found = message(503, "Not now", "Our records cannot be reached. Please try again in a minute.")
-            found.headers.update(RETRY)
-            return found
-
-    return handled
 
 
 @pages.get("/credit/{token}")
-@_as_page
+@as_page
 async def get_page(request: HttpRequest, token: str) -> Response:
     """The call, the form or what became of the request, and the explanations of valid calls."""
     office, transfer, buyer = _opened(request, token)
@@ -81,11 +47,11 @@ async def get_page(request: HttpRequest, token: str) -> Response:
 
 
 @pages.post("/credit/{token}")
-@_as_page
+@as_page
 async def post_page(request: HttpRequest, token: str) -> Response:
     """File the request; the page again, with what is wrong, where it cannot be."""
     office, transfer, buyer = _opened(request, token)
-    said = _read_form(await read_body(request, _FORM))
+    said = _Said(**await read_form(request, ("reason", "words")))
     try:
         made = await office.ask(transfer, buyer, Asked(said.words, "link", f"link:{client(request)}", said.reason))
     except CreditError as error:
@@ -103,25 +69,16 @@ class _Said:
 
 
 def _opened(request: HttpRequest, token: str) -> tuple[CreditOffice, str, str]:
-    """Transfer and buyer of the token. Raises _NoPageError, also where no links are configured."""
+    """Transfer and buyer of the token. Raises NoPageError, also where no links are configured."""
     office = services(request).credits
     if office.links is None or len(token) > MAX_TOKEN:
-        raise _NoPageError
+        raise NoPageError
     try:
         transfer, buyer = read_credit_token(office.links, token)
     except BadLinkError as error:
         _log.warning("bad_link", source=client(request))
-        raise _NoPageError from error
+        raise NoPageError from error
     return office, transfer, buyer
-
-
-def _read_form(body: bytes) -> _Said:
-    """Raises ProblemError 400."""
-    try:
-        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
-    except ValueError as error:
-        raise ProblemError(400, "the form cannot be read") from error
-    return _Said(*(found.get(name, [""])[0] for name in ("reason", "words")))
 
 
 def _page(office: CreditOffice, seen: Seen, said: _Said, error: CreditError | None = None) -> HTMLResponse:
@@ -129,7 +86,7 @@ def _page(office: CreditOffice, seen: Seen, said: _Said, error: CreditError | No
     buyer, call = seen.contract.buyer, seen.call
     at_us = _dialout_us(seen)
     if at_us is None:
-        raise _NoPageError
+        raise NoPageError
     zone = call.window.zone if call else seen.contract.terms_at(at_us).time_zone
     dates = _Dates(ZoneInfo(zone), buyer.locale)
     asked = bool(seen.requests)

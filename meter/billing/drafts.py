@@ -234,7 +234,7 @@ def week_draft(
     if result.shortfall.units:
         notes.append(
             f"{result.shortfall.units} units fall short of it. They are settled as you choose, until"
-            f" Tuesday {result.week.later(1).monday.isoformat()} noon: refund, credit or make-up; a credit where"
+            f" Tuesday {result.week.overage_due_on.isoformat()} noon: refund, credit or make-up; a credit where"
             " nothing is chosen."
         )
     if result.awaiting.units:

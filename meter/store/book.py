@@ -3,7 +3,7 @@
 Every change is one transaction that also raises `book_version`, so a router learns of it by reading one number. An
 import is explicit and idempotent: the same content changes nothing; content that differs from what the store holds is
 refused as a whole, all conflicts listed, unless the caller says `replace`. A buyer's state belongs to people and to
-billing: an import sets it for a new buyer and never again.
+billing: an import sets it for a new buyer and never again; nor an endpoint's rating once its calls were rated.
 
 Business errors: `ImportRefusedError` (conflicts; nothing written), `UnknownBuyerError`, and `StoreError` where a stored
 document cannot be read.
@@ -46,6 +46,7 @@ from config.book_file import BookFile
 from meter.store.book_plan import ImportPlan, ImportRefusedError, Stored, plan_import
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, reading
+from meter.store.earned import with_earned_ratings
 from meter.store.money import buyer_states
 from meter.store.schema import book_version, buyers, campaigns, endpoints, orders, terms
 from meter.terms import in_force, next_start
@@ -248,6 +249,26 @@ def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], 
     return Stored(profiles, found, dialled), states, version
 
 
+def read_buyer(connection: Connection, name: str) -> tuple[Buyer, BuyerState, tuple[Terms, ...]] | None:
+    """One buyer without its endpoints, its state, and every version of its terms; None where there is none."""
+    row = connection.execute(select(buyers).where(buyers.c.name == name)).one_or_none()
+    if row is None:
+        return None
+    query = select(terms).where(terms.c.name == row.terms_name).order_by(terms.c.version)
+    versions = tuple(
+        _decode(Terms, one.document, f"terms {one.name!r} version {one.version}") for one in connection.execute(query)
+    )
+    document = _document(Buyer, row.document, f"buyer {name!r}") | {"terms": Terms(name=row.terms_name)}
+    return Buyer(**document), _state(row.state), versions
+
+
+def read_terms(connection: Connection, name: str, version: int) -> Terms | None:
+    """One version of a profile; None where there is none. Raises StoreError where it cannot be read."""
+    query = select(terms.c.document).where(terms.c.name == name, terms.c.version == version)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else _decode(Terms, found, f"terms {name!r} version {version}")
+
+
 def _state(text: str) -> BuyerState:
     """A state that this version does not know takes no transfers."""
     try:
@@ -291,7 +312,7 @@ def _with(buyer: Buyer, *, terms: Terms, state: BuyerState) -> Buyer:
 
 def _import(connection: Connection, file: BookFile, now: datetime, replace: bool, dry_run: bool) -> ImportReport:
     stored, _, version = read_stored(connection)
-    plan = plan_import(stored, file, now)
+    plan = plan_import(stored, with_earned_ratings(connection, file, stored.buyers), now)
     faults = plan.faults if replace else plan.faults + plan.conflicts
     if faults:
         raise ImportRefusedError(faults)
@@ -349,6 +370,9 @@ def set_state(
     if found is None:
         raise UnknownBuyerError(f"no buyer is called {name!r}")
     before = _state(found)
+    if found == state.value == BuyerState.ON_HOLD.value and by:  # an operator's own, on top of the cycle's: to be kept
+        row = {"buyer": name, "at_utc_us": now_utc_us, "before": found, "after": found, "by": by, "reason": reason}
+        connection.execute(insert(buyer_states).values(**row))
     if found != state.value:
         connection.execute(update(buyers).where(buyers.c.name == name).values(state=state.value))
         row = {"buyer": name, "at_utc_us": now_utc_us, "before": found, "after": state.value}

@@ -33,6 +33,14 @@ class UnknownDocumentError(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Who issues, and when: the instant of the run, in microseconds UTC."""
+
+    issuer: Issuer
+    now_utc_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A document as it was issued; `open_minor` is what is still asked for."""
 
@@ -146,14 +154,14 @@ def stamp_of(draft: Draft, number: str, applied_minor: int, now_utc_us: int) -> 
     )
 
 
-def queue_mail(connection: Connection, number: str, to: Sequence[str], now_utc_us: int) -> None:
-    """Queue a document's e-mail; its message id is the document's, so a repeat is recognised."""
+def queue_mail(connection: Connection, number: str, to: Sequence[str], now_utc_us: int, kind: str = "document") -> None:
+    """Queue a document's e-mail, or a notice about it; its message id is the document's, so a repeat is recognised."""
     connection.execute(
         insert(outbox).values(
             channel="mail",
             key=f"document:{number}",
-            message_id=f"{number}.document",
-            payload=orjson.dumps({"kind": "document", "number": number, "to": list(to)}),
+            message_id=f"{number}.{kind}",
+            payload=orjson.dumps({"kind": kind, "number": number, "to": list(to)}),
             state="pending",
             attempts=0,
             created_utc_us=now_utc_us,
@@ -224,12 +232,17 @@ def keep_file(connection: Connection, number: str, form: str, content: bytes, no
     return content
 
 
-def unrendered(connection: Connection, form: str, limit: int) -> list[str]:
-    """Numbers of documents that have no such rendering yet, oldest first."""
+def unrendered(connection: Connection, form: str, limit: int, since_us: int = 0) -> list[str]:
+    """Numbers of documents issued since an instant that have no such rendering yet, oldest first."""
     has = select(document_files.c.number).where(
         document_files.c.number == documents.c.number, document_files.c.format == form
     )
-    query = select(documents.c.number).where(~has.exists()).order_by(documents.c.issued_utc_us).limit(limit)
+    query = (
+        select(documents.c.number)
+        .where(documents.c.issued_utc_us >= since_us, ~has.exists())
+        .order_by(documents.c.issued_utc_us)
+        .limit(limit)
+    )
     return list(connection.execute(query).scalars())
 
 

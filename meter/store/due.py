@@ -26,9 +26,10 @@ from meter.billing.calendar import Week
 from meter.billing.months import Month, month_of
 from meter.store.contracts import Contract
 from meter.store.money import billing_periods, documents, ledger_heads, postings, refunds
-from meter.store.schema import book_version, orders
-from meter.store.settlement import boots_due
+from meter.store.reading import CLOSED
+from meter.store.schema import book_version, boots, facts, meter_cursors, orders
 
+LAG_US = 60_000_000  # a meter this far behind is lagging: with traffic there is always something not settled yet
 LOOK_BACK_WEEKS = 520  # of an order or a transfer that was never billed
 
 
@@ -130,11 +131,12 @@ class _Look:
         if last is None and not any(one.rating is Rating.MINUTE for one in contract.versions):
             return steps  # no index tells increments from units: looking for some would read all that it ever posted
         first, newest = self._span(name, INCREMENT, last)
-        if first is None and not (by_minute and contract.buyer.extra_lines and last):
+        has_lines = by_minute and contract.buyer.extra_lines and contract.state is not BuyerState.CANCELLED
+        if first is None and not (has_lines and last):
             return steps
         month = month_of(first, terms.time_zone) if first is not None else Month(str(last and last.period), "").later(1)
         month = Month(month.name, terms.time_zone)
-        while month.end_us <= self._over and (newest is None or month.start_us <= newest or contract.buyer.extra_lines):
+        while month.end_us <= self._over and (newest is None or month.start_us <= newest or has_lines):
             steps.add(Step(month.end_us, StepKind.MONTH, name, month.name))
             month = month.later(1)
         return steps
@@ -166,7 +168,7 @@ class _Look:
 
     def _span(self, buyer: str, asset: str, last: _Last | None) -> tuple[int | None, int | None]:
         """First and last dial-out of what is not settled yet."""
-        if self._heads.get(buyer, 0) <= (last.through_seq if last else 0):
+        if not self._heads.get(buyer):
             return None, None
         at = postings.c.dialout_utc_us
         mine = (postings.c.buyer == buyer, at.is_not(None), postings.c.asset == asset)
@@ -176,7 +178,7 @@ class _Look:
             self._connection.execute(select(at).where(newer).order_by(order).limit(1)).scalar()
             for order in (at, at.desc())
         )
-        if last is not None and (first is None or first >= last.end_us):
+        if last is not None and self._heads[buyer] > through:
             when = at + 0  # no index: by the chain these are a week's postings, by dial-out all that ever were
             fresh = (postings.c.buyer == buyer, postings.c.seq > through, postings.c.asset == asset)
             found = self._connection.execute(select(func.min(when)).where(*fresh, when < end_us)).scalar()
@@ -190,17 +192,32 @@ class Signs:
     """What says cheaply whether a look at all steps is worth it."""
 
     book: int  # version: an order, a payment's release and a change of terms raise it
-    is_behind: bool  # there are closing facts that the meter has not settled
+    is_behind: bool  # there are closing facts that the meter has not settled for a while
     due_us: int | None  # when the next open invoice that has not held its buyer falls due
 
 
-def read_signs(connection: Connection) -> Signs:
-    """A handful of rows."""
+def read_signs(connection: Connection, now_utc_us: int | None = None) -> Signs:
+    """A handful of rows. Without an instant any closing fact that is not settled is one too many."""
     query = select(func.min(documents.c.due_utc_us)).where(
         documents.c.settled_utc_us.is_(None), documents.c.due_utc_us.is_not(None), documents.c.held_utc_us.is_(None)
     )
     version = connection.execute(select(book_version.c.version)).scalar() or 0
-    return Signs(int(version), bool(boots_due(connection)), connection.execute(query).scalar())
+    is_behind = _is_behind(connection, None if now_utc_us is None else now_utc_us - LAG_US)
+    return Signs(int(version), is_behind, connection.execute(query).scalar())
+
+
+def _is_behind(connection: Connection, before_us: int | None) -> bool:
+    cursor = func.coalesce(meter_cursors.c.seq, 0)
+    of_boot = and_(meter_cursors.c.router == boots.c.router, meter_cursors.c.boot == boots.c.boot)
+    waiting = (
+        select(facts.c.seq)
+        .where(facts.c.router == boots.c.router, facts.c.boot == boots.c.boot, CLOSED)
+        .where(facts.c.seq > cursor)
+    )
+    if before_us is not None:
+        waiting = waiting.where(facts.c.utc_us <= before_us)
+    query = select(boots.c.boot).outerjoin_from(boots, meter_cursors, of_boot).where(waiting.exists())
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def money_gauges(now_utc_us: int, connection: Connection) -> tuple[int, int]:
@@ -241,16 +258,16 @@ def kind_of(period: str) -> str:
 
 
 def _unsettled_orders(connection: Connection) -> dict[str, list[tuple[str, bool]]]:
-    """By buyer: the weeks of orders that are not settled, and whether each was invoiced."""
+    """By buyer: the weeks of orders that are not settled, and whether each was invoiced or is make-up alone."""
     joined = and_(billing_periods.c.buyer == orders.c.buyer, billing_periods.c.period == orders.c.week)
     query = (
-        select(orders.c.buyer, orders.c.week, orders.c.invoice)
+        select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.invoice)
         .outerjoin_from(orders, billing_periods, joined)
         .where(billing_periods.c.buyer.is_(None), or_(orders.c.quantity > 0, orders.c.make_up > 0))
     )
     found: dict[str, list[tuple[str, bool]]] = {}
-    for buyer, week, invoice in connection.execute(query.order_by(orders.c.buyer, orders.c.week)):
-        found.setdefault(buyer, []).append((week, invoice is not None))
+    for buyer, week, quantity, invoice in connection.execute(query.order_by(orders.c.buyer, orders.c.week)):
+        found.setdefault(buyer, []).append((week, invoice is not None or not quantity))
     return found
 
 

@@ -18,7 +18,8 @@ from meter.billing.units import bill_week
 from meter.store.contracts import Contract, read_contract, read_contracts
 from meter.store.db import reading
 from meter.store.money import billing_periods
-from meter.store.weeks import carried_units, choice_of, frozen_order, unit_terms, units_between
+from meter.store.remedy import choice_of
+from meter.store.weeks import carried_units, frozen_order, unit_terms, units_between
 
 EARLIER_WEEKS = 4
 

@@ -42,6 +42,7 @@ def append(connection: Connection, made: Sequence[Posting]) -> list[Posting]:
     """
     if not made:
         return []
+    heads = lock_heads(connection, {one.buyer for one in made})  # first: who comes second has to see what is there
     known = _known(connection, [one.key for one in made])
     fresh: dict[str, Posting] = {}
     for one in made:
@@ -51,12 +52,11 @@ def append(connection: Connection, made: Sequence[Posting]) -> list[Posting]:
         elif not _same(there, one):
             raise LedgerError(f"posting {one.key}: was made before, with other content")
     if fresh:
-        _append(connection, list(fresh.values()))
+        _append(connection, list(fresh.values()), heads)
     return list(fresh.values())
 
 
-def _append(connection: Connection, made: list[Posting]) -> None:
-    heads = lock_heads(connection, {one.buyer for one in made})
+def _append(connection: Connection, made: list[Posting], heads: dict[str, tuple[int, bytes]]) -> None:
     rows = []
     for one in made:
         seq, previous = heads[one.buyer]
@@ -66,7 +66,7 @@ def _append(connection: Connection, made: list[Posting]) -> None:
         rows.append((*row, digest))
     insertion, end = _statements(connection.dialect)
     connection.exec_driver_sql(insertion, rows)
-    connection.exec_driver_sql(end, [(buyer, seq, digest) for buyer, (seq, digest) in heads.items()])
+    connection.exec_driver_sql(end, [(one, *heads[one]) for one in {posting.buyer for posting in made}])
 
 
 def digest_of(previous: bytes, row: Sequence[Any]) -> bytes:

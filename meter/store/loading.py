@@ -28,8 +28,8 @@ from meter.store.contracts import read_contract
 from meter.store.documents import UnknownDocumentError
 from meter.store.money import refunds
 from meter.store.orders import OrderError, set_order
-from meter.store.payments import METHODS, Payment, PaymentError
-from meter.store.weeks import chosen
+from meter.store.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
+from meter.store.remedy import chosen
 
 MAX_PROBLEMS = 100  # told; all are counted
 MAX_LINES = 1_000_000
@@ -60,7 +60,7 @@ class PaymentRow(Model):
     """Money that came. `amount_minor` in minor units of the contract's currency."""
 
     buyer: Slug
-    reference: Annotated[str, Field(min_length=1, max_length=120)]
+    reference: Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE)]
     amount_minor: Annotated[int, Field(gt=0, le=10**12)]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     received_on: date

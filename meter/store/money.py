@@ -118,6 +118,7 @@ documents = Table(
     Column("held_utc_us", BigInteger),  # when it put its buyer on hold
     UniqueConstraint("series", "sequence", name="documents_in_order"),
     Index("documents_by_buyer", "buyer", "issued_utc_us"),
+    Index("documents_by_time", "issued_utc_us"),
     Index(
         "documents_open",
         "due_utc_us",
@@ -283,7 +284,7 @@ interactions = Table(  # of buyers who pay by the minute: calls, e-mails, chats
     Column("ended_utc_us", BigInteger),
     Column("handled_ms", BigInteger, nullable=False),
     Column("resolved", Boolean, nullable=False),
-    Column("ring_to_answer_ms", Integer),  # of a call: first 18x to 2xx
+    Column("ring_to_answer_ms", Integer),  # of a call: first 18x to the answer; not answered: until the caller left
     Column("longest_hold_ms", Integer, nullable=False),
     Column("text", Text, nullable=False),
     Column("recording", Text, nullable=False),

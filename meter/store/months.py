@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -11,14 +13,14 @@ from sqlalchemy import Connection, and_, func, insert, select
 from config.book import Terms
 from meter.billing.accounts import INCREMENT, Account, Posting, Rule
 from meter.billing.calendar import deadline_us
-from meter.billing.drafts import DocumentKind, Draft, DraftLine
+from meter.billing.drafts import DocumentKind, Draft, DraftLine, credit_note_draft
 from meter.billing.months import Month
 from meter.store import documents
 from meter.store.contracts import Contract, end_of_business
+from meter.store.documents import Run
 from meter.store.ledger import append, lock_heads
 from meter.store.money import billing_periods, postings
 from meter.store.schema import terms as terms_table
-from meter.store.weeks import Run
 
 _KINDS = {"call": "Talk", "email": "E-mails", "chat": "Chats"}
 
@@ -41,13 +43,19 @@ def set_up(connection: Connection, contract: Contract, run: Run) -> list[str]:
 
 
 def invoice_month(connection: Connection, contract: Contract, month: Month, run: Run) -> list[str]:
-    """Invoice what a month came to; nothing where there is nothing in it."""
+    """Invoice what a month came to; nothing where there is nothing in it.
+
+    Where more is taken back than was talked it is a credit note, and an open credit.
+    """
     buyer = contract.buyer.name
     through = lock_heads(connection, [buyer])[buyer][0]
     this = (billing_periods.c.buyer == buyer, billing_periods.c.period == month.name)
     if connection.execute(select(billing_periods.c.buyer).where(*this)).first() is not None:
         return []
-    counts = _increments(connection, buyer, month)
+    last = _last(connection, buyer)
+    if last is not None and month.end_us <= last.end_utc_us:
+        return []  # it was empty when the months after it were invoiced: what came late is in the next of those
+    counts = _increments(connection, buyer, month, last)
     terms = contract.terms_at(month.end_us - 1)
     lines = [_line(connection, key, count, month, terms) for key, count in sorted(counts.items()) if count]
     if contract.buyer.extra_lines and terms.extra_line_price_minor:
@@ -68,6 +76,8 @@ def invoice_month(connection: Connection, contract: Contract, month: Month, run:
         uses_credits=True,
         figures=figures,
     )
+    if draft.total_minor < 0:
+        draft = _taken_back(draft)
     append(connection, _billed(draft, sum(counts.values()), run))
     numbers = _issue(connection, contract, run, draft)
     row = {
@@ -94,15 +104,19 @@ def invoice_month(connection: Connection, contract: Contract, month: Month, run:
 _Key = tuple[str, int, str, int]  # kind of interaction, price or -1, terms and their version
 
 
-def _increments(connection: Connection, buyer: str, month: Month) -> dict[_Key, int]:
-    """Started increments by kind and price: those of the month, and what was posted late to months before."""
+def _last(connection: Connection, buyer: str) -> Any:
+    """Where the month settled last ends, and the chain when it was."""
     query = (
         select(billing_periods.c.end_utc_us, billing_periods.c.through_seq)
         .where(billing_periods.c.buyer == buyer, func.length(billing_periods.c.period) == len("2026-06"))
         .order_by(billing_periods.c.end_utc_us.desc())
         .limit(1)
     )
-    last = connection.execute(query).one_or_none()
+    return connection.execute(query).one_or_none()
+
+
+def _increments(connection: Connection, buyer: str, month: Month, last: Any) -> dict[_Key, int]:
+    """Started increments by kind and price: those of the month, and what was posted late to months before."""
     at, seq = postings.c.dialout_utc_us, postings.c.seq
     spans = [at < month.end_us]
     if last is not None:
@@ -157,15 +171,25 @@ def _billed(draft: Draft, count: int, run: Run) -> list[Posting]:
     return [posting]
 
 
+def _taken_back(draft: Draft) -> Draft:
+    lines = [replace(one, units=-one.units, amount_minor=-one.amount_minor) for one in draft.lines]
+    reason = f"More was taken back of earlier months than {draft.period} came to."
+    made = credit_note_draft(
+        draft.key, draft.buyer, draft.terms, period=draft.period, lines=lines, reason=reason, of=""
+    )
+    return replace(made, figures=draft.figures)
+
+
 def _issue(connection: Connection, contract: Contract, run: Run, draft: Draft) -> list[str]:
+    taken_back = draft.kind is DocumentKind.CREDIT_NOTE
     total = Posting(
         key=f"{draft.key}:total",
         buyer=draft.buyer.name,
         rule=Rule.INVOICE,
-        debit=Account.RECEIVABLE,
-        credit=Account.REVENUE,
+        debit=Account.REVENUE if taken_back else Account.RECEIVABLE,
+        credit=Account.CREDITS if taken_back else Account.REVENUE,
         asset=draft.terms.currency,
-        amount=max(0, draft.total_minor),
+        amount=draft.total_minor,
         period=draft.period,
     )
     issued = documents.issue(

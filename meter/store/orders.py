@@ -21,6 +21,7 @@ from config.limits import midnight_us, order_most, order_units
 from meter.store.admissions import CONNECTED, FAILED, IS_UNIT, LIVE
 from meter.store.book import BookStore, UnknownBuyerError, raise_version
 from meter.store.db import reading
+from meter.store.ledger import lock_heads
 from meter.store.money import billing_periods
 from meter.store.schema import admissions, buyers, orders
 
@@ -101,6 +102,7 @@ def set_order(connection: Connection, order: Order, now_utc_us: int, *, keep_mak
 def _set(connection: Connection, order: Order, now_utc_us: int, keep_make_up: bool) -> Order | None:
     if connection.execute(select(buyers.c.name).where(buyers.c.name == order.buyer)).first() is None:
         raise UnknownBuyerError(f"no buyer is called {order.buyer!r}")
+    lock_heads(connection, [order.buyer])  # whoever invoices it holds the same row
     this = (orders.c.buyer == order.buyer, orders.c.week == order.week)
     columns = (orders.c.quantity, orders.c.make_up, orders.c.make_up_minor, orders.c.invoice)
     found = connection.execute(select(*columns).where(*this)).one_or_none()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Row, insert, select, update
 
@@ -22,13 +23,14 @@ from meter.billing.cycle import Remedy
 from meter.billing.drafts import DraftLine, credit_note_draft
 from meter.store import documents
 from meter.store.book import raise_version, set_state
-from meter.store.contracts import Contract, read_contract
+from meter.store.contracts import Contract, read_contract, state_of
+from meter.store.documents import Run
 from meter.store.ledger import append, balance, lock_heads, of_buyer
 from meter.store.money import billing_periods, buyer_states, payments, refunds, remedies
-from meter.store.schema import orders
-from meter.store.weeks import Run, frozen_order
+from meter.store.schema import orders, outbox
+from meter.store.weeks import frozen_order
 
-MAX_REFERENCE = 120  # characters
+MAX_REFERENCE = 80  # characters; with the longest names a posting's key is still one of 200
 METHODS = ("check", "ach", "wire", "card", "cash", "other")
 
 
@@ -71,6 +73,8 @@ def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -
     if there is not None:
         if not _is_same(there, payment):
             raise PaymentError(f"reference: {payment.reference!r} was recorded before, for another payment")
+        if there.reversed_utc_us is not None:
+            raise PaymentError(f"reference: {payment.reference!r} was taken back; what came again needs one of its own")
         return Recorded(new=False)
     connection.execute(
         insert(payments).values(
@@ -116,8 +120,8 @@ def reverse(connection: Connection, buyer: str, reference: str, *, reason: str, 
         raise PaymentError(f"reference: {buyer} has no payment {reference!r}")
     if there.reversed_utc_us is not None:
         raise PaymentError(f"reference: {reference!r} was reversed before")
-    prefix = f"payment:{buyer}:{reference}:"
-    made = [one for one in of_buyer(connection, buyer, [Rule.PAYMENT]) if one.key.startswith(prefix)]
+    paid = of_buyer(connection, buyer, [Rule.PAYMENT])
+    made = [one for one in paid if one.key == _key(buyer, reference, one.document)]
     append(connection, [reversal(one, f"{one.key}:reversal", reason, by, now_utc_us) for one in made])
     changed = {"reversed_utc_us": now_utc_us, "reversed_by": by, "reversed_why": reason}
     connection.execute(update(payments).where(*this).values(**changed))
@@ -137,17 +141,25 @@ def hold(connection: Connection, number: str, now_utc_us: int) -> bool:
     if not is_open or document.held_utc_us is not None or (document.due_utc_us or 0) > now_utc_us:
         return False
     documents.mark_held(connection, number, now_utc_us)
-    state = read_contract(connection, document.buyer).state
-    if state not in (BuyerState.ACTIVE, BuyerState.PAUSED):
+    contract = read_contract(connection, document.buyer)
+    if contract.state not in (BuyerState.ACTIVE, BuyerState.PAUSED):
         return False
+    _notify(connection, number, contract, now_utc_us)
     reason = f"unpaid: {number}"
     set_state(connection, document.buyer, BuyerState.ON_HOLD, by="", reason=reason, now_utc_us=now_utc_us)
     return True
 
 
+def _notify(connection: Connection, number: str, contract: Contract, now_utc_us: int) -> None:
+    """Tell the buyer; once per invoice, for one whose payment was taken back holds again under the same message id."""
+    told = select(outbox.c.id).where(outbox.c.channel == "mail", outbox.c.message_id == f"{number}.hold")
+    if contract.documents_to and connection.execute(told).first() is None:
+        documents.queue_mail(connection, number, contract.documents_to, now_utc_us, kind="hold")
+
+
 def release(connection: Connection, buyer: str, now_utc_us: int) -> bool:
     """End a hold that the cycle has set, once no invoice that caused it is open: back to the state before it."""
-    if read_contract(connection, buyer).state is not BuyerState.ON_HOLD:
+    if state_of(connection, buyer) is not BuyerState.ON_HOLD:
         return False
     query = select(buyer_states).where(buyer_states.c.buyer == buyer).order_by(buyer_states.c.id.desc()).limit(1)
     last = connection.execute(query).one_or_none()
@@ -299,7 +311,8 @@ def pay_out(connection: Connection, buyer: str, *, by: str, now_utc_us: int, rea
         posted_utc_us=now_utc_us,
     )
     append(connection, [posting])
-    due_on = datetime.fromtimestamp(now_utc_us // 1_000_000, UTC).date().isoformat()
+    now = datetime.fromtimestamp(now_utc_us // 1_000_000, UTC)
+    due_on = now.astimezone(ZoneInfo(terms.time_zone)).date().isoformat()
     row = {"key": key, "buyer": buyer, "units": 0, "amount_minor": amount, "currency": terms.currency}
     connection.execute(insert(refunds).values(**row, due_on=due_on, created_utc_us=now_utc_us))
     return amount
@@ -355,7 +368,7 @@ def _share_out(connection: Connection, payment: Payment) -> list[tuple[str, int]
 
 def _move(payment: Payment, credit: Account, amount: int, *, number: str | None, by: str, now_utc_us: int) -> Posting:
     return Posting(
-        key=f"payment:{payment.buyer}:{payment.reference}:{number or 'credit'}",
+        key=_key(payment.buyer, payment.reference, number),
         buyer=payment.buyer,
         rule=Rule.PAYMENT,
         debit=Account.CASH,
@@ -366,6 +379,10 @@ def _move(payment: Payment, credit: Account, amount: int, *, number: str | None,
         by=by,
         posted_utc_us=now_utc_us,
     )
+
+
+def _key(buyer: str, reference: str, number: str | None) -> str:
+    return f"payment:{buyer}:{reference}:{number or 'credit'}"
 
 
 def _period(connection: Connection, buyer: str, period: str) -> Row[Any] | None:

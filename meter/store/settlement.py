@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql
 
 from meter.billing.accounts import Posting
 from meter.facts import Fact
+from meter.store.interactions import askers
 from meter.store.ledger import append
 from meter.store.money import interactions
 from meter.store.reading import CLOSED, histories
@@ -52,6 +53,7 @@ class SettledRows:
     posting: Posting | None = None
     messages: list[Columns] = field(default_factory=list)
     interaction: Columns | None = None  # of a buyer who pays by the minute
+    ask: Columns | None = None  # the message that asks its caller for a rating; queued where the buyer wants that
 
 
 def boots_due(connection: Connection) -> list[tuple[str, str, int]]:
@@ -89,8 +91,18 @@ def write_batch(batch: Batch, rows: Sequence[SettledRows], connection: Connectio
     _add(connection, outcomes, [one.outcome for one in fresh.values()])
     append(connection, [one.posting for one in fresh.values() if one.posting is not None])
     _add(connection, interactions, [one.interaction for one in fresh.values() if one.interaction is not None])
-    _add(connection, outbox, [message for one in fresh.values() for message in one.messages])
+    asks = _asks(connection, list(fresh.values()))
+    _add(connection, outbox, [message for one in fresh.values() for message in one.messages] + asks)
     return set(fresh)
+
+
+def _asks(connection: Connection, rows: Sequence[SettledRows]) -> list[Columns]:
+    """The questions to callers of those buyers who want them asked."""
+    asking = [
+        (one.interaction["buyer"], one.ask) for one in rows if one.ask is not None and one.interaction is not None
+    ]
+    wanted = askers(connection, {buyer for buyer, _ in asking})
+    return [ask for buyer, ask in asking if buyer in wanted]
 
 
 def _move_cursor(connection: Connection, batch: Batch) -> None:

@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 from meter.billing.months import Month
 from meter.store import months, payments, weeks
 from meter.store.contracts import Contract, read_contracts
+from meter.store.documents import Run
 from meter.store.due import Step, StepKind, due_steps
-from meter.store.weeks import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,26 +18,20 @@ from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from config.book import BuyerState, Order, Rating, Terms
 from meter.billing.accounts import UNIT, Account, Posting, Rule
 from meter.billing.calendar import Week, deadline_us
-from meter.billing.cycle import Line, Remedy, Settlement, WeekResult, remedy, settle_week
-from meter.billing.drafts import Draft, Issuer, order_draft, overage_draft, remedy_text, week_draft, week_figures
+from meter.billing.cycle import WeekResult, settle_week
+from meter.billing.drafts import Draft, order_draft, overage_draft, week_draft, week_figures
 from meter.billing.units import WHOLE, Carried, CarriedUnits, WeekUnits, bill_week
 from meter.store import documents
-from meter.store.book import raise_version
-from meter.store.contracts import Contract
+from meter.store.book import raise_version, read_terms
+from meter.store.contracts import Contract, state_of
+from meter.store.documents import Run
 from meter.store.ledger import append, lock_heads
-from meter.store.money import billing_periods, postings, refunds, remedies
+from meter.store.money import billing_periods, postings
+from meter.store.remedy import remedy_all
 from meter.store.schema import orders
 
 _ORDER_DAYS = 2  # Tuesday to Thursday
 _OVERAGE_DAYS = 1  # Monday to Tuesday
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Who issues, and when: the instant of the run, in microseconds UTC."""
-
-    issuer: Issuer
-    now_utc_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +53,7 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
     carried, since = carried_units(connection, buyer)
     if since is not None and week.end_us <= since.end_us:
         return []  # it was empty when the weeks after it were settled: what came late is in one of those
+    _check_order_of_weeks(connection, buyer, week)
     kinds = units_between(connection, buyer, since, week.end_us)
     frozen = frozen_order(connection, contract, week)
     if not any(kinds.values()) and frozen is None:
@@ -67,6 +62,8 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
     terms = frozen.terms if frozen else unit_terms(contract, week)
     is_paid = frozen is None or _is_paid(connection, frozen.invoice)
     order = frozen.order if frozen else None
+    if frozen is None and terms.rating is not Rating.UNIT:
+        terms = terms_of_units(connection, buyer, week) or terms
     if frozen is not None and order is not None and not frozen.invoice:
         order = replace(order, quantity=0)  # of a cancelled buyer: never invoiced, so nothing was bought
     result = settle_week(week, terms, order, units, paid=is_paid, make_up_minor=frozen.make_up_minor if frozen else 0)
@@ -104,6 +101,20 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
     return numbers
 
 
+def _check_order_of_weeks(connection: Connection, buyer: str, week: Week) -> None:
+    """Weeks are settled in their order: one that could not be must not be passed over with its order prepaid."""
+    done = select(billing_periods.c.period).where(billing_periods.c.buyer == buyer)
+    query = select(orders.c.week).where(
+        orders.c.buyer == buyer,
+        orders.c.week < str(week),
+        or_(orders.c.quantity > 0, orders.c.make_up > 0),
+        orders.c.week.not_in(done),
+    )
+    before = connection.execute(query.order_by(orders.c.week).limit(1)).scalar_one_or_none()
+    if before is not None:
+        raise ValueError(f"week of {week}: the week of {before} is not settled yet")
+
+
 def tuesday(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
     """At noon: remedies of what fell short so far, then the invoice for the order of `week`, which begins in six days.
 
@@ -111,12 +122,16 @@ def tuesday(connection: Connection, contract: Contract, week: Week, run: Run) ->
     """
     buyer = contract.buyer.name
     lock_heads(connection, [buyer])
-    said = _remedy_all(connection, contract, week, run)
+    said = remedy_all(connection, contract, week, run)
     frozen = frozen_order(connection, contract, week)
     numbers: list[str] = []
-    if frozen is None or frozen.invoice or contract.state is BuyerState.CANCELLED:
+    if frozen is None or frozen.invoice or state_of(connection, buyer) is BuyerState.CANCELLED:
         return numbers
+    if not frozen.order.quantity:
+        return numbers  # make-up alone: nothing is asked for, and what is ordered still gets its invoice
     if frozen.terms.rating is not Rating.UNIT:
+        if said:
+            return numbers  # remedies do not wait for an order that cannot be invoiced: the next look tells of it
         raise ValueError(f"order of {week}: terms {frozen.terms.name!r} are not paid by the unit, but by the minute")
     order = frozen.order
     due = _due(week, run, week.order_due_at, _ORDER_DAYS)
@@ -146,20 +161,6 @@ def tuesday(connection: Connection, contract: Contract, week: Week, run: Run) ->
     )
     raise_version(connection)
     return numbers
-
-
-def choice_of(connection: Connection, buyer: str, week: str, before_us: int) -> Remedy | None:
-    """What a buyer has chosen for a week: for that week itself, else the standing choice; None: nothing."""
-    return chosen(connection, buyer, week, before_us) or chosen(connection, buyer, None, before_us)
-
-
-def chosen(connection: Connection, buyer: str, week: str | None, before_us: int) -> Remedy | None:
-    """The last choice made for a week, or with None the standing one; None where there was none."""
-    mine = (remedies.c.buyer == buyer, remedies.c.at_utc_us < before_us)
-    what = remedies.c.week.is_(None) if week is None else remedies.c.week == week
-    query = select(remedies.c.remedy).where(*mine, what).order_by(remedies.c.id.desc()).limit(1)
-    found = connection.execute(query).scalar_one_or_none()
-    return None if found is None else Remedy(found)
 
 
 def frozen_order(connection: Connection, contract: Contract, week: Week) -> FrozenOrder | None:
@@ -239,6 +240,16 @@ def unit_terms(contract: Contract, week: Week) -> Terms:
     return next((one for one in contract.versions if one.rating is Rating.UNIT), terms)
 
 
+def terms_of_units(connection: Connection, buyer: str, week: Week) -> Terms | None:
+    """The terms of the first unit of a week, as it was posted: its buyer has gone over to another profile since."""
+    at = postings.c.dialout_utc_us
+    query = select(postings.c.terms_name, postings.c.terms_version).where(
+        postings.c.buyer == buyer, postings.c.asset == UNIT, at.is_not(None), at < week.end_us
+    )
+    row = connection.execute(query.order_by(at.desc()).limit(1)).one_or_none()
+    return None if row is None else read_terms(connection, row.terms_name, row.terms_version)
+
+
 def _is_paid(connection: Connection, invoice: str | None) -> bool:
     return invoice is not None and documents.find(connection, invoice).settled_utc_us is not None
 
@@ -285,112 +296,6 @@ def _earned(buyer: str, terms: Terms, result: WeekResult, frozen: FrozenOrder | 
         posted_utc_us=run.now_utc_us,
     )
     return [posting]
-
-
-def _remedy_all(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
-    """Settle every shortfall that can be with this Tuesday's invoice; what became of them, in words."""
-    buyer, at_us = contract.buyer.name, week.order_invoice_at
-    query = select(billing_periods).where(
-        billing_periods.c.buyer == buyer,
-        or_(billing_periods.c.remedied_utc_us.is_(None), billing_periods.c.awaited_utc_us.is_(None)),
-    )
-    said = []
-    for row in connection.execute(query.order_by(billing_periods.c.end_utc_us)).all():
-        short_week = contract.week_from(row.period)
-        if row.remedied_utc_us is None and short_week.remedy_closes_at <= at_us:
-            line = Line(row.short_units, row.short_minor)
-            said.append(_remedy(connection, contract, short_week, line, what="remedied", week=week, run=run))
-        if row.awaited_utc_us is None and _paid_before(connection, buyer, row.period, at_us):
-            line = Line(row.awaiting_units, row.awaiting_minor)
-            said.append(_remedy(connection, contract, short_week, line, what="awaited", week=week, run=run))
-    return said
-
-
-def _paid_before(connection: Connection, buyer: str, week: str, at_us: int) -> bool:
-    query = select(orders.c.invoice).where(orders.c.buyer == buyer, orders.c.week == week)
-    invoice = connection.execute(query).scalar_one_or_none()
-    if invoice is None:
-        return False
-    paid_us = documents.find(connection, invoice).settled_utc_us
-    return paid_us is not None and paid_us <= at_us
-
-
-def _remedy(
-    connection: Connection, contract: Contract, short_week: Week, line: Line, *, what: str, week: Week, run: Run
-) -> str:
-    """Settle one shortfall; `what` is the column that says so: remedied, or awaited once its order was paid."""
-    buyer = contract.buyer.name
-    settled_in = week.later(-2)  # the week on whose Tuesday this is
-    choice = choice_of(connection, buyer, str(short_week), short_week.remedy_closes_at)
-    if contract.state is BuyerState.CANCELLED:
-        choice = Remedy.REFUND  # there is no invoice more that could use a credit, nor a week
-    settlement = remedy(choice, line, settled_in)
-    key = f"remedy:{buyer}:{short_week}:{what}"
-    terms = contract.terms_at(short_week.start_us)
-    to = {Remedy.CREDIT: Account.CREDITS, Remedy.REFUND: Account.REFUNDS_DUE}.get(settlement.remedy)
-    if to is None:
-        _add_make_up(connection, buyer, settlement, run)
-    elif settlement.amount_minor:
-        posting = Posting(
-            key=key,
-            buyer=buyer,
-            rule=Rule.REMEDY,
-            debit=Account.PREPAID,
-            credit=to,
-            asset=terms.currency,
-            amount=settlement.amount_minor,
-            period=str(short_week),
-            reason=remedy_text(settlement, str(short_week)),
-            posted_utc_us=run.now_utc_us,
-        )
-        append(connection, [posting])
-        if to is Account.REFUNDS_DUE:
-            _add_refund(connection, key, settlement, posting, run)
-    column = "remedy" if what == "remedied" else what
-    columns = {column: settlement.remedy.value, f"{what}_utc_us": run.now_utc_us}
-    this = (billing_periods.c.buyer == buyer, billing_periods.c.period == str(short_week))
-    connection.execute(update(billing_periods).where(*this).values(**columns))
-    return remedy_text(settlement, str(short_week)) + "."
-
-
-def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run: Run) -> None:
-    this = (orders.c.buyer == buyer, orders.c.week == str(settlement.order_week))
-    moved = connection.execute(
-        update(orders)
-        .where(*this)
-        .values(
-            make_up=orders.c.make_up + settlement.units,
-            make_up_minor=orders.c.make_up_minor + settlement.amount_minor,
-            updated_utc_us=run.now_utc_us,
-        )
-    )
-    if not moved.rowcount:
-        connection.execute(
-            insert(orders).values(
-                buyer=buyer,
-                week=str(settlement.order_week),
-                quantity=0,
-                make_up=settlement.units,
-                make_up_minor=settlement.amount_minor,
-                updated_utc_us=run.now_utc_us,
-            )
-        )
-    raise_version(connection)
-
-
-def _add_refund(connection: Connection, key: str, settlement: Settlement, posting: Posting, run: Run) -> None:
-    connection.execute(
-        insert(refunds).values(
-            key=key,
-            buyer=posting.buyer,
-            week=posting.period,
-            units=settlement.units,
-            amount_minor=posting.amount,
-            currency=posting.asset,
-            due_on=settlement.due_on.isoformat(),
-            created_utc_us=run.now_utc_us,
-        )
-    )
 
 
 def _order_key(connection: Connection, buyer: str, week: Week) -> str:

@@ -213,7 +213,7 @@ async def test_an_unpaid_orders_rest_can_be_cancelled_by_a_credit_note_and_what_
 ) -> None:
     from meter.billing.drafts import Issuer
     from meter.store import payments
-    from meter.store.weeks import Run
+    from meter.store.documents import Run
 
     await books.agree("acme")
     await books.order("acme", WEEK, 200)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import papers
-from meter.document_mail import DocumentComposer
+from meter.document_mail import DocumentComposer, HoldComposer
 from meter.letters import MailOptions
 from meter.mail import MailDeliverer
 from meter.outbox import NeverDeliverableError, OutboxLoop
@@ -58,7 +58,7 @@ def text_of(pdf: bytes) -> str:
 async def test_a_pdf_shows_what_is_asked_of_whom_and_by_when(books: Books) -> None:
     await billed(books, address=("12 Main Street",), reference="PO 4711")
     shown = text_of(await paper(books.clerk, "INV-000002", "pdf"))
-    for words in ("Invoice INV-000002", "Acme", "12 Main Street", "PO 4711", "$315.00", "June 16, 2026", "207"):
+    for words in ("Invoice INV-000002", "Acme", "12 Main Street", "PO 4711", "$315.00", "Jun 16, 2026", "207"):
         assert words in shown, shown
 
 
@@ -131,7 +131,7 @@ async def test_the_mail_brings_the_pdf_the_lines_and_the_transfers(
     }
     invoice = messages["<INV-000002.document@operator.example>"]
     assert str(invoice["To"]) == "bills@acme.example"
-    assert str(invoice["Subject"]) == "Invoice INV-000002: $315.00, due June 16, 2026, 5:00:00 PM EDT"
+    assert str(invoice["Subject"]) == "Invoice INV-000002: $315.00, due Jun 16, 2026, 5:00 PM EDT"
     attached = {one.get_filename(): one.get_content() for one in invoice.iter_attachments()}
     assert set(attached) == {"INV-000002.pdf", "INV-000002.csv", "INV-000002-transfers.csv"}
     assert attached["INV-000002.pdf"] == await paper(books.clerk, "INV-000002", "pdf")
@@ -244,3 +244,25 @@ async def test_a_body_has_the_digest_that_stands_beside_it(books: Books) -> None
     await billed(books)
     rows = await books.read(lambda connection: connection.execute(select(documents_table)).all())
     assert [hashlib.sha256(row.body).hexdigest() for row in rows] == [row.digest for row in rows]
+
+
+async def test_a_hold_is_told_to_the_buyer_once(
+    books: Books,
+    mailbox: tuple[Mailbox, MailOptions],  # noqa: F811
+) -> None:
+    box, options = mailbox
+    await books.agree("acme")
+    await books.order("acme", WEEK, 200)
+    await books.run("2026-06-02 12:00")
+    await books.run("2026-06-04 17:00")
+    await books.run("2026-06-04 17:01")
+    loop = OutboxLoop(
+        books.engine, MailDeliverer(books.engine, options, {"document": DocumentComposer(), "hold": HoldComposer()})
+    )
+    while await loop.deliver_due():
+        pass
+    [notice] = [one for one in box.messages if "hold" in str(one["Subject"])]
+    assert str(notice["Message-ID"]) == "<INV-000001.hold@operator.example>"
+    text = notice.get_content()
+    for said in ("Invoice INV-000001", "$9,000.00", "Jun 4, 2026, 5:00 PM EDT"):
+        assert said in text

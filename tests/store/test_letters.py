@@ -52,7 +52,9 @@ class Wire:
         self.envelopes: list[tuple[str, list[str]]] = []
         self.refused: set[str] = set()
 
-    async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:  # noqa: N802
+    async def handle_RCPT(  # noqa: N802
+        self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any
+    ) -> str:
         if address in self.refused:
             return "550 5.1.1 no such user"
         envelope.rcpt_tos.append(address)

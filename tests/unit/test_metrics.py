@@ -31,7 +31,7 @@ WANTED = {
     "baton_build_info", "baton_invites_turned_away_total", "baton_sip_dropped_total", "baton_trunk_probes_total",
     "baton_trunk_state",
     "baton_billing_steps_total", "baton_billing_trouble", "baton_invoices_overdue", "baton_refunds_due",
-    "baton_credit_requests_open", "baton_credit_oldest_seconds",
+    "baton_credit_requests_open", "baton_credit_oldest_seconds", "baton_reports_issued_total",
 }  # fmt: skip
 
 

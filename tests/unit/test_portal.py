@@ -27,6 +27,7 @@ from portal.app import DESCRIPTION, create_app
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.leads import MAX_BODY, read_document
+from portal.money_office import MoneyOffice
 from portal.problems import ProblemError
 from portal.tokens import Scope, Token, find
 from suppression.receipt import Signer
@@ -64,6 +65,7 @@ class Api:
             healthy=self._healthy,
             lists=desk,
             credits=credit_office,
+            money=MoneyOffice(credit_office._clerk._engine, credit_office._clerk),
         )
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://portal.invalid")
@@ -295,11 +297,19 @@ async def test_the_description_is_served_and_names_every_path(api: Api) -> None:
         *(f"{lists}/{{name}}/{what}" for what in ("imports", "entries", "restore", "log")),
         "/v1/suppression/check",
         "/v1/suppression/receipts/verify",
+        *(f"/v1/documents{rest}" for rest in ("", "/{number}", "/{number}/file", "/{number}/transfers")),
+        "/v1/transfers/{transfer}",
+        *(f"/v1/{what}" for what in ("remedy", "balance", "forecast", "payments")),
         "/v1/credits",
         "/v1/credits/{id}",
         "/v1/credits/{id}/decision",
         "/v1/credits/{id}/re-review",
         "/v1/credit-reasons",
+        "/v1/interactions",
+        "/v1/interactions/{id}",
+        "/v1/interactions/{id}/ratings",
+        "/v1/reports",
+        "/v1/reports/{day}",
     }
     assert {"Problem", "FieldProblem", "LeadKept", "ListEdit"} <= set(found["components"]["schemas"])
 

@@ -22,11 +22,12 @@ from meter.credits import load_reasons
 from meter.links import LinkOptions, credit_link
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
-from portal import credit_pages
+from portal import link_pages
 from portal.access import Services
 from portal.app import create_app
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
+from portal.money_office import MoneyOffice
 from portal.tokens import Scope, Token
 from suppression.receipt import Signer
 from tests.facts_builder import UTC_0, failed_story
@@ -69,6 +70,7 @@ class Api:
             healthy=self._healthy,
             lists=desk,
             credits=self.office,
+            money=MoneyOffice(books.engine, books.clerk),
         )
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False, client=("192.0.2.7", 5000))
         self.client = httpx.AsyncClient(transport=transport, base_url="https://baton.example")
@@ -433,7 +435,7 @@ async def test_a_store_that_fails_is_told_by_a_page_and_the_token_is_in_no_log(
         def error(self, event: str, **more: Any) -> None:
             said.append(f"{event} {more}")
 
-    monkeypatch.setattr(credit_pages, "_log", Log())
+    monkeypatch.setattr(link_pages, "_log", Log())
     monkeypatch.setattr("portal.problems._log", Log())
 
     async def broken(*_args: Any) -> Any:

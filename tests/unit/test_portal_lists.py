@@ -37,6 +37,7 @@ from portal.app import create_app
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.lists_models import until_s
+from portal.money_office import MoneyOffice
 from portal.tokens import Scope, Token
 from suppression.activating import ListRefusedError, look
 from suppression.editing import edit
@@ -86,6 +87,7 @@ class Api:
             healthy=self._healthy,
             lists=self.desk,
             credits=CreditOffice(clerk, load_reasons()),
+            money=MoneyOffice(clerk._engine, clerk),
         )
         self.app = create_app(services)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("192.0.2.7", 5000))

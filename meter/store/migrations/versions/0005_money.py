@@ -311,6 +311,7 @@ def _make_more() -> None:
         sa.UniqueConstraint("key"),
         sa.UniqueConstraint("series", "sequence", name="documents_in_order"),
     )
+    op.create_index("documents_by_time", "documents", ["issued_utc_us"], unique=False)
     op.create_index("documents_by_buyer", "documents", ["buyer", "issued_utc_us"], unique=False)
     op.create_index(
         "documents_open",

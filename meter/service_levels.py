@@ -1,0 +1,93 @@
+"""The service levels of per-minute service (domain, section 9), each as how many of how many met it.
+
+    calls    answered before the third ring: within 12 s of the first 18x, two full cycles of 6 s
+    hold     no hold above 10 s, of the calls that were answered
+    e-mails  answered within 6 hours of coming in
+
+Bounds are inclusive. A call that nobody answered missed its level, unless its caller left before it had rung for 12 s:
+then nobody can say, and it counts for neither. An e-mail is answered when the work on it ended. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from meter.interactions import Channel, half_even
+
+RING_MS = 12_000  # domain 9: two full 6 s cycles
+HOLD_MS = 10_000  # domain 9
+EMAIL_US = 6 * 3_600 * 1_000_000  # domain 9: within 6 hours
+
+
+class Served(Protocol):
+    """What the levels read of an interaction."""
+
+    @property
+    def kind(self) -> Channel: ...
+    @property
+    def received_utc_us(self) -> int: ...
+    @property
+    def started_utc_us(self) -> int | None: ...
+    @property
+    def ended_utc_us(self) -> int | None: ...
+    @property
+    def ring_to_answer_ms(self) -> int | None: ...
+    @property
+    def longest_hold_ms(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How many of how many met one level. `name` is the key in stored reports."""
+
+    name: str
+    met: int
+    of: int
+
+    @property
+    def percent_x10(self) -> int | None:
+        """Tenths of a percent, rounded half-even; None of none."""
+        return half_even(self.met * 1_000, self.of) if self.of else None
+
+
+def answered_in_time(one: Served) -> bool | None:
+    """Before the third ring; None: not a call, or its caller left before that could be said."""
+    if one.kind is not Channel.CALL:
+        return None
+    if one.started_utc_us is not None:
+        return one.ring_to_answer_ms is not None and one.ring_to_answer_ms <= RING_MS
+    left_early = one.ring_to_answer_ms is not None and one.ring_to_answer_ms < RING_MS
+    return None if left_early else False
+
+
+def held_briefly(one: Served) -> bool | None:
+    """No hold above 10 s; None: not a call that was answered."""
+    if one.kind is not Channel.CALL or one.started_utc_us is None:
+        return None
+    return one.longest_hold_ms <= HOLD_MS
+
+
+def mail_in_time(one: Served) -> bool | None:
+    """Answered within 6 hours; None: not an e-mail."""
+    if one.kind is not Channel.EMAIL:
+        return None
+    return one.ended_utc_us is not None and one.ended_utc_us - one.received_utc_us <= EMAIL_US
+
+
+_LEVELS: tuple[tuple[str, Callable[[Served], bool | None]], ...] = (
+    ("answered_before_third_ring", answered_in_time),
+    ("no_hold_above_10_s", held_briefly),
+    ("email_within_6_h", mail_in_time),
+)
+
+
+def levels_of(found: Iterable[Served]) -> tuple[Level, ...]:
+    """Every level over these interactions."""
+    listed = list(found)
+    made = []
+    for name, met in _LEVELS:
+        said = [one for one in map(met, listed) if one is not None]
+        made.append(Level(name, sum(said), len(said)))
+    return tuple(made)

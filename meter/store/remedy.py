@@ -1,0 +1,141 @@
+"""Shortfalls made good on a Tuesday: a check, a credit, or make-up for the week that is invoiced then.
+
+Each is settled once, in the transaction of that Tuesday's step: the row of its week says what became of it.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, or_, select, update
+
+from config.book import BuyerState
+from meter.billing.accounts import Account, Posting, Rule
+from meter.billing.calendar import Week
+from meter.billing.cycle import Line, Remedy, Settlement, remedy
+from meter.billing.drafts import remedy_text
+from meter.store import documents
+from meter.store.book import raise_version
+from meter.store.contracts import Contract, state_of
+from meter.store.documents import Run
+from meter.store.ledger import append
+from meter.store.money import billing_periods, refunds, remedies
+from meter.store.schema import orders
+
+
+def remedy_all(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
+    """Settle every shortfall that can be with this Tuesday's invoice; what became of them, in words."""
+    buyer, at_us = contract.buyer.name, week.order_invoice_at
+    query = select(billing_periods).where(
+        billing_periods.c.buyer == buyer,
+        or_(billing_periods.c.remedied_utc_us.is_(None), billing_periods.c.awaited_utc_us.is_(None)),
+    )
+    said = []
+    for row in connection.execute(query.order_by(billing_periods.c.end_utc_us)).all():
+        short_week = contract.week_from(row.period)
+        if row.remedied_utc_us is None and short_week.remedy_closes_at <= at_us:
+            line = Line(row.short_units, row.short_minor)
+            said.append(_remedy(connection, contract, short_week, line, what="remedied", week=week, run=run))
+        if row.awaited_utc_us is None and _paid_before(connection, buyer, row.period, at_us):
+            line = Line(row.awaiting_units, row.awaiting_minor)
+            said.append(_remedy(connection, contract, short_week, line, what="awaited", week=week, run=run))
+    return said
+
+
+def _paid_before(connection: Connection, buyer: str, week: str, at_us: int) -> bool:
+    query = select(orders.c.invoice).where(orders.c.buyer == buyer, orders.c.week == week)
+    invoice = connection.execute(query).scalar_one_or_none()
+    if invoice is None:
+        return False
+    paid_us = documents.find(connection, invoice).settled_utc_us
+    return paid_us is not None and paid_us <= at_us
+
+
+def _remedy(
+    connection: Connection, contract: Contract, short_week: Week, line: Line, *, what: str, week: Week, run: Run
+) -> str:
+    """Settle one shortfall; `what` is the column that says so: remedied, or awaited once its order was paid."""
+    buyer = contract.buyer.name
+    settled_in = week.later(-2)  # the week on whose Tuesday this is
+    choice = choice_of(connection, buyer, str(short_week), short_week.remedy_closes_at)
+    if state_of(connection, buyer) is BuyerState.CANCELLED:
+        choice = Remedy.REFUND  # there is no invoice more that could use a credit, nor a week
+    settlement = remedy(choice, line, settled_in)
+    key = f"remedy:{buyer}:{short_week}:{what}"
+    terms = contract.terms_at(short_week.start_us)
+    to = {Remedy.CREDIT: Account.CREDITS, Remedy.REFUND: Account.REFUNDS_DUE}.get(settlement.remedy)
+    if to is None:
+        _add_make_up(connection, buyer, settlement, run)
+    elif settlement.amount_minor:
+        posting = Posting(
+            key=key,
+            buyer=buyer,
+            rule=Rule.REMEDY,
+            debit=Account.PREPAID,
+            credit=to,
+            asset=terms.currency,
+            amount=settlement.amount_minor,
+            period=str(short_week),
+            reason=remedy_text(settlement, str(short_week)),
+            posted_utc_us=run.now_utc_us,
+        )
+        append(connection, [posting])
+        if to is Account.REFUNDS_DUE:
+            _add_refund(connection, key, settlement, posting, run)
+    column = "remedy" if what == "remedied" else what
+    columns = {column: settlement.remedy.value, f"{what}_utc_us": run.now_utc_us}
+    this = (billing_periods.c.buyer == buyer, billing_periods.c.period == str(short_week))
+    connection.execute(update(billing_periods).where(*this).values(**columns))
+    return remedy_text(settlement, str(short_week)) + "."
+
+
+def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run: Run) -> None:
+    this = (orders.c.buyer == buyer, orders.c.week == str(settlement.order_week))
+    moved = connection.execute(
+        update(orders)
+        .where(*this)
+        .values(
+            make_up=orders.c.make_up + settlement.units,
+            make_up_minor=orders.c.make_up_minor + settlement.amount_minor,
+            updated_utc_us=run.now_utc_us,
+        )
+    )
+    if not moved.rowcount:
+        connection.execute(
+            insert(orders).values(
+                buyer=buyer,
+                week=str(settlement.order_week),
+                quantity=0,
+                make_up=settlement.units,
+                make_up_minor=settlement.amount_minor,
+                updated_utc_us=run.now_utc_us,
+            )
+        )
+    raise_version(connection)
+
+
+def _add_refund(connection: Connection, key: str, settlement: Settlement, posting: Posting, run: Run) -> None:
+    connection.execute(
+        insert(refunds).values(
+            key=key,
+            buyer=posting.buyer,
+            week=posting.period,
+            units=settlement.units,
+            amount_minor=posting.amount,
+            currency=posting.asset,
+            due_on=settlement.due_on.isoformat(),
+            created_utc_us=run.now_utc_us,
+        )
+    )
+
+
+def choice_of(connection: Connection, buyer: str, week: str, before_us: int) -> Remedy | None:
+    """What a buyer has chosen for a week: for that week itself, else the standing choice; None: nothing."""
+    return chosen(connection, buyer, week, before_us) or chosen(connection, buyer, None, before_us)
+
+
+def chosen(connection: Connection, buyer: str, week: str | None, before_us: int) -> Remedy | None:
+    """The last choice made for a week, or with None the standing one; None where there was none."""
+    mine = (remedies.c.buyer == buyer, remedies.c.at_utc_us < before_us)
+    what = remedies.c.week.is_(None) if week is None else remedies.c.week == week
+    query = select(remedies.c.remedy).where(*mine, what).order_by(remedies.c.id.desc()).limit(1)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else Remedy(found)

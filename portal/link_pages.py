@@ -1,0 +1,58 @@
+"""What all pages behind signed links share: errors told by pages, and forms read within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+from urllib.parse import parse_qs
+
+import structlog
+from fastapi import Request, Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from meter.store.book import UnknownBuyerError
+from portal.bodies import read_body
+from portal.pages import message
+from portal.problems import RETRY, ProblemError
+
+MAX_TOKEN = 512  # characters: two names of 64 and a signature take half of it
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FIELDS = 8
+
+_log = structlog.get_logger("portal")
+Handler = Callable[[Request, str], Awaitable[Response]]
+
+
+class NoPageError(Exception):
+    """The address leads nowhere."""
+
+
+def as_page(handler: Handler) -> Handler:
+    """Let what goes wrong be told by a page. The address is not logged: its token is the authority."""
+
+    @wraps(handler)
+    async def handled(request: Request, token: str) -> Response:
+        try:
+            return await handler(request, token)
+        except (NoPageError, UnknownBuyerError):
+            return message(404, "There is no such page", "Is the address complete, as it stands in the e-mail?")
+        except ProblemError as error:
+            return message(error.status, "That could not be read", f"Please try again: {error.detail}.")
+        except SQLAlchemyError as error:
+            path = str(getattr(request.scope.get("route"), "path", ""))
+            _log.error("store_failed", path=path, kind=type(error).__name__)
+            found = message(503, "Not now", "Our records cannot be reached. Please try again in a minute.")
+            found.headers.update(RETRY)
+            return found
+
+    return handled
+
+
+async def read_form(request: Request, names: Sequence[str]) -> dict[str, str]:
+    """The first value of each of these fields, empty where it is missing. Raises ProblemError 400, 408, 413, 415."""
+    body = await read_body(request, _FORM)
+    try:
+        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
+    except ValueError as error:
+        raise ProblemError(400, "the form cannot be read") from error
+    return {name: found.get(name, [""])[0] for name in names}

@@ -1,0 +1,403 @@
+"""The HTTP API for money, version 1: documents with their transfers, remedies, balances, forecasts, payments.
+
+A buyer sees its own and chooses its remedy; another's document is to it as if it were not there. The operator sees
+everything, names the buyer where one is needed, and records payments. Amounts are integers in minor units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal
+
+import structlog
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import Response as Plain
+from pydantic import BaseModel, Field, Strict
+
+from config.types import Monday
+from meter.billing.accounts import Account
+from meter.billing.cycle import Remedy
+from meter.papers import PaperError, lines_csv
+from meter.store.book import UnknownBuyerError
+from meter.store.documents import Document, UnknownDocumentError
+from meter.store.forecasting import OrderForecast
+from meter.store.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
+from portal.access import BuyerOrOperator, OperatorToken, client, services
+from portal.bodies import Body, read_model
+from portal.problems import ProblemError, documented
+from portal.tokens import Scope, Token
+
+_MAX_NAME = 64
+_TYPES = {"html": "text/html; charset=utf-8", "pdf": "application/pdf", "csv": "text/csv; charset=utf-8"}
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a document is a page of its own: nothing runs in it
+_NOT_YOURS = "there is no such document, or it is another's"
+
+Number = Annotated[str, InPath(min_length=1, max_length=32, description="Number of the document.")]
+BuyerQuery = Annotated[str, Query(max_length=_MAX_NAME, description="For the operator: which buyer; empty: all.")]
+
+_log = structlog.get_logger("portal")
+money = APIRouter(prefix="/v1")
+
+
+class DocumentShown(BaseModel):
+    """An invoice, credit note or statement."""
+
+    number: str
+    kind: str = Field(description="`order`, `overage`, `setup`, `month`, `credit_note` or `week`.")
+    buyer: str
+    period: str | None = Field(description="The service week's Monday, or the month.")
+    currency: str
+    issued_at: datetime
+    due_at: datetime | None = Field(description="Null: nothing is asked for.")
+    total_minor: int
+    applied_minor: int = Field(description="Open credits that it used.")
+    open_minor: int = Field(description="What is still to be paid.")
+    paid: bool
+
+
+class Documents(BaseModel):
+    """Documents in the order in which they were issued."""
+
+    documents: list[DocumentShown]
+
+
+class DocumentWhole(DocumentShown):
+    """A document with everything that it says."""
+
+    body: dict[str, Any] = Field(description="As it was frozen when it was issued: lines, sums, notes, figures.")
+
+
+class LadderShown(BaseModel):
+    """The account of one transfer; times in ms from dial-out."""
+
+    transfer: str
+    started_utc_us: int
+    dialout_utc_us: int | None
+    settled: bool
+    outcome: dict[str, Any]
+    explanation: str
+    legs: list[dict[str, Any]] = Field(
+        description="Each endpoint's leg: sent, first 18x, 2xx, end, code, who ended it."
+    )
+    clock: list[dict[str, Any]] = Field(description="The same as one list in the order of time.")
+
+
+class RemedyChoice(Body):
+    """What a buyer wants for a week that falls short."""
+
+    remedy: Annotated[Remedy, Strict(False)] = Field(description="`refund`, `credit` or `make_up`.")
+    week: Monday | None = Field(None, description="Only for the week of this Monday, until its Tuesday noon.")
+    buyer: str = Field("", max_length=_MAX_NAME, description="For the operator: which buyer.")
+
+
+class RemedyShown(BaseModel):
+    """A buyer's standing choice, and those for weeks."""
+
+    buyer: str
+    standing: Remedy
+    weeks: dict[str, Remedy] = Field(description="By Monday; the last choice for each week.")
+
+
+class Balance(BaseModel):
+    """What stands between a buyer and the operator."""
+
+    buyer: str
+    receivable_minor: int = Field(description="Invoiced and not paid.")
+    credits_minor: int = Field(description="Open credits, which the next order's invoice uses.")
+    prepaid_minor: int = Field(description="Paid or invoiced for service that is still to come.")
+    refunds_due_minor: int = Field(description="Checks that are to be sent.")
+
+
+class ForecastShown(BaseModel):
+    """The running week of an order: from Wednesday on what it will come to, with a range that holds four in five."""
+
+    buyer: str
+    week: str
+    order: int = Field(description="Units paid for, make-up included.")
+    counted: int
+    remedy: Remedy
+    low: dict[str, int] | None
+    expected: dict[str, int] | None
+    high: dict[str, int] | None
+
+
+class PaymentMade(Body):
+    """Money that came."""
+
+    buyer: str = Field(min_length=1, max_length=_MAX_NAME)
+    reference: str = Field(
+        min_length=1, max_length=MAX_REFERENCE, description="Of the bank or check; the same one is kept once."
+    )
+    amount_minor: int = Field(gt=0, le=10**12)
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    received_on: Annotated[date, Strict(False)]
+    document: str = Field("", max_length=32, description="Invoice it is for; empty: those due first.")
+    method: Literal[METHODS] = Field("other", description="How it came.")  # type: ignore[valid-type]
+    note: str = Field("", max_length=500)
+
+
+class PaymentKept(BaseModel):
+    """What a payment did."""
+
+    new: bool = Field(description="False: it was recorded before, and nothing has changed.")
+    applied: dict[str, int] = Field(description="By invoice.")
+    settled: list[str] = Field(description="Invoices that are now paid in full.")
+    credit_minor: int = Field(description="What was left and is an open credit.")
+    released: bool = Field(description="The buyer's hold is over.")
+
+
+BODIES = (RemedyChoice, PaymentMade)
+
+
+@money.get(
+    "/documents", summary="Show documents", response_model=Documents, responses=documented(401, 403, 404, 422, 503)
+)
+async def get_documents(
+    request: Request,
+    who: BuyerOrOperator,
+    buyer: BuyerQuery = "",
+    series: Annotated[Literal["", "invoice", "credit_note", "statement"], Query(description="Only these.")] = "",
+    is_open: Annotated[bool, Query(alias="open", description="Only what is still to be paid.")] = False,
+) -> Documents:
+    """Show invoices, credit notes and statements, oldest first. For buyers their own, for the operator all."""
+    name = _whose(who, buyer, needed=False)
+    try:
+        found = await services(request).money.billing.documents(name, series=series, open_only=is_open)
+    except UnknownBuyerError as error:
+        raise ProblemError(404, str(error)) from error
+    return Documents(documents=[DocumentShown(**_shown(one)) for one in found])
+
+
+@money.get(
+    "/documents/{number}",
+    summary="Show one document",
+    response_model=DocumentWhole,
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def get_document(request: Request, who: BuyerOrOperator, number: Number) -> DocumentWhole:
+    """Show everything that a document says, and what is still open of it."""
+    document = await _find(request, who, number)
+    body = await services(request).money.billing.body(number)
+    return DocumentWhole(**_shown(document), body=body)
+
+
+@money.get(
+    "/documents/{number}/file",
+    summary="Get a document as a file",
+    response_class=Plain,
+    responses={
+        200: {"description": "The document as it was issued.", "content": {kind: {} for kind in _TYPES.values()}},
+        **documented(401, 403, 404, 422, 503),
+    },
+)
+async def get_file(
+    request: Request,
+    who: BuyerOrOperator,
+    number: Number,
+    form: Annotated[Literal["html", "pdf", "csv"], Query(alias="format", description="CSV has its lines.")] = "pdf",
+) -> Plain:
+    """Get a document as HTML or PDF, always the same one, or its lines as CSV."""
+    await _find(request, who, number)
+    office = services(request).money
+    try:
+        if form == "csv":
+            content = lines_csv(await office.billing.body(number)).encode()
+        else:
+            content = await office.paper(number, form)
+    except PaperError as error:
+        raise ProblemError(503, str(error)) from error
+    return _file(content, f"{number}.{form}", _TYPES[form])
+
+
+@money.get(
+    "/documents/{number}/transfers",
+    summary="Get the transfers behind a document",
+    response_class=Plain,
+    responses={
+        200: {"description": "One line for each transfer.", "content": {_TYPES["csv"]: {}}},
+        **documented(401, 403, 404, 422, 503),
+    },
+)
+async def get_transfers(request: Request, who: BuyerOrOperator, number: Number) -> Plain:
+    """Get the transfers of the week or month that a document is for, as CSV."""
+    await _find(request, who, number)
+    try:
+        text = await services(request).money.billing.detail(number)
+    except PaymentError as error:
+        raise ProblemError(404, str(error)) from error
+    return _file(text.encode(), f"{number}-transfers.csv", _TYPES["csv"])
+
+
+@money.get(
+    "/transfers/{transfer}",
+    summary="Show the ladder of a transfer",
+    response_model=LadderShown,
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def get_transfer(
+    request: Request,
+    who: BuyerOrOperator,
+    transfer: Annotated[str, InPath(min_length=1, max_length=_MAX_NAME, description="Its id.")],
+) -> LadderShown:
+    """Show each leg of a transfer with its times from dial-out, and why it came to what it came to."""
+    buyer = who.of if who.scope is Scope.BUYER else ""
+    found = await services(request).money.ladder(transfer, buyer)
+    if found is None:
+        raise ProblemError(404, "there is no such transfer, or it is another's")
+    return LadderShown(**found.as_dict())
+
+
+@money.get(
+    "/remedy", summary="Show a remedy", response_model=RemedyShown, responses=documented(401, 403, 404, 422, 503)
+)
+async def get_remedy(request: Request, who: BuyerOrOperator, buyer: BuyerQuery = "") -> RemedyShown:
+    """Show what a buyer gets for a week that falls short: its standing choice, and those it made for weeks."""
+    return await _remedy(request, _whose(who, buyer, needed=True))
+
+
+@money.put(
+    "/remedy",
+    summary="Choose a remedy",
+    response_model=RemedyShown,
+    responses=documented(
+        400, 401, 403, 404, 408, 413, 415, 422, 503, said={422: "The week's choice has closed, or a field is wrong."}
+    ),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/RemedyChoice"}},
+)
+async def put_remedy(request: Request, who: BuyerOrOperator) -> RemedyShown:
+    """Choose what a shortfall becomes, for good or for one week until its Tuesday noon. Body: a `RemedyChoice`."""
+    said = await read_model(request, RemedyChoice)
+    name = _whose(who, said.buyer, needed=True)
+    origin = f"api:{client(request)}"
+    try:
+        await services(request).money.billing.choose(name, said.remedy, said.week or "", who.name, origin)
+    except UnknownBuyerError as error:
+        raise ProblemError(404, str(error)) from error
+    except PaymentError as error:
+        raise ProblemError(422, str(error), errors=[("week", "its choice has closed")]) from error
+    _log.info("remedy_chosen", buyer=name, remedy=said.remedy.value, week=said.week, by=who.name)
+    return await _remedy(request, name)
+
+
+@money.get("/balance", summary="Show a balance", response_model=Balance, responses=documented(401, 403, 404, 422, 503))
+async def get_balance(request: Request, who: BuyerOrOperator, buyer: BuyerQuery = "") -> Balance:
+    """Show what a buyer owes, and what it is owed."""
+    name = _whose(who, buyer, needed=True)
+    try:
+        held = (await services(request).money.billing.balances(name))[name]
+    except UnknownBuyerError as error:
+        raise ProblemError(404, str(error)) from error
+    return Balance(
+        buyer=name,
+        receivable_minor=held.get(Account.RECEIVABLE, 0),
+        credits_minor=-held.get(Account.CREDITS, 0),
+        prepaid_minor=-held.get(Account.PREPAID, 0),
+        refunds_due_minor=-held.get(Account.REFUNDS_DUE, 0),
+    )
+
+
+@money.get(
+    "/forecast",
+    summary="Foresee the running week",
+    response_model=list[ForecastShown],
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def get_forecast(request: Request, who: BuyerOrOperator, buyer: BuyerQuery = "") -> list[ForecastShown]:
+    """Foresee what the running week of each order comes to, from Wednesday on."""
+    name = _whose(who, buyer, needed=False)
+    try:
+        found = await services(request).money.forecasts(name)
+    except UnknownBuyerError as error:
+        raise ProblemError(404, str(error)) from error
+    return [_foreseen(one) for one in found]
+
+
+@money.post(
+    "/payments",
+    summary="Record a payment",
+    status_code=201,
+    response_model=PaymentKept,
+    responses={
+        200: {"model": PaymentKept, "description": "It was recorded before, under the same reference."},
+        201: {"description": "It is recorded."},
+        **documented(400, 401, 403, 404, 408, 413, 415, 422, 503),
+    },
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/PaymentMade"}},
+)
+async def post_payment(request: Request, response: Response, who: OperatorToken) -> PaymentKept:
+    """Record money that came, once per reference; a hold for what it pays ends at once. Body: a `PaymentMade`.
+
+    For the operator.
+    """
+    said = await read_model(request, PaymentMade)
+    try:
+        done = await services(request).money.billing.pay(Payment(**said.model_dump()), who.name)
+    except (UnknownBuyerError, UnknownDocumentError) as error:
+        raise ProblemError(404, str(error)) from error
+    except PaymentError as error:
+        name, _, what = str(error).partition(": ")
+        raise ProblemError(422, "the payment cannot be recorded", errors=[(name, what)]) from error
+    if not done.new:
+        response.status_code = 200
+    _log.info("payment_recorded", buyer=said.buyer, settled=list(done.settled), new=done.new, by=who.name)
+    return PaymentKept(
+        new=done.new,
+        applied=dict(done.applied),
+        settled=list(done.settled),
+        credit_minor=done.left_minor,
+        released=done.released,
+    )
+
+
+def _whose(who: Token, buyer: str, *, needed: bool) -> str:
+    """The buyer that is meant. Raises ProblemError 403 for another's, 422 where the operator has to name one."""
+    if who.scope is Scope.BUYER:
+        if buyer not in ("", who.of):
+            raise ProblemError(403, "this token is of another buyer", errors=[("buyer", "is another")])
+        return who.of
+    if needed and not buyer:
+        raise ProblemError(422, "which buyer?", errors=[("buyer", "is missing")])
+    return buyer
+
+
+async def _find(request: Request, who: Token, number: str) -> Document:
+    try:
+        found = await services(request).money.billing.document(number)
+    except UnknownDocumentError as error:
+        raise ProblemError(404, _NOT_YOURS) from error
+    if who.scope is Scope.BUYER and found.buyer != who.of:
+        raise ProblemError(404, _NOT_YOURS)
+    return found
+
+
+async def _remedy(request: Request, buyer: str) -> RemedyShown:
+    try:
+        standing, made = await services(request).money.billing.remedies(buyer)
+    except UnknownBuyerError as error:
+        raise ProblemError(404, str(error)) from error
+    weeks = {one["week"]: Remedy(one["remedy"]) for one in made if one["week"] is not None}
+    return RemedyShown(buyer=buyer, standing=standing, weeks=weeks)
+
+
+def _shown(one: Document) -> dict[str, Any]:
+    names = ("number", "kind", "buyer", "period", "currency", "total_minor", "applied_minor", "open_minor")
+    times = {"issued_at": _moment(one.issued_utc_us), "due_at": _moment(one.due_utc_us)}
+    return {name: getattr(one, name) for name in names} | times | {"paid": one.settled_utc_us is not None}
+
+
+def _moment(utc_us: int | None) -> datetime | None:
+    return None if utc_us is None else datetime.fromtimestamp(utc_us // 1_000_000, UTC)
+
+
+def _foreseen(one: OrderForecast) -> ForecastShown:
+    covered = one.order.quantity + one.order.make_up if one.order else 0
+    ends = ("low", "expected", "high")
+    cases = {name: asdict(getattr(one.forecast, name)) if one.forecast else None for name in ends}
+    return ForecastShown(buyer=one.buyer, week=one.week, order=covered, counted=one.counted, remedy=one.remedy, **cases)
+
+
+def _file(content: bytes, name: str, kind: str) -> Plain:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Security-Policy": _PAGE_POLICY}
+    return Plain(content, media_type=kind, headers=headers)

@@ -1,0 +1,40 @@
+"""The office for money: what the API's routes stand on."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter.facts import Kind
+from meter.ladder import Ladder, build_ladder
+from meter.papers import paper
+from meter.store.billing import BillingStore
+from meter.store.clerk import Clerk
+from meter.store.forecasting import OrderForecast, forecasts
+from meter.store.reading import facts_of
+
+
+class MoneyOffice:
+    """What the routes stand on."""
+
+    def __init__(self, engine: AsyncEngine, clerk: Clerk) -> None:
+        self.billing = BillingStore(engine)
+        self._engine = engine
+        self._clerk = clerk
+
+    async def paper(self, number: str, form: str) -> bytes:
+        """A document as HTML or PDF. Raises PaperError, UnknownDocumentError."""
+        return await paper(self._clerk, number, form)
+
+    async def forecasts(self, buyer: str) -> list[OrderForecast]:
+        """The running weeks. Raises UnknownBuyerError."""
+        return await forecasts(self._engine, time.time_ns() // 1000, buyer)
+
+    async def ladder(self, transfer: str, buyer: str) -> Ladder | None:
+        """The account of a transfer, of this buyer where one is named; None where there is none."""
+        facts = await self._clerk.read(lambda connection: facts_of(connection, transfer))
+        started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
+        if started is None or (buyer and started.payload.get("buyer") != buyer):
+            return None
+        return build_ladder(facts)

@@ -1,0 +1,207 @@
+"""What the routes for interactions, ratings and daily reports take and give."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import AwareDatetime, BaseModel, Field
+
+from meter.interactions import MAX_BY, MAX_CUSTOMER, MAX_REFERENCE, MAX_TEXT, MAX_WORDS, MOST
+from meter.store.interactions import MAX_LISTED, Interaction
+from meter.store.reports import Report
+from portal.bodies import Body
+from portal.lists_models import Count, Moment
+from portal.tokens import Scope, Token
+
+_MAX_NAME = 64
+_INSTANT = "An instant with its offset, such as `2026-06-02T10:00:00-04:00`."
+
+InteractionId = Annotated[str, Path(min_length=1, max_length=_MAX_NAME, description="Id of the interaction.")]
+ReportDay = Annotated[str, Path(pattern=r"^\d{4}-\d{2}-\d{2}$", description="The day on which it ends.")]
+
+
+class InteractionReport(Body):
+    """An e-mail or a chat that was served. The same again changes nothing; calls are known from their facts."""
+
+    buyer: str = Field(min_length=1, max_length=_MAX_NAME, description="For whom; it pays by the minute.")
+    kind: Literal["email", "chat"] = Field(description="`email` or `chat`.")
+    reference: str = Field(
+        min_length=1,
+        max_length=MAX_REFERENCE,
+        description="Yours, one for each; the same one is kept and charged once.",
+    )
+    received_at: str = Field(max_length=_MAX_NAME, description=f"When it came in. {_INSTANT}")
+    started_at: str = Field(max_length=_MAX_NAME, description="When work on it began, likewise.")
+    ended_at: str = Field(max_length=_MAX_NAME, description="When it was answered, likewise; not in the future.")
+    resolved: bool = Field(description="Whether nothing is left to do.")
+    text: str = Field("", max_length=MAX_TEXT, description="What the buyer is to read of it.")
+    customer: str = Field(
+        "", max_length=MAX_CUSTOMER, description="Who was served; an address may be asked to rate it."
+    )
+    agent: str = Field("", max_length=_MAX_NAME, description="Who served.")
+
+
+class RatingReport(Body):
+    """A rating by quality control; the last one holds."""
+
+    rating: int = Field(ge=1, le=MOST, description="1 (poor) to 5 (very good).")
+    by: str = Field(min_length=1, max_length=MAX_BY, description="Who rates.")
+    words: str = Field("", max_length=MAX_WORDS, description="A few words on why.")
+
+
+class RatingShown(BaseModel):
+    """A rating. A buyer is not told who of quality control gave it."""
+
+    kind: str = Field(description="`quality` or `caller`.")
+    rating: int
+    words: str
+    by: str
+    at: datetime
+
+
+class InteractionShown(BaseModel):
+    """An interaction without its text."""
+
+    id: str
+    buyer: str
+    kind: str = Field(description="`call`, `email` or `chat`.")
+    reference: str = Field(description="Of a call its transfer.")
+    agent: str = Field(description="Of a call the endpoint that answered.")
+    customer: str
+    received_at: datetime
+    started_at: Moment = Field(description="Answered, or work begun; null: nobody answered.")
+    ended_at: Moment
+    handled_ms: int
+    resolved: bool
+    ring_to_answer_ms: Count = Field(description="Of a call from its first 18x; not answered: until the caller left.")
+    longest_hold_ms: int
+    recording: str = Field(description="Name of the recording's file; empty: none.")
+    increments: int = Field(description="Started increments that it is charged for.")
+    amount_minor: int
+    currency: str
+    rating: Count = Field(description="The one that holds: quality control's, else the caller's.")
+
+
+class InteractionDetail(InteractionShown):
+    """An interaction with its text and all its ratings, oldest first."""
+
+    text: str
+    ratings: list[RatingShown]
+
+
+class Interactions(BaseModel):
+    """A page of interactions, the newest first."""
+
+    interactions: list[InteractionShown]
+    next: str = Field(description="`cursor` of the next page; empty: this is the last one.")
+
+
+class InteractionQuery(BaseModel):
+    """Which interactions."""
+
+    buyer: str = Field("", max_length=_MAX_NAME, description="Whose; for the operator, who has to say it.")
+    kind: Literal["", "call", "email", "chat"] = Field("", description="Only these.")
+    since: AwareDatetime | None = Field(None, alias="from", description=f"Came in from then on. {_INSTANT}")
+    until: AwareDatetime | None = Field(None, alias="to", description="Came in before then, likewise.")
+    cursor: str = Field("", max_length=120, description="`next` of the page before.")
+    limit: int = Field(100, ge=1, le=MAX_LISTED, description="How many; 100 by default.")
+
+
+class ReportShown(BaseModel):
+    """A daily report, its figures in `body`: exactly what was issued."""
+
+    buyer: str
+    day: str
+    from_at: datetime
+    until_at: datetime
+    issued_at: datetime
+    digest: str = Field(description="SHA-256 of the body in sorted JSON, hex.")
+    body: dict[str, Any]
+
+
+class ReportLine(BaseModel):
+    """A daily report, in short."""
+
+    buyer: str
+    day: str
+    interactions: int
+    resolved: int
+    average_rating_x100: Count = Field(description="Of the ratings filed in its time; null: none was.")
+    issued_at: datetime
+
+
+class Reports(BaseModel):
+    """Daily reports, the newest first."""
+
+    reports: list[ReportLine]
+
+
+class ReportQuery(BaseModel):
+    """Which reports."""
+
+    buyer: str = Field("", max_length=_MAX_NAME, description="Whose; a buyer's token sees its own alone.")
+    before: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="Only of days before this one.")
+    limit: int = Field(31, ge=1, le=366, description="How many; 31 by default.")
+
+
+BODIES: tuple[type[Body], ...] = (InteractionReport, RatingReport)
+
+
+def shown_interaction(one: Interaction) -> InteractionShown:
+    return InteractionShown(**_fields(one))
+
+
+def shown_detail(one: Interaction, who: Token) -> InteractionDetail:
+    """As this token may see it."""
+    inside = who.scope is Scope.OPERATOR
+    ratings = [
+        RatingShown(
+            kind=rating.kind.value,
+            rating=rating.rating,
+            words=rating.words,
+            by=rating.by if inside else "",
+            at=_moment(rating.at_utc_us),
+        )
+        for rating in one.ratings
+    ]
+    return InteractionDetail(**_fields(one), text=one.text, ratings=ratings)
+
+
+def shown_report(one: Report) -> ReportShown:
+    return ReportShown(
+        buyer=one.buyer,
+        day=one.day,
+        from_at=_moment(one.from_utc_us),
+        until_at=_moment(one.until_utc_us),
+        issued_at=_moment(one.issued_utc_us),
+        digest=one.digest,
+        body=one.body,
+    )
+
+
+def report_line(one: Report) -> ReportLine:
+    names = ("interactions", "resolved", "average_rating_x100")
+    return ReportLine(
+        buyer=one.buyer, day=one.day, issued_at=_moment(one.issued_utc_us), **{name: one.body[name] for name in names}
+    )
+
+
+_SAME = ("id", "buyer", "reference", "agent", "customer", "handled_ms", "resolved", "ring_to_answer_ms")
+_SAME_TOO = ("longest_hold_ms", "recording", "increments", "amount_minor", "currency")
+
+
+def _fields(one: Interaction) -> dict[str, Any]:
+    return {
+        **{name: getattr(one, name) for name in (*_SAME, *_SAME_TOO)},
+        "kind": one.kind.value,
+        "received_at": _moment(one.received_utc_us),
+        "started_at": None if one.started_utc_us is None else _moment(one.started_utc_us),
+        "ended_at": None if one.ended_utc_us is None else _moment(one.ended_utc_us),
+        "rating": one.rating.rating if one.rating else None,
+    }
+
+
+def _moment(utc_us: int) -> datetime:
+    return datetime.fromtimestamp(utc_us // 1_000_000, UTC)

@@ -1,0 +1,60 @@
+"""The office for per-minute service: what the API and the pages of signed links share, each call one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from meter.interactions import RatingKind, read_report
+from meter.links import LinkOptions
+from meter.store.clerk import Clerk
+from meter.store.contracts import Contract, read_contract
+from meter.store.interactions import Interaction, Wanted, add, find, find_all
+from meter.store.ratings import file_rating
+from meter.store.reports import Report, read, read_all
+
+
+class ServiceOffice:
+    """Keeps and shows interactions, files ratings, shows reports. `links` None: nobody is asked. `clock`: us UTC."""
+
+    def __init__(
+        self,
+        clerk: Clerk,
+        links: LinkOptions | None = None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._clerk = clerk
+        self.links = links
+        self._clock = clock
+
+    async def add(self, said: Mapping[str, Any]) -> tuple[Interaction, bool]:
+        """Keep and charge a report; whether it is new. Raises InteractionError."""
+        now = self._clock()
+        reported = read_report(said, now)
+        ask = self.links is not None
+        return await self._clerk.write(lambda connection: add(connection, reported, now, ask=ask))
+
+    async def find(self, interaction: str, buyer: str = "") -> Interaction:
+        """With `buyer` only where it is that one's. Raises InteractionError."""
+        return await self._clerk.read(lambda connection: find(connection, interaction, buyer))
+
+    async def find_all(self, wanted: Wanted) -> list[Interaction]:
+        return await self._clerk.read(lambda connection: find_all(connection, wanted))
+
+    async def rate(self, interaction: str, kind: RatingKind, said: tuple[int, str, str]) -> Interaction:
+        """File a rating, its words and who says so. Raises InteractionError."""
+        now = self._clock()
+        return await self._clerk.write(lambda connection: file_rating(connection, interaction, kind, said, now))
+
+    async def contract(self, buyer: str) -> Contract:
+        """Raises UnknownBuyerError."""
+        return await self._clerk.read(lambda connection: read_contract(connection, buyer))
+
+    async def report(self, buyer: str, day: str) -> Report:
+        """Raises UnknownReportError."""
+        return await self._clerk.read(lambda connection: read(connection, buyer, day))
+
+    async def reports(self, buyer: str, limit: int, before: str) -> list[Report]:
+        """The newest first."""
+        return await self._clerk.read(lambda connection: read_all(connection, buyer, limit, before))

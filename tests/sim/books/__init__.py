@@ -1,0 +1,1 @@
+"""A second bookkeeper, and a year for the first one to keep the books of."""

@@ -1,0 +1,491 @@
+"""A second bookkeeper: what the books must say, worked out from a log of events, with no code of the product's.
+
+Written from the domain page, sections 2, 5, 6, 8 and 9, in an order of its own: it walks each buyer's calendar from the
+first Monday to the instant of a run, and does on each Monday and each Tuesday noon what that day asks for, where it has
+not been done. Amounts are minor units, instants microseconds UTC, `monday` a date in the zone of the buyer's terms.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+Event = dict[str, Any]
+HOUR_US = 3_600_000_000  # a week or month is settled one hour after its end
+MIDNIGHT, NOON, CLOSING_TIME = time(0), time(12), time(17)
+WEEK = timedelta(days=7)
+
+
+@lru_cache(maxsize=65_536)
+def instant(day: date, clock: time, zone: str) -> int:
+    return int(datetime.combine(day, clock, ZoneInfo(zone)).timestamp()) * 1_000_000
+
+
+def day_of(at_us: int, zone: str) -> date:
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).astimezone(ZoneInfo(zone)).date()
+
+
+def monday_of(at_us: int, zone: str) -> date:
+    day = day_of(at_us, zone)
+    return day - timedelta(days=day.weekday())
+
+
+def nearest(amount: int, share: int, of: int) -> int:
+    """`amount` x `share` / `of`, half-even."""
+    return int((Decimal(amount * share) / Decimal(of)).quantize(Decimal(1), ROUND_HALF_EVEN)) if of else 0
+
+
+@dataclass
+class Unit:
+    at: int
+    kind: str
+    percent: int
+    count: int
+
+
+@dataclass
+class Paper:
+    """A document as it must be."""
+
+    kind: str
+    period: str
+    number: str
+    issued: int
+    due: int | None
+    total: int
+    applied: int
+    open: int
+    settled: int | None
+    held: int | None = None
+    units: list[tuple[int, int]] = field(default_factory=list)  # units and amount of each line
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        return self.settled is None and self.due is not None
+
+
+@dataclass
+class Sold:
+    """An order."""
+
+    quantity: int = 0
+    make_up: int = 0
+    worth: int = 0  # what its make-up units were once paid with
+    invoice: Paper | None = None
+    terms: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_something(self) -> bool:
+        return bool(self.quantity or self.make_up)
+
+
+@dataclass
+class Over:
+    """A settled week and what is left to do for it."""
+
+    short: int
+    short_minor: int
+    waiting: int
+    waiting_minor: int
+    earned: int
+    remedied: bool
+    awaited: bool
+
+
+@dataclass
+class Check:
+    week: str | None
+    units: int
+    amount: int
+    due_on: str
+    sent: bool = False
+
+
+class Customer:
+    """One buyer's books."""
+
+    def __init__(
+        self, event: Event, profile: list[dict[str, Any]], numbers: dict[tuple[str, str, str, int], str]
+    ) -> None:
+        self.name: str = event["buyer"]
+        self.profile = profile
+        self.zone: str = profile[0]["zone"]
+        self.extra_lines: int = event.get("extra_lines", 0)
+        self.first = monday_of(event["at"], self.zone) - 2 * WEEK
+        self.state = "active"
+        self.states: list[tuple[int, str, str, str]] = []
+        self.pool: list[Unit] = []
+        self.units: dict[str, Unit] = {}
+        self.talk: list[tuple[int, tuple[int, str, int], int]] = []  # dial-out, price and terms, increments
+        self.calls: dict[str, tuple[int, tuple[int, str, int], int]] = {}
+        self.sums = {"connected": 0, "failed": 0}
+        self.orders: dict[date, Sold] = {}
+        self.weeks: dict[date, Over] = {}
+        self.months: dict[str, int] = {}
+        self.papers: list[Paper] = []
+        self.checks: list[Check] = []
+        self.paid: dict[str, list[tuple[Paper | None, int]]] = {}
+        self.choices: list[tuple[int, str | None, str]] = []
+        self.credits = self.cash = self.revenue = self.allowances = 0
+        self.has_setup = False
+        self._numbers = numbers
+        self._count: Counter[tuple[str, str]] = Counter()
+
+    # terms
+
+    def terms_at(self, at_us: int) -> dict[str, Any]:
+        started = [one for one in self.profile if self.starts(one) <= at_us]
+        if not started:
+            return min(self.profile, key=lambda one: (one["from"], one["version"]))
+        return max(started, key=lambda one: (self.starts(one), one["version"]))
+
+    @staticmethod
+    def starts(terms: dict[str, Any]) -> int:
+        return instant(date.fromisoformat(terms["from"]), MIDNIGHT, terms["zone"])
+
+    def week_terms(self, monday: date) -> dict[str, Any]:
+        return self.terms_at(instant(monday, MIDNIGHT, self.zone))
+
+    # what happens
+
+    def happen(self, event: Event) -> None:
+        getattr(self, f"on_{event['what']}")(event)
+
+    def on_unit(self, event: Event) -> None:
+        unit = Unit(event["dialout"], event["kind"], event["percent"], 1)
+        self.units[event["transfer"]] = unit
+        self.pool.append(unit)
+
+    def on_minutes(self, event: Event) -> None:
+        call = (event["dialout"], (event["price"], event["terms"], event["version"]), event["count"])
+        self.calls[event["transfer"]] = call
+        self.talk.append(call)
+
+    def on_take_back(self, event: Event) -> None:
+        if event["transfer"] in self.calls:
+            at, price, count = self.calls[event["transfer"]]
+            self.talk.append((at, price, -count))
+        else:
+            unit = self.units[event["transfer"]]
+            self.pool.append(Unit(unit.at, unit.kind, unit.percent, -1))
+
+    def on_order(self, event: Event) -> None:
+        self.orders.setdefault(date.fromisoformat(event["week"]), Sold()).quantity = event["quantity"]
+
+    def on_remedy(self, event: Event) -> None:
+        self.choices.append((event["at"], event["week"], event["choice"]))
+
+    def on_state(self, event: Event) -> None:
+        on_top = self.state == event["state"] == "on_hold"  # an operator's own hold, on top of the cycle's
+        if on_top or self.state != event["state"]:
+            self.states.append((event["at"], self.state, event["state"], event["by"]))
+            self.state = event["state"]
+
+    def on_payment(self, event: Event) -> None:
+        left, shares = event["amount"], []
+        for paper in self._papers_for(event["document"]):
+            share = min(left, max(0, paper.open))
+            if share:
+                shares.append((paper, share))
+                left -= share
+        self.cash += event["amount"]
+        self.credits += left
+        self.paid[event["reference"]] = [*shares, *([(None, left)] if left else [])]
+        for paper, share in shares:
+            paper.open -= share
+            if paper.open <= 0 and paper.settled is None:
+                paper.settled = event["at"]
+        self._release(event["at"])
+
+    def on_bounce(self, event: Event) -> None:
+        for paper, share in self.paid[event["reference"]]:
+            self.cash -= share
+            if paper is None:
+                self.credits -= share
+                continue
+            paper.open += share
+            if paper.open > 0 and paper.settled is not None:
+                paper.settled = paper.held = None
+
+    def on_credit(self, event: Event) -> None:
+        unit = self.units[event["transfer"]]
+        monday = monday_of(unit.at, self.zone)
+        order = self.orders.get(monday)
+        is_fixed = order is not None and order.is_something and order.invoice is not None
+        terms = order.terms if order is not None and is_fixed else self.week_terms(monday)
+        amount = nearest(terms["price"], unit.percent, 100)
+        self.allowances += amount
+        self.credits += amount
+
+    def on_check(self, event: Event) -> None:
+        check = self.checks[event["index"]]
+        check.sent = True
+        self.cash -= check.amount
+
+    def on_pay_out(self, event: Event) -> None:
+        day = day_of(event["at"], self.zone).isoformat()
+        self.checks.append(Check(None, 0, self.credits, day))
+        self.credits = 0
+
+    def on_cancel(self, event: Event) -> None:
+        paper = next(one for one in self.papers if one.number == event["number"])
+        monday = date.fromisoformat(paper.period)
+        order, over = self.orders[monday], self.weeks.get(monday)
+        if over is None:
+            units, amount = order.quantity, order.quantity * order.terms["price"]
+            order.quantity, order.invoice = 0, None
+        else:
+            units, amount, over.awaited = over.waiting, over.waiting_minor, True
+        owed = min(amount, paper.open)
+        paper.open -= owed
+        if paper.open <= 0 and paper.settled is None:
+            paper.settled = event["at"]
+        self.credits += amount - owed
+        self._issue("credit_note", paper.period, event["at"], None, [(units, amount)], asks=False)
+        self._release(event["at"])
+
+    # the cycle
+
+    def run(self, now: int) -> None:
+        is_active = self.state == "active"
+        monday = self.first
+        while instant(monday, MIDNIGHT, self.zone) <= now:
+            if instant(monday, MIDNIGHT, self.zone) + HOUR_US <= now:
+                self._settle(monday - WEEK, now)
+            noon = instant(monday + timedelta(days=1), NOON, self.zone)
+            if noon <= now:
+                self._tuesday(monday + WEEK, noon, now)
+            monday += WEEK
+        self._bill_months(now)
+        terms = self.terms_at(now)
+        if terms["rating"] == "minute" and terms["setup"] and not self.has_setup and is_active:
+            self.has_setup = True
+            due = self._days_later(now, terms["month_days"])
+            paper = self._issue("setup", "", now, due, [(1, terms["setup"])], uses_credits=True)
+            self.revenue += paper.total
+        late = [one for one in self.papers if one.is_open and one.held is None and (one.due or 0) <= now]
+        for paper in sorted(late, key=lambda one: (one.due or 0, one.number)):
+            paper.held = now
+            if self.state in ("active", "paused"):
+                self.states.append((now, self.state, "on_hold", ""))
+                self.state = "on_hold"
+
+    def _settle(self, monday: date, now: int) -> None:
+        if self.weeks and monday <= max(self.weeks):
+            return
+        end = instant(monday + WEEK, MIDNIGHT, self.zone)
+        mine = [one for one in self.pool if one.at < end]
+        net: Counter[tuple[str, int]] = Counter()
+        for one in mine:
+            net[one.kind, one.percent] += one.count
+        order = self.orders.get(monday, Sold())
+        if not any(net.values()) and not order.is_something:
+            return
+        self.pool = [one for one in self.pool if one.at >= end]
+        sent, billed = {"connected": 0, "failed": 0}, {}
+        before = dict(self.sums)
+        for (kind, percent), count in net.items():
+            sent[kind] += count
+            self.sums[kind] += percent * count
+        for kind, was in before.items():
+            billed[kind] = self.sums[kind] // 100 - was // 100
+        terms = order.terms if order.invoice is not None else self.week_terms(monday)
+        quantity = order.quantity if order.invoice is not None else 0
+        is_paid = not order.is_something or (order.invoice is not None and order.invoice.settled is not None)
+        counted = sum(billed.values()) if terms["counts"] == "billed" else sum(sent.values())
+        price, make_up = terms["price"], order.make_up
+        covered = quantity + make_up
+        more, missing = max(0, counted - covered), max(0, covered - counted)
+        lost = min(make_up, missing)
+        waiting = 0 if is_paid else min(quantity, missing - lost)
+        short = missing - waiting
+        short_minor = (short - lost) * price + nearest(order.worth, lost, make_up)
+        earned = quantity * price + order.worth - short_minor - waiting * price
+        self.revenue += earned + more * price
+        figures = {
+            "week": monday.isoformat(),
+            "counts": terms["counts"],
+            "counted": counted,
+            "quantity": quantity,
+            "make_up": make_up,
+            "sent_connected": sent["connected"],
+            "sent_failed": sent["failed"],
+            "billed_connected": billed["connected"],
+            "billed_failed": billed["failed"],
+            "overage_units": more,
+            "overage_minor": more * price,
+            "shortfall_units": short,
+            "shortfall_minor": short_minor,
+            "awaiting_units": waiting,
+            "awaiting_minor": waiting * price,
+            "beyond_units": max(0, counted - covered - quantity * terms["overrun"] // 100),
+        }
+        number = None
+        if more:
+            due = max(instant(monday + timedelta(days=8), CLOSING_TIME, self.zone), self._days_later(now, 1))
+            paper = self._issue("overage", monday.isoformat(), now, due, [(more, more * price)])
+            paper.figures, number = figures, paper.number
+        lines = [(billed["connected"], 0), (billed["failed"], 0)]
+        statement = self._issue("week", monday.isoformat(), now, None, lines, asks=False)
+        statement.figures = figures | {"price_minor": price, "overage_invoice": number}
+        self.weeks[monday] = Over(short, short_minor, waiting, waiting * price, earned, not short, not waiting)
+
+    def _tuesday(self, target: date, noon: int, now: int) -> None:
+        for monday, over in sorted(self.weeks.items()):
+            closes = self._closes(monday)
+            if not over.remedied and closes <= noon:
+                over.remedied = True
+                self._remedy(monday, over.short, over.short_minor, target)
+            if not over.awaited:
+                invoice = self.orders[monday].invoice
+                if invoice is not None and invoice.settled is not None and invoice.settled <= noon:
+                    over.awaited = True
+                    self._remedy(monday, over.waiting, over.waiting_minor, target)
+        order = self.orders.get(target)
+        if order is None or not order.quantity or order.invoice is not None or target in self.weeks:
+            return
+        if self.state == "cancelled":
+            return
+        order.terms = dict(self.week_terms(target))
+        total = order.quantity * order.terms["price"]
+        due = max(instant(target - timedelta(days=4), CLOSING_TIME, self.zone), self._days_later(now, 2))
+        lines = [(order.quantity, total), *([(order.make_up, 0)] if order.make_up else [])]
+        order.invoice = self._issue("order", target.isoformat(), now, due, lines, uses_credits=True)
+
+    def _remedy(self, monday: date, units: int, amount: int, target: date) -> None:
+        closes = self._closes(monday)
+        before = [(week, choice) for at, week, choice in self.choices if at < closes]
+        own = [choice for week, choice in before if week == monday.isoformat()]
+        standing = [choice for week, choice in before if week is None]
+        choice = (own or standing or ["credit"])[-1]
+        if self.state == "cancelled":
+            choice = "refund"
+        if choice == "make_up":
+            order = self.orders.setdefault(target, Sold())
+            order.make_up += units
+            order.worth += amount
+        elif choice == "credit":
+            self.credits += amount
+        elif amount:
+            self.checks.append(Check(monday.isoformat(), units, amount, (target - timedelta(days=5)).isoformat()))
+
+    def _closes(self, monday: date) -> int:
+        return instant(monday + timedelta(days=8), NOON, self.zone)
+
+    def _bill_months(self, now: int) -> None:
+        month = self.first.replace(day=1)
+        while True:
+            following = (month + timedelta(days=32)).replace(day=1)
+            end = instant(following, MIDNIGHT, self.zone)
+            if end + HOUR_US > now:
+                return
+            name = month.isoformat()[:7]
+            if not self.months or name > max(self.months):
+                self._bill_month(name, end, now)
+            month = following
+
+    def _bill_month(self, name: str, end: int, now: int) -> None:
+        net: Counter[tuple[int, str, int]] = Counter()
+        for at, price, count in self.talk:
+            if at < end:
+                net[price] += count
+        terms = self.terms_at(end - 1)
+        lines = [(count, count * price) for (price, _, _), count in sorted(net.items()) if count]
+        if self.extra_lines and terms["line_price"] and (lines or self.months):
+            lines.append((self.extra_lines, self.extra_lines * terms["line_price"]))
+        if not lines:
+            return
+        self.talk = [one for one in self.talk if one[0] >= end]
+        total = sum(amount for _, amount in lines)
+        self.months[name] = sum(net.values())
+        self.revenue += total
+        if total < 0:
+            lines = [(-units, -amount) for units, amount in lines]
+            self._issue("credit_note", name, now, None, lines, asks=False)
+            self.credits -= total
+            return
+        self._issue("month", name, now, self._days_later(now, terms["month_days"]), lines, uses_credits=True)
+
+    # papers
+
+    def _issue(
+        self,
+        kind: str,
+        period: str,
+        now: int,
+        due: int | None,
+        lines: list[tuple[int, int]],
+        *,
+        uses_credits: bool = False,
+        asks: bool = True,
+    ) -> Paper:
+        total = sum(amount for _, amount in lines)
+        applied = min(self.credits, total) if uses_credits else 0
+        self.credits -= applied
+        place = self._count[kind, period]
+        self._count[kind, period] += 1
+        number = self._numbers.get((kind, self.name, period, place), f"(no {kind} {self.name} {period} {place})")
+        asked = total - applied if asks else 0
+        settled = now if asked <= 0 else None
+        paper = Paper(kind, period, number, now, due, total, applied, asked, settled, units=lines)
+        self.papers.append(paper)
+        return paper
+
+    def _papers_for(self, number: str) -> list[Paper]:
+        if number:
+            return [one for one in self.papers if one.number == number]
+        return sorted((one for one in self.papers if one.is_open), key=lambda one: (one.due or 0, one.number))
+
+    def _release(self, at: int) -> None:
+        if self.state != "on_hold" or not self.states:
+            return
+        _, before, after, by = self.states[-1]
+        if by or after != "on_hold" or any(one.is_open and one.held is not None for one in self.papers):
+            return
+        self.states.append((at, "on_hold", before, ""))
+        self.state = before
+
+    def _days_later(self, now: int, days: int) -> int:
+        return instant(day_of(now, self.zone) + timedelta(days=days), CLOSING_TIME, self.zone)
+
+    # what the accounts must hold
+
+    def balances(self) -> dict[str, int]:
+        """By the meaning of each account, debits positive; nothing here adds up moves."""
+        to_come = sum(one.quantity * one.terms["price"] for one in self._unsettled() if one.invoice is not None)
+        to_come += sum(one.worth for one in self._unsettled())
+        to_come += sum(one.short_minor for one in self.weeks.values() if not one.remedied)
+        to_come += sum(one.waiting_minor for one in self.weeks.values() if not one.awaited)
+        found = {
+            "receivable": sum(one.open for one in self.papers),
+            "prepaid": -to_come,
+            "revenue": -self.revenue,
+            "allowances": self.allowances,
+            "credits": -self.credits,
+            "refunds_due": -sum(one.amount for one in self.checks if not one.sent),
+            "cash": self.cash,
+        }
+        return {account: amount for account, amount in found.items() if amount}
+
+    def _unsettled(self) -> list[Sold]:
+        return [one for monday, one in self.orders.items() if monday not in self.weeks]
+
+    def units_held(self) -> dict[str, int]:
+        """Hundredths of a unit, and increments."""
+        waiting = Counter({f"unbilled_{kind}": total % 100 for kind, total in self.sums.items()})
+        for one in self.pool:
+            waiting[f"unbilled_{one.kind}"] += one.percent * one.count
+        billed = sum(total // 100 * 100 for total in self.sums.values())
+        found = {**waiting, "billed": billed, "delivered": -billed - sum(waiting.values())}
+        return {account: amount for account, amount in found.items() if amount}
+
+    def minutes_held(self) -> dict[str, int]:
+        waiting, billed = sum(count for _, _, count in self.talk), sum(self.months.values())
+        found = {"unbilled_minutes": waiting, "billed": billed, "delivered": -waiting - billed}
+        return {account: amount for account, amount in found.items() if amount}
