@@ -36,7 +36,7 @@ AsOf = Annotated[
     typer.Option(
         "--as-of",
         metavar="WHEN",
-        help="A day, such as 2026-06-02 (to its end, in the zone of the terms), or an instant with its offset.",
+        help="A day, such as 2026-06-02 (to its end in New York), or an instant with its offset.",
     ),
 ]
 
@@ -63,7 +63,7 @@ def run(
         if instant(as_of, start=True) > now_us:
             raise CommandError(f"--as-of: {as_of} is still to come; --dry-run says what would be due")
         at_us = now_us  # the day is not over: what is due so far
-    options = _options(config if not store else None)
+    options = _options(config, needed=not dry_run)
 
     async def work(engine: AsyncEngine) -> RunReport | list[Step]:
         from meter.cycle import Cycle
@@ -185,7 +185,7 @@ def show_terms(
         out(in_words(chosen))
 
 
-def instant(text: str, *, start: bool = False) -> int:
+def instant(text: str, *, start: bool = False, option: str = "--as-of") -> int:
     """A day or an instant as microseconds UTC; of a day its last one, or with `start` its first, in New York.
 
     Raises CommandError naming the option.
@@ -201,18 +201,18 @@ def instant(text: str, *, start: bool = False) -> int:
             return midnight_us(day if start else day + timedelta(days=1), DEFAULT_TIME_ZONE) - (not start)
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CommandError(f"--as-of: {text!r} is neither a day nor an instant, such as 2026-06-02") from error
+        raise CommandError(f"{option}: {text!r} is neither a day nor an instant, such as 2026-06-02") from error
     if moment.tzinfo is None:
-        raise CommandError(f"--as-of: {text!r} has no offset, such as 2026-06-02T12:00-04:00")
+        raise CommandError(f"{option}: {text!r} has no offset, such as 2026-06-02T12:00-04:00")
     return int(moment.timestamp() * 1_000_000)
 
 
 def issuer_options(config: ConfigOption) -> CycleOptions:
-    """The cycle's options of the configuration; the defaults where there is none."""
-    return _options(config)
+    """The options of the configuration: whose name a document bears. Raises CommandError where there is none."""
+    return _options(config, needed=True)
 
 
-def _options(config: ConfigOption) -> CycleOptions:
+def _options(config: ConfigOption, *, needed: bool) -> CycleOptions:
     import os
 
     from baton.console import DEFAULT_CONFIG
@@ -220,6 +220,8 @@ def _options(config: ConfigOption) -> CycleOptions:
 
     file = config or DEFAULT_CONFIG
     if config is None and not file.is_file():
+        if needed:
+            raise CommandError(f"in whose name? documents bear what [operator] says: give --config (no {file} here)")
         return CycleOptions()
     from baton.run_meter import cycle_options
     from config.settings import load

@@ -42,14 +42,21 @@ def export(
     from meter.store.billing import BillingStore
     from meter.store.export import Wanted
 
-    span = [instant(day, start=True) if day else None for day in (since, until)]
+    days = (("--from", since), ("--to", until))
+    span = [instant(day, start=True, option=option) if day else None for option, day in days]
     wanted = Wanted(what, form, buyer, *span)
 
     async def work(engine: AsyncEngine) -> int:
         if out_file is None:
             return await BillingStore(engine).export(wanted, sys.stdout)
-        with out_file.open("w", encoding="utf-8", newline="") as file:
-            return await BillingStore(engine).export(wanted, file)
+        part = out_file.with_name(f"{out_file.name}.part")
+        try:
+            with part.open("w", encoding="utf-8", newline="") as file:
+                count = await BillingStore(engine).export(wanted, file)
+            part.replace(out_file)  # a file that is there stays until the new one is whole
+        finally:
+            part.unlink(missing_ok=True)
+        return count
 
     count = with_store(find_place(config, store), work)
     if out_file is not None:

@@ -99,6 +99,7 @@ def get(
     """Write a document as it was issued: HTML or PDF, its lines as CSV, or all that it says as JSON."""
     if form not in _FORMS:
         raise CommandError(f"--format: {form!r} is none of {', '.join(_FORMS)}")
+    _use_templates(config)
 
     async def work(engine: AsyncEngine) -> bytes:
         import orjson
@@ -169,12 +170,26 @@ def cancel(
 
     from meter.store.billing import BillingStore
 
-    options = issuer_options(config if not store else None)
+    options = issuer_options(config)
 
     async def work(engine: AsyncEngine) -> str:
         return await BillingStore(engine).cancel(number, reason, getpass.getuser(), options.issuer)
 
     out(f"{number}: cancelled by {with_store(find_place(config, store), work)}")
+
+
+def _use_templates(config: ConfigOption) -> None:
+    """Draw with the operator's own templates, where a configuration names some: what is drawn first is kept."""
+    import os
+
+    from baton.console import DEFAULT_CONFIG
+    from baton.run_meter import mail_options
+    from config.settings import load
+    from meter.run import use_templates
+
+    file = config or DEFAULT_CONFIG
+    if config is not None or file.is_file():
+        use_templates(mail_options(load(file, os.environ)))
 
 
 def _write(content: bytes, out_file: Path | None) -> None:

@@ -224,25 +224,31 @@ def show_remedies(
 
 
 def minor_of(amount: str, currency: str) -> int:
-    """An amount such as 9000.00 in minor units. Raises CommandError naming it."""
-    from decimal import Decimal, InvalidOperation
+    """An amount such as 9000.00 or 9,000.00 in minor units; a comma stands between thousands alone.
+
+    Raises CommandError naming it.
+    """
+    import re
+    from decimal import Decimal
 
     from babel.numbers import get_currency_precision
 
-    try:
-        scaled = Decimal(amount.replace(",", "")).scaleb(get_currency_precision(currency))
-    except InvalidOperation as error:
-        raise CommandError(f"AMOUNT: {amount!r} is no amount, such as 9000.00") from error
-    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+    if not re.fullmatch(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15})(?:\.[0-9]+)?", amount):
+        raise CommandError(f"AMOUNT: {amount!r} is no amount, such as 9000.00")
+    scaled = Decimal(amount.replace(",", "")).scaleb(get_currency_precision(currency))
+    if scaled != scaled.to_integral_value():
         raise CommandError(f"AMOUNT: {amount!r} has more digits than {currency} has")
     return int(scaled)
 
 
 def _day(text: str) -> Any:
-    from datetime import UTC, date, datetime
+    from datetime import date, datetime
+    from zoneinfo import ZoneInfo
+
+    from config.book import DEFAULT_TIME_ZONE
 
     if not text:
-        return datetime.now(UTC).date()
+        return datetime.now(ZoneInfo(DEFAULT_TIME_ZONE)).date()
     try:
         return date.fromisoformat(text)
     except ValueError as error:

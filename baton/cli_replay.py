@@ -53,7 +53,7 @@ def replay(
     """
     from baton.cli_billing import instant
 
-    span = (instant(since, start=True), instant(until, start=True))
+    span = (instant(since, start=True, option="--from"), instant(until, start=True, option="--to"))
     if span[0] >= span[1]:
         raise CommandError(f"--to: {until} is not after {since}")
     other = _profiles(terms) if terms is not None else None

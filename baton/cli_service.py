@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from meter.store.reports import Report
 
 _MAX_FILE = 256 * 1024 * 1024  # bytes
+_MAX_ROWS = 1_000  # of a file: they are one transaction, for which routers wait
 _MAX_SHOWN = 20  # faults of a file
 
 interactions = typer.Typer(
@@ -328,6 +329,8 @@ def _read_file(file: Path, now_utc_us: int) -> list[tuple[int, Reported]]:
         raise CommandError(clean_lines([*faults[:_MAX_SHOWN]]) + more + "\nnothing was kept")
     if not found:
         raise CommandError(f"{file}: there is nothing in it")
+    if len(found) > _MAX_ROWS:
+        raise CommandError(f"{file}: has {len(found):,} lines; at most {_MAX_ROWS:,} are kept at once")
     return found
 
 

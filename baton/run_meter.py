@@ -73,7 +73,7 @@ def cycle_options(settings: Settings) -> CycleOptions:
             "statement": billing.statement_prefix,
         },
     )
-    return CycleOptions(issuer, billing.settle_after_ms * 1_000)
+    return CycleOptions(issuer, billing.settle_after_ms * 1_000, gives_way=True)
 
 
 def mail_options(settings: Settings) -> MailOptions | None:

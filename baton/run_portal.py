@@ -19,12 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from baton.console import Place
 from baton.control import ControlError, ask, socket_path
 from baton.lists import list_store, signer
+from baton.run_meter import mail_options
 from baton.serve import relog_on_hangup, stop_on_signals
 from config.portal import PortalSection, PortalToken
 from config.settings import Settings, load
 from meter import logs
 from meter.credits import load_reasons
 from meter.links import LinkOptions
+from meter.run import use_templates
 from meter.store.book import BookStore
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
@@ -64,6 +66,7 @@ def main(config_path: Path, *, supervised: bool = False) -> None:
     """Run the HTTP API until told to stop. Raises ConfigError, PortalError, ControlError at the start."""
     settings = load(config_path, os.environ)
     logs.configure(json=settings.log.format == "json", level=settings.log.level)
+    use_templates(mail_options(settings))  # a document that is first opened here is drawn here
     portal = settings.portal
     if portal is None:
         raise PortalError(f"{config_path}: has no section [portal]")
@@ -78,7 +81,7 @@ async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, 
     listener = _listen(portal)
     database = await open_store(settings.store_url)
     desk = await _desk(database, settings, portal)
-    clerk = Clerk(database)
+    clerk, office = Clerk(database), Clerk(database)  # leads and health wait for nobody's papers
     leads = LeadStore(clerk)
     services = Services(
         tokens=tuple(map(_token, portal.tokens)),
@@ -87,9 +90,9 @@ async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, 
         availability=partial(_availability, router, asyncio.Semaphore(MAX_ASKING)),
         healthy=partial(_healthy, leads),
         lists=desk,
-        money=MoneyOffice(database, clerk),
-        credits=CreditOffice(clerk, load_reasons(settings.billing.credit_reasons_file), _links(settings)),
-        service=ServiceOffice(clerk, _links(settings)),
+        money=MoneyOffice(database, office),
+        credits=CreditOffice(office, load_reasons(settings.billing.credit_reasons_file), _links(settings)),
+        service=ServiceOffice(office, _links(settings)),
     )
     server = _Server(_server_config(services, portal))
     purging = asyncio.create_task(_purge(leads, desk))
@@ -106,6 +109,7 @@ async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, 
         await asyncio.gather(purging, stopping, return_exceptions=True)
         await desk.close()
         await clerk.close()
+        await office.close()
         await database.dispose()
     _log.info("portal_stopped")
 

@@ -24,9 +24,9 @@ class BillingSection(Model):
     """The weekly cycle, in the meter."""
 
     enabled: bool = Field(True, description="Run it; off: only `baton billing run` does.")
-    invoice_prefix: str = Field("INV-", pattern=r"^[A-Z0-9/-]{0,12}$", description="Before an invoice's number.")
-    credit_note_prefix: str = Field("CN-", pattern=r"^[A-Z0-9/-]{0,12}$", description="Before a credit note's number.")
-    statement_prefix: str = Field("ST-", pattern=r"^[A-Z0-9/-]{0,12}$", description="Before a statement's number.")
+    invoice_prefix: str = Field("INV-", pattern=r"^[A-Z0-9-]{0,12}$", description="Before an invoice's number.")
+    credit_note_prefix: str = Field("CN-", pattern=r"^[A-Z0-9-]{0,12}$", description="Before a credit note's number.")
+    statement_prefix: str = Field("ST-", pattern=r"^[A-Z0-9-]{0,12}$", description="Before a statement's number.")
     settle_after_ms: int = Field(
         3_600_000,
         ge=0,

@@ -35,6 +35,7 @@ SETTLE_AFTER_US = 3_600_000_000  # of `billing.settle_after_ms`
 POLL_S = 5.0
 RETRY_S = 5.0
 DAY_US = 24 * 3600 * 1_000_000
+MAX_PAUSE_S = 0.25
 MAX_ROUNDS = 1_000  # of one run: twenty years of weeks
 
 _log = structlog.get_logger()
@@ -46,6 +47,7 @@ class CycleOptions:
 
     issuer: Issuer = field(default_factory=Issuer)
     settle_after_us: int = SETTLE_AFTER_US
+    gives_way: bool = False  # pauses after each step for as long as it took: others wait for SQLite's one writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class Cycle:
 
     async def _do(self, step: Step, contract: Contract, now: int, report: RunReport) -> None:
         run = Run(self._options.issuer, now)
+        started = time.monotonic()
         try:
             done = await self._clerk.write(partial(perform, step, contract, run))
         except (ValueError, LookupError) as error:
@@ -170,6 +173,8 @@ class Cycle:
             return
         if done.documents or done.held:
             report.done.append(done)
+        if self._options.gives_way:
+            await asyncio.sleep(min(time.monotonic() - started, MAX_PAUSE_S))
 
 
 def _tell(report: RunReport) -> None:

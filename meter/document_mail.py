@@ -33,11 +33,7 @@ class DocumentComposer:
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
         """The letter. Raises NeverDeliverableError where there is no such document or nobody to write to."""
         number = str(order.get("number", ""))
-        try:
-            document = await clerk.read(partial(_find, number))
-        except documents.UnknownDocumentError as error:
-            raise NeverDeliverableError(str(error)) from error
-        body = await clerk.read(partial(_body, number))
+        document, body = await _read(number, clerk)
         to = await _recipients(order, document, clerk)
         name = one_line(number, 32).replace("/", "-")
         attachments = [
@@ -65,11 +61,7 @@ class HoldComposer:
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
         """The letter. Raises NeverDeliverableError where there is no such invoice, or nobody to write to."""
         number = str(order.get("number", ""))
-        try:
-            document = await clerk.read(partial(_find, number))
-        except documents.UnknownDocumentError as error:
-            raise NeverDeliverableError(str(error)) from error
-        body = await clerk.read(partial(_body, number))
+        document, body = await _read(number, clerk)
         values = shown(body)
         return Letter(
             to=await _recipients(order, document, clerk),
@@ -91,6 +83,14 @@ async def _recipients(order: Mapping[str, Any], document: documents.Document, cl
     if not isinstance(to, list) or not to:
         raise NeverDeliverableError(f"{document.number}: nobody is to receive it")
     return tuple(str(one) for one in to)
+
+
+async def _read(number: str, clerk: Clerk) -> tuple[documents.Document, dict[str, Any]]:
+    """A document and what it says. Raises NeverDeliverableError where there is none."""
+    try:
+        return await clerk.read(partial(_find, number)), await clerk.read(partial(_body, number))
+    except documents.UnknownDocumentError as error:
+        raise NeverDeliverableError(str(error)) from error
 
 
 def _find(number: str, connection: Any) -> documents.Document:

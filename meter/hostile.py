@@ -16,7 +16,7 @@ MAX_FIELDS = 100
 
 _E164 = re.compile(r"\+[0-9]{7,15}")
 # OWASP, CSV injection: these at the start of a cell; the wide forms are taken for them by some spreadsheets.
-_FORMULA_STARTS = (*"=+-@|%", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+FORMULA_STARTS = (*"=+-@|%", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _AS_SPACE = frozenset({"Cc", "Zl", "Zp"})
 _GONE = frozenset({"Cf", "Cs", "Co", "Cn"})
 
@@ -36,7 +36,7 @@ def one_line(text: object, limit: int = MAX_VALUE) -> str:
 def csv_cell(text: str) -> str:
     """The text as a cell that no spreadsheet runs. A plain E.164 number stays as it is: it is a number, no formula."""
     shown = one_line(text)
-    if shown.startswith(_FORMULA_STARTS) and not _E164.fullmatch(shown):
+    if shown.startswith(FORMULA_STARTS) and not _E164.fullmatch(shown):
         return "'" + shown
     return shown
 

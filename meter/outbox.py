@@ -147,7 +147,8 @@ class OutboxLoop:
 
     def _failed(self, message: Message, error: Exception) -> Result:
         now = _now()
-        too_old = now - message.created_utc_us >= self._options.give_up_days * _DAY_US
+        # One that was never tried, because there was no mail server for a week, gets more than one try.
+        too_old = message.attempts > 0 and now - message.created_utc_us >= self._options.give_up_days * _DAY_US
         said = f"{type(error).__name__}: {error}"
         if too_old or isinstance(error, NeverDeliverableError):
             metrics.OUTBOX_DEAD.labels(message.channel).inc()

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import Buyer, Terms
-from meter import texts
+from meter import metrics, texts
 from meter.billing.calendar import Week
 from meter.billing.drafts import Issuer, Stamp, body_of, order_draft
 from meter.hostile import csv_cell
@@ -50,6 +50,7 @@ _ABOUT = {
     "week": "Service week",
 }
 _RENDER_EVERY_S = 10.0
+_AT_ONCE = 200  # documents in a round
 _LOOK_BACK_US = 3600 * 1_000_000  # what was issued longer ago has been looked at
 
 _log = structlog.get_logger()
@@ -167,16 +168,30 @@ async def render_for_ever(engine: AsyncEngine, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 now_us = time.time_ns() // 1000
-                while not stop.is_set() and (numbers := await clerk.read(partial(_unrendered, since_us))):
-                    await paper(clerk, numbers[0], "pdf")
-                since_us = now_us - _LOOK_BACK_US
-            except (SQLAlchemyError, StoreError, PaperError) as error:
+                numbers = await clerk.read(partial(_unrendered, since_us))
+                failed = [one for one in numbers if not stop.is_set() and not await _try_paper(clerk, one)]
+                if not failed and len(numbers) < _AT_ONCE:
+                    since_us = now_us - _LOOK_BACK_US
+            except (SQLAlchemyError, StoreError) as error:
                 _log.error("documents cannot be rendered", error=str(error).partition("\n")[0])
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_RENDER_EVERY_S):
                     await stop.wait()
     finally:
         await clerk.close()
+
+
+async def _try_paper(clerk: Clerk, number: str) -> bool:
+    """Render one document; whether that went well. One that cannot be drawn holds up no other."""
+    try:
+        await paper(clerk, number, "pdf")
+    except (SQLAlchemyError, StoreError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a template, the drawing library, the system: each raises its own
+        metrics.ENGINE_FAULTS.labels("documents").inc()
+        _log.error("a document cannot be rendered", number=number, error=f"{type(error).__name__}: {error}"[:300])
+        return False
+    return True
 
 
 async def _keep(clerk: Clerk, number: str, form: str, content: bytes) -> bytes:
@@ -193,7 +208,7 @@ def _body(number: str, connection: Any) -> dict[str, Any]:
 
 
 def _unrendered(since_us: int, connection: Any) -> list[str]:
-    return documents.unrendered(connection, "pdf", 1, since_us)
+    return documents.unrendered(connection, "pdf", _AT_ONCE, since_us)
 
 
 def sample() -> dict[str, Any]:

@@ -271,7 +271,7 @@ class Follower:
                 if await self._watch.changed():
                     await self.catch_up()
                 pause_ms = self._options.poll_ms
-            except (SQLAlchemyError, StoreError, CursorMovedError) as error:
+            except (SQLAlchemyError, StoreError, CursorMovedError, ValueError) as error:
                 self._watch.forget()
                 pause_ms = min(max(pause_ms * 2, FIRST_RETRY_MS), LAST_RETRY_MS)
                 metrics.ENGINE_FAULTS.labels("settle").inc()

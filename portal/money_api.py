@@ -157,14 +157,16 @@ BODIES = (RemedyChoice, PaymentMade)
 async def get_documents(
     request: Request,
     who: BuyerOrOperator,
+    *,
     buyer: BuyerQuery = "",
     series: Annotated[Literal["", "invoice", "credit_note", "statement"], Query(description="Only these.")] = "",
     is_open: Annotated[bool, Query(alias="open", description="Only what is still to be paid.")] = False,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="How many of the newest.")] = 200,
 ) -> Documents:
-    """Show invoices, credit notes and statements, oldest first. For buyers their own, for the operator all."""
+    """Show the newest invoices, credit notes and statements. For buyers their own, for the operator all."""
     name = _whose(who, buyer, needed=False)
     try:
-        found = await services(request).money.billing.documents(name, series=series, open_only=is_open)
+        found = await services(request).money.billing.documents(name, series=series, open_only=is_open, limit=limit)
     except UnknownBuyerError as error:
         raise ProblemError(404, str(error)) from error
     return Documents(documents=[DocumentShown(**_shown(one)) for one in found])
@@ -224,7 +226,7 @@ async def get_transfers(request: Request, who: BuyerOrOperator, number: Number) 
     """Get the transfers of the week or month that a document is for, as CSV."""
     await _find(request, who, number)
     try:
-        text = await services(request).money.billing.detail(number)
+        text = await services(request).money.detail(number)
     except PaymentError as error:
         raise ProblemError(404, str(error)) from error
     return _file(text.encode(), f"{number}-transfers.csv", _TYPES["csv"])

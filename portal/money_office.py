@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -9,10 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.facts import Kind
 from meter.ladder import Ladder, build_ladder
 from meter.papers import paper
-from meter.store.billing import BillingStore
+from meter.store.billing import BillingStore, detail_of
 from meter.store.clerk import Clerk
 from meter.store.forecasting import OrderForecast, forecasts
 from meter.store.reading import facts_of
+
+AT_ONCE = 2  # documents drawn at the same time: each takes a core for a while
 
 
 class MoneyOffice:
@@ -22,10 +25,16 @@ class MoneyOffice:
         self.billing = BillingStore(engine)
         self._engine = engine
         self._clerk = clerk
+        self._drawing = asyncio.Semaphore(AT_ONCE)
 
     async def paper(self, number: str, form: str) -> bytes:
         """A document as HTML or PDF. Raises PaperError, UnknownDocumentError."""
-        return await paper(self._clerk, number, form)
+        async with self._drawing:
+            return await paper(self._clerk, number, form)
+
+    async def detail(self, number: str) -> str:
+        """The transfers behind a document, as CSV: made off the loop. Raises PaymentError, UnknownDocumentError."""
+        return await self._clerk.read(lambda connection: detail_of(connection, number))
 
     async def forecasts(self, buyer: str) -> list[OrderForecast]:
         """The running weeks. Raises UnknownBuyerError."""

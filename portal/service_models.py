@@ -143,7 +143,7 @@ class ReportQuery(BaseModel):
 
     buyer: str = Field("", max_length=_MAX_NAME, description="Whose; a buyer's token sees its own alone.")
     before: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="Only of days before this one.")
-    limit: int = Field(31, ge=1, le=366, description="How many; 31 by default.")
+    limit: int = Field(31, ge=1, le=93, description="How many; 31 by default.")
 
 
 BODIES: tuple[type[Body], ...] = (InteractionReport, RatingReport)

@@ -68,7 +68,8 @@ _ANSWERS = frozenset({EventKind.TRYING, EventKind.RINGING, EventKind.ANSWERED})
 
 
 def _not_sent(state: State, number: int, event: LegEvent) -> Step:
-    if state.leg(number) is LegPhase.ENDED:
+    """A leg that has answered was sent, whatever comes after it: its end is its own event."""
+    if state.leg(number) in (LegPhase.SCREENING, LegPhase.WON, LegPhase.ENDED):
         return state, []
     after = state.with_leg(number, LegPhase.ENDED)
     said: dict[str, Any] = {"why": event.phrase}

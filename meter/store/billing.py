@@ -31,6 +31,19 @@ from meter.store.schema import outbox
 T = TypeVar("T")
 
 
+def detail_of(connection: Connection, number: str) -> str:
+    """The transfers of the week or month that a document is for, as CSV.
+
+    Raises UnknownDocumentError, and PaymentError where it stands for none.
+    """
+    document = documents.find(connection, number)
+    if not document.period:
+        raise PaymentError(f"{number} stands for no transfers")
+    text = io.StringIO()
+    write_detail(connection, document.buyer, document.period, text)
+    return text.getvalue()
+
+
 class BillingStore:
     """Documents, payments, checks, remedies and balances."""
 
@@ -38,13 +51,15 @@ class BillingStore:
         self._engine = engine
         self._clock = clock
 
-    async def documents(self, buyer: str = "", *, series: str = "", open_only: bool = False) -> list[Document]:
-        """Documents in the order in which they were issued. Raises UnknownBuyerError."""
+    async def documents(
+        self, buyer: str = "", *, series: str = "", open_only: bool = False, limit: int = 0
+    ) -> list[Document]:
+        """Documents in the order in which they were issued; with `limit` the newest. Raises UnknownBuyerError."""
 
         def work(connection: Connection) -> list[Document]:
             if buyer:
                 read_contract(connection, buyer)
-            return documents.find_all(connection, buyer, series=series, open_only=open_only)
+            return documents.find_all(connection, buyer, series=series, open_only=open_only, limit=limit)
 
         return await self._read(work)
 
@@ -59,18 +74,13 @@ class BillingStore:
     async def detail(self, number: str) -> str:
         """The transfers behind a document's lines, as CSV; of an order those of its week. Raises PaymentError."""
 
-        def work(connection: Connection) -> str:
-            document = documents.find(connection, number)
-            if not document.period:
-                raise PaymentError(f"{number} stands for no transfers")
-            text = io.StringIO()
-            write_detail(connection, document.buyer, document.period, text)
-            return text.getvalue()
-
-        return await self._read(work)
+        return await self._read(lambda connection: detail_of(connection, number))
 
     async def send(self, number: str, to: Sequence[str]) -> list[str]:
-        """Queue a document's e-mail again; whom it goes to. Raises PaymentError where there is nobody."""
+        """Queue a document's e-mail again; whom it goes to.
+
+        Raises PaymentError where there is nobody, or the e-mail is still on its way.
+        """
 
         def work(connection: Connection) -> list[str]:
             document = documents.find(connection, number)
@@ -78,11 +88,17 @@ class BillingStore:
             if not wanted:
                 raise PaymentError(f"--to: {document.buyer} has no address for documents")
             now = self._clock()
-            again = {"state": "pending", "attempts": 0, "next_try_utc_us": now, "done_utc_us": None, "error": None}
-            payload = orjson.dumps({"kind": "document", "number": number, "to": wanted})
             this = (outbox.c.channel == "mail", outbox.c.message_id == f"{number}.document")
-            if not connection.execute(update(outbox).where(*this).values(**again, payload=payload)).rowcount:
+            there = connection.execute(select(outbox.c.id, outbox.c.state).where(*this)).one_or_none()
+            if there is None:
                 documents.queue_mail(connection, number, wanted, now)
+                return wanted
+            if there.state == "pending":
+                raise PaymentError(f"{number}: its e-mail is still on its way; `baton mail list` shows it")
+            payload = orjson.dumps({"kind": "document", "number": number, "to": wanted})
+            again = {"state": "pending", "attempts": 0, "next_try_utc_us": now, "done_utc_us": None, "error": None}
+            values = {**again, "created_utc_us": now, "payload": payload}
+            connection.execute(update(outbox).where(outbox.c.id == there.id).values(**values))
             return wanted
 
         return await self._write(work)
@@ -104,8 +120,10 @@ class BillingStore:
         )
 
     async def payments(self, buyer: str = "") -> list[dict[str, Any]]:
-        """Payments in the order in which they were recorded."""
+        """Payments in the order in which they were recorded. Raises UnknownBuyerError."""
         query = select(payments_table).order_by(payments_table.c.id)
+        if buyer:
+            await self._read(lambda connection: read_contract(connection, buyer))
         return await self._rows(query.where(payments_table.c.buyer == buyer) if buyer else query)
 
     async def refunds(self, *, every: bool = False) -> list[dict[str, Any]]:
@@ -182,7 +200,9 @@ class BillingStore:
         )
 
     async def export(self, wanted: Wanted, sink: Sink) -> int:
-        """Write rows of the store; how many. Raises ExportError."""
+        """Write rows of the store; how many. Raises ExportError, UnknownBuyerError."""
+        if wanted.buyer:
+            await self._read(lambda connection: read_contract(connection, wanted.buyer))
         return await self._read(lambda connection: export(connection, wanted, sink))
 
     async def _rows(self, query: Any) -> list[dict[str, Any]]:

@@ -99,9 +99,12 @@ class _SqliteThread:
         try:
             with connection.begin():
                 return work(connection)
-        except (DBAPIError, sqlite3.Error):
+        except DBAPIError:
             self._drop_connection()  # a connection that failed is not trusted with the next transaction
             raise
+        except sqlite3.Error as error:  # of a statement that went past SQLAlchemy
+            self._drop_connection()
+            raise StoreError(f"the store failed: {error}") from error
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

@@ -15,19 +15,19 @@ from functools import lru_cache
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, literal_column, or_, select
 
 from meter.billing.accounts import INCREMENT, UNIT
 from meter.billing.months import Month
 from meter.hostile import csv_cell
 from meter.store.contracts import read_contract
 from meter.store.due import kind_of
-from meter.store.money import billing_periods, postings
+from meter.store.money import billing_periods, interactions, postings
 from meter.store.schema import outcomes
 
 COLUMNS = (
     "transfer", "call_id", "dialout", "campaign", "phone", "verdict", "reason", "counts_as", "unit", "units", "percent",
-    "attempt_ms", "talk_ms", "buffer_ms", "terms", "adjusts", "reversal",
+    "attempt_ms", "talk_ms", "buffer_ms", "terms", "adjusts", "reversal", "interaction", "reference",
 )  # fmt: skip
 _PAGE = 5_000  # rows fetched at a time
 _CACHED = 4_096
@@ -102,9 +102,16 @@ def _query(buyer: str, period: str, bounds: Bounds) -> Select[Any]:
         postings.c.transfer, outcomes.c.call_id, at, outcomes.c.campaign, outcomes.c.phone, outcomes.c.verdict,
         outcomes.c.reason, outcomes.c.counts_as, postings.c.unit, postings.c.units, postings.c.percent,
         outcomes.c.attempt_ms, outcomes.c.talk_ms, outcomes.c.buffer_ms, postings.c.terms_name,
-        postings.c.terms_version, postings.c.reverses,
+        postings.c.terms_version, postings.c.reverses, interactions.c.id, interactions.c.reference,
     )  # fmt: skip
     query = select(*columns).outerjoin_from(postings, outcomes, outcomes.c.transfer == postings.c.transfer)
+    is_other = and_(
+        postings.c.transfer.is_(None), interactions.c.id == func.substr(postings.c.key, len("interaction:") + 1)
+    )
+    if kind_of(period) == "month":
+        query = query.outerjoin(interactions, is_other)  # e-mails and chats have no transfer
+    else:
+        query = query.outerjoin(interactions, literal_column("1 = 0"))
     query = query.where(postings.c.buyer == buyer, postings.c.asset == asset, at.is_not(None))
     query = query.where(or_(newer, late) if bounds.since_us else newer)
     if bounds.through_seq is not None:
@@ -120,10 +127,10 @@ def _pages(connection: Connection, query: Select[Any]) -> Iterator[list[Row[Any]
 
 def _cells(row: Row[Any], bounds: Bounds) -> tuple[Any, ...]:
     transfer, call_id, at, campaign, phone, verdict, reason, counts_as, unit, units, percent, *rest = tuple(row)
-    attempt_ms, talk_ms, buffer_ms, terms_name, terms_version, reverses = rest
+    attempt_ms, talk_ms, buffer_ms, terms_name, terms_version, reverses, interaction, reference = rest
     return (
         transfer,
-        call_id,
+        _safe(call_id or ""),
         _local(at, bounds.zone),
         _safe(campaign or ""),
         phone if phone and phone[0] == _PHONE and phone[1:].isdigit() else csv_cell(phone or ""),
@@ -139,6 +146,8 @@ def _cells(row: Row[Any], bounds: Bounds) -> tuple[Any, ...]:
         f"{terms_name} v{terms_version}",
         "" if at >= bounds.start_us else _local(at, bounds.zone)[:10],
         reverses or "",
+        interaction or "",
+        csv_cell(reference or ""),
     )
 
 

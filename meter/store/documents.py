@@ -193,8 +193,9 @@ def find_all(
     period: str = "",
     open_only: bool = False,
     since_us: int = 0,
+    limit: int = 0,
 ) -> list[Document]:
-    """Documents in the order in which they were issued; empty words do not restrict."""
+    """Documents in the order in which they were issued; empty words do not restrict. With `limit` only the newest."""
     query = select(*_SHOWN).where(documents.c.issued_utc_us >= since_us)
     wanted = {"buyer": buyer, "series": series, "kind": kind, "period": period}
     for name, value in wanted.items():
@@ -202,8 +203,13 @@ def find_all(
             query = query.where(documents.c[name] == value)
     if open_only:
         query = query.where(documents.c.settled_utc_us.is_(None), documents.c.due_utc_us.is_not(None))
-    rows = connection.execute(query.order_by(documents.c.issued_utc_us, documents.c.series, documents.c.sequence))
-    return [_document(connection, row) for row in rows.all()]
+    in_order = (documents.c.issued_utc_us, documents.c.series, documents.c.sequence)
+    if limit:
+        newest = query.order_by(*(column.desc() for column in in_order)).limit(limit)
+        rows = list(reversed(connection.execute(newest).all()))
+    else:
+        rows = list(connection.execute(query.order_by(*in_order)).all())
+    return [_document(connection, row) for row in rows]
 
 
 def body(connection: Connection, number: str) -> dict[str, Any]:

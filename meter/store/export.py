@@ -8,23 +8,28 @@ in front; JSON Lines have every value as it is. Rows are read in pages on one co
 from __future__ import annotations
 
 import csv
+import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 import orjson
 from sqlalchemy import Column, Connection, Select, Table, select
 
-from meter.hostile import csv_cell
+from meter.hostile import FORMULA_STARTS
 from meter.localised import decimal_text
 from meter.store import money, schema
+from meter.store.contracts import read_contracts
 from meter.store.money import postings
 
 FORMATS = ("csv", "jsonl")
 JOURNAL = "journal"
 JOURNAL_COLUMNS = ("date", "entry", "account", "buyer", "debit", "credit", "currency", "document", "memo")
 _PAGE = 5_000
+_E164 = re.compile(r"\+[0-9]{7,15}")
 _UNITS = ("unit", "increment")  # assets that are no money
 
 
@@ -148,11 +153,16 @@ def _write(wanted: Wanted, names: Sequence[str], rows: Iterator[Sequence[Any]], 
 def _cell(value: Any) -> Any:
     if isinstance(value, orjson.Fragment):
         return orjson.dumps(value).decode()
-    return csv_cell(value) if isinstance(value, str) else value
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _E164.fullmatch(value):
+        return "'" + value  # nothing else is changed: what leaves can come back
+    return value
 
 
 def _journal(connection: Connection, wanted: Wanted) -> Iterator[Sequence[Any]]:
-    """Two lines for each posting of money: what it debits and what it credits, to be read by any bookkeeping."""
+    """Two lines for each posting of money: what it debits and what it credits, to be read by any bookkeeping.
+
+    The day is that of the contract's zone.
+    """
     query = select(postings).where(postings.c.asset.not_in(_UNITS), postings.c.dialout_utc_us.is_(None))
     at = postings.c.posted_utc_us
     if wanted.buyer:
@@ -160,9 +170,12 @@ def _journal(connection: Connection, wanted: Wanted) -> Iterator[Sequence[Any]]:
     query = query if wanted.from_us is None else query.where(at >= wanted.from_us)
     query = query if wanted.to_us is None else query.where(at < wanted.to_us)
     found = connection.execution_options(yield_per=_PAGE).execute(query.order_by(at, postings.c.buyer, postings.c.seq))
+    now_us = time.time_ns() // 1000
+    zones = {name: ZoneInfo(one.terms_at(now_us).time_zone) for name, one in read_contracts(connection).items()}
     for page in found.partitions(_PAGE):
         for row in page:
-            day = datetime.fromtimestamp(row.posted_utc_us // 1_000_000, UTC).date().isoformat()
+            zone = zones.get(row.buyer, UTC)
+            day = datetime.fromtimestamp(row.posted_utc_us // 1_000_000, zone).date().isoformat()
             amount = decimal_text(row.amount, row.asset)
             memo = row.reason or f"{row.rule} {row.period or ''}".strip()
             rest = (row.asset, row.document or "", memo)

@@ -1,11 +1,14 @@
 """Rows from files into the store: orders, payments, checks sent, remedies. All of a file, or nothing of it.
 
-CSV with a heading line, or JSON Lines. Every line is read and checked before anything is written, and every problem is
-told with its line and field. What is there already, by its own key, is left as it is; so a file can be loaded again.
+CSV with a heading line, or JSON Lines. Every line is read, checked and tried before anything is written, and every
+problem is told with its line and field. What is there already, by its own key, is left as it is; so a file can be
+loaded again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from config.book import Order
 from config.types import Model, Monday, Slug
 from meter.billing.cycle import Remedy
+from meter.hostile import FORMULA_STARTS
 from meter.store import payments
 from meter.store.book import UnknownBuyerError
 from meter.store.contracts import read_contract
@@ -34,7 +38,8 @@ from meter.store.remedy import chosen
 MAX_PROBLEMS = 100  # told; all are counted
 MAX_LINES = 1_000_000
 _Refused = (PaymentError, OrderError, UnknownBuyerError, UnknownDocumentError, ValueError)
-_DRY = "dry run"
+_BATCH = 40  # rows in one transaction: some tenths of a second
+_PAUSE_S = 0.12  # after it: who waits for SQLite's one writer looks every tenth of a second
 
 
 class LoadError(Exception):
@@ -119,7 +124,7 @@ class _Problems:
             self.told.append(f"line {line}: {what}")
 
 
-class _DryRunError(Exception):
+class _TakenBackError(Exception):
     """Rolls a transaction back that did what it was to try."""
 
 
@@ -162,31 +167,48 @@ LOADERS: dict[str, tuple[type[Model], Callable[..., bool]]] = {
 
 
 async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run: bool = False) -> Loaded:
-    """Load a file's rows in one transaction. Raises LoadError with every problem, and nothing is written."""
+    """Load a file's rows: first all are tried, and taken back, then all are written, in short transactions each.
+
+    Raises LoadError with every problem that the trial finds, and nothing is written. Should one come up only afterwards
+    (somebody else was quicker), the error says which lines were loaded; loading the file again does the rest.
+    """
     model, work = LOADERS[entity]
     problems = _Problems()
     rows = list(_read(text, model, problems))
     if problems.count:
         raise LoadError(problems.told, problems.count)
+    tried = Loaded()
+    for batch in _batches(rows):
+        with contextlib.suppress(_TakenBackError):
+            async with engine.begin() as connection:
+                await connection.run_sync(partial(_try, batch, work, who, tried=tried, problems=problems))
+        await asyncio.sleep(_PAUSE_S)
+    if problems.count:
+        raise LoadError(problems.told, problems.count)
+    if dry_run:
+        return tried
     loaded = Loaded()
-    try:
+    for batch in _batches(rows):
         async with engine.begin() as connection:
-            await connection.run_sync(partial(_load, rows, work, who, loaded, dry_run=dry_run))
-    except _DryRunError:
-        pass
+            await connection.run_sync(partial(_write, batch, work, who, loaded))
+        await asyncio.sleep(_PAUSE_S)
     return loaded
 
 
-def _load(
+def _batches(rows: list[tuple[int, Model]]) -> Iterator[list[tuple[int, Model]]]:
+    """A router's commits wait for each of these at most."""
+    yield from (rows[at : at + _BATCH] for at in range(0, len(rows), _BATCH))
+
+
+def _try(
     rows: list[tuple[int, Model]],
     work: Callable[..., bool],
     who: Who,
-    loaded: Loaded,
     connection: Connection,
     *,
-    dry_run: bool,
+    tried: Loaded,
+    problems: _Problems,
 ) -> None:
-    problems = _Problems()
     for line, row in rows:
         try:
             with connection.begin_nested():
@@ -194,12 +216,23 @@ def _load(
         except _Refused as error:
             problems.add(line, str(error))
             continue
-        loaded.new += is_new
-        loaded.known += not is_new
-    if problems.count:
-        raise LoadError(problems.told, problems.count)
-    if dry_run:
-        raise _DryRunError(_DRY)
+        tried.new += is_new
+        tried.known += not is_new
+    raise _TakenBackError
+
+
+def _write(
+    rows: list[tuple[int, Model]], work: Callable[..., bool], who: Who, loaded: Loaded, connection: Connection
+) -> None:
+    new = 0
+    for line, row in rows:
+        try:
+            new += work(connection, row, who)
+        except _Refused as error:
+            before = f"what stands before line {rows[0][0]} was loaded" if loaded.new or loaded.known else ""
+            raise LoadError([f"line {line}: {error}", *([before] if before else [])], 1) from error
+    loaded.new += new
+    loaded.known += len(rows) - new
 
 
 def _read(text: str, model: type[Model], problems: _Problems) -> Iterator[tuple[int, Model]]:
@@ -216,7 +249,7 @@ def _read(text: str, model: type[Model], problems: _Problems) -> Iterator[tuple[
 
 
 def _json_lines(text: str, problems: _Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, raw in enumerate(text.splitlines(), start=1):
+    for line, raw in enumerate(text.split("\n"), start=1):
         if not raw.strip():
             continue
         try:
@@ -256,4 +289,4 @@ def _csv_lines(text: str, model: type[Model], problems: _Problems) -> Iterator[t
 
 def _uncelled(cell: str) -> str:
     """Without the apostrophe that an export puts before what a spreadsheet would run."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@") else cell
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell

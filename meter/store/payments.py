@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from config.book import BuyerState
 from meter.billing.accounts import Account, Posting, Rule, reversal
@@ -66,10 +66,10 @@ class Recorded:
 def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -> Recorded:
     """Record a payment. Raises PaymentError naming what is wrong, UnknownBuyerError, UnknownDocumentError."""
     contract = read_contract(connection, payment.buyer)
+    payment = replace(payment, reference=" ".join(payment.reference.split()))
     _check(connection, payment, contract, now_utc_us)
     lock_heads(connection, [payment.buyer])
-    this = (payments.c.buyer == payment.buyer, payments.c.reference == payment.reference)
-    there = connection.execute(select(payments).where(*this)).one_or_none()
+    there = _payment(connection, payment.buyer, payment.reference)
     if there is not None:
         if not _is_same(there, payment):
             raise PaymentError(f"reference: {payment.reference!r} was recorded before, for another payment")
@@ -114,19 +114,26 @@ def reverse(connection: Connection, buyer: str, reference: str, *, reason: str, 
     if not reason.strip():
         raise PaymentError("reason: a reversal says why")
     lock_heads(connection, [buyer])
-    this = (payments.c.buyer == buyer, payments.c.reference == reference)
-    there = connection.execute(select(payments).where(*this)).one_or_none()
+    there = _payment(connection, buyer, reference)
     if there is None:
         raise PaymentError(f"reference: {buyer} has no payment {reference!r}")
     if there.reversed_utc_us is not None:
         raise PaymentError(f"reference: {reference!r} was reversed before")
     paid = of_buyer(connection, buyer, [Rule.PAYMENT])
-    made = [one for one in paid if one.key == _key(buyer, reference, one.document)]
+    made = [one for one in paid if one.key == _key(buyer, there.reference, one.document)]
     append(connection, [reversal(one, f"{one.key}:reversal", reason, by, now_utc_us) for one in made])
     changed = {"reversed_utc_us": now_utc_us, "reversed_by": by, "reversed_why": reason}
-    connection.execute(update(payments).where(*this).values(**changed))
+    connection.execute(update(payments).where(payments.c.id == there.id).values(**changed))
     numbers = [one.document for one in made if one.document is not None]
     return [number for number in numbers if not documents.mark_settled(connection, number, now_utc_us)]
+
+
+def _payment(connection: Connection, buyer: str, reference: str) -> Any:
+    """The payment of a reference, however it is spelt: capitals and spaces make no other; None where there is none."""
+    wanted = " ".join(reference.split())
+    same = func.lower(payments.c.reference) == wanted.lower()
+    found = connection.execute(select(payments).where(payments.c.buyer == buyer, same).order_by(payments.c.id)).all()
+    return next((one for one in found if one.reference == wanted), found[0] if found else None)
 
 
 def hold(connection: Connection, number: str, now_utc_us: int) -> bool:
@@ -345,8 +352,12 @@ def _check(connection: Connection, payment: Payment, contract: Contract, now_utc
 
 
 def _is_same(row: Row[Any], payment: Payment) -> bool:
-    said = (row.document or "", row.amount_minor, row.currency, row.received_on)
-    return said == (payment.document, payment.amount_minor, payment.currency, payment.received_on.isoformat())
+    """The day may differ: who types it again the next morning means the same money."""
+    return (row.document or "", row.amount_minor, row.currency) == (
+        payment.document,
+        payment.amount_minor,
+        payment.currency,
+    )
 
 
 def _share_out(connection: Connection, payment: Payment) -> list[tuple[str, int]]:

@@ -21,6 +21,7 @@ from meter.billing.units import WHOLE, Carried, CarriedUnits
 from meter.facts import Fact, Kind
 from meter.replay import Charge, ReplayReport, Unit, WeekReplayed, charge_of, decide_under
 from meter.settle import SettleOptions, settle
+from meter.store.book import UnknownBuyerError
 from meter.store.clerk import Clerk
 from meter.store.contracts import Contract, read_contracts
 from meter.store.detail import Bounds, bounds_of
@@ -60,6 +61,8 @@ async def replay(
     report = ReplayReport()
     try:
         contracts = await clerk.read(read_contracts)
+        if buyer and buyer not in contracts:
+            raise UnknownBuyerError(f"no buyer is called {buyer!r}")
         for name in [buyer] if buyer else sorted(contracts):
             await _replay_buyer(clerk, contracts[name], (from_us, to_us), other, report)
     finally:

@@ -144,3 +144,19 @@ def test_a_caller_who_left_and_an_answer_before_admission_leave_no_timer() -> No
     kinds = [type(one) for one in effects]
     assert kinds.index(m.Quiet) > kinds.index(m.Arm)
     assert kinds[-1] is m.Close
+
+
+def test_a_leg_that_has_won_was_sent_whatever_the_engine_says_afterwards() -> None:
+    """Found by the machine above: the winner was taken for a leg that never left, and the talk had nobody in it."""
+    state = machine.start(m.Plan(1, 0, 5_000, 15_000, (m.LegPlan(0, "", 5_000, 0),)))
+    for event in (
+        m.Begin(1),
+        m.Admitted(1, ""),
+        m.OnLeg(1, LegEvent("h", EventKind.SENT, 1)),
+        m.OnLeg(1, LegEvent("h", EventKind.ANSWERED, 1, 0, 200, "OK")),
+        m.OnLeg(1, LegEvent("h", EventKind.NOT_SENT, 2, 0, 100, "")),
+    ):
+        state, effects = machine.step(state, event)
+    assert effects == []
+    assert state.leg(1) is m.LegPhase.WON
+    assert state.phase is m.Phase.TALKING

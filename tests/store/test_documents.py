@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import io
@@ -25,6 +26,7 @@ from meter.store.billing import BillingStore
 from meter.store.detail import write_detail
 from meter.store.documents import UnknownDocumentError
 from meter.store.money import documents as documents_table
+from meter.store.payments import PaymentError
 from meter.store.schema import outbox
 from meter.store.verify_ledger import verify_ledger
 from tests.store.money_tools import Books
@@ -142,6 +144,9 @@ async def test_the_mail_brings_the_pdf_the_lines_and_the_transfers(
 
 async def test_sent_again_a_document_keeps_its_message_id(books: Books) -> None:
     await billed(books)
+    with pytest.raises(PaymentError, match="still on its way"):  # or the addresses that it is for would be lost
+        await BillingStore(books.engine).send("INV-000001", ["other@acme.example"])
+    await books.write(lambda connection: connection.execute(text("UPDATE outbox SET state = 'done'")) and None)
     await BillingStore(books.engine).send("INV-000001", ["other@acme.example"])
     query = select(outbox.c.message_id, outbox.c.payload).where(outbox.c.message_id == "INV-000001.document")
     [row] = await books.read(lambda connection: connection.execute(query).all())
@@ -266,3 +271,25 @@ async def test_a_hold_is_told_to_the_buyer_once(
     text = notice.get_content()
     for said in ("Invoice INV-000001", "$9,000.00", "Jun 4, 2026, 5:00 PM EDT"):
         assert said in text
+
+
+async def test_a_document_that_cannot_be_drawn_stops_neither_the_others_nor_the_meter(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await billed(books)
+    real = papers.pdf_of
+
+    def fails(html: str) -> bytes:
+        if "INV-000001" in html:
+            raise OSError(24, "Too many open files")
+        return real(html)
+
+    monkeypatch.setattr(papers, "pdf_of", fails)
+    stop = asyncio.Event()
+    loop = asyncio.create_task(papers.render_for_ever(books.engine, stop))
+    async with asyncio.timeout(60):
+        while await books.read(lambda connection: documents.unrendered(connection, "pdf", 9)) != ["INV-000001"]:
+            await asyncio.sleep(0.02)
+    assert not loop.done()
+    stop.set()
+    await loop

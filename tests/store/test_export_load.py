@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
+from datetime import date, timedelta
 from decimal import Decimal
 
 import orjson
@@ -157,3 +159,45 @@ async def test_checks_and_remedies_load_once(books: Books) -> None:
     assert await changed(books, "refunds", "refund,reference\n1,check 1001\n") == (0, 1)
     with pytest.raises(LoadError, match="sent before"):
         await changed(books, "refunds", "refund,reference\n1,check 1002\n")
+
+
+async def test_a_reference_in_another_spelling_is_the_same_payment(books: Books) -> None:
+    heading = "buyer,reference,amount_minor,received_on\n"
+    assert await changed(books, "payments", f"{heading}acme,|wire  1,100,2026-06-03\n") == (1, 0)
+    assert await changed(books, "payments", f"{heading}acme,|WIRE 1 ,100,2026-06-04\n") == (0, 1)
+    assert await changed(books, "payments", await own_columns(books)) == (0, 1)
+    with pytest.raises(LoadError, match="for another payment"):
+        await changed(books, "payments", f"{heading}acme,|wire 1,101,2026-06-03\n")
+
+
+async def own_columns(books: Books) -> str:
+    """The export of payments, with the columns that can be loaded."""
+    rows = list(csv.DictReader(io.StringIO(await exported(books, "payments"))))
+    names = ("buyer", "reference", "amount_minor", "received_on")
+    return "\n".join([",".join(names), *(",".join(row[name] for name in names) for row in rows)])
+
+
+async def test_many_rows_never_keep_a_writer_waiting_for_all_of_them(books: Books) -> None:
+    """A router's commit waits for one batch: between two of them another writer gets its turn."""
+    count = 200
+    rows = "buyer,week,quantity\n" + "".join(
+        f"acme,{(date(2026, 6, 8) + timedelta(weeks=number)).isoformat()},1\n" for number in range(count)
+    )
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await books.write(lambda connection: connection.execute(text("UPDATE book_version SET id = 1")) and None)
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    assert await changed(books, "orders", rows) == (count, 0)
+    other.cancel()
+    assert turns >= 5  # ten batches to try and to write
+
+
+async def test_json_lines_end_with_newlines_alone(books: Books) -> None:
+    line = '{"buyer": "acme", "reference": "r", "amount_minor": 1, "received_on": "2026-06-03", "note": "a\u2028b"}'
+    assert await changed(books, "payments", line + "\n") == (1, 0)

@@ -149,6 +149,11 @@ def test_rows_go_out_and_in_again(run: Run, tmp_path: Path) -> None:
     [
         (("payments", "add", "acme", "12.345", "--reference", "x"), "AMOUNT: '12.345' has more digits than USD has"),
         (("payments", "add", "acme", "much", "--reference", "x"), "AMOUNT: 'much' is no amount, such as 9000.00"),
+        (("payments", "add", "acme", "9000,00", "--reference", "x"), "AMOUNT: '9000,00' is no amount"),
+        (("payments", "add", "acme", "1,5", "--reference", "x"), "AMOUNT: '1,5' is no amount"),
+        (("payments", "list", "acmee"), "no buyer is called 'acmee'"),
+        (("replay", "--from", "2026-06-01", "--to", "2026-06-08", "--buyer", "acmee"), "no buyer is called 'acmee'"),
+        (("export", "orders", "--from", "2026-13-01"), "--from: '2026-13-01' is neither a day nor an instant"),
         (("payments", "add", "nobody", "1", "--reference", "x"), "no buyer is called 'nobody'"),
         (("payments", "add", "acme", "1", "--reference", "x", "--invoice", "W-9"), "there is no document 'W-9'"),
         (("payments", "add", "acme", "0", "--reference", "x"), "amount: 0 is not more than nothing"),
