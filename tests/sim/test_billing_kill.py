@@ -15,13 +15,14 @@ from tests.sim.books.checker import check
 from tests.sim.books.helpers import answer, copy_store, count, helper, read_books, tell
 from tests.sim.books.year import Size, Year
 
-KILLS = int(os.environ.get("BATON_KILLS", "40"))
+KILLS = int(os.environ.get("BATON_KILLS", "200"))
 SEED = int(os.environ.get("BATON_KILL_SEED", "7"))
 BUYERS, WEEKS, RUN_BEFORE = 12, 6, 2  # the cycle is away for the last four weeks, and then catches up under fire
 MAX_ATTEMPTS = 400  # of one round
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_a_run_that_is_killed_again_and_again_leaves_the_books_of_one_that_was_not(tmp_path: Path) -> None:
     prepared = tmp_path / "prepared.db"
     engine = await open_store(f"sqlite:///{prepared}")

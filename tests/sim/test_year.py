@@ -21,11 +21,12 @@ from tests.sim.books.year import Size, Year
 from tests.store.money_tools import WESTLAKE, Books, at
 
 SEEDS = [int(one) for one in os.environ.get("BATON_YEAR_SEEDS", "1").split(",")]
-SIZE = Size(int(os.environ.get("BATON_YEAR_BUYERS", "14")), int(os.environ.get("BATON_YEAR_WEEKS", "53")))
+SIZE = Size(int(os.environ.get("BATON_YEAR_BUYERS", "50")), int(os.environ.get("BATON_YEAR_WEEKS", "53")))
 PRODUCT = {"baton", "config", "meter", "portal", "router", "suppression"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_year_of_contracts_is_billed_to_the_cent(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "baton.db"
