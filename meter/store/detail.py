@@ -8,6 +8,7 @@ far. Rows follow from the ledger and the outcomes alone, both of which never cha
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,8 @@ COLUMNS = (
 _PAGE = 5_000  # rows fetched at a time
 _CACHED = 4_096
 _PHONE = "+"
+_MINUTE_US = 60_000_000
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # no cell that a spreadsheet runs
 
 
 class Sink(Protocol):
@@ -130,7 +133,7 @@ def _cells(row: Row[Any], bounds: Bounds) -> tuple[Any, ...]:
     attempt_ms, talk_ms, buffer_ms, terms_name, terms_version, reverses, interaction, reference = rest
     return (
         transfer,
-        _safe(call_id or ""),
+        call_id if not call_id or _PLAIN.fullmatch(call_id) else csv_cell(call_id),
         _local(at, bounds.zone),
         _safe(campaign or ""),
         phone if phone and phone[0] == _PHONE and phone[1:].isdigit() else csv_cell(phone or ""),
@@ -147,7 +150,7 @@ def _cells(row: Row[Any], bounds: Bounds) -> tuple[Any, ...]:
         "" if at >= bounds.start_us else _local(at, bounds.zone)[:10],
         reverses or "",
         interaction or "",
-        csv_cell(reference or ""),
+        csv_cell(reference) if reference else "",
     )
 
 
@@ -158,11 +161,13 @@ def _safe(text: str) -> str:
 
 def _local(utc_us: int, zone: str) -> str:
     """ISO 8601 to the millisecond, with the offset that the zone's clock has then."""
-    seconds, rest = divmod(utc_us, 1_000_000)
-    local = datetime.fromtimestamp(seconds, _zone(zone)).isoformat()
-    return f"{local[:19]}.{rest // 1000:03d}{local[19:]}"
+    minute, rest_us = divmod(utc_us, _MINUTE_US)
+    until_seconds, offset = _minute(minute, zone)
+    return f"{until_seconds}{rest_us // 1_000_000:02d}.{rest_us // 1000 % 1000:03d}{offset}"
 
 
-@lru_cache(maxsize=64)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
+@lru_cache(maxsize=_CACHED)
+def _minute(minute: int, zone: str) -> tuple[str, str]:
+    """What stands before the seconds and after them: rows come in the order of time, so a minute comes often."""
+    local = datetime.fromtimestamp(minute * 60, ZoneInfo(zone)).isoformat()
+    return local[: len("2026-06-10T11:00:")], local[len("2026-06-10T11:00:00") :]
