@@ -213,20 +213,18 @@ def issuer_options(config: ConfigOption) -> CycleOptions:
 
 
 def _options(config: ConfigOption, *, needed: bool) -> CycleOptions:
-    import os
-
-    from baton.console import DEFAULT_CONFIG
+    from baton.console import DEFAULT_CONFIG, find_settings
     from meter.cycle import CycleOptions
 
-    file = config or DEFAULT_CONFIG
-    if config is None and not file.is_file():
+    settings = find_settings(config)
+    if settings is None:
         if needed:
-            raise CommandError(f"in whose name? documents bear what [operator] says: give --config (no {file} here)")
+            here = f"(no {DEFAULT_CONFIG} here)"
+            raise CommandError(f"in whose name? documents bear what [operator] says: give --config {here}")
         return CycleOptions()
     from baton.run_meter import cycle_options
-    from config.settings import load
 
-    return cycle_options(load(file, os.environ))
+    return cycle_options(settings)
 
 
 def _every(config: ConfigOption, store: str, name: str = "") -> list[tuple[str, Terms]]:

@@ -18,6 +18,7 @@ from baton.console import (
     StoreOption,
     clean,
     find_place,
+    find_settings,
     out,
     print_json,
     print_table,
@@ -324,13 +325,7 @@ def _now() -> int:
 
 def _reasons(config: ConfigOption) -> ReasonBook:
     """The reasons in force: those of the configuration's file, or those that ship."""
-    import os
-
-    from baton.console import DEFAULT_CONFIG
-    from config.settings import load
     from meter.credits import load_reasons
 
-    file = config or DEFAULT_CONFIG
-    if config is None and not file.is_file():
-        return load_reasons()
-    return load_reasons(load(file, os.environ).billing.credit_reasons_file)
+    settings = find_settings(config)
+    return load_reasons(settings.billing.credit_reasons_file if settings is not None else None)

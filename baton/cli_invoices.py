@@ -16,6 +16,7 @@ from baton.console import (
     JsonOption,
     StoreOption,
     find_place,
+    find_settings,
     out,
     print_json,
     print_table,
@@ -180,16 +181,12 @@ def cancel(
 
 def _use_templates(config: ConfigOption) -> None:
     """Draw with the operator's own templates, where a configuration names some: what is drawn first is kept."""
-    import os
-
-    from baton.console import DEFAULT_CONFIG
     from baton.run_meter import mail_options
-    from config.settings import load
     from meter.run import use_templates
 
-    file = config or DEFAULT_CONFIG
-    if config is not None or file.is_file():
-        use_templates(mail_options(load(file, os.environ)))
+    settings = find_settings(config)
+    if settings is not None:
+        use_templates(mail_options(settings))
 
 
 def _write(content: bytes, out_file: Path | None) -> None:

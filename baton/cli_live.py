@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, clean, out, print_json
+from baton.console import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, clean, find_settings, out, print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -117,12 +116,11 @@ def reload(config: _Config = None, as_json: JsonOption = False) -> None:
 def _socket(config: Path | None) -> Path:
     """Where the configured router has its socket. Raises CommandError, ConfigError, ControlError."""
     from baton.control import socket_path
-    from config.settings import load
 
-    file = config or DEFAULT_CONFIG
-    if config is None and not file.is_file():
+    settings = find_settings(config)
+    if settings is None:
         raise CommandError(f"which router? give its configuration file (there is no {DEFAULT_CONFIG} here)")
-    return socket_path(load(file, os.environ))
+    return socket_path(settings)
 
 
 def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baton.console import (
-    DEFAULT_CONFIG,
     CommandError,
     ConfigOption,
     JsonOption,
@@ -23,6 +21,7 @@ from baton.console import (
     StoreOption,
     clean,
     find_place,
+    find_settings,
     out,
     print_json,
     print_table,
@@ -308,10 +307,9 @@ def _with_clerk(place: Place, work: Callable[[Clerk], Any]) -> Any:
 def _link(config: Path | None) -> LinkOptions | None:
     """How links are signed; None where no configuration says so."""
     from baton.run_meter import link_options
-    from config.settings import load
 
-    file = config or DEFAULT_CONFIG
-    return link_options(load(file, os.environ)) if config is not None or file.is_file() else None
+    settings = find_settings(config)
+    return link_options(settings) if settings is not None else None
 
 
 def _read_file(file: Path, now_utc_us: int) -> list[tuple[int, Reported]]:

@@ -58,13 +58,20 @@ def find_place(config: Path | None, store: str) -> Place:
     """From `--store`, else from the configuration. Raises CommandError, ConfigError."""
     if store:
         return _place_of(store)
+    settings = find_settings(config)
+    if settings is None:
+        raise CommandError(f"which store? give --config or --store (there is no {DEFAULT_CONFIG} here)")
+    return Place.of(settings)
+
+
+def find_settings(config: Path | None) -> Settings | None:
+    """The settings of the configuration, or of the one in this folder; None where there is none. Raises ConfigError."""
     file = config or DEFAULT_CONFIG
     if config is None and not file.is_file():
-        raise CommandError(f"which store? give --config or --store (there is no {DEFAULT_CONFIG} here)")
+        return None
     from config.settings import load
 
-    settings = load(file, os.environ)
-    return Place.of(settings)
+    return load(file, os.environ)
 
 
 def _place_of(store: str) -> Place:

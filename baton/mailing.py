@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from baton.console import DEFAULT_CONFIG, CommandError, Place, clean, find_place
+from baton.console import DEFAULT_CONFIG, CommandError, Place, clean, find_place, find_settings
 from baton.run_meter import mail_options, meter_options
 from config.problems import Problem
-from config.settings import Settings, load
+from config.settings import Settings
 from meter.dkim_signing import DkimKeyError, Signer
 from meter.facts import Kind
 from meter.ladder import build_ladder
@@ -45,13 +44,12 @@ class Mailing:
 
 def find_mailing(config: Path | None, store: str) -> Mailing:
     """From the configuration, and from `--store` where that is given. Raises CommandError, ConfigError."""
-    file = config or DEFAULT_CONFIG
-    if config is None and not file.is_file():
+    settings = find_settings(config)
+    if settings is None:
         if not store:
             raise CommandError(f"which configuration? give --config (there is no {DEFAULT_CONFIG} here)")
         place = find_place(None, store)
         return Mailing(place, None, composers(MeterOptions(place.url)))
-    settings = load(file, os.environ)
     place = find_place(None, store) if store else Place.of(settings)
     return Mailing(place, mail_options(settings), composers(meter_options(settings)))
 

@@ -18,12 +18,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -31,6 +30,7 @@ from config.book import Terms
 from config.limits import midnight_us
 from config.types import Model
 from meter import metrics
+from meter.billing.calendar import local_day
 from meter.hostile import one_line
 
 MAX_WORDS = 1_000  # characters: a few words
@@ -148,7 +148,7 @@ def window_of(dialout_utc_us: int, terms: Terms) -> Window:
 
     The day ends where the next one begins, whatever the clock does in between.
     """
-    day = datetime.fromtimestamp(dialout_utc_us // 1_000_000, UTC).astimezone(ZoneInfo(terms.time_zone)).date()
+    day = local_day(dialout_utc_us, terms.time_zone)
     last = day + timedelta(days=terms.credit_days)
     return Window(day, last, midnight_us(last + timedelta(days=1), terms.time_zone), terms.time_zone)
 

@@ -11,7 +11,6 @@ is not settled then is, by the terms, an adjustment of the next week, but a mete
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
 from meter.billing.drafts import Issuer
+from meter.pause import pause
 from meter.store.clerk import Clerk
 from meter.store.contracts import Contract, read_contracts
 from meter.store.db import StoreError, first_line
@@ -132,19 +132,17 @@ class Cycle:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until told to stop: at each boundary of the calendar, and whenever the book or an invoice asks for it."""
         while not stop.is_set():
-            pause = POLL_S
+            pause_s = POLL_S
             try:
                 due = await self._due()
                 if due is not _Due.NOTHING:
                     _tell(await self.run_once(only=StepKind.HOLD if due is _Due.HOLDS else None))
             except (SQLAlchemyError, StoreError) as error:
                 self._seen = None
-                pause = RETRY_S
+                pause_s = RETRY_S
                 metrics.ENGINE_FAULTS.labels("billing").inc()
-                _log.error("billing failed", error=first_line(error), retry_s=pause)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await stop.wait()
+                _log.error("billing failed", error=first_line(error), retry_s=pause_s)
+            await pause(stop, pause_s)
 
     async def close(self) -> None:
         await self._clerk.close()

@@ -11,7 +11,6 @@ file that is missing is written again with the next look, so a kill at any point
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
 from meter.links import LinkOptions
+from meter.pause import pause
 from meter.report_mail import page_of
 from meter.reports import AFTER_US, LATEST_US, MAX_DAYS, csv_of
 from meter.store.clerk import Clerk
@@ -70,17 +70,15 @@ class DailyReports:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until told to stop. A store or a disk that fails is tried again for ever."""
         while not stop.is_set():
-            pause = POLL_S
+            pause_s = POLL_S
             try:
                 if self._clock() >= self._look_us:
                     await self._look()
             except (SQLAlchemyError, StoreError, OSError) as error:
-                pause = RETRY_S
+                pause_s = RETRY_S
                 metrics.ENGINE_FAULTS.labels("reports").inc()
-                _log.error("reports failed", error=first_line(error), retry_s=pause)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await stop.wait()
+                _log.error("reports failed", error=first_line(error), retry_s=pause_s)
+            await pause(stop, pause_s)
 
     async def run_once(self, as_of_us: int | None = None) -> list[Report]:
         """Issue everything whose span is over at `as_of_us`, by default now, and write its files. Idempotent."""

@@ -127,5 +127,5 @@ class _Limited(io.StringIO):
         return super().write(text)
 
 
-texts.add_sample(TEMPLATE, sample() | {"has_detail": True})
-texts.add_sample(HOLD_TEMPLATE, sample())
+texts.add_sample(TEMPLATE, lambda: sample() | {"has_detail": True})
+texts.add_sample(HOLD_TEMPLATE, sample)

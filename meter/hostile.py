@@ -36,9 +36,12 @@ def one_line(text: object, limit: int = MAX_VALUE) -> str:
 def csv_cell(text: str) -> str:
     """The text as a cell that no spreadsheet runs. A plain E.164 number stays as it is: it is a number, no formula."""
     shown = one_line(text)
-    if shown.startswith(FORMULA_STARTS) and not _E164.fullmatch(shown):
-        return "'" + shown
-    return shown
+    return "'" + shown if is_formula(shown) else shown
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run it; a plain E.164 number is none."""
+    return text.startswith(FORMULA_STARTS) and not _E164.fullmatch(text)
 
 
 def fields_of(lead: object) -> list[tuple[str, str]]:

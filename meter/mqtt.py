@@ -20,6 +20,7 @@ import structlog
 
 from meter import metrics
 from meter.outbox import DeliveryError, NeverDeliverableError
+from meter.pause import pause
 from meter.store.outbox import Message
 
 CHANNEL = "mqtt"
@@ -101,9 +102,7 @@ class MqttDeliverer:
                 _log.warning("mqtt: not connected", error=str(error), retry_s=pause_s)
             finally:
                 self._down()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s * (1 - random.random() / 2)):  # noqa: S311 - jitter
-                    await stop.wait()
+            await pause(stop, pause_s * (1 - random.random() / 2))  # noqa: S311 - jitter
             pause_s = min(pause_s * 2, LAST_RECONNECT_S)
 
     def _new_client(self) -> aiomqtt.Client:

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
+from meter.pause import pause
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, first_line
 from meter.store.outbox import DEAD, DONE, PENDING, Message, Result, due, next_due, prune, record
@@ -169,9 +170,7 @@ async def prune_for_ever(engine: AsyncEngine, options: OutboxOptions, stop: asyn
         with contextlib.suppress(SQLAlchemyError, StoreError):  # the next minute will do
             while not stop.is_set() and await clerk.write(partial(prune, before, MAX_ROWS)) == MAX_ROWS:
                 continue
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PRUNE_EVERY_S):
-                await stop.wait()
+        await pause(stop, PRUNE_EVERY_S)
     await clerk.close()
 
 

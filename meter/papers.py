@@ -8,7 +8,6 @@ Rendering is done outside transactions and off the loop: a PDF takes a good part
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import csv
 import io
 import time
@@ -28,6 +27,7 @@ from meter.billing.calendar import Week
 from meter.billing.drafts import Issuer, Stamp, body_of, order_draft
 from meter.hostile import csv_cell
 from meter.localised import date_text, money_text, number_text, short_when_text
+from meter.pause import pause
 from meter.store import documents
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError
@@ -174,9 +174,7 @@ async def render_for_ever(engine: AsyncEngine, stop: asyncio.Event) -> None:
                     since_us = now_us - _LOOK_BACK_US
             except (SQLAlchemyError, StoreError) as error:
                 _log.error("documents cannot be rendered", error=str(error).partition("\n")[0])
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RENDER_EVERY_S):
-                    await stop.wait()
+            await pause(stop, _RENDER_EVERY_S)
     finally:
         await clerk.close()
 
@@ -225,4 +223,4 @@ def sample() -> dict[str, Any]:
     return shown(body_of(draft, issuer, stamp))
 
 
-texts.add_sample(TEMPLATE, sample())
+texts.add_sample(TEMPLATE, sample)

@@ -139,13 +139,11 @@ def charge_of(
             of_kind[unit.percent] = of_kind.get(unit.percent, 0) + unit.units
     billed, after = bill_week(carried, counts["connected"], counts["failed"])
     result = settle_week(week, terms, order, billed, paid=paid, make_up_minor=make_up_minor)
-    prepaid = result.quantity * terms.unit_price_minor + make_up_minor
-    earned = prepaid - result.shortfall.amount_minor - result.awaiting.amount_minor
     charge = Charge(
         connected=billed.sent_connected,
         failed=billed.sent_failed,
         billed=billed.billed_connected + billed.billed_failed,
-        earned_minor=earned,
+        earned_minor=result.earned_minor(terms.unit_price_minor, make_up_minor),
         overage_minor=result.overage.amount_minor,
         increments=increments,
         minutes_minor=minutes_minor,

@@ -20,7 +20,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from meter import texts
-from meter.billing.calendar import deadline_us
+from meter.billing.calendar import deadline_us, local_day
 from meter.hostile import csv_cell, one_line
 from meter.interactions import Channel, average_x100, half_even
 from meter.localised import date_text, money_text, number_text, short_when_text, when_text
@@ -67,7 +67,7 @@ def span_of(day: date, zone: str) -> Span:
 
 def day_of(at_us: int, zone: str) -> date:
     """The day of whose report an instant is part."""
-    day = datetime.fromtimestamp(at_us // 1_000_000, UTC).astimezone(ZoneInfo(zone)).date()
+    day = local_day(at_us, zone)
     return day if at_us < span_of(day, zone).until_us else day + timedelta(days=1)
 
 

@@ -38,6 +38,7 @@ from meter.mqtt import CHANNEL as MQTT
 from meter.mqtt import MqttDeliverer, MqttOptions
 from meter.outbox import OutboxLoop, OutboxOptions, prune_for_ever
 from meter.papers import render_for_ever
+from meter.pause import pause
 from meter.rating_mail import KIND as RATING
 from meter.rating_mail import RatingComposer
 from meter.report_mail import KIND as REPORT
@@ -155,9 +156,7 @@ class _Meter:
                 show_credits(await clerk.read(partial(ages, now_utc_us=now_us, since_utc_us=now_us)), now_us)
                 show_bounces(*await clerk.read(partial(bounce_counts, time.time_ns() // 1000 - BOUNCES_US)))
                 await checkpoint(self._engine)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GAUGES_EVERY_S):
-                    await stop.wait()
+            await pause(stop, GAUGES_EVERY_S)
         await clerk.close()
 
 

@@ -11,7 +11,6 @@ expected here reads as empty, so that no fact can stop the meter.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,10 +31,12 @@ from meter.facts import Fact, Kind
 from meter.interactions import Charged, call_row, mail_address
 from meter.ladder import until_closed
 from meter.outcome import CountsAs, Outcome, decide
+from meter.pause import pause
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, first_line
 from meter.store.interactions import ask_message
+from meter.store.outbox import new_row
 from meter.store.settlement import (
     MANY_TRANSFERS,
     MAX_TRANSFERS,
@@ -225,16 +226,7 @@ class _About:
 
     def _message(self, channel: str, what: str, payload: Columns) -> Columns:
         transfer = self._closing.transfer
-        return {
-            "channel": channel,
-            "key": transfer,
-            "message_id": f"{transfer}.{what}",
-            "payload": orjson.dumps(payload),
-            "state": "pending",
-            "attempts": 0,
-            "created_utc_us": self._now_utc_us,
-            "next_try_utc_us": self._now_utc_us,
-        }
+        return new_row(channel, transfer, f"{transfer}.{what}", payload, self._now_utc_us)
 
     def _text(self, name: str, limit: int = 64) -> str:
         value = self._started.payload.get(name)
@@ -276,9 +268,7 @@ class Follower:
                 pause_ms = min(max(pause_ms * 2, FIRST_RETRY_MS), LAST_RETRY_MS)
                 metrics.ENGINE_FAULTS.labels("settle").inc()
                 _log.error("settling failed", error=first_line(error), retry_ms=pause_ms)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_ms / 1000):
-                    await stop.wait()
+            await pause(stop, pause_ms / 1000)
 
     async def catch_up(self) -> int:
         """Settle everything that is closed now; how many transfers."""

@@ -44,7 +44,7 @@ _SHOWN_ERROR = 300  # characters
 _PARTS = "_"  # a file whose name starts so is a part of others, and replaces nothing
 
 _log = structlog.get_logger(__name__)
-_samples: dict[str, Mapping[str, Any]] = {}
+_samples: dict[str, Callable[[], Mapping[str, Any]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Texts:
             if sample is None:
                 self._own.get_template(name)
             else:
-                self._try_own(name, sample)
+                self._try_own(name, sample())
         except Exception as error:  # noqa: BLE001 - likewise
             return _fault(file, error)
         return None
@@ -184,9 +184,9 @@ def render(name: str, values: Mapping[str, Any]) -> str:
     return _current[0].render(name, values)
 
 
-def add_sample(stem: str, values: Mapping[str, Any]) -> None:
-    """Values to try the templates STEM.* with; their composer knows them."""
-    _samples[stem] = values
+def add_sample(stem: str, values: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+    """Values to try the templates STEM.* with; their composer knows them, or how to make them once they are needed."""
+    _samples[stem] = values if callable(values) else lambda: values
 
 
 _SETTINGS: dict[str, Any] = {

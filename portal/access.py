@@ -64,6 +64,15 @@ async def token(
     return found
 
 
+def own_buyer(who: Token, said: str, why: str) -> str:
+    """Which buyer is meant: of a buyer's token its own, whatever it leaves unsaid. Raises ProblemError 403, `why`."""
+    if who.scope is not Scope.BUYER:
+        return said
+    if said not in ("", who.of):
+        raise ProblemError(403, why, errors=[("buyer", "is another")])
+    return who.of
+
+
 def _need(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
     """A dependency: a token of one of these scopes. It raises ProblemError 401 or 403."""
 

@@ -16,7 +16,7 @@ from meter.credits import CreditError, Refusal
 from meter.store.book import UnknownBuyerError
 from meter.store.credit_reading import Request, Wanted
 from meter.store.credits import Asked, Decision
-from portal.access import BuyerOrOperator, OperatorToken, client, services
+from portal.access import BuyerOrOperator, OperatorToken, client, own_buyer, services
 from portal.bodies import read_model
 from portal.credits_models import (
     CreditAsk,
@@ -91,10 +91,7 @@ async def post_credit(request: HttpRequest, response: Response, who: BuyerOrOper
 async def get_credits(request: HttpRequest, who: BuyerOrOperator, said: Annotated[CreditQuery, Query()]) -> Credits:
     """Show requests with their place in line. For the operator all, for a buyer its own."""
     buyer = said.buyer
-    if who.scope is Scope.BUYER:
-        if buyer not in ("", who.of):
-            raise ProblemError(403, "this token sees its own buyer's requests", errors=[("buyer", "is another")])
-        buyer = who.of
+    buyer = own_buyer(who, buyer, "this token sees its own buyer's requests")
     wanted = Wanted(buyer=buyer, state=said.state, transfer=said.transfer, call_id=said.call_id, limit=said.limit)
     found = await services(request).credits.find_all(wanted)
     return Credits(credits=[shown_credit(one, who) for one in found])
@@ -180,10 +177,7 @@ async def get_reasons(
     For the operator, and for buyers their own.
     """
     office = services(request).credits
-    if who.scope is Scope.BUYER:
-        if buyer not in ("", who.of):
-            raise ProblemError(403, "this token sees its own buyer's reasons", errors=[("buyer", "is another")])
-        buyer = who.of
+    buyer = own_buyer(who, buyer, "this token sees its own buyer's reasons")
     if not buyer:
         return shown_reasons("", office.reasons.of(""))
     try:

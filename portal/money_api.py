@@ -24,7 +24,7 @@ from meter.store.book import UnknownBuyerError
 from meter.store.documents import Document, UnknownDocumentError
 from meter.store.forecasting import OrderForecast
 from meter.store.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
-from portal.access import BuyerOrOperator, OperatorToken, client, services
+from portal.access import BuyerOrOperator, OperatorToken, client, own_buyer, services
 from portal.bodies import Body, read_model
 from portal.problems import ProblemError, documented
 from portal.tokens import Scope, Token
@@ -355,10 +355,7 @@ async def post_payment(request: Request, response: Response, who: OperatorToken)
 
 def _whose(who: Token, buyer: str, *, needed: bool) -> str:
     """The buyer that is meant. Raises ProblemError 403 for another's, 422 where the operator has to name one."""
-    if who.scope is Scope.BUYER:
-        if buyer not in ("", who.of):
-            raise ProblemError(403, "this token is of another buyer", errors=[("buyer", "is another")])
-        return who.of
+    buyer = own_buyer(who, buyer, "this token is of another buyer")
     if needed and not buyer:
         raise ProblemError(422, "which buyer?", errors=[("buyer", "is missing")])
     return buyer

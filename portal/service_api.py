@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 from meter.interactions import Channel, InteractionError, RatingKind, Refusal
 from meter.store.interactions import Interaction, Wanted
 from meter.store.reports import UnknownReportError
-from portal.access import BuyerOrOperator, OperatorToken, services
+from portal.access import BuyerOrOperator, OperatorToken, own_buyer, services
 from portal.bodies import read_model
 from portal.problems import ProblemError, documented
 from portal.service_models import (
@@ -44,6 +44,7 @@ _ADD_WHY = {
     422: "A field is missing or wrong, or the buyer did not pay by the minute then: `errors` names it.",
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OWN = "this token sees its own buyer's alone"
 _MOST_CURSOR_DIGITS = 18
 
 _log = structlog.get_logger("portal")
@@ -98,7 +99,7 @@ async def get_interactions(
     request: Request, who: BuyerOrOperator, said: Annotated[InteractionQuery, Query()]
 ) -> Interactions:
     """Show calls, e-mails and chats, the newest first, page by page. For a buyer its own, for the operator any's."""
-    buyer = _buyer(who, said.buyer)
+    buyer = own_buyer(who, said.buyer, _OWN)
     if not buyer:
         raise ProblemError(422, "buyer: whose interactions?", errors=[("buyer", "is missing")])
     wanted = Wanted(
@@ -155,7 +156,7 @@ async def post_rating(request: Request, who: OperatorToken, id: InteractionId) -
 )
 async def get_reports(request: Request, who: BuyerOrOperator, said: Annotated[ReportQuery, Query()]) -> Reports:
     """Show the daily reports in short, the newest first. For a buyer its own, for the operator all."""
-    found = await office_of(request).reports(_buyer(who, said.buyer), said.limit, said.before)
+    found = await office_of(request).reports(own_buyer(who, said.buyer, _OWN), said.limit, said.before)
     return Reports(reports=[report_line(one) for one in found])
 
 
@@ -173,7 +174,7 @@ async def get_report(
 ) -> ReportShown:
     """Show everything that one report says, as it was issued. For a buyer its own, for the operator any's."""
     try:
-        return shown_report(await office_of(request).report(_buyer(who, buyer), day))
+        return shown_report(await office_of(request).report(own_buyer(who, buyer, _OWN), day))
     except UnknownReportError as error:
         raise ProblemError(404, "there is no such report") from error
 
@@ -190,15 +191,6 @@ async def _find(request: Request, who: Token, wanted: str) -> Interaction:
         return await office_of(request).find(wanted, who.of if who.scope is Scope.BUYER else "")
     except InteractionError as error:
         raise problem(error) from error
-
-
-def _buyer(who: Token, said: str) -> str:
-    """A buyer's token means its own buyer. Raises ProblemError 403."""
-    if who.scope is not Scope.BUYER:
-        return said
-    if said not in ("", who.of):
-        raise ProblemError(403, "this token sees its own buyer's alone", errors=[("buyer", "is another")])
-    return who.of
 
 
 def _us(at: datetime | None) -> int | None:

@@ -137,6 +137,11 @@ def weeks_between(start_us: int, end_us: int, zone: str, end_of_business: time =
     return found
 
 
+def local_day(at_us: int, zone: str) -> date:
+    """The day that a zone's calendar shows at an instant."""
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).astimezone(ZoneInfo(zone)).date()
+
+
 def deadline_us(day: date, at: time, zone: str) -> int:
     """The last instant at which the clock of `zone` shows `at` on `day`; where it never does, the jump over it."""
     first, second = (_utc_us(datetime.combine(day, at.replace(fold=fold), ZoneInfo(zone))) for fold in (0, 1))

@@ -67,6 +67,11 @@ class WeekResult:
     awaiting: Line  # owed once the order's invoice is paid
     beyond_units: int  # of the overage: past the order's overrun limit
 
+    def earned_minor(self, price_minor: int, make_up_minor: int) -> int:
+        """What was prepaid for the week and is neither short nor waiting for its payment."""
+        prepaid = self.quantity * price_minor + make_up_minor
+        return prepaid - self.shortfall.amount_minor - self.awaiting.amount_minor
+
     @property
     def remedies(self) -> dict[Remedy, Settlement]:
         """What each choice would make of the shortfall."""

@@ -20,9 +20,9 @@ from meter.billing.drafts import Issuer
 from meter.store import documents, ledger, payments
 from meter.store.contracts import read_contract, read_contracts
 from meter.store.db import reading
-from meter.store.detail import write_detail
+from meter.store.detail import Sink, write_detail
 from meter.store.documents import Document, Run
-from meter.store.export import Sink, Wanted, export
+from meter.store.export import Wanted, export
 from meter.store.money import payments as payments_table
 from meter.store.money import remedies
 from meter.store.payments import Payment, PaymentError, Recorded

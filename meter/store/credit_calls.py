@@ -72,7 +72,7 @@ def _call(connection: Connection, unit: Posting) -> Call:
     at_dialout = _terms_at_dialout(connection, contract, unit)
     week = contract.week_at(dialout)
     frozen = weeks.frozen_order(connection, contract, week)
-    billed = frozen.terms if frozen else weeks.unit_terms(contract, week)
+    billed = weeks.terms_of(connection, contract, week, frozen)
     percent = unit.percent if unit.percent is not None else 100
     return Call(
         transfer=str(unit.transfer),

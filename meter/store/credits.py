@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, insert, update
 
 from meter.billing.accounts import Account, Posting, Rule, reversal
@@ -36,6 +35,7 @@ from meter.store.credit_calls import billed_call, credit_of
 from meter.store.credit_reading import IS_OPEN, LEVELS, Request, find, first_open, of_level
 from meter.store.ledger import append, lock_heads, read
 from meter.store.money import credit_requests
+from meter.store.outbox import new_row
 from meter.store.schema import outbox
 
 KIND = "credit"  # of the e-mail
@@ -191,15 +191,7 @@ def _queue_mail(connection: Connection, this: Request, to: Sequence[str], now_ut
     """The decision's e-mail; of a buyer without any address there is none."""
     if not to:
         return
+    said = {"kind": KIND, "id": this.id, "to": list(to)}
     connection.execute(
-        insert(outbox).values(
-            channel="mail",
-            key=f"credit:{this.id}",
-            message_id=f"credit-{this.id}.decision",
-            payload=orjson.dumps({"kind": KIND, "id": this.id, "to": list(to)}),
-            state="pending",
-            attempts=0,
-            created_utc_us=now_utc_us,
-            next_try_utc_us=now_utc_us,
-        )
+        insert(outbox).values(**new_row("mail", f"credit:{this.id}", f"credit-{this.id}.decision", said, now_utc_us))
     )

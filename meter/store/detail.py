@@ -16,14 +16,14 @@ from functools import lru_cache
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Row, Select, and_, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal_column, or_, select
 
 from meter.billing.accounts import INCREMENT, UNIT
 from meter.billing.months import Month
 from meter.hostile import csv_cell
+from meter.store import periods
 from meter.store.contracts import read_contract
-from meter.store.due import kind_of
-from meter.store.money import billing_periods, interactions, postings
+from meter.store.money import interactions, postings
 from meter.store.schema import outcomes
 
 COLUMNS = (
@@ -74,18 +74,15 @@ def write_detail(connection: Connection, buyer: str, period: str, sink: Sink) ->
 def bounds_of(connection: Connection, buyer: str, period: str) -> Bounds:
     """Where a period of a buyer begins and ends, in time and in its chain."""
     contract = read_contract(connection, buyer)
-    kind = kind_of(period)
-    if kind == "month":
+    kind = periods.kind_of(period)
+    if kind == periods.MONTH:
         month = Month(period, contract.versions[-1].time_zone)
         zone, start_us, end_us = month.zone, month.start_us, month.end_us
     else:
         week = contract.week_from(period)
         zone, start_us, end_us = week.zone, week.start_us, week.end_us
-    mine = (billing_periods.c.buyer == buyer, func.length(billing_periods.c.period) == len(period))
-    columns = (billing_periods.c.end_utc_us, billing_periods.c.through_seq)
-    own = connection.execute(select(*columns).where(*mine, billing_periods.c.period == period)).one_or_none()
-    earlier = select(*columns).where(*mine, billing_periods.c.end_utc_us < (own.end_utc_us if own else end_us))
-    before = connection.execute(earlier.order_by(billing_periods.c.end_utc_us.desc()).limit(1)).one_or_none()
+    own = periods.find(connection, buyer, period)
+    before = periods.last(connection, buyer, kind, before_us=own.end_utc_us if own else end_us)
     return Bounds(
         zone=zone,
         start_us=start_us,
@@ -96,11 +93,18 @@ def bounds_of(connection: Connection, buyer: str, period: str) -> Bounds:
     )
 
 
-def _query(buyer: str, period: str, bounds: Bounds) -> Select[Any]:
+def within(buyer: str, bounds: Bounds) -> list[ColumnElement[bool]]:
+    """The conditions for the postings of a period: those of its time, and those that were late for the ones before."""
     at, seq = postings.c.dialout_utc_us, postings.c.seq
-    asset = INCREMENT if kind_of(period) == "month" else UNIT
     newer = and_(at >= bounds.since_us, at < bounds.end_us)
     late = and_(seq > bounds.after_seq, at < bounds.since_us)
+    found = [postings.c.buyer == buyer, at.is_not(None), or_(newer, late) if bounds.since_us else newer]
+    return found if bounds.through_seq is None else [*found, seq <= bounds.through_seq]
+
+
+def _query(buyer: str, period: str, bounds: Bounds) -> Select[Any]:
+    at, seq = postings.c.dialout_utc_us, postings.c.seq
+    asset = INCREMENT if periods.kind_of(period) == periods.MONTH else UNIT
     columns = (
         postings.c.transfer, outcomes.c.call_id, at, outcomes.c.campaign, outcomes.c.phone, outcomes.c.verdict,
         outcomes.c.reason, outcomes.c.counts_as, postings.c.unit, postings.c.units, postings.c.percent,
@@ -111,15 +115,11 @@ def _query(buyer: str, period: str, bounds: Bounds) -> Select[Any]:
     is_other = and_(
         postings.c.transfer.is_(None), interactions.c.id == func.substr(postings.c.key, len("interaction:") + 1)
     )
-    if kind_of(period) == "month":
+    if periods.kind_of(period) == periods.MONTH:
         query = query.outerjoin(interactions, is_other)  # e-mails and chats have no transfer
     else:
         query = query.outerjoin(interactions, literal_column("1 = 0"))
-    query = query.where(postings.c.buyer == buyer, postings.c.asset == asset, at.is_not(None))
-    query = query.where(or_(newer, late) if bounds.since_us else newer)
-    if bounds.through_seq is not None:
-        query = query.where(seq <= bounds.through_seq)
-    return query.order_by(at, seq)
+    return query.where(postings.c.asset == asset, *within(buyer, bounds)).order_by(at, seq)
 
 
 def _pages(connection: Connection, query: Select[Any]) -> Iterator[list[Row[Any]]]:

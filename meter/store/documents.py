@@ -23,8 +23,10 @@ from meter.billing.accounts import Account, Posting, Rule
 from meter.billing.drafts import SERIES, Draft, Issuer, Series, Stamp, body_of
 from meter.store.ledger import append, balance, lock_heads
 from meter.store.money import document_files, document_series, documents, postings
+from meter.store.outbox import new_row
 from meter.store.schema import outbox
 
+IS_OPEN = documents.c.settled_utc_us.is_(None) & documents.c.due_utc_us.is_not(None)  # asked for and not paid
 _SHOWN = tuple(column for column in documents.c if column.name != "body")
 
 
@@ -156,17 +158,9 @@ def stamp_of(draft: Draft, number: str, applied_minor: int, now_utc_us: int) -> 
 
 def queue_mail(connection: Connection, number: str, to: Sequence[str], now_utc_us: int, kind: str = "document") -> None:
     """Queue a document's e-mail, or a notice about it; its message id is the document's, so a repeat is recognised."""
+    said = {"kind": kind, "number": number, "to": list(to)}
     connection.execute(
-        insert(outbox).values(
-            channel="mail",
-            key=f"document:{number}",
-            message_id=f"{number}.{kind}",
-            payload=orjson.dumps({"kind": kind, "number": number, "to": list(to)}),
-            state="pending",
-            attempts=0,
-            created_utc_us=now_utc_us,
-            next_try_utc_us=now_utc_us,
-        )
+        insert(outbox).values(**new_row("mail", f"document:{number}", f"{number}.{kind}", said, now_utc_us))
     )
 
 
@@ -176,12 +170,6 @@ def find(connection: Connection, number: str) -> Document:
     if found is None:
         raise UnknownDocumentError(f"there is no document {number!r}")
     return _document(connection, found)
-
-
-def by_key(connection: Connection, key: str) -> Document | None:
-    """A document by what it is for."""
-    found = connection.execute(select(*_SHOWN).where(documents.c.key == key)).one_or_none()
-    return None if found is None else _document(connection, found)
 
 
 def find_all(
@@ -202,7 +190,7 @@ def find_all(
         if value:
             query = query.where(documents.c[name] == value)
     if open_only:
-        query = query.where(documents.c.settled_utc_us.is_(None), documents.c.due_utc_us.is_not(None))
+        query = query.where(IS_OPEN)
     in_order = (documents.c.issued_utc_us, documents.c.series, documents.c.sequence)
     if limit:
         newest = query.order_by(*(column.desc() for column in in_order)).limit(limit)

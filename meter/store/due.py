@@ -25,7 +25,9 @@ from meter.billing.accounts import INCREMENT, UNIT
 from meter.billing.calendar import Week
 from meter.billing.months import Month, month_of
 from meter.store.contracts import Contract
+from meter.store.documents import IS_OPEN
 from meter.store.money import billing_periods, documents, ledger_heads, postings, refunds
+from meter.store.periods import kind_of
 from meter.store.reading import CLOSED
 from meter.store.schema import book_version, boots, facts, meter_cursors, orders
 
@@ -142,9 +144,8 @@ class _Look:
         return steps
 
     def holds(self) -> set[Step]:
-        is_open = and_(documents.c.settled_utc_us.is_(None), documents.c.due_utc_us.is_not(None))
         query = select(documents.c.due_utc_us, documents.c.buyer, documents.c.number)
-        query = query.where(is_open, documents.c.held_utc_us.is_(None), documents.c.due_utc_us <= self._now)
+        query = query.where(IS_OPEN, documents.c.held_utc_us.is_(None), documents.c.due_utc_us <= self._now)
         return {Step(due, StepKind.HOLD, buyer, number) for due, buyer, number in self._connection.execute(query)}
 
     def _weeks_with_units(self, contract: Contract) -> list[Week]:
@@ -198,9 +199,7 @@ class Signs:
 
 def read_signs(connection: Connection, now_utc_us: int | None = None) -> Signs:
     """A handful of rows. Without an instant any closing fact that is not settled is one too many."""
-    query = select(func.min(documents.c.due_utc_us)).where(
-        documents.c.settled_utc_us.is_(None), documents.c.due_utc_us.is_not(None), documents.c.held_utc_us.is_(None)
-    )
+    query = select(func.min(documents.c.due_utc_us)).where(IS_OPEN, documents.c.held_utc_us.is_(None))
     version = connection.execute(select(book_version.c.version)).scalar() or 0
     is_behind = _is_behind(connection, None if now_utc_us is None else now_utc_us - LAG_US)
     return Signs(int(version), is_behind, connection.execute(query).scalar())
@@ -222,9 +221,7 @@ def _is_behind(connection: Connection, before_us: int | None) -> bool:
 
 def money_gauges(now_utc_us: int, connection: Connection) -> tuple[int, int]:
     """How many invoices are overdue, and how many checks are still to be sent."""
-    overdue = select(func.count()).where(
-        documents.c.settled_utc_us.is_(None), documents.c.due_utc_us.is_not(None), documents.c.due_utc_us <= now_utc_us
-    )
+    overdue = select(func.count()).where(IS_OPEN, documents.c.due_utc_us <= now_utc_us)
     checks = select(func.count()).select_from(refunds).where(refunds.c.paid_utc_us.is_(None))
     return int(connection.execute(overdue).scalar_one()), int(connection.execute(checks).scalar_one())
 
@@ -250,11 +247,6 @@ def _last_periods(connection: Connection) -> dict[tuple[str, str], _Last]:
     for buyer, period, end_us, through in connection.execute(query):
         found[buyer, kind_of(period)] = _Last(period, end_us, through)
     return found
-
-
-def kind_of(period: str) -> str:
-    """`week` for a Monday, `month` for a month."""
-    return "month" if len(period) == len("2026-06") else "week"
 
 
 def _unsettled_orders(connection: Connection) -> dict[str, list[tuple[str, bool]]]:

@@ -8,36 +8,28 @@ in front; JSON Lines have every value as it is. Rows are read in pages on one co
 from __future__ import annotations
 
 import csv
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
 from sqlalchemy import Column, Connection, Select, Table, select
 
-from meter.hostile import FORMULA_STARTS
+from meter.hostile import is_formula
 from meter.localised import decimal_text
 from meter.store import money, schema
 from meter.store.contracts import read_contracts
+from meter.store.detail import Sink
 from meter.store.money import postings
 
 FORMATS = ("csv", "jsonl")
 JOURNAL = "journal"
 JOURNAL_COLUMNS = ("date", "entry", "account", "buyer", "debit", "credit", "currency", "document", "memo")
 _PAGE = 5_000
-_E164 = re.compile(r"\+[0-9]{7,15}")
 _UNITS = ("unit", "increment")  # assets that are no money
-
-
-class Sink(Protocol):
-    """Where text goes."""
-
-    def write(self, text: str, /) -> object:
-        """Take some text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +145,7 @@ def _write(wanted: Wanted, names: Sequence[str], rows: Iterator[Sequence[Any]], 
 def _cell(value: Any) -> Any:
     if isinstance(value, orjson.Fragment):
         return orjson.dumps(value).decode()
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _E164.fullmatch(value):
+    if isinstance(value, str) and is_formula(value):
         return "'" + value  # nothing else is changed: what leaves can come back
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import BuyerState, Order, Rating
@@ -15,11 +15,12 @@ from meter.billing.calendar import Week
 from meter.billing.cycle import DEFAULT_REMEDY, Remedy
 from meter.billing.forecast import Forecast, Progress, foresee, is_foreseeable
 from meter.billing.units import bill_week
+from meter.store import periods
 from meter.store.contracts import Contract, read_contract, read_contracts
 from meter.store.db import reading
 from meter.store.money import billing_periods
 from meter.store.remedy import choice_of
-from meter.store.weeks import carried_units, frozen_order, unit_terms, units_between
+from meter.store.weeks import carried_units, frozen_order, terms_of, units_between
 
 EARLIER_WEEKS = 4
 
@@ -56,7 +57,7 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
         return None
     buyer = contract.buyer
     frozen = frozen_order(connection, contract, week)
-    terms = frozen.terms if frozen else unit_terms(contract, week)
+    terms = terms_of(connection, contract, week, frozen)
     carried, since = carried_units(connection, buyer.name)
     kinds = units_between(connection, buyer.name, since, now_utc_us + 1)
     if frozen is None and not any(kinds.values()):
@@ -80,7 +81,7 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
 def _earlier(connection: Connection, buyer: str, week: Week) -> list[int]:
     query = select(billing_periods.c.body).where(
         billing_periods.c.buyer == buyer,
-        func.length(billing_periods.c.period) == len(str(week)),
+        periods.is_kind(periods.WEEK),
         billing_periods.c.period < str(week),
     )
     newest = query.order_by(billing_periods.c.period.desc()).limit(EARLIER_WEEKS)

@@ -30,6 +30,7 @@ from meter.store.book import UnknownBuyerError
 from meter.store.contracts import Contract, read_contract
 from meter.store.ledger import append, lock_heads
 from meter.store.money import interactions, ratings
+from meter.store.outbox import new_row
 from meter.store.schema import buyers, outbox
 
 RATING = "rating"  # kind of the message that asks for one
@@ -170,16 +171,8 @@ def askers(connection: Connection, names: Collection[str]) -> set[str]:
 
 def ask_message(interaction: str, to: str, now_utc_us: int) -> dict[str, Any]:
     """The outbox row of the question how it was."""
-    return {
-        "channel": "mail",
-        "key": f"{RATING}:{interaction}",
-        "message_id": f"{interaction}.{RATING}",
-        "payload": orjson.dumps({"kind": RATING, "id": interaction, "to": [to]}),
-        "state": "pending",
-        "attempts": 0,
-        "created_utc_us": now_utc_us,
-        "next_try_utc_us": now_utc_us,
-    }
+    said = {"kind": RATING, "id": interaction, "to": [to]}
+    return new_row("mail", f"{RATING}:{interaction}", f"{interaction}.{RATING}", said, now_utc_us)
 
 
 def _asks(document: bytes) -> bool:

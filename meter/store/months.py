@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 import orjson
-from sqlalchemy import Connection, and_, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from config.book import Terms
 from meter.billing.accounts import INCREMENT, Account, Posting, Rule
-from meter.billing.calendar import deadline_us
+from meter.billing.calendar import deadline_us, local_day
 from meter.billing.drafts import DocumentKind, Draft, DraftLine, credit_note_draft
 from meter.billing.months import Month
-from meter.store import documents
+from meter.store import documents, periods
 from meter.store.contracts import Contract, end_of_business
 from meter.store.documents import Run
 from meter.store.ledger import append, lock_heads
@@ -49,10 +47,9 @@ def invoice_month(connection: Connection, contract: Contract, month: Month, run:
     """
     buyer = contract.buyer.name
     through = lock_heads(connection, [buyer])[buyer][0]
-    this = (billing_periods.c.buyer == buyer, billing_periods.c.period == month.name)
-    if connection.execute(select(billing_periods.c.buyer).where(*this)).first() is not None:
+    if periods.find(connection, buyer, month.name) is not None:
         return []
-    last = _last(connection, buyer)
+    last = periods.last(connection, buyer, periods.MONTH)
     if last is not None and month.end_us <= last.end_utc_us:
         return []  # it was empty when the months after it were invoiced: what came late is in the next of those
     counts = _increments(connection, buyer, month, last)
@@ -104,28 +101,12 @@ def invoice_month(connection: Connection, contract: Contract, month: Month, run:
 _Key = tuple[str, int, str, int]  # kind of interaction, price or -1, terms and their version
 
 
-def _last(connection: Connection, buyer: str) -> Any:
-    """Where the month settled last ends, and the chain when it was."""
-    query = (
-        select(billing_periods.c.end_utc_us, billing_periods.c.through_seq)
-        .where(billing_periods.c.buyer == buyer, func.length(billing_periods.c.period) == len("2026-06"))
-        .order_by(billing_periods.c.end_utc_us.desc())
-        .limit(1)
-    )
-    return connection.execute(query).one_or_none()
-
-
-def _increments(connection: Connection, buyer: str, month: Month, last: Any) -> dict[_Key, int]:
+def _increments(connection: Connection, buyer: str, month: Month, last: periods.Ended | None) -> dict[_Key, int]:
     """Started increments by kind and price: those of the month, and what was posted late to months before."""
-    at, seq = postings.c.dialout_utc_us, postings.c.seq
-    spans = [at < month.end_us]
-    if last is not None:
-        late = and_(seq > last.through_seq, at < last.end_utc_us)
-        spans = [and_(at >= last.end_utc_us, at < month.end_us), late]
     columns = (postings.c.unit, postings.c.price_minor, postings.c.terms_name, postings.c.terms_version)
     found: dict[_Key, int] = {}
-    for span in spans:
-        mine = (postings.c.buyer == buyer, postings.c.asset == INCREMENT, at.is_not(None), span)
+    for span in periods.spans(last, month.end_us):
+        mine = (postings.c.buyer == buyer, postings.c.asset == INCREMENT, postings.c.dialout_utc_us.is_not(None), span)
         for unit, price, name, version, count in connection.execute(
             select(*columns, func.sum(postings.c.units)).where(*mine).group_by(*columns)
         ):
@@ -199,6 +180,5 @@ def _issue(connection: Connection, contract: Contract, run: Run, draft: Draft) -
 
 
 def _due(terms: Terms, run: Run) -> int:
-    zone = ZoneInfo(terms.time_zone)
-    issued = datetime.fromtimestamp(run.now_utc_us // 1_000_000, UTC).astimezone(zone).date()
+    issued = local_day(run.now_utc_us, terms.time_zone)
     return deadline_us(issued + timedelta(days=terms.month_due_days), end_of_business(terms), terms.time_zone)

@@ -18,11 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import Book, Order, Terms
 from config.limits import midnight_us, order_most, order_units
+from meter.store import periods
 from meter.store.admissions import CONNECTED, FAILED, IS_UNIT, LIVE
 from meter.store.book import BookStore, UnknownBuyerError, raise_version
 from meter.store.db import reading
 from meter.store.ledger import lock_heads
-from meter.store.money import billing_periods
 from meter.store.schema import admissions, buyers, orders
 
 MAX_UNITS = 1_000_000  # of one order: a slip of the keyboard, not a wish
@@ -132,11 +132,9 @@ def _check_may_change(order: Order, found: Any) -> None:
 
 def _check_is_open(connection: Connection, order: Order) -> None:
     """A week is settled once, and weeks in their order: what is ordered for one that was could never be billed."""
-    is_week = func.length(billing_periods.c.period) == len(order.week)
-    settled = select(billing_periods.c.period).where(billing_periods.c.buyer == order.buyer, is_week)
-    last = connection.execute(settled.order_by(billing_periods.c.period.desc()).limit(1)).scalar_one_or_none()
-    if last is not None and order.week <= last:
-        raise OrderError(f"week: {order.week} is over: the week of {last} is settled")
+    last = periods.last(connection, order.buyer, periods.WEEK)
+    if last is not None and order.week <= last.period:
+        raise OrderError(f"week: {order.week} is over: the week of {last.period} is settled")
 
 
 def _progress(connection: Connection, book: Book, buyer: str) -> list[OrderProgress]:

@@ -7,9 +7,11 @@ somebody revives or removes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, select, update
 
 from meter.store.money import mail_bounces
@@ -53,6 +55,20 @@ class Depth:
     pending: int
     oldest_utc_us: int | None
     dead: int
+
+
+def new_row(channel: str, key: str, message_id: str, payload: Mapping[str, Any], now_utc_us: int) -> dict[str, Any]:
+    """The columns of a message to queue. `key`: order is kept per key; `message_id` is stable: it is queued once."""
+    return {
+        "channel": channel,
+        "key": key,
+        "message_id": message_id,
+        "payload": orjson.dumps(payload),
+        "state": PENDING,
+        "attempts": 0,
+        "created_utc_us": now_utc_us,
+        "next_try_utc_us": now_utc_us,
+    }
 
 
 def due(channel: str, now_utc_us: int, limit: int, connection: Connection) -> list[Message]:

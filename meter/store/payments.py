@@ -12,16 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from config.book import BuyerState
 from meter.billing.accounts import Account, Posting, Rule, reversal
-from meter.billing.calendar import Week
+from meter.billing.calendar import Week, local_day
 from meter.billing.cycle import Remedy
 from meter.billing.drafts import DraftLine, credit_note_draft
-from meter.store import documents
+from meter.store import documents, periods
 from meter.store.book import raise_version, set_state
 from meter.store.contracts import Contract, read_contract, state_of
 from meter.store.documents import Run
@@ -197,7 +196,7 @@ def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Ru
     if frozen is None or frozen.invoice != number:
         raise PaymentError(f"number: {number} was cancelled before")
     price = frozen.terms.unit_price_minor
-    row = _period(connection, document.buyer, str(week))
+    row = periods.find(connection, document.buyer, str(week))
     if row is not None and row.awaited_utc_us is None:
         units, amount = row.awaiting_units, row.awaiting_minor
     elif row is None and run.now_utc_us < week.start_us:
@@ -318,8 +317,7 @@ def pay_out(connection: Connection, buyer: str, *, by: str, now_utc_us: int, rea
         posted_utc_us=now_utc_us,
     )
     append(connection, [posting])
-    now = datetime.fromtimestamp(now_utc_us // 1_000_000, UTC)
-    due_on = now.astimezone(ZoneInfo(terms.time_zone)).date().isoformat()
+    due_on = local_day(now_utc_us, terms.time_zone).isoformat()
     row = {"key": key, "buyer": buyer, "units": 0, "amount_minor": amount, "currency": terms.currency}
     connection.execute(insert(refunds).values(**row, due_on=due_on, created_utc_us=now_utc_us))
     return amount
@@ -394,8 +392,3 @@ def _move(payment: Payment, credit: Account, amount: int, *, number: str | None,
 
 def _key(buyer: str, reference: str, number: str | None) -> str:
     return f"payment:{buyer}:{reference}:{number or 'credit'}"
-
-
-def _period(connection: Connection, buyer: str, period: str) -> Row[Any] | None:
-    query = select(billing_periods).where(billing_periods.c.buyer == buyer, billing_periods.c.period == period)
-    return connection.execute(query).one_or_none()

@@ -8,30 +8,30 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import orjson
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import Terms
 from meter.billing.accounts import Posting, Rule
 from meter.billing.calendar import Week
-from meter.billing.units import WHOLE, Carried, CarriedUnits
+from meter.billing.units import CarriedUnits
 from meter.facts import Fact, Kind
 from meter.replay import Charge, ReplayReport, Unit, WeekReplayed, charge_of, decide_under
 from meter.settle import SettleOptions, settle
+from meter.store import periods
 from meter.store.book import UnknownBuyerError
 from meter.store.clerk import Clerk
 from meter.store.contracts import Contract, read_contracts
-from meter.store.detail import Bounds, bounds_of
+from meter.store.detail import Bounds, bounds_of, within
 from meter.store.documents import find
 from meter.store.ledger import to_posting
-from meter.store.money import billing_periods, postings
+from meter.store.money import postings
 from meter.store.reading import facts_of_transfers
 from meter.store.rows import read_row
 from meter.store.schema import outcomes
-from meter.store.weeks import FrozenOrder, frozen_order, unit_terms
+from meter.store.weeks import FrozenOrder, frozen_order, terms_of, unit_terms
 
 PAGE = 400  # transfers read at a time
 
@@ -45,6 +45,7 @@ class _Week:
     week: Week
     bounds: Bounds
     frozen: FrozenOrder | None
+    terms: Terms  # that price it, as they are
     paid: bool
     carried: CarriedUnits
     was: Charge | None
@@ -81,7 +82,7 @@ async def _replay_buyer(
     for week in _weeks(contract, *span):
         found = await clerk.read(partial(_look, contract, week))
         units: list[Unit] = []
-        terms = _terms_of(changed, contract, found, week)
+        terms = found.terms if changed is contract else unit_terms(changed, week)
         async for history, posted in _transfers(clerk, name, found.bounds):
             report.transfers += 1
             units += _again(history, posted, changed, contract, report)
@@ -109,13 +110,6 @@ def _weeks(contract: Contract, from_us: int, to_us: int) -> Iterator[Week]:
     while week.start_us < to_us:
         yield week
         week = week.later(1)
-
-
-def _terms_of(changed: Contract, contract: Contract, found: _Week, week: Week) -> Terms:
-    """The terms that price the week: as its order was invoiced; under other terms, those as it begins."""
-    if changed is not contract:
-        return unit_terms(changed, week)
-    return found.frozen.terms if found.frozen else unit_terms(contract, week)
 
 
 def _again(
@@ -148,22 +142,12 @@ async def _transfers(clerk: Clerk, buyer: str, bounds: Bounds) -> AsyncIterator[
 
 
 def _names(buyer: str, bounds: Bounds, connection: Connection) -> list[str]:
-    posted = connection.execute(select(postings.c.transfer).where(*_within(buyer, bounds))).scalars().all()
+    posted = connection.execute(select(postings.c.transfer).where(*within(buyer, bounds))).scalars().all()
     at = outcomes.c.dialout_utc_us
     free = select(outcomes.c.transfer).where(
         outcomes.c.buyer == buyer, at >= bounds.start_us, at < bounds.end_us, outcomes.c.counts_as == "free"
     )
     return sorted({*(one for one in posted if one is not None), *connection.execute(free).scalars()})
-
-
-def _within(buyer: str, bounds: Bounds) -> list[Any]:
-    at, seq = postings.c.dialout_utc_us, postings.c.seq
-    newer = and_(at >= bounds.since_us, at < bounds.end_us)
-    late = and_(seq > bounds.after_seq, at < bounds.since_us)
-    found = [postings.c.buyer == buyer, at.is_not(None), or_(newer, late)]
-    if bounds.through_seq is not None:
-        found.append(seq <= bounds.through_seq)
-    return found
 
 
 def _page(names: Sequence[str], connection: Connection) -> tuple[dict[str, list[Fact]], dict[str, list[Posting]]]:
@@ -180,7 +164,7 @@ def _page(names: Sequence[str], connection: Connection) -> tuple[dict[str, list[
 
 def _reversals(buyer: str, bounds: Bounds, connection: Connection) -> list[Unit]:
     """What people took back: no journal says so, and it stays taken back."""
-    query = select(postings).where(*_within(buyer, bounds), postings.c.rule == Rule.REVERSAL.value)
+    query = select(postings).where(*within(buyer, bounds), postings.c.rule == Rule.REVERSAL.value)
     return [Unit.of(to_posting(row)) for row in connection.execute(query)]
 
 
@@ -190,17 +174,11 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
     frozen = frozen_order(connection, contract, week)
     if frozen is not None and not frozen.invoice:
         frozen = replace(frozen, order=replace(frozen.order, quantity=0))
-    is_week = func.length(billing_periods.c.period) == len(str(week))
-    mine = (billing_periods.c.buyer == name, is_week)
-    row = connection.execute(select(billing_periods).where(*mine, billing_periods.c.period == str(week))).one_or_none()
-    query = select(billing_periods).where(*mine, billing_periods.c.end_utc_us <= week.start_us)
-    before = connection.execute(query.order_by(billing_periods.c.end_utc_us.desc()).limit(1)).one_or_none()
-    carried = CarriedUnits()
-    if before is not None:
-        connected, failed = before.connected_hundredths, before.failed_hundredths
-        carried = CarriedUnits(Carried(connected, connected // WHOLE), Carried(failed, failed // WHOLE))
+    terms = terms_of(connection, contract, week, frozen)
+    row = periods.find(connection, name, str(week))
+    carried = periods.carried_of(periods.last(connection, name, periods.WEEK, before_us=week.start_us + 1))
     if row is None:
-        return _Week(week, bounds, frozen, True, carried, None)
+        return _Week(week, bounds, frozen, terms, True, carried, None)
     said = orjson.loads(row.body)
     was = Charge(
         connected=said["sent_connected"],
@@ -209,7 +187,7 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
         earned_minor=_earned(connection, name, str(week)),
         overage_minor=find(connection, row.overage).total_minor if row.overage else 0,
     )
-    return _Week(week, bounds, frozen, not row.awaiting_units, carried, was)
+    return _Week(week, bounds, frozen, terms, not row.awaiting_units, carried, was)
 
 
 def _earned(connection: Connection, buyer: str, week: str) -> int:

@@ -21,6 +21,7 @@ from meter.store.contracts import Contract, read_contracts
 from meter.store.interactions import Interaction, of_span, with_ratings_at
 from meter.store.ledger import lock_heads
 from meter.store.money import interactions, reports
+from meter.store.outbox import new_row
 from meter.store.schema import outbox
 
 KIND = "report"  # of its message
@@ -189,16 +190,8 @@ def _late(connection: Connection, buyer: str, span: Span, known: list[Interactio
 
 
 def _message(buyer: str, day: str, to: tuple[str, ...], now_utc_us: int) -> dict[str, Any]:
-    return {
-        "channel": "mail",
-        "key": f"{KIND}:{buyer}",
-        "message_id": f"{KIND}-{buyer}-{day}.{KIND}",
-        "payload": orjson.dumps({"kind": KIND, "buyer": buyer, "day": day, "to": list(to)}),
-        "state": "pending",
-        "attempts": 0,
-        "created_utc_us": now_utc_us,
-        "next_try_utc_us": now_utc_us,
-    }
+    said = {"kind": KIND, "buyer": buyer, "day": day, "to": list(to)}
+    return new_row("mail", f"{KIND}:{buyer}", f"{KIND}-{buyer}-{day}.{KIND}", said, now_utc_us)
 
 
 def _report(row: Row[Any]) -> Report:

@@ -20,9 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.billing.accounts import UNIT, Account, Rule
 from meter.billing.units import WHOLE
 from meter.facts import CHAIN_START
+from meter.store import periods
 from meter.store.clerk import Clerk
 from meter.store.ledger import digest_of
-from meter.store.money import billing_periods, document_series, documents, ledger_heads, postings
+from meter.store.money import document_series, documents, ledger_heads, postings
 
 PAGE = 2_000  # postings read at a time
 MAX_PROBLEMS = 100  # kept for the report; all are counted
@@ -108,9 +109,7 @@ def _check_balances(buyer: str, findings: _Findings, connection: Connection) -> 
         query = select(side, func.sum(postings.c.amount)).where(postings.c.buyer == buyer, postings.c.asset == UNIT)
         for account, amount in connection.execute(query.group_by(side)):
             held[account] = held.get(account, 0) + sign * int(amount)
-    is_week = func.length(billing_periods.c.period) == len("2026-06-01")
-    query = select(billing_periods).where(billing_periods.c.buyer == buyer, is_week)
-    last = connection.execute(query.order_by(billing_periods.c.end_utc_us.desc()).limit(1)).one_or_none()
+    last = periods.last(connection, buyer, periods.WEEK)
     if last is None:
         return
     billed = held.get(Account.BILLED.value, 0)

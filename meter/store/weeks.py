@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 import orjson
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from config.book import BuyerState, Order, Rating, Terms
 from meter.billing.accounts import UNIT, Account, Posting, Rule
-from meter.billing.calendar import Week, deadline_us
+from meter.billing.calendar import Week, deadline_us, local_day
 from meter.billing.cycle import WeekResult, settle_week
 from meter.billing.drafts import Draft, order_draft, overage_draft, week_draft, week_figures
-from meter.billing.units import WHOLE, Carried, CarriedUnits, WeekUnits, bill_week
-from meter.store import documents
+from meter.billing.units import WHOLE, CarriedUnits, WeekUnits, bill_week
+from meter.store import documents, periods
 from meter.store.book import raise_version, read_terms
 from meter.store.contracts import Contract, state_of
 from meter.store.documents import Run
@@ -48,10 +47,10 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
     """Settle a week that is over; the numbers of the documents that are new. Nothing where there is nothing in it."""
     buyer = contract.buyer.name
     through = lock_heads(connection, [buyer])[buyer][0]
-    if _is_settled(connection, buyer, str(week)):
+    if periods.find(connection, buyer, str(week)) is not None:
         return []
     carried, since = carried_units(connection, buyer)
-    if since is not None and week.end_us <= since.end_us:
+    if since is not None and week.end_us <= since.end_utc_us:
         return []  # it was empty when the weeks after it were settled: what came late is in one of those
     _check_order_of_weeks(connection, buyer, week)
     kinds = units_between(connection, buyer, since, week.end_us)
@@ -59,11 +58,9 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
     if not any(kinds.values()) and frozen is None:
         return []
     units, after = bill_week(carried, kinds["connected"], kinds["failed"])
-    terms = frozen.terms if frozen else unit_terms(contract, week)
+    terms = terms_of(connection, contract, week, frozen)
     is_paid = frozen is None or _is_paid(connection, frozen.invoice)
     order = frozen.order if frozen else None
-    if frozen is None and terms.rating is not Rating.UNIT:
-        terms = terms_of_units(connection, buyer, week) or terms
     if frozen is not None and order is not None and not frozen.invoice:
         order = replace(order, quantity=0)  # of a cancelled buyer: never invoiced, so nothing was bought
     result = settle_week(week, terms, order, units, paid=is_paid, make_up_minor=frozen.make_up_minor if frozen else 0)
@@ -182,50 +179,20 @@ def frozen_order(connection: Connection, contract: Contract, week: Week) -> Froz
     return FrozenOrder(order, terms, row.make_up_minor, row.invoice)
 
 
-@dataclass(frozen=True, slots=True)
-class _Since:
-    """Where the week settled last ends."""
-
-    end_us: int
-    through_seq: int
-
-
-def _is_settled(connection: Connection, buyer: str, period: str) -> bool:
-    query = select(billing_periods.c.buyer).where(billing_periods.c.buyer == buyer, billing_periods.c.period == period)
-    return connection.execute(query).first() is not None
-
-
-def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, _Since | None]:
+def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, periods.Ended | None]:
     """What the week settled last carries on, and where it ends; None where none was settled."""
-    query = (
-        select(billing_periods)
-        .where(billing_periods.c.buyer == buyer, func.length(billing_periods.c.period) == len("2026-06-01"))
-        .order_by(billing_periods.c.end_utc_us.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return CarriedUnits(), None
-    connected, failed = row.connected_hundredths, row.failed_hundredths
-    carried = CarriedUnits(Carried(connected, connected // WHOLE), Carried(failed, failed // WHOLE))
-    return carried, _Since(row.end_utc_us, row.through_seq)
+    row = periods.last(connection, buyer, periods.WEEK)
+    return periods.carried_of(row), row
 
 
-def units_between(connection: Connection, buyer: str, since: _Since | None, end_us: int) -> dict[str, dict[int, int]]:
+def units_between(
+    connection: Connection, buyer: str, since: periods.Ended | None, end_us: int
+) -> dict[str, dict[int, int]]:
     """Units by kind and percentage: those of the week, and what was posted late to weeks before."""
-    at, seq = postings.c.dialout_utc_us, postings.c.seq
     columns = (postings.c.unit, postings.c.percent)
-    mine = (postings.c.buyer == buyer, postings.c.asset == UNIT, at.is_not(None))
-    spans = (
-        [at < end_us]
-        if since is None
-        else [
-            and_(at >= since.end_us, at < end_us),
-            and_(seq > since.through_seq, at < since.end_us),
-        ]
-    )
+    mine = (postings.c.buyer == buyer, postings.c.asset == UNIT, postings.c.dialout_utc_us.is_not(None))
     found: dict[str, dict[int, int]] = {"connected": {}, "failed": {}}
-    for span in spans:
+    for span in periods.spans(since, end_us):
         query = select(*columns, func.sum(postings.c.units)).where(*mine, span).group_by(*columns)
         for unit, percent, count in connection.execute(query):
             found[unit][percent] = found[unit].get(percent, 0) + int(count)
@@ -240,8 +207,19 @@ def unit_terms(contract: Contract, week: Week) -> Terms:
     return next((one for one in contract.versions if one.rating is Rating.UNIT), terms)
 
 
-def terms_of_units(connection: Connection, buyer: str, week: Week) -> Terms | None:
-    """The terms of the first unit of a week, as it was posted: its buyer has gone over to another profile since."""
+def terms_of(connection: Connection, contract: Contract, week: Week, frozen: FrozenOrder | None) -> Terms:
+    """The terms that price a week: as its order was invoiced, else as it began.
+
+    Of a buyer that has gone over to a profile by the minute they are those with which its units were posted.
+    """
+    terms = frozen.terms if frozen else unit_terms(contract, week)
+    if frozen is None and terms.rating is not Rating.UNIT:
+        return _terms_of_units(connection, contract.buyer.name, week) or terms
+    return terms
+
+
+def _terms_of_units(connection: Connection, buyer: str, week: Week) -> Terms | None:
+    """The terms of the newest unit up to the end of a week, as it was posted."""
     at = postings.c.dialout_utc_us
     query = select(postings.c.terms_name, postings.c.terms_version).where(
         postings.c.buyer == buyer, postings.c.asset == UNIT, at.is_not(None), at < week.end_us
@@ -279,8 +257,7 @@ def _billed(buyer: str, week: Week, units: WeekUnits, run: Run) -> list[Posting]
 
 def _earned(buyer: str, terms: Terms, result: WeekResult, frozen: FrozenOrder | None, run: Run) -> list[Posting]:
     """What was prepaid for the week and is neither short nor waiting for its payment is earned."""
-    prepaid = result.quantity * terms.unit_price_minor + (frozen.make_up_minor if frozen else 0)
-    earned = prepaid - result.shortfall.amount_minor - result.awaiting.amount_minor
+    earned = result.earned_minor(terms.unit_price_minor, frozen.make_up_minor if frozen else 0)
     if not earned:
         return []
     debit, credit = (Account.PREPAID, Account.REVENUE) if earned > 0 else (Account.REVENUE, Account.PREPAID)
@@ -335,5 +312,5 @@ def _issue(
 
 def _due(week: Week, run: Run, scheduled_us: int, days: int) -> int:
     """The scheduled instant; for an invoice that comes late, as many days after it is issued."""
-    issued = datetime.fromtimestamp(run.now_utc_us // 1_000_000, UTC).astimezone(ZoneInfo(week.zone)).date()
+    issued = local_day(run.now_utc_us, week.zone)
     return max(scheduled_us, deadline_us(issued + timedelta(days=days), week.end_of_business, week.zone))

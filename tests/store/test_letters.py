@@ -432,7 +432,7 @@ def test_what_ships_works_with_its_sample_which_is_what_the_composer_gives(
     given: dict[str, Any] = {}
     monkeypatch.setattr(texts, "render", lambda _name, values: given.update(values) or "x")
     made()
-    sample = texts._samples["failed_lead"]
+    sample = texts._samples["failed_lead"]()
     assert given.keys() == sample.keys()
     assert given["legs"][0].keys() == sample["legs"][0].keys()
     assert own.replaced() == sorted(file.name for file in source.glob("failed_lead.*.jinja"))

@@ -1,0 +1,13 @@
+"""Waiting in a loop that is to end when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait so many seconds, or until `stop` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
