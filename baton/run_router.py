@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import math
 import os
 import signal
 import sys
@@ -294,6 +295,10 @@ async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> No
         metrics.LIVE_TRANSFERS.set(len(router.live))
         metrics.LIVE_LEGS.set(router.live_legs)
         metrics.JOURNAL_BACKLOG.set(writer.backlog)
+        metrics.JOURNAL_LAG.set(writer.lag_s)
+        metrics.CALL_SLOTS_FREE.set(router.engine.slots.free)
+        metrics.DRAINING.set(router.draining)
+        metrics.show_process("router")
         metrics.LOOP_LAG.set(clock.take_worst_lag_us() / 1e6)
 
 
@@ -303,6 +308,20 @@ async def _reload_lists(scrub: Scrub) -> None:
         metrics.LISTS.labels("unavailable").set(broken)
         metrics.LISTS.labels("usable").set(len(scrub.state.rows) - broken)
         metrics.LIST_ENTRIES.set(scrub.entries)
+        _show_lists(scrub)
+
+
+def _show_lists(scrub: Scrub) -> None:
+    """Version and age of each list in force, global ones first."""
+    rows = sorted((one.version for one in scrub.state.rows.values()), key=lambda row: (row.buyer is not None, row.name))
+    for gone in metrics.LIST_NAMES.keep(row.name for row in rows):
+        metrics.LIST_VERSION.labels(gone).set(math.nan)
+        metrics.LIST_IMPORTED.labels(gone).set(math.nan)
+    for row in rows[: metrics.MOST_LISTS]:
+        label = metrics.LIST_NAMES.of(row.name)
+        if label != metrics.OTHER:
+            metrics.LIST_VERSION.labels(label).set(row.version)
+            metrics.LIST_IMPORTED.labels(label).set(row.imported_utc_us / 1e6)
 
 
 async def _watch(router: Router) -> None:

@@ -95,6 +95,7 @@ async def _keep(child: _Child, config_path: Path, stop: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), child.pause_s)
         child.pause_s = min(LAST_PAUSE_S, child.pause_s * 2)
+        _count_restart(child.name)
 
 
 def _hand_on(children: tuple[_Child, ...]) -> None:
@@ -107,6 +108,12 @@ def _forget_metrics(pid: int) -> None:
     from meter import metrics  # noqa: PLC0415
 
     metrics.mark_dead(pid)
+
+
+def _count_restart(name: str) -> None:
+    from meter import metrics  # noqa: PLC0415
+
+    metrics.CHILD_RESTARTS.labels(name).inc()
 
 
 async def _end(child: _Child) -> None:

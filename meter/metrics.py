@@ -3,7 +3,8 @@
 The router's and the meter's processes set them; with PROMETHEUS_MULTIPROC_DIR in the environment before this module is
 imported, each process writes files there and whoever serves adds them up (`serve_metrics`). A process that ended is
 taken out of the live gauges by `mark_dead`. Label values come from closed sets or from configuration, never from the
-network, so the number of series is bounded by verdicts x reasons.
+network: verdicts x reasons, and names of trunks, buyers and lists. Those are bounded too: `Names` keeps the first
+few hundred and calls the rest `other`, so that a book of ten thousand buyers does not fill Prometheus.
 
 `CATALOGUE` lists all of them for the documentation and for the test of the dashboards.
 """
@@ -11,6 +12,8 @@ network, so the number of series is bounded by verdicts x reasons.
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
@@ -29,6 +32,14 @@ _RING_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 12, 15, 20, 25, 30, 45, 60)
 _TALK_BUCKETS = (1, 5, 10, 15, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600)
 # Scrub: microseconds in memory (domain 10 asks for all lists in one look).
 _SCRUB_BUCKETS = (0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.25)
+# Fan-out: all INVITEs of a transfer leave in one turn of the loop.
+_SPREAD_BUCKETS = (0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+# Buffer: 15 s, by the terms or the campaign more.
+_BUFFER_BUCKETS = (0, 1, 2, 4, 6, 8, 10, 12, 14, 15, 20, 30)
+# By trunk: few, since there are as many as trunks.
+_TRUNK_BUCKETS = (0.5, 1, 2, 5, 10, 15, 30)
+# HTTP, of ours and of buyers.
+_HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # Commit: 0.1 to 3 ms on a good disk; `admit` gives up at 2 s.
 _COMMIT_BUCKETS = (0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2, 10)
 
@@ -41,8 +52,41 @@ def _counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
     return Counter(name, text, labels, registry=REGISTRY)
 
 
-def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-    return Histogram(name, text, buckets=buckets, registry=REGISTRY)
+def _histogram(name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+    return Histogram(name, text, labels, buckets=buckets, registry=REGISTRY)
+
+
+OTHER = "other"
+MOST_TRUNKS, MOST_BUYERS, MOST_LISTS, MOST_ROUTES = 500, 1_000, 200, 200
+
+
+class Names:
+    """The values of one label that come from configuration: `most` at once, every further name is `other`.
+
+    A name takes its place when it is first told and gives it back in `keep`.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """The label's value for a name; `other` for none."""
+        if name in self._names:
+            return name
+        if not name or len(self._names) >= self._most:
+            return OTHER
+        self._names.add(name)
+        return name
+
+    def keep(self, names: Iterable[str]) -> set[str]:
+        """Forget all but these; returns those that are gone, whose gauges are to be set to NaN."""
+        gone = self._names - set(names)
+        self._names -= gone
+        return gone
+
+
+TRUNKS, BUYERS, LIST_NAMES = Names(MOST_TRUNKS), Names(MOST_BUYERS), Names(MOST_LISTS)
 
 
 # Set by the meter, when an outcome is durable.
@@ -61,6 +105,73 @@ LATE_ANSWERS = _counter(
 )
 VERDICT_MISMATCH = _counter(
     "baton_verdict_mismatch_total", "Settled transfers whose verdict in the router was another one. Must stay at 0."
+)
+FANOUT_SPREAD = _histogram(
+    "baton_fanout_spread_seconds", "From the first INVITE of a transfer to the last.", _SPREAD_BUCKETS
+)
+BUFFER_REMAINING = _histogram(
+    "baton_buffer_remaining_seconds",
+    "What was left of the buffer when an attempt ended that nobody had answered; 0: it is billed as failed.",
+    _BUFFER_BUCKETS,
+)
+BUYER_TRANSFERS = _counter(
+    "baton_buyer_transfers_total", "Transfers settled, by buyer and what they count as.", ("buyer", "counts_as")
+)
+BUYER_TALK = _counter("baton_buyer_talk_seconds_total", "Talk of settled transfers, by buyer.", ("buyer",))
+BUYER_STATE = _gauge("baton_buyer_state", "State of a buyer: 0 paused, 1 on hold, 2 active.", ("buyer",), "mostrecent")
+TRUNK_LEGS = _counter(
+    "baton_trunk_legs_total",
+    "Legs of settled transfers, by endpoint and what became of them: won, late, cancelled by us, busy, declined,"
+    " no_answer, failed, not_sent.",
+    ("trunk", "result"),
+)
+TRUNK_RINGING = _histogram(
+    "baton_trunk_dialout_to_ringing_seconds",
+    "From dial-out to a leg's first 18x, by endpoint.",
+    _TRUNK_BUCKETS,
+    ("trunk",),
+)
+TRUNK_ANSWER = _histogram(
+    "baton_trunk_dialout_to_answer_seconds", "From dial-out to a leg's 2xx, by endpoint.", _TRUNK_BUCKETS, ("trunk",)
+)
+ORDER_UNITS = _gauge(
+    "baton_order_units",
+    "This week's order of a buyer: ordered (with make-up), delivered, live (under way), most (with the overrun).",
+    ("buyer", "kind"),
+    "mostrecent",
+)
+SETTLE_LAG = _gauge(
+    "baton_settle_lag_seconds", "Age of the oldest closed transfer that is not settled yet.", (), "livemax"
+)
+LEDGER_NEWEST = _gauge(
+    "baton_ledger_newest_timestamp_seconds", "When the newest posting was made, in Unix time.", (), "livemax"
+)
+INVOICES_UNPAID = _gauge("baton_invoices_unpaid", "Invoices that are not paid, due or not.", (), "livemax")
+INVOICES_UNPAID_AMOUNT = _gauge(
+    "baton_invoices_unpaid_minor",
+    "What unpaid invoices ask for, in hundredths of the currency.",
+    ("currency",),
+    "mostrecent",
+)
+STREAM_LAG_FACTS = _gauge(
+    "baton_stream_lag_facts", "Facts that a follower of the journal has still to read.", ("stream",), "livemax"
+)
+STREAM_LAG = _gauge(
+    "baton_stream_lag_seconds",
+    "Age of the oldest fact that a follower of the journal has still to read.",
+    ("stream",),
+    "livemax",
+)
+EVENTS_PUBLISHED = _counter("baton_events_published_total", "Events taken by the MQTT broker.", ("event",))
+COMMANDS = _counter("baton_commands_total", "Commands that came by MQTT.", ("command", "result"))
+WEBHOOKS_SENT = _counter(
+    "baton_webhook_attempts_total",
+    "Attempts to post to a buyer's endpoint: sent, retried, dead or refused.",
+    ("result",),
+)
+WEBHOOK_SECONDS = _histogram("baton_webhook_seconds", "Time of one attempt to post.", _HTTP_BUCKETS)
+WEBHOOKS_DISABLED = _gauge(
+    "baton_webhooks_disabled", "Webhooks switched off since they have failed for long.", (), "livemax"
 )
 OUTBOX_DEPTH = _gauge("baton_outbox_depth", "Messages waiting to be delivered.", ("channel",), "livemax")
 OUTBOX_OLDEST = _gauge("baton_outbox_oldest_seconds", "Age of the oldest message waiting.", ("channel",), "livemax")
@@ -88,6 +199,18 @@ CALL_SLOTS_LINGERING = _gauge(
 )
 CALL_SLOTS_MAX = _gauge("baton_call_slots_max", "Call slots that the SIP engine was built with.")
 ENGINE_CALLS = _gauge("baton_engine_calls", "Call objects of the SIP library that the router holds.")
+CALL_SLOTS_FREE = _gauge("baton_call_slots_free", "Call slots of the SIP engine that a new call can have.")
+DRAINING = _gauge("baton_draining", "1 while a router refuses new calls because it drains.", (), "livemax")
+TRUNK_PROBE = _gauge(
+    "baton_trunk_probe_seconds", "Time to the answer of the last OPTIONS that a trunk answered.", ("trunk",), "livemax"
+)
+LIST_VERSION = _gauge("baton_suppression_list_version", "Version of a list in force.", ("list",), "livemin")
+LIST_IMPORTED = _gauge(
+    "baton_suppression_list_imported_timestamp_seconds",
+    "When the version in force was imported, in Unix time.",
+    ("list",),
+    "livemin",
+)
 INVITES_TURNED_AWAY = _counter(
     "baton_invites_turned_away_total",
     "INVITEs answered at once without a transfer: challenge, password, rate, concurrency, loop, hops.",
@@ -106,7 +229,10 @@ LIST_ENTRIES = _gauge("baton_suppression_entries", "Entries of all usable suppre
 SCRUB_SECONDS = _histogram("baton_scrub_seconds", "Time of one suppression check over all lists.", _SCRUB_BUCKETS)
 LOOP_LAG = _gauge("baton_loop_lag_seconds", "The most an event waited for the loop in the last second.", mode="livemax")
 JOURNAL_BACKLOG = _gauge("baton_journal_backlog_facts", "Facts not yet durable.")
-JOURNAL_COMMIT = _histogram("baton_journal_commit_seconds", "Time of one commit of facts.", _COMMIT_BUCKETS)
+JOURNAL_LAG = _gauge("baton_journal_lag_seconds", "Age of the oldest fact that is not durable yet.", (), "livemax")
+JOURNAL_COMMIT = _histogram(
+    "baton_journal_commit_seconds", "Time of one commit of facts, its fsync included.", _COMMIT_BUCKETS
+)
 
 BILLING_STEPS = _counter("baton_billing_steps_total", "Steps of the billing cycle that did something.", ("step",))
 BILLING_TROUBLE = _gauge(
@@ -118,7 +244,20 @@ REPORTS_ISSUED = _counter("baton_reports_issued_total", "Daily reports of per-mi
 CREDITS_OPEN = _gauge("baton_credit_requests_open", "Credit requests that wait for their review.", (), "livemax")
 CREDITS_OLDEST = _gauge("baton_credit_oldest_seconds", "Age of the oldest open credit request.", (), "livemax")
 
-# Set by both.
+# Set by the portal.
+HTTP_REQUESTS = _counter(
+    "baton_http_requests_total", "Requests answered, by route as the API describes it.", ("method", "route", "status")
+)
+HTTP_SECONDS = _histogram("baton_http_request_seconds", "Time to the answer's head, streams included.", _HTTP_BUCKETS)
+HTTP_LIMITED = _counter("baton_http_limited_total", "Requests refused by a rate limit.", ("why",))
+
+# Set by the parent of `baton serve`.
+CHILD_RESTARTS = _counter("baton_child_restarts_total", "Children started again after they died.", ("process",))
+
+# Set by all.
+READY = _gauge("baton_ready", "1 while a process is ready for work (its page /ready says so).", ("process",), "livemin")
+PROCESS_MEMORY = _gauge("baton_process_resident_bytes", "Resident memory.", ("process",))
+PROCESS_CPU = _counter("baton_process_cpu_seconds_total", "CPU used, user and system.", ("process",))
 ENGINE_FAULTS = _counter("baton_engine_faults_total", "Faults of our own, by the part that failed.", ("kind",))
 BUILD_INFO = _gauge("baton_build_info", "Always 1; the version that runs.", ("version",), "max")
 
@@ -185,6 +324,19 @@ def registry() -> CollectorRegistry:
 def serve_metrics(host: str, port: int) -> MetricsServer:
     """Serve /metrics on `host`:`port`; port 0 takes a free one. Raises OSError where the port is taken."""
     return MetricsServer(*start_http_server(port, addr=host, registry=registry()))
+
+
+_cpu_told = 0.0
+
+
+def show_process(name: str) -> None:
+    """Set the metrics of this process; to be called every few seconds. `name` is router, meter, portal or serve."""
+    global _cpu_told  # noqa: PLW0603 - there is one process
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    PROCESS_CPU.labels(name).inc(max(0.0, used.ru_utime + used.ru_stime - _cpu_told))
+    _cpu_told = used.ru_utime + used.ru_stime
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - proc(5): sizes in pages
+        PROCESS_MEMORY.labels(name).set(int(file.read().split()[1]) * resource.getpagesize())
 
 
 def mark_dead(pid: int) -> None:

@@ -9,21 +9,16 @@ the supervisor; starting again is safe at any time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
-import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics, texts
+from meter import texts
 from meter.credit_mail import KIND as CREDIT
 from meter.credit_mail import CreditComposer
-from meter.credits import ReasonBook, show_credits
+from meter.credits import ReasonBook
 from meter.cycle import Cycle, CycleOptions
 from meter.daily import DailyReports, ReportOptions
 from meter.document_mail import HOLD_KIND as HOLD
@@ -38,19 +33,14 @@ from meter.mqtt import CHANNEL as MQTT
 from meter.mqtt import MqttDeliverer, MqttOptions
 from meter.outbox import OutboxLoop, OutboxOptions, prune_for_ever
 from meter.papers import render_for_ever
-from meter.pause import pause
 from meter.rating_mail import KIND as RATING
 from meter.rating_mail import RatingComposer
 from meter.report_mail import KIND as REPORT
 from meter.report_mail import ReportComposer
 from meter.settle import POLL_MS, Follower, SettleOptions
-from meter.store.clerk import Clerk
-from meter.store.credit_reading import ages
-from meter.store.db import StoreError, checkpoint, open_store
-from meter.store.due import money_gauges
+from meter.store.db import open_store
 from meter.store.mail import CHANNEL as MAIL
-from meter.store.mail import bounce_counts
-from meter.store.outbox import Depth, depths
+from meter.watch import Watch
 
 GAUGES_EVERY_S = 5.0
 BOUNCES_US = 7 * 24 * 3600 * 1_000_000  # for how long a bounce stands in its gauge
@@ -112,6 +102,7 @@ class _Meter:
         )
         self._follower = Follower(engine, settle, on_settled=self._wake)
         self._cycle = Cycle(engine, options.cycle, on_documents=self._wake) if options.cycle else None
+        self._watch = Watch(engine, (MAIL, MQTT))
         self._reports = DailyReports(engine, options.reports, on_mail=self._wake) if options.reports else None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -130,7 +121,7 @@ class _Meter:
                 if self._reports is not None:
                     group.create_task(self._reports.run(stop), name="reports")
                 group.create_task(prune_for_ever(self._engine, self._options.outbox, stop), name="prune")
-                group.create_task(self._gauges(stop), name="gauges")
+                group.create_task(self._watch.run(stop), name="gauges")
         finally:
             await self._follower.close()
             if self._cycle is not None:
@@ -143,44 +134,6 @@ class _Meter:
     def _wake(self) -> None:
         for loop in self._loops:
             loop.wake()
-
-    async def _gauges(self, stop: asyncio.Event) -> None:
-        clerk = Clerk(self._engine)
-        while not stop.is_set():
-            with contextlib.suppress(
-                SQLAlchemyError, StoreError, sqlite3.Error
-            ):  # a failing store shows in the follower's faults
-                show_depths(await clerk.read(depths))
-                now_us = time.time_ns() // 1000
-                show_money(*await clerk.read(partial(money_gauges, now_us)))
-                show_credits(await clerk.read(partial(ages, now_utc_us=now_us, since_utc_us=now_us)), now_us)
-                show_bounces(*await clerk.read(partial(bounce_counts, time.time_ns() // 1000 - BOUNCES_US)))
-                await checkpoint(self._engine)
-            await pause(stop, GAUGES_EVERY_S)
-        await clerk.close()
-
-
-def show_money(overdue: int, refunds: int) -> None:
-    """Set the gauges of the operator's worklists."""
-    metrics.INVOICES_OVERDUE.set(overdue)
-    metrics.REFUNDS_DUE.set(refunds)
-
-
-def show_depths(found: list[Depth]) -> None:
-    """Set the outbox's gauges; a channel with nothing in it shows zero."""
-    now_us = time.time_ns() // 1000
-    waiting = {depth.channel: depth for depth in found}
-    for channel in (MAIL, MQTT):
-        depth = waiting.get(channel, Depth(channel, 0, None, 0))
-        age_us = 0 if depth.oldest_utc_us is None else now_us - depth.oldest_utc_us
-        metrics.OUTBOX_DEPTH.labels(channel).set(depth.pending)
-        metrics.OUTBOX_OLDEST.labels(channel).set(max(0.0, age_us / 1_000_000))
-
-
-def show_bounces(permanent: int, transient: int) -> None:
-    """Set the gauges of bounces."""
-    metrics.MAIL_BOUNCES.labels("yes").set(permanent)
-    metrics.MAIL_BOUNCES.labels("no").set(transient)
 
 
 def use_templates(mail: MailOptions | None) -> None:

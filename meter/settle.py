@@ -48,6 +48,7 @@ from meter.store.settlement import (
     read_batch,
     write_batch,
 )
+from meter.watch import count_settled
 
 POLL_MS = 400  # how soon a closing fact is seen: one PRAGMA on SQLite
 FIRST_RETRY_MS = 200
@@ -292,7 +293,7 @@ class Follower:
         for labels, count in Counter(_labels(one.outcome) for one in new).items():
             metrics.TRANSFERS.labels(*labels).inc(count)
         for one in new:
-            _count(one)
+            count_settled(one.rows.outcome["transfer"], one.facts, one.outcome, agreed=one.agreed)
         if fresh:
             self._on_settled()
         return len(fresh)
@@ -300,24 +301,3 @@ class Follower:
 
 def _labels(outcome: Outcome) -> tuple[str, str, str]:
     return outcome.verdict.value, outcome.reason.value, outcome.counts_as.value
-
-
-def _count(settled: Settled) -> None:
-    """Tell the metrics, once the commit is done."""
-    outcome = settled.outcome
-    if not settled.agreed:
-        metrics.VERDICT_MISMATCH.inc()
-        _log.error(
-            "the router's verdict differs", transfer=settled.rows.outcome["transfer"], verdict=outcome.verdict.value
-        )
-    first: dict[Kind, Fact] = {}
-    for fact in settled.facts:
-        first.setdefault(fact.kind, fact)
-        if fact.kind is Kind.ANSWERED_LATE:
-            metrics.LATE_ANSWERS.inc()
-    dialed, ringing, answered = (first.get(kind) for kind in (Kind.DIALED, Kind.RINGING, Kind.ANSWERED))
-    if dialed is not None and ringing is not None:
-        metrics.DIALOUT_TO_RINGING.observe((ringing.mono_us - dialed.mono_us) / 1_000_000)
-    if dialed is not None and answered is not None:
-        metrics.DIALOUT_TO_ANSWER.observe((answered.mono_us - dialed.mono_us) / 1_000_000)
-        metrics.TALK.observe(outcome.talk_ms / 1000)

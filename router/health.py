@@ -8,6 +8,7 @@ spread by up to a fifth of their interval, so that a hundred trunks are not aske
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -114,6 +115,7 @@ class Prober:
         self._engine = engine
         self._clock = clock
         self.trunks = Trunks(down_after=1, up_after=1, on_change=self._changed)
+        self._shown: set[str] = set()  # labels of the gauges
 
     def configure(self, down_after: int, up_after: int) -> None:
         self.trunks.down_after, self.trunks.up_after = down_after, up_after
@@ -127,8 +129,19 @@ class Prober:
         self.trunks.watch({name: one for name, one in wanted.items() if one.policy.probe_s}, now_us)
         for trunk in self.trunks.due(now_us):
             self._engine.probe(trunk.name, trunk.target)
-        for trunk in self.trunks.all:
-            metrics.TRUNK_STATE.labels(trunk.name).set(_VALUES[trunk.health])
+        self._show()
+
+    def _show(self) -> None:
+        labels: dict[str, Trunk] = {metrics.TRUNKS.of(trunk.name): trunk for trunk in self.trunks.all}
+        labels.pop(metrics.OTHER, None)
+        for gone in self._shown - labels.keys():
+            metrics.TRUNK_STATE.labels(gone).set(math.nan)
+            metrics.TRUNK_PROBE.labels(gone).set(math.nan)
+        for label, trunk in labels.items():
+            metrics.TRUNK_STATE.labels(label).set(_VALUES[trunk.health])
+            if trunk.took_us:
+                metrics.TRUNK_PROBE.labels(label).set(trunk.took_us / 1e6)
+        self._shown = set(labels)
 
     def on_probed(self, result: Probed) -> None:
         metrics.TRUNK_PROBES.labels("ok" if result.code else "no_answer").inc()

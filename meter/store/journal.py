@@ -34,7 +34,7 @@ from meter.facts import CHAIN_START, Fact, Kind
 from meter.store.admissions import Candidate, admit, settle
 from meter.store.clerk import Clerk
 from meter.store.db import first_line
-from meter.store.rows import DIGEST, SEQ, Row, insert_rows, make_row
+from meter.store.rows import DIGEST, SEQ, UTC_US, Row, insert_rows, make_row
 from meter.store.schema import boots
 from meter.store.schema import facts as facts_table
 
@@ -140,6 +140,14 @@ class JournalWriter:
     def backlog(self) -> int:
         """Facts not yet durable."""
         return self._seq - self._durable_seq
+
+    @property
+    def lag_s(self) -> float:
+        """Age of the oldest fact that is not durable yet, in seconds; 0 where all are."""
+        if not self._queue:
+            return 0.0
+        utc_us: int = self._queue[0][UTC_US]
+        return max(0.0, time.time() - utc_us / 1_000_000)
 
     @property
     def full(self) -> bool:

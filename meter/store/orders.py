@@ -142,10 +142,11 @@ def _progress(connection: Connection, book: Book, buyer: str) -> list[OrderProgr
     if buyer:
         query = query.where(orders.c.buyer == buyer)
     rows = connection.execute(query.order_by(orders.c.buyer, orders.c.week)).all()
-    return [_one(connection, book, Order(*row)) for row in rows]
+    return [progress_of(connection, book, Order(*row)) for row in rows]
 
 
-def _one(connection: Connection, book: Book, order: Order) -> OrderProgress:
+def progress_of(connection: Connection, book: Book, order: Order) -> OrderProgress:
+    """What an order has come to, by the admissions of its week."""
     buyer = book.buyers.get(order.buyer)
     terms = buyer.terms if buyer is not None else Terms("")  # its terms are not in force yet
     states = dict(_states(connection, order, terms))

@@ -18,6 +18,7 @@ MAX_ROWS_BITS = 6  # 64 rows of 12 values in a statement: SQLite takes 32,766 va
 
 Row = tuple[Any, ...]  # one fact in the order of the table's columns
 SEQ = facts_table.c.keys().index("seq")
+UTC_US = facts_table.c.keys().index("utc_us")
 DIGEST = facts_table.c.keys().index("digest")
 
 _KINDS = {kind.value: kind for kind in Kind}

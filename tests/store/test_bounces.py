@@ -16,7 +16,7 @@ from meter.lead_mail import LeadComposer
 from meter.letters import MailOptions
 from meter.mail import MailDeliverer
 from meter.outbox import OutboxLoop
-from meter.run import show_bounces
+from meter.watch import show_bounces
 from meter.store.clerk import Clerk
 from meter.store.mail import bounce_counts, bounces_of, find_mail, list_mail, send_again
 from meter.store.money import mail_bounces

@@ -18,7 +18,7 @@ from meter.outbox import (
     prune_for_ever,
     retry_delay_s,
 )
-from meter.run import show_depths
+from meter.watch import show_depths
 from meter.store.clerk import Clerk
 from meter.store.outbox import Message, depths, revive
 from meter.store.schema import outbox
@@ -239,7 +239,7 @@ async def test_depth_and_age_are_those_of_what_waits(engine: AsyncEngine) -> Non
     found = await clerk.read(depths)
     await clerk.close()
     assert [(one.channel, one.pending, one.dead) for one in found] == [("mail", 2, 1)]
-    show_depths(found)
+    show_depths(found, ("mail", "mqtt"))
 
 
 @pytest.mark.parametrize(

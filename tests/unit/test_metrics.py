@@ -31,6 +31,17 @@ WANTED = {
     "baton_build_info", "baton_invites_turned_away_total", "baton_sip_dropped_total", "baton_trunk_probes_total",
     "baton_trunk_state",
     "baton_billing_steps_total", "baton_billing_trouble", "baton_invoices_overdue", "baton_refunds_due",
+    "baton_fanout_spread_seconds", "baton_buffer_remaining_seconds", "baton_buyer_transfers_total",
+    "baton_buyer_talk_seconds_total", "baton_buyer_state", "baton_trunk_legs_total",
+    "baton_trunk_dialout_to_ringing_seconds", "baton_trunk_dialout_to_answer_seconds", "baton_order_units",
+    "baton_settle_lag_seconds", "baton_ledger_newest_timestamp_seconds", "baton_invoices_unpaid",
+    "baton_invoices_unpaid_minor", "baton_stream_lag_facts", "baton_stream_lag_seconds",
+    "baton_events_published_total", "baton_commands_total", "baton_webhook_attempts_total", "baton_webhook_seconds",
+    "baton_webhooks_disabled", "baton_call_slots_free", "baton_draining", "baton_trunk_probe_seconds",
+    "baton_suppression_list_version", "baton_suppression_list_imported_timestamp_seconds",
+    "baton_journal_lag_seconds", "baton_http_requests_total", "baton_http_request_seconds",
+    "baton_http_limited_total", "baton_child_restarts_total", "baton_ready", "baton_process_resident_bytes",
+    "baton_process_cpu_seconds_total",
     "baton_credit_requests_open", "baton_credit_oldest_seconds", "baton_reports_issued_total",
 }  # fmt: skip
 

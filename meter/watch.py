@@ -1,0 +1,211 @@
+"""What the meter tells Prometheus: of each settled transfer once it is durable, and of the store every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sqlite3
+import time
+from collections.abc import Collection, Sequence
+from functools import partial
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter import metrics
+from meter.credits import show_credits
+from meter.facts import Fact, Kind
+from meter.outcome import Outcome
+from meter.pause import pause
+from meter.store.book import BookStore
+from meter.store.clerk import Clerk
+from meter.store.credit_reading import ages
+from meter.store.db import StoreError, checkpoint
+from meter.store.due import money_gauges
+from meter.store.gauges import Money, OrderNow, money_now, newest_posting, orders_now, settle_lag
+from meter.store.mail import bounce_counts
+from meter.store.outbox import Depth, depths
+
+GAUGES_EVERY_S = 5.0
+SLOW_EVERY = 6  # orders and money are looked at every sixth time
+BOUNCES_US = 7 * 24 * 3600 * 1_000_000  # for how long a bounce stands in its gauge
+STATES = {"paused": 0, "on_hold": 1, "active": 2}
+
+_BUSY = frozenset({486, 600})  # RFC 3261, 21.4.24 and 21.6.1
+_NO_ANSWER = frozenset({408, 480, 487})
+_SERVER_ERRORS = range(500, 600)
+
+_log = structlog.get_logger()
+
+
+def count_settled(transfer: str, facts: Sequence[Fact], outcome: Outcome, *, agreed: bool) -> None:
+    """Tell the metrics of one transfer, once its commit is done; `baton_transfers_total` is counted by the batch."""
+    if not agreed:
+        metrics.VERDICT_MISMATCH.inc()
+        _log.error("the router's verdict differs", transfer=transfer, verdict=outcome.verdict.value)
+    started = facts[0] if facts else None
+    said = started.payload.get("buyer") if started is not None else ""
+    buyer = said if isinstance(said, str) else ""
+    label = metrics.BUYERS.of(buyer)
+    metrics.BUYER_TRANSFERS.labels(label, outcome.counts_as.value).inc()
+    dialed = [fact for fact in facts if fact.kind is Kind.DIALED]
+    if started is None or not dialed:
+        return
+    zero_us = dialed[0].mono_us
+    metrics.FANOUT_SPREAD.observe((dialed[-1].mono_us - zero_us) / 1_000_000)
+    ringing = next((fact for fact in facts if fact.kind is Kind.RINGING), None)
+    answered = next((fact for fact in facts if fact.kind is Kind.ANSWERED), None)
+    if ringing is not None:
+        metrics.DIALOUT_TO_RINGING.observe((ringing.mono_us - zero_us) / 1_000_000)
+    if answered is not None:
+        metrics.DIALOUT_TO_ANSWER.observe((answered.mono_us - zero_us) / 1_000_000)
+        metrics.TALK.observe(outcome.talk_ms / 1000)
+        metrics.BUYER_TALK.labels(label).inc(outcome.talk_ms / 1000)
+    else:
+        metrics.BUFFER_REMAINING.observe(max(0, outcome.buffer_ms - outcome.attempt_ms) / 1000)
+    _count_legs(facts, started, buyer, zero_us)
+
+
+def _count_legs(facts: Sequence[Fact], started: Fact, buyer: str, zero_us: int) -> None:
+    """By endpoint: what became of each leg, and its own clocks."""
+    names = _endpoint_names(started)
+    results: dict[int, str] = {}
+    rang: set[int] = set()
+    for fact in facts:
+        leg = fact.leg
+        if not leg or leg not in names:
+            continue
+        at_s = (fact.mono_us - zero_us) / 1_000_000
+        if fact.kind is Kind.RINGING and leg not in rang:
+            rang.add(leg)
+            metrics.TRUNK_RINGING.labels(metrics.TRUNKS.of(f"{buyer}/{names[leg]}")).observe(at_s)
+        elif fact.kind is Kind.ANSWERED:
+            results[leg] = "won"
+            metrics.TRUNK_ANSWER.labels(metrics.TRUNKS.of(f"{buyer}/{names[leg]}")).observe(at_s)
+        elif fact.kind is Kind.ANSWERED_LATE:
+            results[leg] = "late"
+            metrics.LATE_ANSWERS.inc()
+        elif fact.kind is Kind.NOT_SENT:
+            results.setdefault(leg, "not_sent")
+        elif fact.kind is Kind.LEG_ENDED:
+            results.setdefault(leg, _ending(fact))
+    for leg, result in results.items():
+        metrics.TRUNK_LEGS.labels(metrics.TRUNKS.of(f"{buyer}/{names[leg]}"), result).inc()
+
+
+def _endpoint_names(started: Fact) -> dict[int, str]:
+    endpoints = started.payload.get("endpoints")
+    return {
+        one["leg"]: str(one.get("name") or one["leg"])
+        for one in (endpoints if isinstance(endpoints, list) else [])
+        if isinstance(one, dict) and isinstance(one.get("leg"), int)
+    }
+
+
+def _ending(ended: Fact) -> str:
+    """What a leg that nobody answered came to."""
+    code = ended.payload.get("code")
+    if ended.payload.get("local", True):
+        return "cancelled"
+    if code in _BUSY:
+        return "busy"
+    if code in _NO_ANSWER:
+        return "no_answer"
+    return "failed" if not isinstance(code, int) or code in _SERVER_ERRORS else "declined"
+
+
+class Watch:
+    """Sets the gauges that are read from the store. `channels`: the outbox's, shown as zero where nothing waits."""
+
+    def __init__(self, engine: AsyncEngine, channels: Collection[str]) -> None:
+        self._engine = engine
+        self._channels = channels
+        self._states: set[str] = set()
+        self._orders: set[str] = set()
+        self._currencies: set[str] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look every five seconds, until told to stop. A failing store shows in the follower's faults."""
+        clerk = Clerk(self._engine)
+        turn = 0
+        while not stop.is_set():
+            metrics.show_process("meter")
+            with contextlib.suppress(SQLAlchemyError, StoreError, sqlite3.Error):
+                await self.look(clerk, slow=turn % SLOW_EVERY == 0)
+                await checkpoint(self._engine)
+            turn += 1
+            await pause(stop, GAUGES_EVERY_S)
+        await clerk.close()
+
+    async def look(self, clerk: Clerk, *, slow: bool) -> None:
+        """Set them now; `slow`: those too that cost more to read."""
+        now_us = time.time_ns() // 1000
+        show_depths(await clerk.read(depths), self._channels)
+        show_money(*await clerk.read(partial(money_gauges, now_us)))
+        show_credits(await clerk.read(partial(ages, now_utc_us=now_us, since_utc_us=now_us)), now_us)
+        show_bounces(*await clerk.read(partial(bounce_counts, now_us - BOUNCES_US)))
+        oldest = await clerk.read(settle_lag)
+        metrics.SETTLE_LAG.set(0 if oldest is None else max(0, now_us - oldest) / 1_000_000)
+        if slow:
+            await self._look_slowly(clerk, now_us)
+
+    async def _look_slowly(self, clerk: Clerk, now_us: int) -> None:
+        newest = await clerk.read(newest_posting)
+        if newest is not None:
+            metrics.LEDGER_NEWEST.set(newest / 1_000_000)
+        book = await BookStore(self._engine, reader=clerk).load()
+        orders = await clerk.read(partial(orders_now, book, now_us))
+        self._show_buyers({name: buyer.state.value for name, buyer in book.buyers.items()}, orders)
+        self._show_unpaid(await clerk.read(money_now))
+
+    def _show_buyers(self, states: dict[str, str], orders: Sequence[OrderNow]) -> None:
+        metrics.BUYERS.keep(states)
+        shown = {metrics.BUYERS.of(name): state for name, state in states.items()}
+        for label, state in shown.items():
+            metrics.BUYER_STATE.labels(label).set(STATES.get(state, math.nan) if label != metrics.OTHER else math.nan)
+        for gone in self._states - shown.keys():
+            metrics.BUYER_STATE.labels(gone).set(math.nan)
+        self._states = set(shown)
+        current: set[str] = set()
+        for one in orders:
+            label = metrics.BUYERS.of(one.buyer)
+            if label == metrics.OTHER:
+                continue
+            current.add(label)
+            for kind, units in one.units.items():
+                metrics.ORDER_UNITS.labels(label, kind).set(units)
+        for gone in self._orders - current:
+            for kind in OrderNow.KINDS:
+                metrics.ORDER_UNITS.labels(gone, kind).set(math.nan)
+        self._orders = current
+
+    def _show_unpaid(self, money: Money) -> None:
+        metrics.INVOICES_UNPAID.set(money.unpaid)
+        for currency in self._currencies | money.unpaid_minor.keys():
+            metrics.INVOICES_UNPAID_AMOUNT.labels(currency).set(money.unpaid_minor.get(currency, 0))
+        self._currencies |= money.unpaid_minor.keys()
+
+
+def show_money(overdue: int, refunds: int) -> None:
+    """Set the gauges of the operator's worklists."""
+    metrics.INVOICES_OVERDUE.set(overdue)
+    metrics.REFUNDS_DUE.set(refunds)
+
+
+def show_depths(found: list[Depth], channels: Collection[str]) -> None:
+    """Set the outbox's gauges; a channel with nothing in it shows zero."""
+    now_us = time.time_ns() // 1000
+    waiting = {depth.channel: depth for depth in found}
+    for channel in channels:
+        depth = waiting.get(channel, Depth(channel, 0, None, 0))
+        age_us = 0 if depth.oldest_utc_us is None else now_us - depth.oldest_utc_us
+        metrics.OUTBOX_DEPTH.labels(channel).set(depth.pending)
+        metrics.OUTBOX_OLDEST.labels(channel).set(max(0.0, age_us / 1_000_000))
+
+
+def show_bounces(permanent: int, transient: int) -> None:
+    """Set the gauges of bounces."""
+    metrics.MAIL_BOUNCES.labels("yes").set(permanent)
+    metrics.MAIL_BOUNCES.labels("no").set(transient)
