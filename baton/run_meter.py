@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
+from baton.commanding import executor
 from baton.serve import relog_on_hangup, stop_on_signals
 from config.mail import MailSection
 from config.settings import Settings, load
 from meter import logs
 from meter.billing.drafts import Issuer
+from meter.commands import Commander
 from meter.credits import load_reasons
 from meter.cycle import CycleOptions
 from meter.daily import ReportOptions
@@ -44,6 +47,8 @@ def meter_options(settings: Settings) -> MeterOptions:
         url=settings.store_url,
         mail=mail_options(settings),
         mqtt=_mqtt(settings),
+        commanders=_commanders(settings),
+        execute=partial(executor, data_dir=settings.store.data_dir),
         link=link,
         cycle=cycle_options(settings) if settings.billing.enabled else None,
         credit_reasons=load_reasons(settings.billing.credit_reasons_file),
@@ -116,4 +121,17 @@ def _mqtt(settings: Settings) -> MqttOptions | None:
         ca_file=str(mqtt.ca_file) if mqtt.ca_file is not None else "",
         prefix=mqtt.prefix,
         mask_phone=mqtt.mask_phone,
+        version=mqtt.version,
+        client_id=mqtt.client_id,
+        certificate_file=str(mqtt.certificate_file or ""),
+        key_file=str(mqtt.key_file or ""),
+    )
+
+
+def _commanders(settings: Settings) -> tuple[Commander, ...]:
+    if settings.mqtt is None:
+        return ()
+    return tuple(
+        Commander(one.name, tuple(secret.get_secret_value() for secret in one.secrets), one.buyer or "")
+        for one in settings.mqtt.commanders
     )

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ from meter.store.journal import JournalWriter
 from meter.store.leads import LeadFetcher
 from meter.store.recovery import recover
 from meter.store.suppression import ListRows
+from meter.store.trunks import put_trunks
 from meter.store.usage import UsageSnapshot
 from router.clock import LoopClock, new_loop
 from router.dialers import Dialer
@@ -183,7 +185,15 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, *, super
     metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
     _calm_collector()
     chores = _chores(
-        router, writer, clock, book=book, usage=usage, scrub=scrub, recordings=recordings, steering=steering
+        router,
+        writer,
+        clock,
+        book=book,
+        usage=usage,
+        scrub=scrub,
+        recordings=recordings,
+        steering=steering,
+        clerk=reader,
     )
     _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
     try:
@@ -216,8 +226,10 @@ def _chores(
     scrub: Scrub,
     recordings: Recordings,
     steering: Steering,
+    clerk: Clerk,
 ) -> list[asyncio.Task[None]]:
     """What is done again and again beside the calls."""
+    name = steering.settings.router.name
 
     def suppression_s() -> float:
         return steering.settings.suppression.reload_ms / 1000
@@ -232,6 +244,7 @@ def _chores(
         asyncio.create_task(_every(lambda: EXPIRE_S, expire, "recordings")),
         asyncio.create_task(_gauges(router, writer, clock)),
         asyncio.create_task(_every(lambda: GAUGES_S, lambda: _watch(router), "trunks")),
+        asyncio.create_task(_every(lambda: GAUGES_S, _TrunkStates(router, clerk, name), "trunk_states")),
     ]
 
 
@@ -326,6 +339,20 @@ def _show_lists(scrub: Scrub) -> None:
 
 async def _watch(router: Router) -> None:
     router.watch_trunks()
+
+
+class _TrunkStates:
+    """Writes the states of trunks into the store when one has changed, for who publishes them."""
+
+    def __init__(self, router: Router, clerk: Clerk, name: str) -> None:
+        self._router, self._clerk, self._name = router, clerk, name
+        self._written: dict[str, str] | None = None  # None: what an earlier boot wrote may stand there
+
+    async def __call__(self) -> None:
+        seen = {one.name: one.health.value for one in self._router.prober.trunks.all}
+        if seen != self._written:
+            await self._clerk.write(partial(put_trunks, self._name, seen, time.time_ns() // 1000))
+            self._written = seen
 
 
 def engine_config(settings: Settings) -> EngineConfig:

@@ -80,7 +80,7 @@ async def _settling(file: Path) -> list[Row]:
                 digest = stored.digest(digest)
                 made.append(row)
         await clerk.write(partial(_insert, made))
-    follower = Follower(engine, SettleOptions(mqtt=False))
+    follower = Follower(engine, SettleOptions())
     started = time.process_time()
     count = await follower.catch_up()
     seconds = time.process_time() - started

@@ -17,11 +17,12 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from config.book import Srtp, Transport
 from config.document import BOOK_SECTIONS, SETTING_ARRAYS, Document, read
 from config.mail import MailSection
+from config.mqtt import MqttSection
 from config.operator import BillingSection, OperatorSection
 from config.portal import PortalSection
 from config.problems import ConfigError, Problem
 from config.trunk import TrunkEntry
-from config.types import ConfigPath, IpAddress, IpNetwork, Model, Port, Slug
+from config.types import ConfigPath, IpAddress, IpNetwork, Model, Slug
 
 PORTS_PER_CALL = 2  # RTP and RTCP, RFC 3550 section 11
 ENGINE_CALLS = 8000  # PJSUA_MAX_CALLS of our build, scripts/pjsua2/config_site.h
@@ -187,19 +188,6 @@ class StoreSection(Model):
         validate_default=True,
         description="Folder for the SQLite file and suppression lists; relative to the configuration file.",
     )
-
-
-class MqttSection(Model):
-    """The broker for live state. Without this section nothing is published."""
-
-    host: str = Field(min_length=1, description="Broker.")
-    port: Port = Field(1883, description="Its port.")
-    username: str = Field("", description="User name, where the broker asks for one.")
-    password: SecretStr = Field(SecretStr(""), description="Password.")
-    prefix: str = Field("baton", pattern=r"^[^#+\s/]+(/[^#+\s/]+)*$", description="First levels of every topic.")
-    tls: bool = Field(False, description="Speak TLS to the broker.")
-    mask_phone: bool = Field(True, description="Publish only the last four digits of phone numbers.")
-    ca_file: ConfigPath | None = Field(None, description="CA certificates for the broker, PEM; empty: the system's.")
 
 
 def _https(value: str) -> str:

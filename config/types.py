@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import zoneinfo
 from datetime import date, time
@@ -21,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    SecretStr,
     StringConstraints,
     ValidationInfo,
 )
@@ -146,3 +149,22 @@ Monday = Annotated[IsoDate, AfterValidator(_monday)]
 ClockTime = Annotated[str, BeforeValidator(_clock_time)]
 Locale = Annotated[str, AfterValidator(_locale)]
 DocumentLine = Annotated[str, Field(max_length=120), AfterValidator(_document_line)]
+
+
+_KEY_PREFIX = "whsec_"  # Standard Webhooks 1.0, "Signature scheme": base64 of 24 to 64 bytes follows
+_KEY_BYTES = (24, 64)
+
+
+def signing_secret(value: SecretStr) -> SecretStr:
+    """As `meter.signing` reads it: `whsec_` and base64, or text whose UTF-8 is the key. Raises ValueError."""
+    text = value.get_secret_value()
+    key = text.encode()
+    if text.startswith(_KEY_PREFIX):
+        try:
+            key = base64.b64decode(text.removeprefix(_KEY_PREFIX), validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"{_KEY_PREFIX} is followed by base64") from error
+    least, most = _KEY_BYTES
+    if not least <= len(key) <= most:
+        raise ValueError(f"is a key of {least} to {most} bytes: so much text, or {_KEY_PREFIX} and their base64")
+    return value

@@ -23,8 +23,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
+from meter.lease import Lease
 from meter.pause import pause
 from meter.store.clerk import Clerk
+from meter.store.commands import forget_commands
 from meter.store.db import StoreError, first_line
 from meter.store.outbox import DEAD, DONE, PENDING, Message, Result, due, next_due, prune, record
 
@@ -36,6 +38,7 @@ POLL_S = 1.0  # for messages that another process queued; those of this one wake
 PRUNE_EVERY_S = 60.0
 MAX_ROWS = 50  # in one write transaction
 STORE_RETRY_S = 2.0
+STANDBY_S = 1.0  # while another process delivers the channel
 
 _DAY_US = 24 * 3600 * 1_000_000
 
@@ -50,6 +53,14 @@ class NeverDeliverableError(DeliveryError):
     """The other side will never take this message, or it cannot be made: it is dead at once."""
 
 
+class LaterError(Exception):
+    """The message was not tried, since the other side is known to be away; it is due again at `at_utc_us`."""
+
+    def __init__(self, at_utc_us: int, why: str) -> None:
+        super().__init__(why)
+        self.at_utc_us = at_utc_us
+
+
 class Deliverer(Protocol):
     """One channel's way out."""
 
@@ -60,7 +71,7 @@ class Deliverer(Protocol):
         """Return when an attempt is worth making; for ever where the other side stays away."""
 
     async def deliver(self, message: Message) -> None:
-        """Return when the other side has taken the message. Raises DeliveryError."""
+        """Return when the other side has taken the message. Raises DeliveryError, or LaterError untried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,7 @@ class OutboxLoop:
 
     def __init__(self, engine: AsyncEngine, deliverer: Deliverer, options: OutboxOptions | None = None) -> None:
         self._clerk = Clerk(engine)
+        self._lease = Lease(self._clerk, f"outbox:{deliverer.channel}")
         self._deliverer = deliverer
         self._options = options or OutboxOptions()
         self._wake = asyncio.Event()
@@ -105,6 +117,8 @@ class OutboxLoop:
                 await self._turn(stopped)
         finally:
             stopped.cancel()
+            with contextlib.suppress(SQLAlchemyError, StoreError):
+                await self._lease.give_back()
             await self._clerk.close()
 
     async def deliver_due(self) -> int:
@@ -119,9 +133,12 @@ class OutboxLoop:
     async def _turn(self, stopped: asyncio.Future[Any]) -> None:
         self._wake.clear()
         try:
-            if await self.deliver_due():
+            if not await self._lease.held():  # one process at a time delivers a channel
+                pause_s = STANDBY_S
+            elif await self.deliver_due():
                 return
-            pause_s = await self._pause_s()
+            else:
+                pause_s = await self._pause_s()
         except (SQLAlchemyError, StoreError) as error:
             metrics.ENGINE_FAULTS.labels("outbox").inc()
             _log.error("outbox: the store failed", channel=self._deliverer.channel, error=first_line(error))
@@ -139,6 +156,8 @@ class OutboxLoop:
     async def _attempt(self, message: Message) -> Result:
         try:
             await self._deliverer.deliver(message)
+        except LaterError as later:
+            return Result(message.id, PENDING, later.at_utc_us, str(later), tried=False)
         except DeliveryError as error:
             return self._failed(message, error)
         except Exception as error:  # noqa: BLE001 - a message that breaks its deliverer must not stop the others
@@ -170,6 +189,7 @@ async def prune_for_ever(engine: AsyncEngine, options: OutboxOptions, stop: asyn
         with contextlib.suppress(SQLAlchemyError, StoreError):  # the next minute will do
             while not stop.is_set() and await clerk.write(partial(prune, before, MAX_ROWS)) == MAX_ROWS:
                 continue
+            await clerk.write(partial(forget_commands, before, MAX_ROWS))
         await pause(stop, PRUNE_EVERY_S)
     await clerk.close()
 

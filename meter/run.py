@@ -1,7 +1,7 @@
 """The meter's process, put together: the follower, one outbox loop per channel, the gauges.
 
 `baton` makes the options from the settings and runs this; nothing here reads a setting or a file. Channels that are not
-configured are not run: e-mails then wait in the outbox until there is a mail server, outcomes are not queued for MQTT.
+configured are not run: e-mails then wait in the outbox until there is a mail server, events wait in the journal.
 If any part fails for a reason that it does not know how to outlive, all stop and the error goes to the caller, who is
 the supervisor; starting again is safe at any time.
 """
@@ -9,6 +9,7 @@ the supervisor; starting again is safe at any time.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import texts
+from meter.commands import Commander, Commands, Execute
 from meter.credit_mail import KIND as CREDIT
 from meter.credit_mail import CreditComposer
 from meter.credits import ReasonBook
@@ -30,7 +32,8 @@ from meter.letters import Composer, MailOptions
 from meter.links import LinkOptions
 from meter.mail import MailDeliverer
 from meter.mqtt import CHANNEL as MQTT
-from meter.mqtt import MqttDeliverer, MqttOptions
+from meter.mqtt import STREAM as MQTT_STREAM
+from meter.mqtt import MqttLink, MqttOptions
 from meter.outbox import OutboxLoop, OutboxOptions, prune_for_ever
 from meter.papers import render_for_ever
 from meter.rating_mail import KIND as RATING
@@ -38,12 +41,12 @@ from meter.rating_mail import RatingComposer
 from meter.report_mail import KIND as REPORT
 from meter.report_mail import ReportComposer
 from meter.settle import POLL_MS, Follower, SettleOptions
+from meter.states import States
 from meter.store.db import open_store
 from meter.store.mail import CHANNEL as MAIL
+from meter.stream import POLL_MS as STREAM_POLL_MS
+from meter.stream import Stream
 from meter.watch import Watch
-
-GAUGES_EVERY_S = 5.0
-BOUNCES_US = 7 * 24 * 3600 * 1_000_000  # for how long a bounce stands in its gauge
 
 _log = structlog.get_logger()
 
@@ -55,6 +58,8 @@ class MeterOptions:
     url: str
     mail: MailOptions | None = None
     mqtt: MqttOptions | None = None
+    commanders: tuple[Commander, ...] = ()  # who may send commands by MQTT
+    execute: Callable[[AsyncEngine], Execute] | None = None  # makes what does these commands; None: none are taken
     link: LinkOptions | None = None
     poll_ms: int = POLL_MS
     outbox: OutboxOptions = field(default_factory=OutboxOptions)
@@ -91,18 +96,14 @@ class _Meter:
         self._engine = engine
         self._options = options
         self._mail = MailDeliverer(engine, options.mail, composers(options)) if options.mail else None
-        self._mqtt = MqttDeliverer(options.mqtt) if options.mqtt else None
-        deliverers = [one for one in (self._mail, self._mqtt) if one is not None]
-        self._loops = [OutboxLoop(engine, one, options.outbox) for one in deliverers]
-        settle = SettleOptions(
-            mqtt=options.mqtt is not None,
-            mask_phone=options.mqtt.mask_phone if options.mqtt else True,
-            poll_ms=options.poll_ms,
-            ask_rating=options.link is not None,
-        )
+        self._mqtt = _Mqtt(engine, options, options.mqtt, self._wake) if options.mqtt else None
+        self._loops = [OutboxLoop(engine, self._mail, options.outbox)] if self._mail else []
+        if self._mqtt is not None:
+            self._loops.append(self._mqtt.outbox)
+        settle = SettleOptions(poll_ms=options.poll_ms, ask_rating=options.link is not None)
         self._follower = Follower(engine, settle, on_settled=self._wake)
         self._cycle = Cycle(engine, options.cycle, on_documents=self._wake) if options.cycle else None
-        self._watch = Watch(engine, (MAIL, MQTT))
+        self._watch = Watch(engine, (MAIL, MQTT), [self._mqtt.stream] if self._mqtt else [])
         self._reports = DailyReports(engine, options.reports, on_mail=self._wake) if options.reports else None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -114,7 +115,8 @@ class _Meter:
                 for loop in self._loops:
                     group.create_task(loop.run(stop), name="outbox")
                 if self._mqtt is not None:
-                    group.create_task(self._mqtt.run(stop), name="mqtt")
+                    for part in self._mqtt.parts:
+                        group.create_task(part.run(stop), name="mqtt")
                 if self._cycle is not None:
                     group.create_task(self._cycle.run(stop), name="billing")
                     group.create_task(render_for_ever(self._engine, stop), name="documents")
@@ -130,10 +132,30 @@ class _Meter:
                 await self._reports.close()
             if self._mail is not None:
                 await self._mail.close()
+            if self._mqtt is not None:
+                await self._mqtt.close()
 
     def _wake(self) -> None:
         for loop in self._loops:
             loop.wake()
+
+
+class _Mqtt:
+    """What speaks to the broker: the link, its outbox, events, retained states, and commands."""
+
+    def __init__(self, engine: AsyncEngine, options: MeterOptions, mqtt: MqttOptions, wake: Callable[[], None]) -> None:
+        self._commands: Commands | None = None
+        if options.commanders and options.execute is not None:
+            self._commands = Commands(engine, options.commanders, options.execute(engine), wake)
+        link = MqttLink(engine, mqtt, self._commands.take if self._commands is not None else None)
+        self.outbox = OutboxLoop(engine, link, options.outbox)
+        poll_ms = min(STREAM_POLL_MS, options.poll_ms)
+        self.stream = Stream(engine, MQTT_STREAM, link.hand_over, ready=link.ready, poll_ms=poll_ms)
+        self.parts: tuple[MqttLink | Stream | States, ...] = (link, self.stream, States(engine, wake))
+
+    async def close(self) -> None:
+        if self._commands is not None:
+            await self._commands.close()
 
 
 def use_templates(mail: MailOptions | None) -> None:

@@ -56,8 +56,6 @@ LAST_RETRY_MS = 5_000  # while the store fails; tried for ever, since nothing ma
 MINUTE_RATING = Rating.MINUTE.value
 _BY_MINUTE = Terms("", rating=Rating.MINUTE)
 _MINUTE_CLAUSES: dict[str, Any] = {"minute_increment_ms": 60_000, "minute_minimum_ms": 0}
-PHONE_DIGITS_SHOWN = 4
-MQTT_SCHEMA = 1  # version of docs/mqtt/outcome.schema.json
 
 _log = structlog.get_logger()
 
@@ -66,8 +64,6 @@ _log = structlog.get_logger()
 class SettleOptions:
     """What the follower queues beside outcomes and units."""
 
-    mqtt: bool = True  # publish every outcome; off where there is no broker, since nobody would empty the queue
-    mask_phone: bool = True  # in MQTT payloads: the last four digits only
     poll_ms: int = POLL_MS
     ask_rating: bool = False  # ask callers how it was, of buyers who want it; off where there are no links to send
 
@@ -94,8 +90,6 @@ def settle(history: Sequence[Fact], closing: Fact, options: SettleOptions, now_u
     row = about.outcome_row(outcome, agreed=agreed)
     posting = about.posting(outcome)
     messages = [about.mail()] if outcome.counts_as is CountsAs.FAILED and about.lead_emails else []
-    if options.mqtt:
-        messages.append(about.mqtt(row, mask_phone=options.mask_phone))
     call = about.interaction(facts, outcome, posting)
     ask = about.ask() if options.ask_rating and call is not None and call["started_utc_us"] is not None else None
     return Settled(SettledRows(row, posting, messages, call, ask), outcome, agreed, facts)
@@ -215,15 +209,6 @@ class _About:
     def mail(self) -> Columns:
         """The lead's e-mail, as little as is needed to make it from the facts."""
         return self._message("mail", "lead", {"transfer": self._closing.transfer, "to": self.lead_emails})
-
-    def mqtt(self, row: Columns, *, mask_phone: bool) -> Columns:
-        """The outcome as it is published: the row, without what only the store needs."""
-        shown = {name: value for name, value in row.items() if name not in ("evidence", "boot", "agreed")}
-        phone = shown["phone"]
-        if mask_phone and phone:
-            shown["phone"] = "***" + phone[-PHONE_DIGITS_SHOWN:]
-        message_id = f"{self._closing.transfer}.outcome"
-        return self._message("mqtt", "outcome", {"schema": MQTT_SCHEMA, "id": message_id, **shown})
 
     def _message(self, channel: str, what: str, payload: Columns) -> Columns:
         transfer = self._closing.transfer

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import sqlite3
 import time
 from collections.abc import Collection, Sequence
 from functools import partial
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
@@ -22,11 +19,12 @@ from meter.pause import pause
 from meter.store.book import BookStore
 from meter.store.clerk import Clerk
 from meter.store.credit_reading import ages
-from meter.store.db import StoreError, checkpoint
+from meter.store.db import checkpoint, first_line
 from meter.store.due import money_gauges
 from meter.store.gauges import Money, OrderNow, money_now, newest_posting, orders_now, settle_lag
 from meter.store.mail import bounce_counts
 from meter.store.outbox import Depth, depths
+from meter.stream import Stream
 
 GAUGES_EVERY_S = 5.0
 SLOW_EVERY = 6  # orders and money are looked at every sixth time
@@ -119,22 +117,26 @@ def _ending(ended: Fact) -> str:
 class Watch:
     """Sets the gauges that are read from the store. `channels`: the outbox's, shown as zero where nothing waits."""
 
-    def __init__(self, engine: AsyncEngine, channels: Collection[str]) -> None:
+    def __init__(self, engine: AsyncEngine, channels: Collection[str], streams: Sequence[Stream] = ()) -> None:
         self._engine = engine
+        self._streams = streams
         self._channels = channels
         self._states: set[str] = set()
         self._orders: set[str] = set()
         self._currencies: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every five seconds, until told to stop. A failing store shows in the follower's faults."""
+        """Look every five seconds, until told to stop."""
         clerk = Clerk(self._engine)
         turn = 0
         while not stop.is_set():
             metrics.show_process("meter")
-            with contextlib.suppress(SQLAlchemyError, StoreError, sqlite3.Error):
+            try:
                 await self.look(clerk, slow=turn % SLOW_EVERY == 0)
                 await checkpoint(self._engine)
+            except Exception as error:  # noqa: BLE001 - who only looks must not stop who bills
+                metrics.ENGINE_FAULTS.labels("gauges").inc()
+                _log.error("gauges: the store failed", error=first_line(error))
             turn += 1
             await pause(stop, GAUGES_EVERY_S)
         await clerk.close()
@@ -146,6 +148,8 @@ class Watch:
         show_money(*await clerk.read(partial(money_gauges, now_us)))
         show_credits(await clerk.read(partial(ages, now_utc_us=now_us, since_utc_us=now_us)), now_us)
         show_bounces(*await clerk.read(partial(bounce_counts, now_us - BOUNCES_US)))
+        for stream in self._streams:
+            await stream.show_lag()
         oldest = await clerk.read(settle_lag)
         metrics.SETTLE_LAG.set(0 if oldest is None else max(0, now_us - oldest) / 1_000_000)
         if slow:

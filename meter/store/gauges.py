@@ -10,10 +10,10 @@ from sqlalchemy import Connection, func, select
 from config.book import Book, Order
 from config.limits import spans_at
 from meter.store.documents import IS_OPEN
-from meter.store.money import documents, ledger_heads, postings
+from meter.store.money import buyer_states, documents, ledger_heads, postings
 from meter.store.orders import progress_of
 from meter.store.reading import CLOSED
-from meter.store.schema import facts, orders
+from meter.store.schema import buyers, facts, orders
 from meter.store.settlement import boots_due
 
 
@@ -24,6 +24,7 @@ class OrderNow:
     KINDS: ClassVar[tuple[str, ...]] = ("ordered", "delivered", "live", "most")
 
     buyer: str
+    week: str  # ISO date of its Monday
     units: dict[str, int]  # by kind
 
 
@@ -65,8 +66,20 @@ def orders_now(book: Book, now_utc_us: int, connection: Connection) -> list[Orde
         now = progress_of(connection, book, Order(name, week, *row))
         ordered = now.order.quantity + now.order.make_up
         units = dict(zip(OrderNow.KINDS, (ordered, now.units, now.live, now.most), strict=True))
-        found.append(OrderNow(name, units))
+        found.append(OrderNow(name, week, units))
     return found
+
+
+def buyers_since(connection: Connection) -> dict[str, tuple[str, int | None]]:
+    """The state of every buyer, and since when; None: it never was in another."""
+    since = (
+        select(buyer_states.c.buyer, func.max(buyer_states.c.at_utc_us).label("at"))
+        .where(buyer_states.c.before != buyer_states.c.after)
+        .group_by(buyer_states.c.buyer)
+        .subquery()
+    )
+    query = select(buyers.c.name, buyers.c.state, since.c.at).outerjoin(since, since.c.buyer == buyers.c.name)
+    return {name: (state, at) for name, state, at in connection.execute(query.order_by(buyers.c.name))}
 
 
 def money_now(connection: Connection) -> Money:

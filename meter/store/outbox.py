@@ -45,6 +45,7 @@ class Result:
     state: str
     next_try_utc_us: int
     error: str = ""
+    tried: bool = True  # False: it was put off without an attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -
         .where(outbox.c.id == bindparam("row_id"), outbox.c.state == PENDING)
         .values(
             state=bindparam("new_state"),
-            attempts=outbox.c.attempts + 1,
+            attempts=outbox.c.attempts + bindparam("tried"),
             next_try_utc_us=bindparam("next_try"),
             done_utc_us=bindparam("done"),
             error=bindparam("why"),
@@ -107,6 +108,7 @@ def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -
         [
             {
                 "row_id": one.id,
+                "tried": int(one.tried),
                 "new_state": one.state,
                 "next_try": one.next_try_utc_us,
                 "done": None if one.state == PENDING else now_utc_us,
@@ -122,6 +124,12 @@ def next_due(channel: str, connection: Connection) -> int | None:
     query = select(func.min(outbox.c.next_try_utc_us)).where(outbox.c.channel == channel, outbox.c.state == PENDING)
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else int(found)
+
+
+def pending_keys(channel: str, keys: Sequence[str], connection: Connection) -> set[str]:
+    """Those of the keys under which a message of the channel still waits."""
+    query = select(outbox.c.key).where(outbox.c.channel == channel, outbox.c.state == _PENDING_LITERAL)
+    return set(connection.execute(query.where(outbox.c.key.in_(keys))).scalars())
 
 
 def depths(connection: Connection) -> list[Depth]:

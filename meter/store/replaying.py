@@ -120,7 +120,7 @@ def _again(
     if closing is None:  # of before this journal: what the ledger has is all there is
         return [Unit.of(one) for one in posted]
     if changed is contract:
-        made = settle(history, closing, SettleOptions(mqtt=False), 0).rows.posting
+        made = settle(history, closing, SettleOptions(), 0).rows.posting
         had = [Unit.of(one) for one in posted]
         now = [Unit.of(made)] if made is not None else []
         if now != had:

@@ -16,12 +16,12 @@ from meter.lead_mail import LeadComposer
 from meter.letters import MailOptions
 from meter.mail import MailDeliverer
 from meter.outbox import OutboxLoop
-from meter.watch import show_bounces
 from meter.store.clerk import Clerk
 from meter.store.mail import bounce_counts, bounces_of, find_mail, list_mail, send_again
 from meter.store.money import mail_bounces
 from meter.store.outbox import Message, prune
 from meter.store.schema import outbox
+from meter.watch import show_bounces
 from tests.facts_builder import failed_story
 from tests.store.journal_tools import store
 from tests.store.test_letters import Wire, wire

@@ -18,10 +18,10 @@ from meter.outbox import (
     prune_for_ever,
     retry_delay_s,
 )
-from meter.watch import show_depths
 from meter.store.clerk import Clerk
 from meter.store.outbox import Message, depths, revive
 from meter.store.schema import outbox
+from meter.watch import show_depths
 
 DAY_US = 24 * 3600 * 1_000_000
 

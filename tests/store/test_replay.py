@@ -53,7 +53,7 @@ async def call(books: Books, *, connected: int, failed: int, declined_early: int
     for at_story in range(0, len(stories), 100):
         write(journal, *stories[at_story : at_story + 100])
     await journal.close()
-    follower = Follower(books.engine, SettleOptions(mqtt=False))
+    follower = Follower(books.engine, SettleOptions())
     assert await follower.catch_up() == len(stories)
     await follower.close()
 

@@ -56,7 +56,7 @@ async def books(engine: AsyncEngine) -> AsyncIterator[Books]:
 async def settle(books: Books, *stories: Story, ask: bool = True) -> None:
     for story in stories:
         await store(books.engine, story, boot=f"boot-{story.transfer}")
-    follower = Follower(books.engine, SettleOptions(mqtt=False, ask_rating=ask))
+    follower = Follower(books.engine, SettleOptions(ask_rating=ask))
     await follower.catch_up()
     await follower.close()
 

@@ -49,7 +49,7 @@ async def everything(engine: AsyncEngine) -> list[list[dict[str, Any]]]:
     return [await rows(engine, table) for table in (outcomes, postings, outbox, meter_cursors)]
 
 
-async def test_a_failed_transfer_gives_outcome_unit_and_both_messages(engine: AsyncEngine) -> None:
+async def test_a_failed_transfer_gives_outcome_unit_and_mail(engine: AsyncEngine) -> None:
     story = failed_story()
     await store(engine, story)
     assert await catch_up(engine) == 1
@@ -85,10 +85,8 @@ async def test_a_failed_transfer_gives_outcome_unit_and_both_messages(engine: As
     messages = {row["channel"]: row for row in await rows(engine, outbox)}
     assert {channel: row["message_id"] for channel, row in messages.items()} == {
         "mail": "t-1.lead",
-        "mqtt": "t-1.outcome",
     }
     assert orjson.loads(messages["mail"]["payload"]) == {"transfer": "t-1", "to": ["leads@acme.example"]}
-    assert orjson.loads(messages["mqtt"]["payload"])["phone"] == "***0123"
     assert (await rows(engine, meter_cursors))[0]["seq"] == 9
 
 
@@ -97,14 +95,14 @@ async def test_a_connected_transfer_gives_a_unit_at_the_percentage_and_no_mail(e
     await catch_up(engine)
     [posting] = await rows(engine, postings)
     assert (posting["unit"], posting["units"], posting["percent"]) == ("connected", 1, 93)
-    assert [row["channel"] for row in await rows(engine, outbox)] == ["mqtt"]
+    assert await rows(engine, outbox) == []
 
 
 async def test_a_free_transfer_gives_no_unit_and_no_mail(engine: AsyncEngine) -> None:
     await store(engine, free_story())
     await catch_up(engine)
     assert await rows(engine, postings) == []
-    assert [row["channel"] for row in await rows(engine, outbox)] == ["mqtt"]
+    assert await rows(engine, outbox) == []
 
 
 async def test_minute_rating_posts_started_increments_and_no_units(engine: AsyncEngine) -> None:
@@ -122,20 +120,7 @@ async def test_minute_rating_posts_started_increments_and_no_units(engine: Async
 async def test_a_buyer_without_addresses_gets_no_mail(engine: AsyncEngine) -> None:
     await store(engine, failed_story(lead_emails=[]))
     await catch_up(engine)
-    assert [row["channel"] for row in await rows(engine, outbox)] == ["mqtt"]
-
-
-async def test_without_a_broker_nothing_is_queued_for_it(engine: AsyncEngine) -> None:
-    await store(engine, failed_story())
-    await catch_up(engine, mqtt=False)
-    assert [row["channel"] for row in await rows(engine, outbox)] == ["mail"]
-
-
-async def test_the_number_is_published_in_full_only_where_asked(engine: AsyncEngine) -> None:
-    await store(engine, failed_story())
-    await catch_up(engine, mask_phone=False)
-    published = [orjson.loads(row["payload"]) for row in await rows(engine, outbox) if row["channel"] == "mqtt"]
-    assert published[0]["phone"] == "+12125550123"
+    assert await rows(engine, outbox) == []
 
 
 async def test_settling_again_changes_nothing(engine: AsyncEngine) -> None:
@@ -174,7 +159,7 @@ async def test_two_meters_at_once_settle_each_transfer_once(engine: AsyncEngine)
 
     await asyncio.gather(one(), one())
     assert len(await rows(engine, outcomes)) == len(await rows(engine, postings)) == 30
-    assert len(await rows(engine, outbox)) == 60
+    assert len(await rows(engine, outbox)) == 30
 
 
 async def test_an_overtaken_batch_writes_nothing(engine: AsyncEngine) -> None:

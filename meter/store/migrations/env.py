@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+import meter.store.integration
 import meter.store.money  # noqa: F401 - its tables are in the metadata too
 from meter.store.db import VERSION_TABLE
 from meter.store.schema import metadata

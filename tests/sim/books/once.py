@@ -67,7 +67,7 @@ def _settle(path: str) -> str:
 async def _settle_all(path: str) -> int:
     engine = await open_store(f"sqlite:///{path}")
     commits: list[None] = []
-    follower = Follower(engine, SettleOptions(mqtt=False), lambda: commits.append(None))
+    follower = Follower(engine, SettleOptions(), lambda: commits.append(None))
     for _ in range(MAX_TRIES):
         try:
             if not await follower.catch_up():

@@ -29,7 +29,7 @@ from meter.facts import EndCause, Kind, Party
 from meter.settle import Follower, SettleOptions
 from meter.store import credits as desk
 from meter.store import documents, ledger, orders, payments
-from meter.store.book import _import, set_state
+from meter.store.book import import_file, set_state
 from meter.store.clerk import Clerk
 from meter.store.contracts import read_contract
 from meter.store.documents import Run
@@ -93,7 +93,7 @@ class Year:
         self._dice = random.Random(seed)
         self._clerk = Clerk(engine)
         self._cycles = [Cycle(engine), Cycle(engine)]
-        self._follower = Follower(engine, SettleOptions(mqtt=False))
+        self._follower = Follower(engine, SettleOptions())
         self._deals = [self._deal(number) for number in range(size.buyers)]
         self._transfers = self._references = self._boots = 0
         self._stories: list[tuple[Story, Event, int]] = []
@@ -176,7 +176,7 @@ class Year:
             for one in self._deals
         )
         file = BookFile(terms=tuple(one.versions[0] for one in self._deals), buyers=buyers)
-        _import(connection, file, _utc(START_US), True, False)
+        import_file(connection, file, _utc(START_US), True, False)
 
     def _tell_terms(self, terms: Terms, at: int) -> None:
         self._note(
@@ -260,7 +260,7 @@ class Year:
             )
             deal.versions.append(changed)
             self._tell_terms(changed, at)
-            _import(connection, BookFile(terms=(changed,)), _utc(at), True, False)
+            import_file(connection, BookFile(terms=(changed,)), _utc(at), True, False)
 
         return act
 

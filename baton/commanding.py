@@ -1,0 +1,73 @@
+"""Does what comes by MQTT as a command: pause, resume, suppress. The meter reads and answers (`meter.commands`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from baton.lists import list_store
+from config.book import BuyerState
+from meter.commands import BY_PREFIX, Commander, CommandError, Execute
+from meter.store.book import BookStore, UnknownBuyerError
+from suppression.activating import ListRefusedError
+from suppression.editing import edit
+from suppression.ports import Who
+
+MAX_REASON = 500
+_STATES = {"pause": BuyerState.PAUSED, "resume": BuyerState.ACTIVE}
+
+
+def executor(engine: AsyncEngine, data_dir: Path) -> Execute:
+    """What does commands on this store."""
+
+    async def execute(command: str, said: Mapping[str, Any], by: Commander) -> dict[str, Any]:
+        if command == "suppress":
+            return await _suppress(engine, data_dir, said, by)
+        return await _set_state(engine, _STATES[command], said, by)
+
+    return execute
+
+
+async def _set_state(engine: AsyncEngine, state: BuyerState, said: Mapping[str, Any], by: Commander) -> dict[str, Any]:
+    buyer = _text(said, "buyer") or by.buyer
+    if not buyer:
+        raise CommandError("buyer: is required")
+    if by.buyer and buyer != by.buyer:
+        raise CommandError("buyer: is another's")
+    store = BookStore(engine)
+    found = (await store.load()).buyers.get(buyer)
+    if found is not None and by.buyer and found.state not in _STATES.values():
+        raise CommandError(f"buyer: is {found.state.value}; the operator alone can change that")
+    try:
+        before = await store.set_buyer_state(buyer, state, BY_PREFIX + by.name, _text(said, "reason")[:MAX_REASON])
+    except UnknownBuyerError as error:
+        raise CommandError(f"buyer: no buyer is called {buyer!r}") from error
+    return {"buyer": buyer, "before": before.value, "state": state.value}
+
+
+async def _suppress(engine: AsyncEngine, data_dir: Path, said: Mapping[str, Any], by: Commander) -> dict[str, Any]:
+    name, numbers = _text(said, "list"), said.get("numbers")
+    if not name:
+        raise CommandError("list: is required")
+    if not isinstance(numbers, list) or not numbers or not all(isinstance(one, str) for one in numbers):
+        raise CommandError("numbers: is not a list of phone numbers, as text")
+    store = list_store(engine)
+    history = await store.history(name)
+    if by.buyer and (not history or history[-1].buyer != by.buyer):
+        raise CommandError(f"list: {name!r} is not yours")
+    who = Who(by.name, f"{BY_PREFIX}{by.name}")
+    try:
+        done = await edit(store, data_dir, name, add=dict.fromkeys(numbers, 0), remove=(), who=who)
+    except ListRefusedError as error:
+        raise CommandError(f"numbers: {error}") from error
+    return {"list": name, "added": done.added, "already": done.already, "entries": done.count}
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    value = said.get(name, "")
+    if not isinstance(value, str):
+        raise CommandError(f"{name}: is not text")
+    return value

@@ -1,0 +1,127 @@
+"""The retained MQTT topics: buyers, their orders of the week, trunks. What differs from what stands there is published.
+
+    buyers/{buyer}/state            active, paused, on_hold or cancelled, and since when
+    buyers/{buyer}/order            this week's order and how far it has come
+    trunks/{router}/{trunk}/state   up, suspect or down, as that router sees it
+
+Topics of what is no more are taken away (an empty retained message).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from meter import metrics
+from meter.pause import pause
+from meter.store.book import BookStore
+from meter.store.changes import ChangeWatch
+from meter.store.clerk import Clerk
+from meter.store.db import first_line
+from meter.store.gauges import OrderNow, buyers_since, orders_now
+from meter.store.topics import MAX_CHANGES, change, encoded, read_topics
+from meter.store.trunks import TrunkState, read_trunks
+
+SCHEMA = 1
+LOOK_S = 1.0
+ORDERS_EVERY = 5  # looks; counting a thousand buyers' orders takes a tenth of a second
+RETRY_S = 2.0
+
+_log = structlog.get_logger()
+
+
+class States:
+    """Publishes states until told to stop. `on_change` is called when messages were queued."""
+
+    def __init__(self, engine: AsyncEngine, on_change: Callable[[], None]) -> None:
+        self._engine = engine
+        self._clerk = Clerk(engine)
+        self._watch = ChangeWatch(self._clerk)
+        self._on_change = on_change
+        self._stand: dict[str, bytes] | None = None
+        self._left = False  # something waits for its topic's last message
+        self._orders: Sequence[OrderNow] = ()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look every second. A store that fails is tried again for ever."""
+        turn = 0
+        try:
+            while not stop.is_set():
+                try:
+                    if await self._watch.changed() or self._left or turn % ORDERS_EVERY == 0:
+                        await self.look(orders=turn % ORDERS_EVERY == 0)
+                    turn += 1
+                except Exception as error:  # noqa: BLE001 - whoever cannot be told must not stop who bills
+                    metrics.ENGINE_FAULTS.labels("states").inc()
+                    _log.error("states: not looked at", error=first_line(error))
+                    self._stand = None
+                    await pause(stop, RETRY_S)
+                await pause(stop, LOOK_S)
+        finally:
+            await self._clerk.close()
+
+    async def look(self, *, orders: bool = True) -> int:
+        """Queue what has changed; how many messages. `orders`: count these too."""
+        if self._stand is None:
+            self._stand = {one.topic: one.payload for one in await self._clerk.read(read_topics)}
+        now_us = time.time_ns() // 1000
+        if orders:
+            book = await BookStore(self._engine, reader=self._clerk).load()
+            self._orders = await self._clerk.read(partial(orders_now, book, now_us))
+        wanted = await self._clerk.read(self._wanted)
+        differ = _differences(self._stand, wanted)
+        return await self._change(differ, now_us) if differ else self._nothing_left()
+
+    def _nothing_left(self) -> int:
+        self._left = False
+        return 0
+
+    def _wanted(self, connection: Any) -> dict[str, dict[str, Any]]:
+        buyers = [_buyer(name, state, since) for name, (state, since) in buyers_since(connection).items()]
+        trunks = [_trunk(one) for one in read_trunks(connection)]
+        return dict([*buyers, *trunks, *map(_order, self._orders)])
+
+    async def _change(self, differ: Mapping[str, Mapping[str, Any] | None], now_us: int) -> int:
+        assert self._stand is not None
+        items, count = iter(differ.items()), 0
+        while some := dict(islice(items, MAX_CHANGES)):
+            for topic in await self._clerk.write(partial(change, some, now_us)):
+                self._stand[topic.topic] = topic.payload
+                count += 1
+        self._left = count < len(differ)
+        if count:
+            self._on_change()
+        return count
+
+
+def _differences(
+    stand: Mapping[str, bytes], wanted: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any] | None]:
+    found: dict[str, Mapping[str, Any] | None] = {
+        topic: said for topic, said in wanted.items() if stand.get(topic) != encoded(said)
+    }
+    return found | {topic: None for topic, payload in stand.items() if payload and topic not in wanted}
+
+
+def _said(topic: str, **fields: Any) -> tuple[str, dict[str, Any]]:
+    return topic, {"schema": SCHEMA, "topic": topic, **fields}
+
+
+def _buyer(name: str, state: str, since_utc_us: int | None) -> tuple[str, dict[str, Any]]:
+    return _said(f"buyers/{name}/state", buyer=name, state=state, since_utc_us=since_utc_us)
+
+
+def _trunk(one: TrunkState) -> tuple[str, dict[str, Any]]:
+    fields = {"router": one.router, "trunk": one.trunk, "state": one.state, "since_utc_us": one.since_utc_us}
+    return _said(f"trunks/{one.router}/{one.trunk}/state", **fields)
+
+
+def _order(one: OrderNow) -> tuple[str, dict[str, Any]]:
+    return _said(f"buyers/{one.buyer}/order", buyer=one.buyer, week=one.week, **one.units)

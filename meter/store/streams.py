@@ -1,0 +1,182 @@
+"""Following the journal: what each follower has still to tell, and how far it has come.
+
+The journal is its own queue of events (decision 080): a follower has a cursor per (router, boot) and reads the durable
+facts after it. The cursor moves when the facts were dealt with, so what a crash interrupts is told again, and nothing
+is left out. A closing fact is handed over once its transfer is settled, with the outcome, and never before.
+
+A follower begins at the end of the journal as it is when it is first begun: who configures a broker after a year does
+not get a year.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from meter.facts import Fact, Kind
+from meter.store.integration import stream_cursors, streams
+from meter.store.reading import histories
+from meter.store.rows import read_row
+from meter.store.schema import boots, facts, outcomes
+
+Boot = tuple[str, str]  # router, boot
+LIMIT = 200  # facts in one look
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is new. `facts` of one boot stand in their order; `before` has earlier facts of transfers not known yet."""
+
+    facts: list[Fact] = field(default_factory=list)
+    before: dict[str, list[Fact]] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)  # rows, by transfer
+    ends: dict[Boot, int] = field(default_factory=dict)  # where the cursors are once all of it is dealt with
+    over: frozenset[Boot] = frozenset()  # boots that will never have more
+    more: bool = False  # there is more already
+
+
+def begin(stream: str, now_utc_us: int, connection: Connection) -> None:
+    """Register a follower; all that is in the journal by now is behind it. Does nothing where it is registered."""
+    if not _insert_new(connection, streams, {"name": stream, "since_utc_us": now_utc_us}):
+        return
+    for router, boot in connection.execute(select(boots.c.router, boots.c.boot)).all():
+        this = (facts.c.router == router, facts.c.boot == boot)
+        last = connection.execute(select(func.max(facts.c.seq)).where(*this)).scalar() or 0
+        _insert_new(connection, stream_cursors, {"stream": stream, "router": router, "boot": boot, "seq": last})
+
+
+def cursors(stream: str, connection: Connection) -> dict[Boot, int]:
+    """The cursors of a follower; a boot without one is read from its beginning."""
+    mine = stream_cursors.c.stream == stream
+    query = select(stream_cursors.c.router, stream_cursors.c.boot, stream_cursors.c.seq).where(mine)
+    return {(router, boot): seq for router, boot, seq in connection.execute(query)}
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One look at the journal after `at`: at most `limit` facts of `kinds`. `over`: boots known to have no more."""
+
+    kinds: Collection[Kind]
+    at: Mapping[Boot, int]
+    over: Collection[Boot] = ()
+    known: Collection[str] = ()  # transfers whose earlier facts are not needed
+    limit: int = LIMIT
+
+    def __call__(self, connection: Connection) -> Look:
+        found = Look()
+        over: set[Boot] = set()
+        more = False
+        for router, boot, is_over in self._boots(connection):
+            room = self.limit - len(found.facts)
+            if room <= 0:
+                more = True
+                break
+            key, at = (router, boot), self.at.get((router, boot), 0)
+            some, end = self._of_boot(connection, key, at, room)
+            some, settled, waits = _until_unsettled(connection, some)
+            if waits is not None:
+                end = waits - 1
+            more = more or len(some) >= room
+            found.facts.extend(some)
+            found.outcomes.update(settled)
+            found.before.update(self._earlier(connection, key, at, some))
+            if end > at:
+                found.ends[key] = end
+            if is_over and waits is None and len(some) < room:
+                over.add(key)
+        return Look(found.facts, found.before, found.outcomes, found.ends, frozenset(over), more)
+
+    def _boots(self, connection: Connection) -> Sequence[tuple[str, str, bool]]:
+        query = select(boots.c.router, boots.c.boot, boots.c.recovered_utc_us).order_by(boots.c.started_utc_us)
+        return [
+            (router, boot, recovered is not None)
+            for router, boot, recovered in connection.execute(query)
+            if (router, boot) not in self.over
+        ]
+
+    def _of_boot(self, connection: Connection, key: Boot, at: int, room: int) -> tuple[list[Fact], int]:
+        """(facts of interest, the last sequence number that was looked at)."""
+        this = (facts.c.router == key[0], facts.c.boot == key[1], facts.c.seq > at)
+        last = connection.execute(select(func.max(facts.c.seq)).where(*this)).scalar()
+        if last is None:
+            return [], at
+        wanted = facts.c.kind.in_([kind.value for kind in self.kinds])
+        query = select(facts).where(*this, wanted, facts.c.seq <= last).order_by(facts.c.seq).limit(room)
+        some = [read_row(row) for row in connection.execute(query)]
+        return some, some[-1].seq if len(some) >= room else last
+
+    def _earlier(self, connection: Connection, key: Boot, at: int, some: Sequence[Fact]) -> dict[str, list[Fact]]:
+        fresh = {fact.transfer for fact in some if fact.kind is Kind.TRANSFER_STARTED}
+        unknown = [one for one in {fact.transfer for fact in some} - fresh if one not in self.known]
+        if not unknown:
+            return {}
+        found = histories(connection, *key, unknown)
+        return {transfer: [fact for fact in all_ if fact.seq <= at] for transfer, all_ in found.items()}
+
+
+def _until_unsettled(
+    connection: Connection, some: list[Fact]
+) -> tuple[list[Fact], dict[str, dict[str, Any]], int | None]:
+    """The facts before the first closing one whose outcome is not there yet, the outcomes, and where that one is."""
+    closing = [fact.transfer for fact in some if fact.kind is Kind.TRANSFER_CLOSED]
+    if not closing:
+        return some, {}, None
+    rows = connection.execute(select(outcomes).where(outcomes.c.transfer.in_(closing))).mappings()
+    settled = {row["transfer"]: {str(name): value for name, value in row.items()} for row in rows}
+    for index, fact in enumerate(some):
+        if fact.kind is Kind.TRANSFER_CLOSED and fact.transfer not in settled:
+            return some[:index], settled, fact.seq
+    return some, settled, None
+
+
+def move(stream: str, ends: Mapping[Boot, int], connection: Connection) -> None:
+    """Move cursors; never backwards."""
+    for (router, boot), seq in ends.items():
+        key = {"stream": stream, "router": router, "boot": boot}
+        this = [stream_cursors.c[name] == value for name, value in key.items()]
+        moved = connection.execute(
+            update(stream_cursors).where(*this, stream_cursors.c.seq < seq).values(seq=seq)
+        ).rowcount
+        if not moved:
+            _insert_new(connection, stream_cursors, {**key, "seq": seq})
+
+
+def forget(stream: str, connection: Connection) -> bool:
+    """Unregister a follower: when it is begun again it begins at the end. Whether there was one."""
+    connection.execute(delete(stream_cursors).where(stream_cursors.c.stream == stream))
+    return bool(connection.execute(delete(streams).where(streams.c.name == stream)).rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a follower is behind: facts of any kind after its cursors, and when the oldest of them happened."""
+
+    facts: int
+    oldest_utc_us: int | None
+
+
+def lag(at: Mapping[Boot, int], over: Collection[Boot], connection: Connection) -> Lag:
+    """How far a follower that is at `at` is behind; `over`: boots known to have no more."""
+    count, oldest = 0, None
+    for router, boot in connection.execute(select(boots.c.router, boots.c.boot)).all():
+        if (router, boot) in over:
+            continue
+        seq = at.get((router, boot), 0)
+        this = (facts.c.router == router, facts.c.boot == boot, facts.c.seq > seq)
+        last = connection.execute(select(func.max(facts.c.seq)).where(*this)).scalar()
+        if last is None:
+            continue
+        count += last - seq
+        first = connection.execute(select(facts.c.utc_us).where(*this).order_by(facts.c.seq).limit(1)).scalar_one()
+        oldest = first if oldest is None else min(oldest, first)
+    return Lag(count, oldest)
+
+
+def _insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row unless it is there; whether it was inserted."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return bool(connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount)
