@@ -34,6 +34,7 @@ from baton import (
     cli_scenarios,
     cli_service,
     cli_transfers,
+    cli_webhooks,
 )
 from baton.console import CommandError, ConfigArgument, JsonOption, out
 
@@ -73,6 +74,7 @@ app.add_typer(cli_credits.credits_, name="credits")
 app.add_typer(cli_service.interactions, name="interactions")
 app.add_typer(cli_service.reports, name="reports")
 app.add_typer(cli_lists.suppression, name="suppression")
+app.add_typer(cli_webhooks.webhooks, name="webhooks")
 app.command("scrub")(cli_lookups.scrub)
 app.add_typer(cli_scenarios.scenarios, name="scenarios")
 app.command("docs", hidden=True)(cli_docs.docs)

@@ -7,6 +7,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from baton import __version__
 from baton.commanding import executor
 from baton.serve import relog_on_hangup, stop_on_signals
 from config.mail import MailSection
@@ -21,7 +22,9 @@ from meter.dkim_signing import DkimOptions
 from meter.letters import MailOptions
 from meter.links import LinkOptions
 from meter.mqtt import MqttOptions
+from meter.posting import PostOptions
 from meter.run import MeterOptions, run_meter
+from meter.webhooks import WebhookOptions
 
 REPORTS = "reports"  # folder of daily reports, in the data folder
 
@@ -49,10 +52,23 @@ def meter_options(settings: Settings) -> MeterOptions:
         mqtt=_mqtt(settings),
         commanders=_commanders(settings),
         execute=partial(executor, data_dir=settings.store.data_dir),
+        webhooks=webhook_options(settings),
         link=link,
         cycle=cycle_options(settings) if settings.billing.enabled else None,
         credit_reasons=load_reasons(settings.billing.credit_reasons_file),
         reports=ReportOptions(settings.store.data_dir / REPORTS, link) if settings.billing.enabled else None,
+    )
+
+
+def webhook_options(settings: Settings) -> WebhookOptions:
+    """How buyers' endpoints are posted to."""
+    said = settings.webhooks
+    allow = frozenset(host.lower().rstrip(".") for host in said.allow_hosts)
+    return WebhookOptions(
+        PostOptions(allow, said.timeout_ms / 1000, str(said.ca_file or "")),
+        disable_after_s=said.disable_after_hours * 3600.0,
+        redact_fields=frozenset(said.redact_fields),
+        agent=f"Baton/{__version__}",
     )
 
 

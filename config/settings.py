@@ -23,6 +23,7 @@ from config.portal import PortalSection
 from config.problems import ConfigError, Problem
 from config.trunk import TrunkEntry
 from config.types import ConfigPath, IpAddress, IpNetwork, Model, Slug
+from config.webhooks import WebhooksSection
 
 PORTS_PER_CALL = 2  # RTP and RTCP, RFC 3550 section 11
 ENGINE_CALLS = 8000  # PJSUA_MAX_CALLS of our build, scripts/pjsua2/config_site.h
@@ -37,6 +38,7 @@ _WHOLE_SECTIONS = (
     "recording",
     "operator",
     "billing",
+    "webhooks",
 )  # those with a default
 
 
@@ -270,6 +272,7 @@ class Settings(Model):
     recording: RecordingSection
     operator: OperatorSection
     billing: BillingSection
+    webhooks: WebhooksSection
 
     @property
     def store_url(self) -> str:

@@ -38,7 +38,7 @@ from meter.store.db import StoreError, first_line
 from meter.store.outbox import Message
 from meter.store.streams import Boot
 from meter.store.topics import read_topics
-from meter.stream import HandOverError
+from meter.stream import HandOverError, Taken
 
 CHANNEL = "mqtt"
 STREAM = "mqtt"
@@ -124,7 +124,7 @@ class MqttLink:
         except aiomqtt.MqttError as error:
             raise DeliveryError(f"not acknowledged by the broker: {error}") from error
 
-    async def hand_over(self, events: Sequence[Event], _ends: dict[Boot, int]) -> bool:
+    async def hand_over(self, events: Sequence[Event], _ends: dict[Boot, int]) -> Taken:
         """Publish a batch of events, those of one transfer in their order. Raises HandOverError."""
         try:
             for wave in waves([one for one in events if one.kind in PUBLISHED and _has_topic(one)]):
@@ -133,7 +133,7 @@ class MqttLink:
                     metrics.EVENTS_PUBLISHED.labels(one.kind.value).inc()
         except aiomqtt.MqttError as error:
             raise HandOverError(f"not acknowledged by the broker: {error}") from error
-        return False
+        return Taken.NOW
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the connection until told to stop, while this process holds the lease."""

@@ -9,7 +9,7 @@ the supervisor; starting again is safe at any time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from meter.daily import DailyReports, ReportOptions
 from meter.document_mail import HOLD_KIND as HOLD
 from meter.document_mail import KIND as DOCUMENT
 from meter.document_mail import DocumentComposer, HoldComposer
+from meter.events import Event
 from meter.lead_mail import KIND as LEAD
 from meter.lead_mail import LeadComposer
 from meter.letters import Composer, MailOptions
@@ -44,9 +45,13 @@ from meter.settle import POLL_MS, Follower, SettleOptions
 from meter.states import States
 from meter.store.db import open_store
 from meter.store.mail import CHANNEL as MAIL
+from meter.store.streams import Boot
+from meter.store.webhooks import CHANNEL as WEBHOOK
 from meter.stream import POLL_MS as STREAM_POLL_MS
-from meter.stream import Stream
+from meter.stream import Stream, Taken
 from meter.watch import Watch
+from meter.webhooks import STREAM as WEBHOOK_STREAM
+from meter.webhooks import WebhookDeliverer, WebhookOptions, WebhookQueue
 
 _log = structlog.get_logger()
 
@@ -60,6 +65,7 @@ class MeterOptions:
     mqtt: MqttOptions | None = None
     commanders: tuple[Commander, ...] = ()  # who may send commands by MQTT
     execute: Callable[[AsyncEngine], Execute] | None = None  # makes what does these commands; None: none are taken
+    webhooks: WebhookOptions = field(default_factory=WebhookOptions)
     link: LinkOptions | None = None
     poll_ms: int = POLL_MS
     outbox: OutboxOptions = field(default_factory=OutboxOptions)
@@ -100,10 +106,13 @@ class _Meter:
         self._loops = [OutboxLoop(engine, self._mail, options.outbox)] if self._mail else []
         if self._mqtt is not None:
             self._loops.append(self._mqtt.outbox)
+        self._webhooks = _Webhooks(engine, options)
+        self._loops.append(self._webhooks.outbox)
         settle = SettleOptions(poll_ms=options.poll_ms, ask_rating=options.link is not None)
         self._follower = Follower(engine, settle, on_settled=self._wake)
         self._cycle = Cycle(engine, options.cycle, on_documents=self._wake) if options.cycle else None
-        self._watch = Watch(engine, (MAIL, MQTT), [self._mqtt.stream] if self._mqtt else [])
+        streams = [self._webhooks.stream, *([self._mqtt.stream] if self._mqtt is not None else [])]
+        self._watch = Watch(engine, (MAIL, MQTT, WEBHOOK), streams)
         self._reports = DailyReports(engine, options.reports, on_mail=self._wake) if options.reports else None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -112,6 +121,7 @@ class _Meter:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follower.run(stop), name="follower")
+                group.create_task(self._webhooks.stream.run(stop), name="webhooks")
                 for loop in self._loops:
                     group.create_task(loop.run(stop), name="outbox")
                 if self._mqtt is not None:
@@ -132,6 +142,7 @@ class _Meter:
                 await self._reports.close()
             if self._mail is not None:
                 await self._mail.close()
+            await self._webhooks.close()
             if self._mqtt is not None:
                 await self._mqtt.close()
 
@@ -156,6 +167,27 @@ class _Mqtt:
     async def close(self) -> None:
         if self._commands is not None:
             await self._commands.close()
+
+
+class _Webhooks:
+    """What posts to buyers' endpoints: the follower that queues, and the outbox that delivers."""
+
+    def __init__(self, engine: AsyncEngine, options: MeterOptions) -> None:
+        self._queue = WebhookQueue(engine)
+        self._deliverer = WebhookDeliverer(engine, options.webhooks)
+        self.outbox = OutboxLoop(engine, self._deliverer, options.outbox)
+        poll_ms = min(STREAM_POLL_MS, options.poll_ms)
+        self.stream = Stream(engine, WEBHOOK_STREAM, self._take, kinds=self._queue.kinds, poll_ms=poll_ms)
+
+    async def _take(self, events: Sequence[Event], ends: dict[Boot, int]) -> Taken:
+        taken = await self._queue.take(events, ends)
+        if taken is Taken.WRITTEN:
+            self.outbox.wake()
+        return taken
+
+    async def close(self) -> None:
+        await self._queue.close()
+        await self._deliverer.close()
 
 
 def use_templates(mail: MailOptions | None) -> None:

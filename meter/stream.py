@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from enum import Enum
 from functools import partial
 
 import structlog
@@ -30,7 +31,17 @@ SKIPPED = 2_000  # facts of no interest after which the cursor is written all th
 
 _log = structlog.get_logger()
 
-Handle = Callable[[Sequence[Event], dict[Boot, int]], Awaitable[bool]]
+
+class Taken(Enum):
+    """What became of a batch: the cursors are to be written now, were written with it, or may be written later."""
+
+    NOW = "now"
+    WRITTEN = "written"
+    LAZILY = "lazily"  # nothing came of it: to read it again after a crash does no harm
+
+
+Handle = Callable[[Sequence[Event], dict[Boot, int]], Awaitable[Taken]]
+Kinds = Callable[[], Awaitable[Collection[Kind]]]
 
 
 class HandOverError(Exception):
@@ -40,8 +51,8 @@ class HandOverError(Exception):
 class Stream:
     """The follower called `name`. `handle` gets events and the cursors after them.
 
-    It returns whether it has written the cursors itself, in the transaction that took the events. `ready` returns when
-    handing over is worth an attempt.
+    `kinds` says which facts are of interest now; none: they are passed by unread. `ready` returns when handing over is
+    worth an attempt.
     """
 
     def __init__(
@@ -50,7 +61,7 @@ class Stream:
         name: str,
         handle: Handle,
         *,
-        kinds: Collection[Kind] = KINDS,
+        kinds: Kinds | None = None,
         poll_ms: int = POLL_MS,
         ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -112,7 +123,8 @@ class Stream:
             await self._begin()
         count, more = 0, True
         while more and not (stop is not None and stop.is_set()):
-            reader = Reader(self._kinds, self._at, self._over, self._events.transfers)
+            kinds = KINDS if self._kinds is None else await self._kinds()
+            reader = Reader(kinds, self._at, self._over, self._events.transfers)
             look = await self._clerk.read(reader)
             count += await self._take(look)
             more = look.more and bool(look.ends)
@@ -139,11 +151,12 @@ class Stream:
         self._events.recall(look.before)
         made = [self._events.fold(fact, look.outcomes.get(fact.transfer)) for fact in look.facts]
         events = [one for one in made if one is not None]
-        written = bool(events) and await self._handle(events, look.ends)
+        taken = await self._handle(events, look.ends) if events else Taken.LAZILY
+        written = taken is Taken.WRITTEN
         self._at |= look.ends
         self._over |= look.over
         skipped = sum(seq - self._written.get(boot, 0) for boot, seq in look.ends.items())
-        if not written and look.ends and (events or skipped > SKIPPED or look.over):
+        if not written and look.ends and (taken is Taken.NOW or skipped > SKIPPED or look.over):
             await self._clerk.write(partial(move, self.name, look.ends))
             written = True
         if written:

@@ -5,7 +5,7 @@ Types and units as in `meter.store.schema`.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table, Text, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table, Text
 
 from meter.store.schema import metadata
 
@@ -62,20 +62,17 @@ trunk_states = Table(  # as the routers see them
     Column("since_utc_us", BigInteger, nullable=False),
 )
 
-webhooks = Table(  # how posting to a buyer's endpoint goes; one without a row has not failed
+webhooks = Table(  # buyers' HTTPS endpoints, and how posting to them goes
     "webhooks",
     metadata,
     Column("buyer", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
-    Column("failing_since_utc_us", BigInteger),  # null: the last attempt succeeded
+    Column("document", LargeBinary, nullable=False),  # JSON: meter.store.webhooks.Webhook without names and secrets
+    Column("secrets", LargeBinary, nullable=False),  # JSON list, the newest first
+    Column("changed_utc_us", BigInteger, nullable=False),
+    Column("failing_since_utc_us", BigInteger),  # null: the last attempt succeeded, or there was none
     Column("failures", Integer, nullable=False),  # in a row
     Column("next_try_utc_us", BigInteger, nullable=False),
-    Column("disabled_utc_us", BigInteger),
-    Column("error", Text, nullable=False),
-    Index(
-        "webhooks_disabled",
-        "disabled_utc_us",
-        sqlite_where=text("disabled_utc_us IS NOT NULL"),
-        postgresql_where=text("disabled_utc_us IS NOT NULL"),
-    ),
+    Column("disabled_utc_us", BigInteger),  # null: posted to
+    Column("error", Text, nullable=False),  # of the last failure
 )

@@ -63,6 +63,12 @@ def facts_of(connection: Connection, transfer: str) -> list[Fact]:
     return [read_row(row) for row in found]
 
 
+def outcome_row(connection: Connection, transfer: str) -> dict[str, Any] | None:
+    """The settled outcome of a transfer as its row; None: it has none yet."""
+    row = connection.execute(select(outcomes).where(outcomes.c.transfer == transfer)).mappings().one_or_none()
+    return None if row is None else {str(name): value for name, value in row.items()}
+
+
 def histories(connection: Connection, router: str, boot: str, transfers: Sequence[str]) -> dict[str, list[Fact]]:
     """The facts of each transfer that this boot wrote, in their order."""
     found: dict[str, list[Fact]] = {transfer: [] for transfer in transfers}

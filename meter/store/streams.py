@@ -104,6 +104,8 @@ class Reader:
         last = connection.execute(select(func.max(facts.c.seq)).where(*this)).scalar()
         if last is None:
             return [], at
+        if not self.kinds:
+            return [], last
         wanted = facts.c.kind.in_([kind.value for kind in self.kinds])
         query = select(facts).where(*this, wanted, facts.c.seq <= last).order_by(facts.c.seq).limit(room)
         some = [read_row(row) for row in connection.execute(query)]

@@ -18,7 +18,7 @@ from meter.store.clerk import Clerk
 from meter.store.leases import LEASE_US, give_back, holder, take
 from meter.store.recovery import recover
 from meter.store.streams import Boot, begin, cursors, forget
-from meter.stream import HandOverError, Stream
+from meter.stream import HandOverError, Stream, Taken
 from tests.facts_builder import UTC_0, Story, connected_story, failed_story
 from tests.store.journal_tools import open_journal, store, write
 
@@ -30,13 +30,13 @@ class Taker:
         self.ids: list[str] = []
         self.refuse = refuse
 
-    async def __call__(self, events: Sequence[Event], _ends: dict[Boot, int]) -> bool:
+    async def __call__(self, events: Sequence[Event], _ends: dict[Boot, int]) -> Taken:
         if self.refuse:
             self.refuse -= 1
             self.ids += [f"refused {event.id}" for event in events[:1]]
             raise HandOverError("not now")
         self.ids += [event.id for event in events]
-        return False
+        return Taken.NOW
 
 
 async def settle(engine: AsyncEngine) -> None:
@@ -118,9 +118,9 @@ async def test_what_later_events_need_is_read_again_after_a_restart(engine: Asyn
     first, second = Taker(), []
     await catch_up(engine, first)
 
-    async def keep(events: Sequence[Event], _ends: dict[Boot, int]) -> bool:
+    async def keep(events: Sequence[Event], _ends: dict[Boot, int]) -> Taken:
         second.extend(events)
-        return False
+        return Taken.NOW
 
     rest = Story("t-1")
     rest.facts = story.facts[3:]
@@ -258,7 +258,7 @@ def test_masking_keeps_four_digits_and_leaves_an_empty_number() -> None:
 async def test_a_lease_is_one_holders_until_it_runs_out_is_given_back_or_its_process_dies(engine: AsyncEngine) -> None:
     clerk = Clerk(engine)
 
-    async def takes(who: str, now_us: int) -> bool:
+    async def takes(who: str, now_us: int) -> Taken:
         return await clerk.write(partial(take, "x", who, now_us))
 
     assert await takes("elsewhere/1/1", 1)

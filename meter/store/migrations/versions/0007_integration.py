@@ -63,20 +63,15 @@ def upgrade() -> None:
         "webhooks",
         sa.Column("buyer", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("secrets", sa.LargeBinary(), nullable=False),
+        sa.Column("changed_utc_us", sa.BigInteger(), nullable=False),
         sa.Column("failing_since_utc_us", sa.BigInteger(), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("next_try_utc_us", sa.BigInteger(), nullable=False),
         sa.Column("disabled_utc_us", sa.BigInteger(), nullable=True),
         sa.Column("error", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("buyer", "name"),
-    )
-    op.create_index(
-        "webhooks_disabled",
-        "webhooks",
-        ["disabled_utc_us"],
-        unique=False,
-        sqlite_where=sa.text("disabled_utc_us IS NOT NULL"),
-        postgresql_where=sa.text("disabled_utc_us IS NOT NULL"),
     )
 
 

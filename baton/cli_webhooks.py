@@ -1,0 +1,224 @@
+"""Commands on webhooks: `webhooks list`, `set`, `roll`, `test`, `enable`, `disable`, `remove`."""
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from baton.console import (
+    CommandError,
+    ConfigOption,
+    JsonOption,
+    StoreOption,
+    clean,
+    find_place,
+    find_settings,
+    out,
+    print_json,
+    print_table,
+    when,
+    with_store,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from meter.store.webhooks import Standing, Webhook
+
+T = TypeVar("T")
+
+webhooks = typer.Typer(help="Webhooks: where buyers are posted to, and how that goes.", no_args_is_help=True)
+
+BuyerArgument = Annotated[str, typer.Argument(metavar="BUYER", help="Name of the buyer.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the webhook, unique within the buyer.")]
+
+
+def _in_store(config: Path | None, store: str, work: Callable[[Connection], T], *, write: bool = False) -> T:
+    from meter.store.clerk import Clerk
+
+    async def run(engine: AsyncEngine) -> T:
+        clerk = Clerk(engine)
+        try:
+            return await (clerk.write(work) if write else clerk.read(work))
+        finally:
+            await clerk.close()
+
+    return with_store(find_place(config, store), run)
+
+
+@webhooks.command("list")
+def list_(
+    buyer: Annotated[str, typer.Argument(help="Only this buyer's.")] = "",
+    config: ConfigOption = None,
+    store: StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List webhooks and how posting to them goes. Secrets are not shown."""
+    from meter.store.webhooks import read_hooks
+
+    found = _in_store(config, store, partial(read_hooks, buyer=buyer))
+    if as_json:
+        print_json([_shown(hook, standing) for hook, standing in found])
+        return
+    rows = [
+        (hook.buyer, hook.name, clean(hook.url), ", ".join(hook.events), _state(standing), clean(standing.error))
+        for hook, standing in found
+    ]
+    print_table(("buyer", "webhook", "url", "events", "state", "last error"), rows)
+
+
+def _shown(hook: Webhook, standing: Standing) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    said = asdict(hook)
+    del said["secrets"]
+    return said | asdict(standing)
+
+
+def _state(standing: Standing) -> str:
+    if standing.disabled_utc_us is not None:
+        return f"disabled {when(standing.disabled_utc_us)}"
+    if standing.failing_since_utc_us is not None:
+        return f"failing since {when(standing.failing_since_utc_us)} ({standing.failures})"
+    return "ok"
+
+
+@webhooks.command("set")
+def set_(
+    buyer: BuyerArgument,
+    name: NameArgument,
+    url: Annotated[str, typer.Argument(metavar="URL", help="https://HOST/...")],
+    *,
+    event: Annotated[
+        list[str] | None, typer.Option("--event", help="dialed, answered, failed, outcome; may be repeated.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option("--field", help="Field of the lead that goes along; all where none is said.")
+    ] = None,
+    redact: Annotated[list[str] | None, typer.Option("--redact", help="Field of the lead that never does.")] = None,
+    mask_phone: Annotated[bool, typer.Option("--mask-phone", help="Only the last four digits of numbers.")] = False,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Create or change a webhook. The secret of a new one is shown once."""
+    from meter.store.webhooks import ALL_FIELDS, DEFAULT_EVENTS, Webhook, read_hooks
+
+    hook = Webhook(
+        buyer,
+        name,
+        url,
+        tuple(event or DEFAULT_EVENTS),
+        tuple(field or (ALL_FIELDS,)),
+        tuple(redact or ()),
+        mask_phone,
+    )
+    known = {one.name for one, _ in _in_store(config, store, partial(read_hooks, buyer=buyer))}
+    made = _put(config, store, hook)
+    out(f"{buyer}/{name}: {'changed' if name in known else 'created'}, {', '.join(made.events)} to {clean(made.url)}")
+    if name not in known:
+        out(f"its secret, which is not shown again: {made.secrets[0]}")
+
+
+@webhooks.command()
+def roll(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Give a webhook a new secret; the one before signs beside it until the next roll."""
+    made = _put(config, store, _find(config, store, buyer, name), roll=True)
+    out(f"{buyer}/{name}: its new secret, which is not shown again: {made.secrets[0]}")
+
+
+@webhooks.command("test")
+def try_(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Post a signed sample now, and say what came back. Exit code 1 where it was not taken."""
+    import asyncio
+    import secrets
+
+    from baton.run_meter import webhook_options
+    from meter.posting import Poster, PostError
+    from meter.webhooks import OK, WebhookOptions, post_signed, sample
+
+    settings = find_settings(config)
+    options = webhook_options(settings) if settings is not None else WebhookOptions()
+    hook = _find(config, store, buyer, name)
+    message_id = f"test-{secrets.token_hex(8)}"
+
+    async def run() -> int:
+        poster = Poster(options.post)
+        try:
+            answer = await post_signed(poster, hook, message_id, sample(hook, message_id), options.agent)
+        finally:
+            await poster.close()
+        return int(answer.status)
+
+    try:
+        status = asyncio.run(run())
+    except PostError as error:
+        raise CommandError(f"{clean(hook.url)}: {error}") from error
+    out(f"{clean(hook.url)}: answered {status}")
+    if status not in OK:
+        raise typer.Exit(1)
+
+
+@webhooks.command()
+def enable(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Post to a webhook again; what was given up for it goes out now."""
+    from meter.store.webhooks import enable as enable_hook
+
+    revived = _in_store(config, store, partial(enable_hook, buyer, name), write=True)
+    if revived is None:
+        raise _unknown(buyer, name)
+    out(f"{buyer}/{name}: enabled, {revived} messages revived")
+
+
+@webhooks.command()
+def disable(
+    buyer: BuyerArgument,
+    name: NameArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown in the list.")] = "disabled by hand",
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Post to a webhook no more, until it is enabled."""
+    from meter.store.webhooks import disable as disable_hook
+
+    if not _in_store(config, store, partial(disable_hook, buyer, name, reason), write=True):
+        raise _unknown(buyer, name)
+    out(f"{buyer}/{name}: disabled")
+
+
+@webhooks.command()
+def remove(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
+    """Remove a webhook and what waits for it."""
+    from meter.store.webhooks import remove_hook
+
+    if not _in_store(config, store, partial(remove_hook, buyer, name), write=True):
+        raise _unknown(buyer, name)
+    out(f"{buyer}/{name}: removed")
+
+
+def _put(config: Path | None, store: str, hook: Webhook, *, roll: bool = False) -> Webhook:
+    from meter.store.webhooks import WebhookError, put_hook
+
+    try:
+        return _in_store(config, store, partial(put_hook, hook, roll=roll), write=True)
+    except (WebhookError, LookupError) as error:
+        raise CommandError(str(error.args[0])) from error
+
+
+def _find(config: Path | None, store: str, buyer: str, name: str) -> Webhook:
+    from meter.store.webhooks import read_hooks
+
+    found = _in_store(config, store, partial(read_hooks, buyer=buyer))
+    hook = next((one for one, _ in found if one.name == name), None)
+    if hook is None:
+        raise _unknown(buyer, name)
+    return hook
+
+
+def _unknown(buyer: str, name: str) -> CommandError:
+    return CommandError(f"{clean(buyer)} has no webhook called {clean(name)!r}")

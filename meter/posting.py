@@ -1,0 +1,176 @@
+"""HTTPS POST to hosts that buyers name, which may be anything: guarded, bounded, and never redirected.
+
+A host is resolved once and the addresses that came are looked at before anything is sent, so that a name cannot change
+between the look and the connection (DNS rebinding). Addresses that are not global (private, loopback, link-local,
+shared, multicast, and those that carry such a one inside) are refused unless the host is allowed by name. The
+certificate is verified against the host's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import httpcore
+
+TIMEOUT_S = 10.0  # for the whole exchange
+MAX_ANSWER = 16_384  # bytes that are read of an answer, so that its connection can be used again
+MAX_CONNECTIONS = 50
+KEEP_ALIVE_S = 30.0
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_BITS_32 = 0xFFFF_FFFF
+
+
+class PostError(Exception):
+    """Nothing was posted, or nobody knows; the message says why, without anything that the far end said."""
+
+
+class ForbiddenTargetError(PostError):
+    """The host leads to an address that may not be posted to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostOptions:
+    """`allow`: host names that may lead to any address. `ca_file`: instead of the system's CA certificates."""
+
+    allow: frozenset[str] = frozenset()
+    timeout_s: float = TIMEOUT_S
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The status, and how long the far end asks to be left alone, in seconds."""
+
+    status: int
+    retry_after_s: int = 0
+
+
+class Poster:
+    """Posts. To be used on one loop, and closed."""
+
+    def __init__(self, options: PostOptions) -> None:
+        self._timeout_s = options.timeout_s
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context(cafile=options.ca_file or None),
+            max_connections=MAX_CONNECTIONS,
+            keepalive_expiry=KEEP_ALIVE_S,
+            network_backend=_Guarded(options.allow),
+        )
+
+    async def post(self, url: str, body: bytes, headers: Iterable[tuple[str, str]]) -> Answer:
+        """Raises PostError where no answer came."""
+        sent = [(name.encode(), value.encode()) for name, value in headers]
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._pool.stream("POST", url, headers=sent, content=body) as got,
+            ):
+                size = 0
+                async for chunk in got.aiter_stream():
+                    size += len(chunk)
+                    if size > MAX_ANSWER:
+                        break
+                return Answer(got.status, _retry_after_s(got.headers))
+        except TimeoutError as error:
+            raise PostError(f"no answer within {self._timeout_s:g} s") from error
+        except ssl.SSLError as error:
+            raise PostError(f"TLS: {error.reason or 'failed'}") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+            raise PostError(_why(error)) from error
+
+    async def _exchange(self, url: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:
+        async with self._pool.stream("POST", url, headers=headers, content=body) as got:
+            size = 0
+            async for chunk in got.aiter_stream():
+                size += len(chunk)
+                if size > MAX_ANSWER:
+                    break
+            return Answer(got.status, _retry_after_s(got.headers))
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+
+def _why(error: Exception) -> str:
+    """What failed, by its kind: the text of some errors is the far end's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"TLS: the certificate is not valid: {cause.verify_message}"
+        if isinstance(cause, OSError) and cause.errno:
+            return f"not connected: {cause.strerror or type(cause).__name__}"
+        cause = cause.__cause__ or cause.__context__
+    return f"failed: {type(error).__name__}"
+
+
+def _retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """Retry-After as seconds (RFC 9110, 10.2.3); 0 where it says none, or a date."""
+    said = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
+    return int(said) if said.isdigit() and len(said) < 8 else 0  # noqa: PLR2004 - a hundred days are enough
+
+
+class _Guarded(httpcore.AsyncNetworkBackend):
+    """Connects to allowed addresses alone."""
+
+    def __init__(self, allow: frozenset[str]) -> None:
+        self._allow = allow
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(  # type: ignore[override]
+        self, host: str, port: int, **options: Any
+    ) -> httpcore.AsyncNetworkStream:
+        last: Exception | None = None
+        for address in await self._addresses(host, port):
+            try:
+                return await self._inner.connect_tcp(address, port, **options)
+            except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+                last = error
+        raise last or PostError("not connected: the host has no address")
+
+    async def connect_unix_socket(  # type: ignore[override]
+        self, path: str, **_options: Any
+    ) -> httpcore.AsyncNetworkStream:
+        raise ForbiddenTargetError(f"not a network address: {path}")
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        """The host's addresses. Raises PostError, ForbiddenTargetError."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise PostError("not connected: the host's name is not known") from error
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        if host.lower().rstrip(".") in self._allow:
+            return addresses
+        if not all(map(is_public, addresses)):  # one bad address among good ones is an attempt
+            raise ForbiddenTargetError("refused: the host leads to a private address (webhooks.allow_hosts)")
+        return addresses
+
+
+def is_public(text: str) -> bool:
+    """Whether an address is global, and carries none inside that is not."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return all(one.is_global and not one.is_multicast for one in (address, *_inside(address)))
+
+
+def _inside(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
+    """Addresses that an IPv6 address stands for: mapped, 6to4 (RFC 3056), Teredo (RFC 4380), NAT64 (RFC 6052)."""
+    if isinstance(address, IPv4Address):
+        return []
+    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64:
+        found.append(IPv4Address(int(address) & _BITS_32))
+    return [one for one in found if one is not None]
