@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from baton.demo.parties import MissingProgramError
-from bench import buffer, crash, lists, money, pairs, peer, rows, soak
+from bench import buffer, crash, lists, money, overhead, pairs, panels, peer, rows, soak
 from bench.rows import Row
 from bench.stage import BenchError
 
@@ -167,6 +167,33 @@ def money_(
     """The meter: outcomes settled, a Monday's invoices, long statements, PDFs."""
     work = money.measure(_folder(keep, "money"), _tell, transfers, buyers)
     _finish(_run("money", work), out or BUILD / "bench-money.json")
+
+
+@app.command("panels")
+def panels_(
+    minutes: Annotated[int, typer.Option(min=1, max=600, help="Load.")] = 5,
+    keep: Keep = None,
+    out: Out = None,
+) -> None:
+    """Dashboards and alerts on a Baton under load; drawn to build/panels. Exit code 1: a query had no data."""
+    work = panels.measure(_folder(keep, "panels"), minutes, BUILD / "panels", _tell)
+    found = _run("panels", work)
+    _finish(found, out or BUILD / "bench-panels.json")
+    if any(row.met is False for row in found):
+        raise typer.Exit(1)
+
+
+@app.command("overhead")
+def overhead_(
+    count: Annotated[int, typer.Option("--pairs", min=1, max=50, help="Pairs.")] = 10,
+    seconds: Annotated[int, typer.Option(min=2, max=600, help="Load in each half of a pair.")] = 10,
+    event: Annotated[list[str] | None, typer.Option(help="Events of the buyer's webhook; none: it has none.")] = None,
+    keep: Keep = None,
+    out: Out = None,
+) -> None:
+    """CPU of telling everything (MQTT, scrapes, logs, traces, webhooks) beside a Baton that tells nothing."""
+    work = overhead.measure(_folder(keep, "overhead"), _tell, count=count, seconds=seconds, events=tuple(event or ()))
+    _finish(_run("overhead", work), out or BUILD / "bench-overhead.json")
 
 
 @peer_app.command("install")

@@ -53,6 +53,18 @@ class Compared:
     peer: list[Run] = field(default_factory=list)
 
 
+Made = Callable[[Path, tuple[Buyer, ...]], Baton]  # a Baton in this folder, with these buyers
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How many pairs, of how many seconds each, at which rates."""
+
+    pairs: int
+    seconds: int
+    rates: Sequence[int] = RATES
+
+
 @dataclass(slots=True)
 class Field:
     """Both routers and the callees, ready for load."""
@@ -93,26 +105,40 @@ async def against_before(
     folder: Path, python: Path, tell: Callable[[str], None], *, pairs: int, seconds: int, rates: Sequence[int] = RATES
 ) -> list[Row]:
     """The same load on this Baton and on an earlier one, whose interpreter is `python`."""
-    ground = await _set_up(folder, None, python)
-    assert isinstance(ground.peer, Baton)
-    try:
-        for one in (ground.peer, ground.baton):
-            await one.prepare()
-            await one.start()
-        for baton in (True, False):
-            await _one(ground, baton=baton, rate=rates[0], seconds=WARM_S)
-        found = [await _at_rate(ground, rate, pairs, seconds, tell) for rate in rates]
-    finally:
-        await ground.peer.stop()
-        await ground.baton.stop()
+
+    def earlier(place: Path, buyers: tuple[Buyer, ...]) -> Baton:
+        return Baton(place, buyers, suppressed=SUPPRESSED, python=python)
+
+    found = await two_batons(folder, ours, earlier, tell, how=How(pairs, seconds, rates))
     return [row for one in found for row in rows_before(one)]
 
 
-async def _set_up(folder: Path, peer_root: Path | None, before: Path | None = None) -> Field:
+async def two_batons(folder: Path, one: Made, other: Made, tell: Callable[[str], None], *, how: How) -> list[Compared]:
+    """The same load on two Batons, side by side, pair by pair. Raises BenchError as `measure` does."""
+    ground = await _set_up(folder, None, one, other)
+    assert isinstance(ground.peer, Baton)
+    try:
+        for side in (ground.peer, ground.baton):
+            await side.prepare()
+            await side.start()
+        for baton in (True, False):
+            await _one(ground, baton=baton, rate=how.rates[0], seconds=WARM_S)
+        return [await _at_rate(ground, rate, how.pairs, how.seconds, tell) for rate in how.rates]
+    finally:
+        await ground.peer.stop()
+        await ground.baton.stop()
+
+
+def ours(folder: Path, buyers: tuple[Buyer, ...]) -> Baton:
+    """The Baton of this tree."""
+    return Baton(folder, buyers, suppressed=SUPPRESSED)
+
+
+async def _set_up(folder: Path, peer_root: Path | None, one: Made = ours, other: Made | None = None) -> Field:
     answers_port, rings_port = free_port(), free_port()
     places = (answers_port, *[rings_port] * 4)
     uris = tuple(f"sip:agent{n}@{HOST}:{port}" for n, port in enumerate(places))
-    baton = Baton(folder / "baton", (Buyer("five", uris),), suppressed=SUPPRESSED)
+    baton = one(folder / "baton", (Buyer("five", uris),))
     parties = baton.processes
     for name, port, what in (
         ("answers", answers_port, scenarios.Callee(answer_ms=ANSWER_MS)),
@@ -125,8 +151,8 @@ async def _set_up(folder: Path, peer_root: Path | None, before: Path | None = No
     dialer.write_text(scenarios.dialer(TALK_MS))
     numbers = sipp.write_numbers(parties.folder / "numbers.csv", NUMBERS)
     peer: Peer | Baton
-    if before is not None:
-        peer = Baton(folder / "before", baton.buyers, suppressed=SUPPRESSED, python=before)
+    if other is not None:
+        peer = other(folder / "other", baton.buyers)
     else:
         assert peer_root is not None
         peer = Peer(peer_root, free_port(), answers_port, rings_port, parties)
@@ -217,21 +243,23 @@ def rows_before(found: Compared) -> list[Row]:
     cpus = [(ours.cpu_ms, theirs.cpu_ms) for ours, theirs in zip(found.baton, found.peer, strict=True)]
     lost = none_of(f"failed transfers at {found.rate}/s", sum(run.failed for run in found.baton))
     return [
-        _over_before(f"{what} at {found.rate}/s", pairs) for what, pairs in (("CPU", cpus), ("set-up p50", setups))
+        over(f"{what} at {found.rate}/s, over the Baton before", pairs, WORSE)
+        for what, pairs in (("CPU", cpus), ("set-up p50", setups))
     ] + [lost]
 
 
-def _over_before(name: str, pairs: Sequence[tuple[float, float]]) -> Row:
+def over(name: str, pairs: Sequence[tuple[float, float]], limit: float) -> Row:
+    """The median ratio of pairs; met unless the whole 95 % interval lies above the limit."""
     ratios = [ours / theirs for ours, theirs in pairs]
     low, high = bootstrap(ratios)
     ratio = median(ratios)
     each = " ".join(f"{one:.2f}" for one in ratios)
     return Row(
-        f"{name}, over the Baton before",
+        name,
         median([ours for ours, _ in pairs]),
         "ms",
-        f"ratio <= {WORSE}",
-        low <= WORSE,
+        f"ratio <= {limit}",
+        low <= limit,
         median([theirs for _, theirs in pairs]),
         ratio,
         f"{len(pairs)} pairs: {each}; 95 % interval of the median {low:.2f} to {high:.2f}",

@@ -1,8 +1,7 @@
-"""The catalogue, the dashboard, and serving the sum of several processes."""
+"""The catalogue, series that begin at 0, and serving the sum of several processes."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -10,13 +9,11 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from meter import metrics
 from meter.metrics import CATALOGUE, Metric, serve_metrics
+from meter.outcome import Reason, Verdict
 
 ROOT = Path(__file__).parents[2]
-DASHBOARDS = sorted((ROOT / "config/dashboards").glob("*.json"))
 
 WANTED = {
     "baton_transfers_total", "baton_live_transfers", "baton_live_legs", "baton_setup_seconds",
@@ -69,30 +66,43 @@ def test_labels_are_those_of_the_catalogue() -> None:
     )
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
-def test_every_metric_of_a_dashboard_exists_with_its_labels(path: Path) -> None:
-    series = {name: metric for metric in CATALOGUE for name in metric.series}
-    expressions = _expressions(json.loads(path.read_text()))
-    assert expressions
-    for expression in expressions:
-        for name in re.findall(r"\bbaton_\w+", expression):
-            assert name in series, f"{path.name}: {name} does not exist"
-        for labels in re.findall(r"\bby ?\(([^)]*)\)", expression):
-            known = {label for name in re.findall(r"\bbaton_\w+", expression) for label in series[name].labels}
-            assert {label.strip() for label in labels.split(",")} <= known | {"le"}
+def test_the_catalogue_has_each_metric_once() -> None:
+    assert len({metric.name for metric in CATALOGUE}) == len(CATALOGUE)
 
 
-def test_there_is_a_dashboard_for_the_operations_centre() -> None:
-    assert [path.name for path in DASHBOARDS] == ["noc.json"]
+FRESH = """
+from meter import metrics
+from prometheus_client import generate_latest
+print(generate_latest(metrics.registry()).decode())
+"""
 
 
-def _expressions(value: object) -> list[str]:
-    if isinstance(value, dict):
-        own = [value["expr"]] if isinstance(value.get("expr"), str) else []
-        return own + [one for part in value.values() for one in _expressions(part)]
-    if isinstance(value, list):
-        return [one for part in value for one in _expressions(part)]
-    return []
+def test_closed_sets_are_there_from_the_start_at_0() -> None:
+    page = subprocess.run(
+        [sys.executable, "-c", FRESH], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.splitlines()
+    verdicts = {line.split('verdict="')[1].split('"')[0] for line in page if line.startswith("baton_transfers_total{")}
+    reasons = {line.split('reason="')[1].split('"')[0] for line in page if line.startswith("baton_transfers_total{")}
+    assert verdicts == {verdict.value for verdict in Verdict}
+    assert reasons == {reason.value for reason in Reason}
+    for series in (
+        'baton_transfers_total{counts_as="failed",reason="declined",verdict="failed"}',
+        'baton_outbox_dead_total{channel="mail"}',
+        'baton_engine_faults_total{kind="settle"}',
+        'baton_child_restarts_total{process="router"}',
+        'baton_billing_steps_total{step="tuesday"}',
+    ):
+        assert f"{series} 0.0" in page
+
+
+def test_every_kind_of_fault_in_the_code_begins_at_0() -> None:
+    found: set[str] = set()
+    for folder in ("baton", "meter", "portal", "router", "suppression"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found |= set(re.findall(r'ENGINE_FAULTS\.labels\((?:kind=)?"(\w+)"', path.read_text()))
+    begun = {sample.labels["kind"] for family in metrics.ENGINE_FAULTS.collect() for sample in family.samples}
+    assert found
+    assert found <= begun
 
 
 def test_metrics_are_served_over_http_and_the_port_is_freed() -> None:
