@@ -163,20 +163,16 @@ def _set(buyer: str, state: str, reason: str, config: ConfigOption, store: str) 
 
 
 def _buyer_row(buyer: Buyer) -> dict[str, Any]:
+    from meter.store.book_editing import buffer_ms
+
     return {
         "buyer": buyer.name,
         "title": buyer.title,
         "state": buyer.state.value,
         "terms": f"{buyer.terms.name} v{buyer.terms.version}",
         "endpoints": len(buyer.endpoints),
-        "buffer_ms": _buffer_ms(buyer),
+        "buffer_ms": buffer_ms(buyer),
     }
-
-
-def _buffer_ms(buyer: Buyer) -> int:
-    """Domain, section 4: only where every endpoint that can ring is a secure trunk."""
-    ringing = [one for one in buyer.endpoints if one.enabled]
-    return buyer.terms.secure_buffer_ms if ringing and all(one.secure for one in ringing) else 0
 
 
 def _as_dict(checked: Checked) -> dict[str, Any]:
@@ -209,7 +205,9 @@ def _print_checked(checked: Checked) -> None:
         ]
         print_table(("listener", "transport", "address", "port"), listeners)
     if checked.book.buyers:
-        rows = [(one.name, one.terms.name, _endpoints_text(one), _buffer_ms(one)) for one in checked.book.buyers]
+        from meter.store.book_editing import buffer_ms
+
+        rows = [(one.name, one.terms.name, _endpoints_text(one), buffer_ms(one)) for one in checked.book.buyers]
         print_table(("buyer", "terms", "endpoints", "buffer ms"), rows)
     count = len(checked.problems)
     out("no problems" if not count else f"{count} problem{'s' if count > 1 else ''}")

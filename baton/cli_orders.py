@@ -36,36 +36,34 @@ def set_(
 ) -> None:
     """Set a buyer's order for a week, in the place of the one before; routers have it within a second."""
     import getpass
-    from datetime import UTC, date, datetime, timedelta
 
     from config.book import Order
     from meter.store.orders import OrderStore
 
     order = Order(buyer, monday(week), quantity, make_up or 0)
 
-    async def work(engine: AsyncEngine) -> tuple[Order | None, str]:
+    async def work(engine: AsyncEngine) -> tuple[Order | None, tuple[str, ...]]:
         before = await OrderStore(engine).set(order, getpass.getuser(), keep_make_up=make_up is None)
-        return before, await _without_price(engine, buyer)
+        return before, await _warnings(engine, order)
 
-    before, terms = with_store(find_place(config, store), work)
+    before, warnings = with_store(find_place(config, store), work)
     was = "" if before is None else "is so already" if before == order else f"instead of {_units(before)}"
     if make_up is None and before is not None:
         order = Order(buyer, order.week, quantity, before.make_up)
         was = was if before != order else "is so already"
     out(f"{buyer}, week of {order.week}: {_units(order)}{f', {was}' if was else ''}")
-    if quantity and date.fromisoformat(order.week) + timedelta(days=7) <= datetime.now(UTC).date():
-        typer.echo("warning: that week is over; its order will be invoiced all the same", err=True)
-    if terms and quantity:
-        said = f"warning: terms {terms!r} name no price of a unit: this order will be invoiced at nothing"
-        typer.echo(said, err=True)
+    for one in warnings:
+        typer.echo(f"warning: {one}", err=True)
 
 
-async def _without_price(engine: AsyncEngine, buyer: str) -> str:
-    """The buyer's terms by name, where they name no price of a unit; else empty."""
+async def _warnings(engine: AsyncEngine, order: Order) -> tuple[str, ...]:
+    from datetime import UTC, datetime
+
     from meter.store.book import BookStore
+    from meter.store.orders import warnings_of
 
-    found = (await BookStore(engine).load()).buyers.get(buyer)
-    return found.terms.name if found is not None and not found.terms.unit_price_minor else ""
+    found = (await BookStore(engine).load()).buyers.get(order.buyer)
+    return warnings_of(order, found.terms, datetime.now(UTC).date()) if found is not None else ()
 
 
 @orders.command("list")

@@ -26,7 +26,6 @@ from baton.console import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from meter.store.webhooks import Standing, Webhook
@@ -39,7 +38,7 @@ BuyerArgument = Annotated[str, typer.Argument(metavar="BUYER", help="Name of the
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the webhook, unique within the buyer.")]
 
 
-def _in_store(config: Path | None, store: str, work: Callable[[Connection], T], *, write: bool = False) -> T:
+def _in_store(config: Path | None, store: str, work: Callable[[Any], T], *, write: bool = False) -> T:
     from meter.store.clerk import Clerk
 
     async def run(engine: AsyncEngine) -> T:
@@ -82,11 +81,14 @@ def _shown(hook: Webhook, standing: Standing) -> dict[str, Any]:
 
 
 def _state(standing: Standing) -> str:
-    if standing.disabled_utc_us is not None:
-        return f"disabled {when(standing.disabled_utc_us)}"
-    if standing.failing_since_utc_us is not None:
-        return f"failing since {when(standing.failing_since_utc_us)} ({standing.failures})"
-    return "ok"
+    from meter.webhook_desk import Condition, condition
+
+    word = condition(standing)
+    if word is Condition.DISABLED:
+        return f"{word} {when(standing.disabled_utc_us)}"
+    if word is Condition.FAILING:
+        return f"{word} since {when(standing.failing_since_utc_us)} ({standing.failures})"
+    return word.value
 
 
 @webhooks.command("set")
@@ -107,7 +109,8 @@ def set_(
     store: StoreOption = "",
 ) -> None:
     """Create or change a webhook. The secret of a new one is shown once."""
-    from meter.store.webhooks import ALL_FIELDS, DEFAULT_EVENTS, Webhook, read_hooks
+    from meter.store.webhooks import ALL_FIELDS, DEFAULT_EVENTS, Webhook
+    from meter.webhook_desk import put_known
 
     hook = Webhook(
         buyer,
@@ -118,17 +121,22 @@ def set_(
         tuple(redact or ()),
         mask_phone,
     )
-    known = {one.name for one, _ in _in_store(config, store, partial(read_hooks, buyer=buyer))}
-    made = _put(config, store, hook)
-    out(f"{buyer}/{name}: {'changed' if name in known else 'created'}, {', '.join(made.events)} to {clean(made.url)}")
-    if name not in known:
+    made, is_new = _changed(config, store, partial(put_known, hook))
+    out(f"{buyer}/{name}: {'created' if is_new else 'changed'}, {', '.join(made.events)} to {clean(made.url)}")
+    if is_new:
         out(f"its secret, which is not shown again: {made.secrets[0]}")
 
 
 @webhooks.command()
 def roll(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
     """Give a webhook a new secret; the one before signs beside it until the next roll."""
-    made = _put(config, store, _find(config, store, buyer, name), roll=True)
+    from meter.store.webhooks import put_hook
+    from meter.webhook_desk import find_hook
+
+    def work(connection: Any) -> Webhook:
+        return put_hook(find_hook(connection, buyer, name), connection, roll=True)
+
+    made = _changed(config, store, work)
     out(f"{buyer}/{name}: its new secret, which is not shown again: {made.secrets[0]}")
 
 
@@ -136,27 +144,20 @@ def roll(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, 
 def try_(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
     """Post a signed sample now, and say what came back. Exit code 1 where it was not taken."""
     import asyncio
-    import secrets
 
     from baton.run_meter import webhook_options
-    from meter.posting import Poster, PostError
-    from meter.webhooks import OK, WebhookOptions, post_signed, sample
+    from meter.posting import PostError
+    from meter.webhook_desk import UnknownWebhookError, find_hook, try_out
+    from meter.webhooks import OK, WebhookOptions
 
     settings = find_settings(config)
     options = webhook_options(settings) if settings is not None else WebhookOptions()
-    hook = _find(config, store, buyer, name)
-    message_id = f"test-{secrets.token_hex(8)}"
-
-    async def run() -> int:
-        poster = Poster(options.post)
-        try:
-            answer = await post_signed(poster, hook, message_id, sample(hook, message_id), options.agent)
-        finally:
-            await poster.close()
-        return int(answer.status)
-
     try:
-        status = asyncio.run(run())
+        hook = _in_store(config, store, lambda connection: find_hook(connection, buyer, name))
+    except UnknownWebhookError as error:
+        raise _unknown(buyer, name) from error
+    try:
+        status = asyncio.run(try_out(hook, options))
     except PostError as error:
         raise CommandError(f"{clean(hook.url)}: {error}") from error
     out(f"{clean(hook.url)}: answered {status}")
@@ -201,23 +202,13 @@ def remove(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None
     out(f"{buyer}/{name}: removed")
 
 
-def _put(config: Path | None, store: str, hook: Webhook, *, roll: bool = False) -> Webhook:
-    from meter.store.webhooks import WebhookError, put_hook
+def _changed(config: Path | None, store: str, work: Callable[[Any], T]) -> T:
+    from meter.store.webhooks import WebhookError
 
     try:
-        return _in_store(config, store, partial(put_hook, hook, roll=roll), write=True)
+        return _in_store(config, store, work, write=True)
     except (WebhookError, LookupError) as error:
-        raise CommandError(str(error.args[0])) from error
-
-
-def _find(config: Path | None, store: str, buyer: str, name: str) -> Webhook:
-    from meter.store.webhooks import read_hooks
-
-    found = _in_store(config, store, partial(read_hooks, buyer=buyer))
-    hook = next((one for one, _ in found if one.name == name), None)
-    if hook is None:
-        raise _unknown(buyer, name)
-    return hook
+        raise CommandError(clean(str(error.args[0]))) from error
 
 
 def _unknown(buyer: str, name: str) -> CommandError:

@@ -19,8 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from baton.console import Place
 from baton.control import ControlError, ask, socket_path
 from baton.lists import list_store, signer
-from baton.run_meter import mail_options
+from baton.run_meter import mail_options, webhook_options
 from baton.serve import relog_on_hangup, stop_on_signals
+from baton.vitals import Vitals, alive, portal_up
 from config.portal import PortalSection, PortalToken
 from config.settings import Settings, load
 from meter import logs
@@ -28,16 +29,25 @@ from meter.credits import load_reasons
 from meter.links import LinkOptions
 from meter.run import use_templates
 from meter.store.book import BookStore
+from meter.store.book_editing import BookRules
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
-from portal.access import RouterAwayError, Services
+from portal.access import Services
 from portal.app import create_app
+from portal.book_office import BookOffice
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
+from portal.feed import EventFeed
+from portal.live import MAX_SHOWN, LiveView, RouterAwayError
 from portal.money_office import MoneyOffice
+from portal.rates import Rates
+from portal.recordings import RecordingOffice
+from portal.seats import Seats
 from portal.service_office import ServiceOffice
 from portal.tokens import Scope, Token
+from portal.trunks import TrunkOffice
+from portal.webhook_office import WebhookOffice
 
 PURGE_S = 60.0  # an expired lead is deleted within this
 ROUTER_S = 2.0  # for the router to answer
@@ -65,51 +75,72 @@ class _Server(uvicorn.Server):
 def main(config_path: Path, *, supervised: bool = False) -> None:
     """Run the HTTP API until told to stop. Raises ConfigError, PortalError, ControlError at the start."""
     settings = load(config_path, os.environ)
-    logs.configure(json=settings.log.format == "json", level=settings.log.level)
+    logs.configure(**settings.log.options, process="portal")
     use_templates(mail_options(settings))  # a document that is first opened here is drawn here
     portal = settings.portal
     if portal is None:
         raise PortalError(f"{config_path}: has no section [portal]")
-    asyncio.run(_run(config_path, settings, portal, supervised=supervised))
+    run = partial(_run, config_path, settings, portal, supervised=supervised)
+    asyncio.run(alive("portal", settings, run, supervised=supervised))
 
 
-async def _run(config_path: Path, settings: Settings, portal: PortalSection, *, supervised: bool) -> None:
+async def _run(
+    config_path: Path, settings: Settings, portal: PortalSection, vitals: Vitals, *, supervised: bool
+) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     stop_on_signals(loop, stop, supervised=supervised)
-    relog_on_hangup(loop, config_path)
+    relog_on_hangup(loop, config_path, "portal")
     router = socket_path(settings)
     listener = _listen(portal)
     database = await open_store(settings.store_url)
     desk = await _desk(database, settings, portal)
     clerk, office = Clerk(database), Clerk(database)  # leads and health wait for nobody's papers
-    leads = LeadStore(clerk)
+    following, seats = Clerk(database), Seats(portal.max_streams, portal.max_streams_per_token)
+    leads, asking = LeadStore(clerk), asyncio.Semaphore(MAX_ASKING)
+    live = LiveView(
+        partial(_ask, router, asking, {"do": "live", "limit": MAX_SHOWN}),
+        seats=seats,
+    )
+    feed = EventFeed(following, seats)
     services = Services(
         tokens=tuple(map(_token, portal.tokens)),
         leads=leads,
         lead_ttl_s=portal.lead_ttl_s,
-        availability=partial(_availability, router, asyncio.Semaphore(MAX_ASKING)),
+        availability=partial(_availability, router, asking),
         healthy=partial(_healthy, leads),
         lists=desk,
         money=MoneyOffice(database, office),
         credits=CreditOffice(office, load_reasons(settings.billing.credit_reasons_file), _links(settings)),
         service=ServiceOffice(office, _links(settings)),
+        book=BookOffice(database, office, book_rules(config_path, settings)),
+        live=live,
+        recordings=RecordingOffice(settings.recording.dir, office),
+        feed=feed,
+        webhooks=WebhookOffice(office, webhook_options(settings)),
+        trunks=TrunkOffice(office),
+        rates=Rates(portal.requests_per_minute, portal.failed_logins_per_minute),
     )
     server = _Server(_server_config(services, portal))
     purging = asyncio.create_task(_purge(leads, desk))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
+    looking = portal_up(vitals, partial(_healthy, leads))
     _log.info("portal_ready", address=str(portal.address), port=portal.port, tls=portal.certificate_file is not None)
     try:
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await live.close()  # a stream would last until its client leaves
+        await feed.close()
         server.should_exit = True
         await serving
     finally:
-        for task in (purging, stopping):
+        for task in (purging, stopping, looking):
             task.cancel()
-        await asyncio.gather(purging, stopping, return_exceptions=True)
+        await asyncio.gather(purging, stopping, looking, return_exceptions=True)
+        await live.close()
+        await feed.close()
         await desk.close()
-        await clerk.close()
-        await office.close()
+        for one in (clerk, office, following):
+            await one.close()
         await database.dispose()
     _log.info("portal_stopped")
 
@@ -142,11 +173,12 @@ async def _buyers(database: AsyncEngine) -> Collection[str]:
 
 
 def _token(one: PortalToken) -> Token:
+    secrets = tuple(secret.get_secret_value() for secret in one.signing_secrets)
     if one.operator:
         return Token(one.name, one.digest, Scope.OPERATOR)
     if one.buyer is not None:
         return Token(one.name, one.digest, Scope.BUYER, one.buyer)
-    return Token(one.name, one.digest, Scope.DIALER, one.dialer or "")
+    return Token(one.name, one.digest, Scope.DIALER, one.dialer or "", secrets)
 
 
 def _listen(portal: PortalSection) -> socket.socket:
@@ -176,10 +208,21 @@ def _server_config(services: Services, portal: PortalSection) -> uvicorn.Config:
     )
 
 
+def book_rules(config_path: Path, settings: Settings) -> BookRules:
+    """What of the configuration a buyer that comes over HTTP is held against."""
+    carriers = frozenset(one.name for one in settings.carriers)
+    return BookRules(config_path, carriers, has_ca=settings.tls.ca_file is not None)
+
+
 async def _availability(router: Path, room: asyncio.Semaphore, campaign: str) -> dict[str, Any]:
+    return await _ask(router, room, {"do": "availability", "campaign": campaign})
+
+
+async def _ask(router: Path, room: asyncio.Semaphore, request: dict[str, Any]) -> dict[str, Any]:
+    """Raises RouterAwayError."""
     try:
         async with room:
-            return await ask(router, {"do": "availability", "campaign": campaign}, ROUTER_S)
+            return await ask(router, request, ROUTER_S)
     except ControlError as error:
         raise RouterAwayError(str(error)) from error
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from meter.store.leads import LeadStore
+from portal.book_office import BookOffice
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
+from portal.feed import EventFeed
+from portal.live import LiveView
 from portal.money_office import MoneyOffice
 from portal.problems import ProblemError
+from portal.rates import Rates
+from portal.recordings import RecordingOffice
 from portal.service_office import ServiceOffice
 from portal.tokens import Scope, Token, find
+from portal.trunks import TrunkOffice
+from portal.webhook_office import WebhookOffice
 
+T = TypeVar("T")
 _log = structlog.get_logger("portal")
 _scheme = HTTPBearer(auto_error=False, scheme_name="token", description="A token of `[[portal.tokens]]`.")
-
-
-class RouterAwayError(Exception):
-    """No router answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,13 @@ class Services:
     credits: CreditOffice
     money: MoneyOffice
     service: ServiceOffice | None = None  # None: an app without per-minute service
+    book: BookOffice | None = None  # likewise without buyers
+    live: LiveView | None = None
+    recordings: RecordingOffice | None = None
+    feed: EventFeed | None = None
+    webhooks: WebhookOffice | None = None
+    trunks: TrunkOffice | None = None
+    rates: Rates | None = None  # None: nothing is counted
 
 
 def services(request: Request) -> Services:
@@ -58,9 +69,24 @@ async def token(
     """Whose request it is. Raises ProblemError 401."""
     found = find(services(request).tokens, credentials.credentials) if credentials is not None else None
     if found is None:
-        _log.warning("unauthorized", path=request.url.path, source=client(request))
         detail = "the token is not known" if credentials is not None else "Authorization: Bearer TOKEN is required"
-        raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        raise await unauthorized(request, detail)
+    return found
+
+
+async def unauthorized(request: Request, detail: str) -> ProblemError:
+    """The problem 401, counted. Raises ProblemError 429 once its address had too many."""
+    rates = services(request).rates
+    if rates is not None:
+        await rates.of_failure(client(request))
+    _log.warning("unauthorized", path=request.url.path, source=client(request))
+    return ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def needed(found: T | None, what: str) -> T:
+    """A service that an app may be made without. Raises ProblemError 404."""
+    if found is None:
+        raise ProblemError(404, f"there is no {what} here")
     return found
 
 
@@ -73,20 +99,25 @@ def own_buyer(who: Token, said: str, why: str) -> str:
     return who.of
 
 
+def require(request: Request, who: Token, *scopes: Scope) -> Token:
+    """The token, where it is of one of these scopes. Raises ProblemError 403."""
+    if who.scope not in scopes:
+        _log.warning("forbidden", path=request.url.path, by=who.name, scope=str(who.scope), source=client(request))
+        wanted = " or ".join(f"{'an' if one is Scope.OPERATOR else 'a'} {one}'s token" for one in scopes)
+        raise ProblemError(403, f"this takes {wanted}")
+    return who
+
+
 def _need(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
     """A dependency: a token of one of these scopes. It raises ProblemError 401 or 403."""
 
     async def allowed(request: Request, who: Annotated[Token, Depends(token)]) -> Token:
-        if who.scope not in scopes:
-            _log.warning("forbidden", path=request.url.path, by=who.name, scope=str(who.scope), source=client(request))
-            wanted = " or ".join(f"{'an' if one is Scope.OPERATOR else 'a'} {one}'s token" for one in scopes)
-            raise ProblemError(403, f"this takes {wanted}")
-        return who
+        return require(request, who, *scopes)
 
     return allowed
 
 
 OperatorToken = Annotated[Token, Depends(_need(Scope.OPERATOR))]
-DialerToken = Annotated[Token, Depends(_need(Scope.DIALER))]
 DialerOrOperator = Annotated[Token, Depends(_need(Scope.DIALER, Scope.OPERATOR))]
+AnyToken = Annotated[Token, Depends(token)]
 BuyerOrOperator = Annotated[Token, Depends(_need(Scope.BUYER, Scope.OPERATOR))]

@@ -14,10 +14,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from meter.store.leads import LeadConflictError
-from portal.access import DialerOrOperator, DialerToken, RouterAwayError, services
-from portal.bodies import read_body
+from portal.access import DialerOrOperator, services
 from portal.leads import MAX_BODY, read_document
+from portal.live import RouterAwayError
 from portal.problems import RETRY, ProblemError, documented
+from portal.signed import ID, SignedOrToken
 from router.lead import MAX_FIELDS, MAX_VALUE
 
 MAX_KEY = 200  # characters of an Idempotency-Key
@@ -99,7 +100,7 @@ api = APIRouter(prefix="/v1")
 async def post_lead(
     request: Request,
     response: Response,
-    who: DialerToken,
+    said: SignedOrToken,
     idempotency_key: Annotated[
         str,
         Header(
@@ -108,20 +109,27 @@ async def post_lead(
         ),
     ] = "",
 ) -> LeadKept:
-    """Keep a lead until its call comes, with `X-Lead-Id` in the INVITE. For dialers."""
-    if len(idempotency_key) > MAX_KEY or not idempotency_key.isprintable():
-        wrong = ("Idempotency-Key", f"is not 1 to {MAX_KEY} printable characters")
+    """Keep a lead until its call comes, with `X-Lead-Id` in the INVITE. For dialers.
+
+    In the place of a token it may be signed as Standard Webhooks has it: `webhook-id`, `webhook-timestamp`,
+    `webhook-signature` (HMAC-SHA256 of id, time and body), and `X-Baton-Key` with the name of the key. The id is then
+    the key of idempotency, unless one is given.
+    """
+    who, key = said.who, idempotency_key or said.message_id
+    header = "Idempotency-Key" if idempotency_key else ID
+    if len(key) > MAX_KEY or not key.isprintable():
+        wrong = (header, f"is not 1 to {MAX_KEY} printable characters")
         raise ProblemError(400, "a header cannot be used", errors=[wrong])
-    document = read_document(await read_body(request))
+    document = read_document(said.body)
     held = services(request)
     try:
-        lead, new = await held.leads.put(document, who.of, ttl_s=held.lead_ttl_s, key=idempotency_key)
+        lead, new = await held.leads.put(document, who.of, ttl_s=held.lead_ttl_s, key=key)
     except LeadConflictError as error:
-        wrong = ("Idempotency-Key", "was used for another lead")
+        wrong = (header, "was used for another lead")
         raise ProblemError(409, "the key was used for another lead", errors=[wrong]) from error
     if not new:
         response.status_code = 200
-    _log.info("lead_kept" if new else "lead_repeated", by=who.name, dialer=who.of)
+    _log.info("lead_kept" if new else "lead_repeated", by=who.name, dialer=who.of, signed=bool(said.message_id))
     return LeadKept(lead_id=lead.lead_id, expires_at=datetime.fromtimestamp(lead.expires_utc_us // 1_000_000, UTC))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
@@ -28,17 +28,22 @@ M = TypeVar("M", bound=Body)
 async def read_model(request: Request, model: type[M]) -> M:
     """The body as this model. Raises ProblemError 400, 408, 413, 415, 422."""
     try:
+        return model.model_validate(await read_object(request))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = [(place(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in found]
+        raise ProblemError(422, "the body cannot be used", errors=errors) from error
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises ProblemError 400, 408, 413, 415, 422."""
+    try:
         given = orjson.loads(await read_body(request))
     except orjson.JSONDecodeError as error:
         raise ProblemError(400, f"the body is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise ProblemError(422, "the body is not a JSON object")
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        errors = [(place(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in found]
-        raise ProblemError(422, "the body cannot be used", errors=errors) from error
+    return given
 
 
 async def read_body(request: Request, wanted: str = "application/json") -> bytes:

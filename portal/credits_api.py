@@ -6,7 +6,8 @@ on behalf of whoever was billed, and decides. Nothing expedites: deciding any bu
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Query, Response
@@ -19,6 +20,7 @@ from meter.store.credits import Asked, Decision
 from portal.access import BuyerOrOperator, OperatorToken, client, own_buyer, services
 from portal.bodies import read_model
 from portal.credits_models import (
+    COLUMNS,
     CreditAsk,
     CreditDecision,
     CreditQuery,
@@ -30,9 +32,12 @@ from portal.credits_models import (
     shown_credit,
     shown_reasons,
 )
+from portal.paging import page, read_cursor
 from portal.problems import ProblemError, documented
+from portal.tables import ANSWER, csv_answer, wants_csv
 from portal.tokens import Scope, Token
 
+_LIST = "credits"
 _STATUS = {  # all others: 422, the field is wrong
     Refusal.UNKNOWN_REQUEST: 404,
     Refusal.ALREADY_OPEN: 409,
@@ -86,15 +91,29 @@ async def post_credit(request: HttpRequest, response: Response, who: BuyerOrOper
     "/credits",
     summary="Show requests for credits",
     response_model=Credits,
-    responses=documented(401, 403, 422, 503),
+    responses={200: ANSWER, **documented(401, 403, 422, 503)},
 )
-async def get_credits(request: HttpRequest, who: BuyerOrOperator, said: Annotated[CreditQuery, Query()]) -> Credits:
-    """Show requests with their place in line. For the operator all, for a buyer its own."""
-    buyer = said.buyer
-    buyer = own_buyer(who, buyer, "this token sees its own buyer's requests")
-    wanted = Wanted(buyer=buyer, state=said.state, transfer=said.transfer, call_id=said.call_id, limit=said.limit)
-    found = await services(request).credits.find_all(wanted)
-    return Credits(credits=[shown_credit(one, who) for one in found])
+async def get_credits(request: HttpRequest, who: BuyerOrOperator, said: Annotated[CreditQuery, Query()]) -> Any:
+    """Show requests with their place in line, as JSON page by page, or all as CSV where `Accept` names `text/csv`.
+
+    For the operator all, for a buyer its own.
+    """
+    buyer = own_buyer(who, said.buyer, "this token sees its own buyer's requests")
+    wanted = Wanted(buyer=buyer, state=said.state, transfer=said.transfer, call_id=said.call_id)
+    office = services(request).credits
+
+    async def fetch(beyond: tuple[Any, ...] | None, limit: int) -> list[Request]:
+        return await office.find_all(replace(wanted, beyond=None if beyond is None else beyond[0], limit=limit))
+
+    def cells(one: Request) -> list[Any]:
+        shown = shown_credit(one, who)
+        return [getattr(shown, name) for name in COLUMNS]
+
+    start = read_cursor(_LIST, said.cursor, int)
+    if wants_csv(request):
+        return await csv_answer(_LIST, COLUMNS, fetch, key_of=lambda one: (one.id,), cells=cells, start=start)
+    found, following = await page(lambda limit: fetch(start, limit), said.limit, _LIST, lambda one: (one.id,))
+    return Credits(credits=[shown_credit(one, who) for one in found], next=following)
 
 
 @credit_routes.get(

@@ -9,9 +9,10 @@ from fastapi import Path
 from pydantic import BaseModel, Field
 
 from meter.credits import MAX_EXPLANATION, MAX_REVIEWER, MAX_WORDS, Reason
-from meter.store.credit_reading import MAX_LISTED, Request
+from meter.store.credit_reading import Request
 from portal.bodies import Body
 from portal.lists_models import Count, Moment
+from portal.paging import Next, PageQuery
 from portal.tokens import Scope, Token
 
 MAX_ID = 1 << 53  # what JSON's numbers hold exactly (RFC 8259, 6)
@@ -68,19 +69,19 @@ class CreditShown(BaseModel):
 
 
 class Credits(BaseModel):
-    """Requests: open ones alone in the order of the line, else the newest first."""
+    """A page of requests: open ones alone in the order of the line, else the newest first."""
 
     credits: list[CreditShown]
+    next: Next
 
 
-class CreditQuery(BaseModel):
+class CreditQuery(PageQuery):
     """Which requests."""
 
     state: Literal["", "open", "approved", "declined"] = Field("", description="Only these.")
     buyer: str = Field("", max_length=_MAX_NAME, description="Only this buyer's; a buyer's token sees its own alone.")
     transfer: str = Field("", max_length=_MAX_NAME, description="Only of this transfer.")
     call_id: str = Field("", max_length=_MAX_NAME, description="Only of this call.")
-    limit: int = Field(100, ge=1, le=MAX_LISTED, description="How many; 100 by default.")
 
 
 class ReasonShown(BaseModel):
@@ -99,6 +100,7 @@ class Reasons(BaseModel):
     reasons: list[ReasonShown]
 
 
+COLUMNS = tuple(CreditShown.model_fields)
 BODIES: tuple[type[Body], ...] = (CreditAsk, CreditDecision, CreditReReview)
 
 

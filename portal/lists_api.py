@@ -34,6 +34,7 @@ from portal.lists_models import (
     shown_rejects,
     until_s,
 )
+from portal.paging import MAX_PAGE, Cursor, page, read_cursor
 from portal.problems import ProblemError, documented
 from portal.tokens import Scope, Token
 from portal.uploads import FULL, IDLE_S, PACE, no_room, received
@@ -221,18 +222,23 @@ async def get_log(
     request: Request,
     who: BuyerOrOperator,
     name: ListName,
-    limit: Annotated[int, Query(ge=1, le=1000, description="How many rows; 50 by default.")] = 50,
+    cursor: Cursor = "",
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many on a page; 50 by default.")] = 50,
 ) -> Log:
     """Who did what to a list, when and from where, with the entries before and after, refusals included.
 
     The newest first. For the operator, and for buyers on their own lists.
     """
     held = services(request)
-    rows = await held.lists.store.log(name, limit)
+    start = read_cursor("log", cursor, int)
+    before = None if start is None else start[0]
+    store = held.lists.store
+    rows, following = await page(lambda most: store.log(name, most, before), limit, "log", lambda one: (one.id,))
     if who.scope is not Scope.OPERATOR or not rows:
         await _own(held.lists, who, name, in_force=False)
     own = _own_tokens(held, who)
-    return Log(log=[shown_log(one, own=own, detail=_public(held.lists, one.detail)) for one in rows])
+    shown = [shown_log(one, own=own, detail=_public(held.lists, one.detail)) for one in rows]
+    return Log(log=shown, next=following)
 
 
 def _author(request: Request, who: Token) -> Who:

@@ -12,6 +12,7 @@ from config.numbers import DEFAULT_REGION
 from meter.store.suppression import ListRow, LogRow
 from portal.bodies import Body
 from portal.desk import Rejected
+from portal.paging import Next
 from portal.tokens import Scope, Token
 from suppression.changes import MAX_ENTRIES
 from suppression.expiry import LAST_S, end_us
@@ -106,9 +107,10 @@ class Logged(BaseModel):
 
 
 class Log(BaseModel):
-    """What was done to a list, the newest first."""
+    """A page of what was done to a list, the newest first."""
 
     log: list[Logged]
+    next: Next
 
 
 class OnList(BaseModel):

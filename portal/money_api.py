@@ -1,17 +1,17 @@
-"""The HTTP API for money, version 1: documents with their transfers, remedies, balances, forecasts, payments.
+"""The HTTP API for money, version 1: documents with their transfers, remedies, balances, forecasts.
 
 A buyer sees its own and chooses its remedy; another's document is to it as if it were not there. The operator sees
-everything, names the buyer where one is needed, and records payments. Amounts are integers in minor units.
+everything and names the buyer where one is needed. Amounts are integers in minor units.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import structlog
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response as Plain
 from pydantic import BaseModel, Field, Strict
@@ -23,13 +23,15 @@ from meter.papers import PaperError, lines_csv
 from meter.store.book import UnknownBuyerError
 from meter.store.documents import Document, UnknownDocumentError
 from meter.store.forecasting import OrderForecast
-from meter.store.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
-from portal.access import BuyerOrOperator, OperatorToken, client, own_buyer, services
+from meter.store.payments import PaymentError
+from portal.access import BuyerOrOperator, client, own_buyer, services
 from portal.bodies import Body, read_model
+from portal.paging import Cursor, Limit, Next, page, read_cursor
 from portal.problems import ProblemError, documented
 from portal.tokens import Scope, Token
 
 _MAX_NAME = 64
+_LIST = "documents"
 _TYPES = {"html": "text/html; charset=utf-8", "pdf": "application/pdf", "csv": "text/csv; charset=utf-8"}
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a document is a page of its own: nothing runs in it
 _NOT_YOURS = "there is no such document, or it is another's"
@@ -58,30 +60,16 @@ class DocumentShown(BaseModel):
 
 
 class Documents(BaseModel):
-    """Documents in the order in which they were issued."""
+    """A page of documents, the newest first."""
 
     documents: list[DocumentShown]
+    next: Next
 
 
 class DocumentWhole(DocumentShown):
     """A document with everything that it says."""
 
     body: dict[str, Any] = Field(description="As it was frozen when it was issued: lines, sums, notes, figures.")
-
-
-class LadderShown(BaseModel):
-    """The account of one transfer; times in ms from dial-out."""
-
-    transfer: str
-    started_utc_us: int
-    dialout_utc_us: int | None
-    settled: bool
-    outcome: dict[str, Any]
-    explanation: str
-    legs: list[dict[str, Any]] = Field(
-        description="Each endpoint's leg: sent, first 18x, 2xx, end, code, who ended it."
-    )
-    clock: list[dict[str, Any]] = Field(description="The same as one list in the order of time.")
 
 
 class RemedyChoice(Body):
@@ -123,32 +111,7 @@ class ForecastShown(BaseModel):
     high: dict[str, int] | None
 
 
-class PaymentMade(Body):
-    """Money that came."""
-
-    buyer: str = Field(min_length=1, max_length=_MAX_NAME)
-    reference: str = Field(
-        min_length=1, max_length=MAX_REFERENCE, description="Of the bank or check; the same one is kept once."
-    )
-    amount_minor: int = Field(gt=0, le=10**12)
-    currency: str = Field(pattern=r"^[A-Z]{3}$")
-    received_on: Annotated[date, Strict(False)]
-    document: str = Field("", max_length=32, description="Invoice it is for; empty: those due first.")
-    method: Literal[METHODS] = Field("other", description="How it came.")  # type: ignore[valid-type]
-    note: str = Field("", max_length=500)
-
-
-class PaymentKept(BaseModel):
-    """What a payment did."""
-
-    new: bool = Field(description="False: it was recorded before, and nothing has changed.")
-    applied: dict[str, int] = Field(description="By invoice.")
-    settled: list[str] = Field(description="Invoices that are now paid in full.")
-    credit_minor: int = Field(description="What was left and is an open credit.")
-    released: bool = Field(description="The buyer's hold is over.")
-
-
-BODIES = (RemedyChoice, PaymentMade)
+BODIES = (RemedyChoice,)
 
 
 @money.get(
@@ -161,15 +124,23 @@ async def get_documents(
     buyer: BuyerQuery = "",
     series: Annotated[Literal["", "invoice", "credit_note", "statement"], Query(description="Only these.")] = "",
     is_open: Annotated[bool, Query(alias="open", description="Only what is still to be paid.")] = False,
-    limit: Annotated[int, Query(ge=1, le=1_000, description="How many of the newest.")] = 200,
+    cursor: Cursor = "",
+    limit: Limit = 200,
 ) -> Documents:
-    """Show the newest invoices, credit notes and statements. For buyers their own, for the operator all."""
-    name = _whose(who, buyer, needed=False)
+    """Show invoices, credit notes and statements, the newest first. For buyers their own, for the operator all."""
+    name, before = _whose(who, buyer, needed=False), read_cursor(_LIST, cursor, int, str, int)
+    start = None if before is None else (before[0], before[1], before[2])
+    office = services(request).money
     try:
-        found = await services(request).money.billing.documents(name, series=series, open_only=is_open, limit=limit)
+        found, following = await page(
+            lambda most: office.documents(name, start, most, series=series, open_only=is_open),
+            limit,
+            _LIST,
+            lambda one: one[1],
+        )
     except UnknownBuyerError as error:
         raise ProblemError(404, str(error)) from error
-    return Documents(documents=[DocumentShown(**_shown(one)) for one in found])
+    return Documents(documents=[DocumentShown(**_shown(one)) for one, _ in found], next=following)
 
 
 @money.get(
@@ -230,25 +201,6 @@ async def get_transfers(request: Request, who: BuyerOrOperator, number: Number) 
     except PaymentError as error:
         raise ProblemError(404, str(error)) from error
     return _file(text.encode(), f"{number}-transfers.csv", _TYPES["csv"])
-
-
-@money.get(
-    "/transfers/{transfer}",
-    summary="Show the ladder of a transfer",
-    response_model=LadderShown,
-    responses=documented(401, 403, 404, 422, 503),
-)
-async def get_transfer(
-    request: Request,
-    who: BuyerOrOperator,
-    transfer: Annotated[str, InPath(min_length=1, max_length=_MAX_NAME, description="Its id.")],
-) -> LadderShown:
-    """Show each leg of a transfer with its times from dial-out, and why it came to what it came to."""
-    buyer = who.of if who.scope is Scope.BUYER else ""
-    found = await services(request).money.ladder(transfer, buyer)
-    if found is None:
-        raise ProblemError(404, "there is no such transfer, or it is another's")
-    return LadderShown(**found.as_dict())
 
 
 @money.get(
@@ -314,43 +266,6 @@ async def get_forecast(request: Request, who: BuyerOrOperator, buyer: BuyerQuery
     except UnknownBuyerError as error:
         raise ProblemError(404, str(error)) from error
     return [_foreseen(one) for one in found]
-
-
-@money.post(
-    "/payments",
-    summary="Record a payment",
-    status_code=201,
-    response_model=PaymentKept,
-    responses={
-        200: {"model": PaymentKept, "description": "It was recorded before, under the same reference."},
-        201: {"description": "It is recorded."},
-        **documented(400, 401, 403, 404, 408, 413, 415, 422, 503),
-    },
-    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/PaymentMade"}},
-)
-async def post_payment(request: Request, response: Response, who: OperatorToken) -> PaymentKept:
-    """Record money that came, once per reference; a hold for what it pays ends at once. Body: a `PaymentMade`.
-
-    For the operator.
-    """
-    said = await read_model(request, PaymentMade)
-    try:
-        done = await services(request).money.billing.pay(Payment(**said.model_dump()), who.name)
-    except (UnknownBuyerError, UnknownDocumentError) as error:
-        raise ProblemError(404, str(error)) from error
-    except PaymentError as error:
-        name, _, what = str(error).partition(": ")
-        raise ProblemError(422, "the payment cannot be recorded", errors=[(name, what)]) from error
-    if not done.new:
-        response.status_code = 200
-    _log.info("payment_recorded", buyer=said.buyer, settled=list(done.settled), new=done.new, by=who.name)
-    return PaymentKept(
-        new=done.new,
-        applied=dict(done.applied),
-        settled=list(done.settled),
-        credit_minor=done.left_minor,
-        released=done.released,
-    )
 
 
 def _whose(who: Token, buyer: str, *, needed: bool) -> str:

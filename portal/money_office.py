@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.facts import Kind
 from meter.ladder import Ladder, build_ladder
 from meter.papers import paper
+from meter.store.api_money import IssuedKey, PaymentRow, documents_before, payments_before
+from meter.store.api_transfers import SettledTransfer, Wanted, settled
 from meter.store.billing import BillingStore, detail_of
 from meter.store.clerk import Clerk
+from meter.store.documents import Document
 from meter.store.forecasting import OrderForecast, forecasts
 from meter.store.reading import facts_of
 
@@ -39,6 +43,23 @@ class MoneyOffice:
     async def forecasts(self, buyer: str) -> list[OrderForecast]:
         """The running weeks. Raises UnknownBuyerError."""
         return await forecasts(self._engine, time.time_ns() // 1000, buyer)
+
+    async def payments(self, buyer: str, before: int | None, limit: int) -> list[PaymentRow]:
+        """The newest first, those before the one of that id. Raises UnknownBuyerError."""
+        return await self._clerk.read(lambda connection: payments_before(connection, buyer, before, limit))
+
+    async def documents(
+        self, buyer: str, before: IssuedKey | None, limit: int, *, series: str = "", open_only: bool = False
+    ) -> list[tuple[Document, IssuedKey]]:
+        """The newest first, those before that one, each with its key. Raises UnknownBuyerError."""
+        return await self._clerk.read(
+            lambda connection: documents_before(connection, buyer, before, limit, series=series, open_only=open_only)
+        )
+
+    async def settled(self, wanted: Wanted, after: str, limit: int) -> list[SettledTransfer]:
+        """Settled transfers after that one. Raises UnknownTransferError."""
+        since = replace(wanted, after=after)
+        return await self._clerk.read(lambda connection: settled(connection, since, limit))
 
     async def ladder(self, transfer: str, buyer: str) -> Ladder | None:
         """The account of a transfer, of this buyer where one is named; None where there is none."""

@@ -26,8 +26,11 @@ WHY = {
     404: "There is no such thing, or it is not this token's.",
     408: "The body did not come within 10 s.",
     413: "The body is too large.",
+    409: "It cannot be as things stand: `detail` says why. Nothing was changed.",
+    412: "It was changed since: `If-Match` names another state.",
     415: "The body is not declared as `application/json`.",
     422: "A field is missing or wrong: `errors` names it.",
+    429: "Too many requests: try again after `Retry-After` seconds.",
     503: "The router or the store does not answer, or Baton is busy: try again after `Retry-After` seconds.",
     507: "Baton's disk is full.",
 }
@@ -75,6 +78,8 @@ class ProblemError(Exception):
 
 def documented(*statuses: int, said: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
     """Problems as a route's description has them; `said`: what a status means there, where that is special."""
+    if 401 in statuses:  # noqa: PLR2004 - what needs a token is counted by it
+        statuses = (*statuses, 429)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     why = {**WHY, **(said or {})}
     return {status: {"description": why[status], "content": content} for status in sorted({*statuses, *(said or {})})}

@@ -6,8 +6,8 @@ as if it were not there.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Query, Request, Response
@@ -17,8 +17,10 @@ from meter.store.interactions import Interaction, Wanted
 from meter.store.reports import UnknownReportError
 from portal.access import BuyerOrOperator, OperatorToken, own_buyer, services
 from portal.bodies import read_model
+from portal.paging import page, read_cursor
 from portal.problems import ProblemError, documented
 from portal.service_models import (
+    COLUMNS,
     InteractionDetail,
     InteractionId,
     InteractionQuery,
@@ -36,16 +38,17 @@ from portal.service_models import (
     shown_report,
 )
 from portal.service_office import ServiceOffice
+from portal.tables import ANSWER, csv_answer, wants_csv
 from portal.tokens import Scope, Token
+from portal.transfers_models import microseconds
 
 _STATUS = {Refusal.UNKNOWN: 404, Refusal.CONFLICT: 409, Refusal.FIELD: 422, Refusal.FULL: 409}
 _ADD_WHY = {
     409: "The reference was reported before, with other content. Nothing was changed.",
     422: "A field is missing or wrong, or the buyer did not pay by the minute then: `errors` names it.",
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LIST = "interactions"
 _OWN = "this token sees its own buyer's alone"
-_MOST_CURSOR_DIGITS = 18
 
 _log = structlog.get_logger("portal")
 service = APIRouter(prefix="/v1")
@@ -93,25 +96,32 @@ async def post_interaction(request: Request, response: Response, who: OperatorTo
     "/interactions",
     summary="Show interactions",
     response_model=Interactions,
-    responses=documented(401, 403, 422, 503),
+    responses={200: ANSWER, **documented(401, 403, 422, 503)},
 )
-async def get_interactions(
-    request: Request, who: BuyerOrOperator, said: Annotated[InteractionQuery, Query()]
-) -> Interactions:
-    """Show calls, e-mails and chats, the newest first, page by page. For a buyer its own, for the operator any's."""
+async def get_interactions(request: Request, who: BuyerOrOperator, said: Annotated[InteractionQuery, Query()]) -> Any:
+    """Show calls, e-mails and chats, the newest first, as JSON page by page, or all as CSV by `Accept: text/csv`.
+
+    For a buyer its own, for the operator any's.
+    """
     buyer = own_buyer(who, said.buyer, _OWN)
     if not buyer:
         raise ProblemError(422, "buyer: whose interactions?", errors=[("buyer", "is missing")])
-    wanted = Wanted(
-        buyer=buyer,
-        kind=Channel(said.kind) if said.kind else None,
-        from_us=_us(said.since),
-        to_us=_us(said.until),
-        before=_read_cursor(said.cursor),
-        limit=said.limit,
-    )
-    found = await office_of(request).find_all(wanted)
-    following = f"{found[-1].received_utc_us}:{found[-1].id}" if len(found) == said.limit else ""
+    kind = Channel(said.kind) if said.kind else None
+    wanted = Wanted(buyer=buyer, kind=kind, from_us=microseconds(said.since), to_us=microseconds(said.until))
+    office = office_of(request)
+
+    async def fetch(before: tuple[Any, ...] | None, limit: int) -> list[Interaction]:
+        last = None if before is None else (before[0], before[1])
+        return await office.find_all(replace(wanted, before=last, limit=limit))
+
+    def cells(one: Interaction) -> list[Any]:
+        shown = shown_interaction(one)
+        return [getattr(shown, name) for name in COLUMNS]
+
+    start = read_cursor(_LIST, said.cursor, int, str)
+    if wants_csv(request):
+        return await csv_answer(_LIST, COLUMNS, fetch, key_of=_key, cells=cells, start=start)
+    found, following = await page(lambda limit: fetch(start, limit), said.limit, _LIST, _key)
     return Interactions(interactions=[shown_interaction(one) for one in found], next=following)
 
 
@@ -156,8 +166,16 @@ async def post_rating(request: Request, who: OperatorToken, id: InteractionId) -
 )
 async def get_reports(request: Request, who: BuyerOrOperator, said: Annotated[ReportQuery, Query()]) -> Reports:
     """Show the daily reports in short, the newest first. For a buyer its own, for the operator all."""
-    found = await office_of(request).reports(own_buyer(who, said.buyer, _OWN), said.limit, said.before)
-    return Reports(reports=[report_line(one) for one in found])
+    buyer, office = own_buyer(who, said.buyer, _OWN), office_of(request)
+    last = read_cursor("reports", said.cursor, str, str)
+    after = None if last is None else (last[0], last[1])
+    found, following = await page(
+        lambda limit: office.reports(buyer, limit, said.before, after),
+        said.limit,
+        "reports",
+        lambda one: (one.day, one.buyer),
+    )
+    return Reports(reports=[report_line(one) for one in found], next=following)
 
 
 @service.get(
@@ -193,15 +211,5 @@ async def _find(request: Request, who: Token, wanted: str) -> Interaction:
         raise problem(error) from error
 
 
-def _us(at: datetime | None) -> int | None:
-    return None if at is None else (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def _read_cursor(cursor: str) -> tuple[int, str] | None:
-    """Raises ProblemError 422."""
-    if not cursor:
-        return None
-    at, _, name = cursor.partition(":")
-    if not at.isascii() or not at.isdigit() or len(at) > _MOST_CURSOR_DIGITS or not name or "\0" in name:
-        raise ProblemError(422, "the cursor is none of ours", errors=[("cursor", "is none of ours")])
-    return int(at), name
+def _key(one: Interaction) -> tuple[int, str]:
+    return one.received_utc_us, one.id

@@ -9,10 +9,11 @@ from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, Field
 
 from meter.interactions import MAX_BY, MAX_CUSTOMER, MAX_REFERENCE, MAX_TEXT, MAX_WORDS, MOST
-from meter.store.interactions import MAX_LISTED, Interaction
+from meter.store.interactions import Interaction
 from meter.store.reports import Report
 from portal.bodies import Body
 from portal.lists_models import Count, Moment
+from portal.paging import MAX_CURSOR, Next, PageQuery
 from portal.tokens import Scope, Token
 
 _MAX_NAME = 64
@@ -95,18 +96,16 @@ class Interactions(BaseModel):
     """A page of interactions, the newest first."""
 
     interactions: list[InteractionShown]
-    next: str = Field(description="`cursor` of the next page; empty: this is the last one.")
+    next: Next
 
 
-class InteractionQuery(BaseModel):
+class InteractionQuery(PageQuery):
     """Which interactions."""
 
     buyer: str = Field("", max_length=_MAX_NAME, description="Whose; for the operator, who has to say it.")
     kind: Literal["", "call", "email", "chat"] = Field("", description="Only these.")
     since: AwareDatetime | None = Field(None, alias="from", description=f"Came in from then on. {_INSTANT}")
     until: AwareDatetime | None = Field(None, alias="to", description="Came in before then, likewise.")
-    cursor: str = Field("", max_length=120, description="`next` of the page before.")
-    limit: int = Field(100, ge=1, le=MAX_LISTED, description="How many; 100 by default.")
 
 
 class ReportShown(BaseModel):
@@ -133,9 +132,10 @@ class ReportLine(BaseModel):
 
 
 class Reports(BaseModel):
-    """Daily reports, the newest first."""
+    """A page of daily reports, the newest first."""
 
     reports: list[ReportLine]
+    next: Next
 
 
 class ReportQuery(BaseModel):
@@ -143,9 +143,11 @@ class ReportQuery(BaseModel):
 
     buyer: str = Field("", max_length=_MAX_NAME, description="Whose; a buyer's token sees its own alone.")
     before: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="Only of days before this one.")
+    cursor: str = Field("", max_length=MAX_CURSOR, description="`next` of the page before; empty: the first.")
     limit: int = Field(31, ge=1, le=93, description="How many; 31 by default.")
 
 
+COLUMNS = tuple(InteractionShown.model_fields)
 BODIES: tuple[type[Body], ...] = (InteractionReport, RatingReport)
 
 

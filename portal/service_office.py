@@ -55,6 +55,6 @@ class ServiceOffice:
         """Raises UnknownReportError."""
         return await self._clerk.read(lambda connection: read(connection, buyer, day))
 
-    async def reports(self, buyer: str, limit: int, before: str) -> list[Report]:
-        """The newest first."""
-        return await self._clerk.read(lambda connection: read_all(connection, buyer, limit, before))
+    async def reports(self, buyer: str, limit: int, before: str, after: tuple[str, str] | None = None) -> list[Report]:
+        """The newest first; with `after` those past (day, buyer)."""
+        return await self._clerk.read(lambda connection: read_all(connection, buyer, limit, before, after))

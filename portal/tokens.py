@@ -1,14 +1,18 @@
-"""Who is asking: bearer tokens (RFC 6750), known by their SHA-256 alone and compared in constant time."""
+"""Who is asking: bearer tokens (RFC 6750), known by their SHA-256 alone and compared in constant time.
+
+A dialer may have secrets instead, with which it signs what it posts (`portal.signed`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 MAX_TOKEN = 512  # characters; what is longer is nobody's
+KEY_HEADER = "X-Baton-Key"  # names the token whose secret has signed
 
 
 class Scope(StrEnum):
@@ -21,12 +25,13 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and to whom it belongs. `digest`: SHA-256 of the secret, hex."""
+    """A token and to whom it belongs. `digest`: SHA-256 of the secret, hex; empty: it only signs, with `secrets`."""
 
     name: str
     digest: str
     scope: Scope
     of: str = ""  # which dialer or buyer; empty for the operator
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # as meter.signing takes them
 
 
 def find(tokens: Iterable[Token], secret: str) -> Token | None:
@@ -37,3 +42,15 @@ def find(tokens: Iterable[Token], secret: str) -> Token | None:
         if hmac.compare_digest(one.digest, digest):
             found = one
     return found if len(secret) <= MAX_TOKEN else None
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The token that a request shows; empty: none."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def signer(tokens: Iterable[Token], headers: Mapping[str, str]) -> Token | None:
+    """Whose signature a request says that it has; None: it has none, or of nobody who signs. Nothing is verified."""
+    name = headers.get(KEY_HEADER, "")
+    return next((one for one in tokens if one.secrets and one.name == name), None)

@@ -134,7 +134,7 @@ class BookStore:
         now = self._clock()
         engine = reading(self._engine) if dry_run else self._engine
         async with engine.begin() as connection:
-            return await connection.run_sync(_import, file, now, replace, dry_run)
+            return await connection.run_sync(import_file, file, now, replace, dry_run)
 
     async def set_buyer_state(self, name: str, state: BuyerState, by: str, reason: str = "") -> BuyerState:
         """Pause, resume, hold or cancel; returns the state before. Raises UnknownBuyerError."""
@@ -227,10 +227,7 @@ def _version(connection: Connection) -> int:
 def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], int]:
     """Everything, inside one transaction."""
     version = _version(connection)
-    profiles = {
-        (row.name, row.version): _decode(Terms, row.document, f"terms {row.name!r} version {row.version}")
-        for row in connection.execute(select(terms))
-    }
+    profiles = read_profiles(connection)
     ringing: dict[str, list[Endpoint]] = {}
     for row in connection.execute(select(endpoints).order_by(endpoints.c.buyer, endpoints.c.position)):
         endpoint = _decode(Endpoint, row.document, f"endpoint {row.name!r} of buyer {row.buyer!r}")
@@ -249,6 +246,14 @@ def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], 
     return Stored(profiles, found, dialled), states, version
 
 
+def read_profiles(connection: Connection) -> dict[tuple[str, int], Terms]:
+    """Every version of every terms profile, by name and version."""
+    return {
+        (row.name, row.version): _decode(Terms, row.document, f"terms {row.name!r} version {row.version}")
+        for row in connection.execute(select(terms))
+    }
+
+
 def read_buyer(connection: Connection, name: str) -> tuple[Buyer, BuyerState, tuple[Terms, ...]] | None:
     """One buyer without its endpoints, its state, and every version of its terms; None where there is none."""
     row = connection.execute(select(buyers).where(buyers.c.name == name)).one_or_none()
@@ -260,6 +265,13 @@ def read_buyer(connection: Connection, name: str) -> tuple[Buyer, BuyerState, tu
     )
     document = _document(Buyer, row.document, f"buyer {name!r}") | {"terms": Terms(name=row.terms_name)}
     return Buyer(**document), _state(row.state), versions
+
+
+def read_endpoints(connection: Connection, buyer: str) -> tuple[Endpoint, ...]:
+    """A buyer's endpoints in their order. Raises StoreError where one cannot be read."""
+    query = select(endpoints).where(endpoints.c.buyer == buyer).order_by(endpoints.c.position)
+    what = f"of buyer {buyer!r}"
+    return tuple(_decode(Endpoint, row.document, f"endpoint {row.name!r} {what}") for row in connection.execute(query))
 
 
 def read_terms(connection: Connection, name: str, version: int) -> Terms | None:
@@ -310,8 +322,18 @@ def _with(buyer: Buyer, *, terms: Terms, state: BuyerState) -> Buyer:
     return Buyer(**{**kept, "terms": terms, "state": state})
 
 
-def _import(connection: Connection, file: BookFile, now: datetime, replace: bool, dry_run: bool) -> ImportReport:
-    stored, _, version = read_stored(connection)
+def import_file(
+    connection: Connection,
+    file: BookFile,
+    now: datetime,
+    replace: bool = False,
+    dry_run: bool = False,
+    *,
+    stored: Stored | None = None,
+) -> ImportReport:
+    """`BookStore.import_book` on a connection. `stored`: what the store has of what the file names, if it is known."""
+    stored = read_stored(connection)[0] if stored is None else stored
+    version = _version(connection)
     plan = plan_import(stored, with_earned_ratings(connection, file, stored.buyers), now)
     faults = plan.faults if replace else plan.faults + plan.conflicts
     if faults:

@@ -15,7 +15,7 @@ from meter.store.money import credit_requests
 from meter.store.reading import facts_of
 from meter.store.schema import outcomes
 
-MAX_LISTED = 1_000  # rows in one answer
+MAX_LISTED = 5_000  # rows in one answer
 LEVELS = 2  # the request and its re-review
 
 # A literal, not a parameter: SQLite uses a partial index only where the statement itself says its condition.
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which requests; empty words do not restrict. `phone` in E.164."""
+    """Which requests; empty words do not restrict. `phone` in E.164. `beyond`: the page begins after that id."""
 
     buyer: str = ""
     state: str = ""
@@ -61,6 +61,7 @@ class Wanted:
     call_id: str = ""
     phone: str = ""
     limit: int = 100
+    beyond: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,11 @@ def find_all(connection: Connection, wanted: Wanted) -> list[Request]:
     for name in ("call_id", "phone"):
         if getattr(wanted, name):
             query = query.where(outcomes.c[name] == getattr(wanted, name))
-    order = credit_requests.c.id if wanted.state == State.OPEN.value else credit_requests.c.id.desc()
+    number = credit_requests.c.id
+    is_line = wanted.state == State.OPEN.value
+    if wanted.beyond is not None:
+        query = query.where(number > wanted.beyond if is_line else number < wanted.beyond)
+    order = number if is_line else number.desc()
     rows = connection.execute(query.order_by(order).limit(max(1, min(wanted.limit, MAX_LISTED))))
     return [_request(row) for row in rows]
 

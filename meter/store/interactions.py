@@ -34,7 +34,7 @@ from meter.store.outbox import new_row
 from meter.store.schema import buyers, outbox
 
 RATING = "rating"  # kind of the message that asks for one
-MAX_LISTED = 1_000
+MAX_LISTED = 5_000  # rows in one answer
 
 
 @dataclass(frozen=True, slots=True)

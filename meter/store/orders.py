@@ -79,6 +79,18 @@ class OrderStore:
             return await connection.run_sync(_progress, book, buyer)
 
 
+def warnings_of(order: Order, terms: Terms, today: date) -> tuple[str, ...]:
+    """What can be ordered and is seldom meant."""
+    if not order.quantity:
+        return ()
+    found = []
+    if date.fromisoformat(order.week) + timedelta(days=7) <= today:
+        found.append("that week is over; its order will be invoiced all the same")
+    if not terms.unit_price_minor:
+        found.append(f"terms {terms.name!r} name no price of a unit: this order will be invoiced at nothing")
+    return tuple(found)
+
+
 def _check(order: Order) -> None:
     try:
         monday = date.fromisoformat(order.week).weekday() == 0

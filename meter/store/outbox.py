@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
 from meter.store.money import mail_bounces
 from meter.store.schema import outbox
@@ -72,8 +83,7 @@ def new_row(channel: str, key: str, message_id: str, payload: Mapping[str, Any],
     }
 
 
-def due(channel: str, now_utc_us: int, limit: int, connection: Connection) -> list[Message]:
-    """The messages of a channel to deliver now: due, and first of their key. Oldest first, at most `limit`."""
+def _due() -> Select[Any]:
     earlier = outbox.alias()
     blocked = (
         select(earlier.c.id)
@@ -81,14 +91,32 @@ def due(channel: str, now_utc_us: int, limit: int, connection: Connection) -> li
         .where(earlier.c.state == _PENDING_LITERAL, earlier.c.id < outbox.c.id)
     )
     columns = [outbox.c[name] for name in Message.__slots__]
-    query = (
+    now = bindparam("now", type_=outbox.c.next_try_utc_us.type)
+    return (
         select(*columns)
-        .where(outbox.c.channel == channel, outbox.c.state == PENDING, outbox.c.next_try_utc_us <= now_utc_us)
+        .where(outbox.c.channel == bindparam("of"), outbox.c.state == PENDING, outbox.c.next_try_utc_us <= now)
         .where(~blocked.exists())
         .order_by(outbox.c.next_try_utc_us)
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer))
     )
-    return [Message(*row) for row in connection.execute(query)]
+
+
+_DUE = _due()  # made once: to make it takes longer than to run it
+_NEXT_DUE = select(func.min(outbox.c.next_try_utc_us)).where(
+    outbox.c.channel == bindparam("of"), outbox.c.state == PENDING
+)
+
+
+def due(channel: str, now_utc_us: int, limit: int, connection: Connection) -> list[Message]:
+    """The messages of a channel to deliver now: due, and first of their key. Oldest first, at most `limit`."""
+    rows = connection.execute(_DUE, {"of": channel, "now": now_utc_us, "most": limit})
+    return [Message(*row) for row in rows]
+
+
+def due_or_next(channel: str, now_utc_us: int, limit: int, connection: Connection) -> tuple[list[Message], int | None]:
+    """The messages to deliver now; where there are none, when the next one is due."""
+    found = due(channel, now_utc_us, limit, connection)
+    return found, None if found else next_due(channel, connection)
 
 
 def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -> None:
@@ -121,8 +149,7 @@ def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -
 
 def next_due(channel: str, connection: Connection) -> int | None:
     """When the next message of a channel is due, in microseconds UTC; None where none waits."""
-    query = select(func.min(outbox.c.next_try_utc_us)).where(outbox.c.channel == channel, outbox.c.state == PENDING)
-    found = connection.execute(query).scalar_one_or_none()
+    found = connection.execute(_NEXT_DUE, {"of": channel}).scalar_one_or_none()
     return None if found is None else int(found)
 
 

@@ -69,6 +69,11 @@ def outcome_row(connection: Connection, transfer: str) -> dict[str, Any] | None:
     return None if row is None else {str(name): value for name, value in row.items()}
 
 
+def facts_and_outcome(transfer: str, connection: Connection) -> tuple[list[Fact], dict[str, Any] | None]:
+    """All facts of a transfer and its settled outcome, on one view."""
+    return facts_of(connection, transfer), outcome_row(connection, transfer)
+
+
 def histories(connection: Connection, router: str, boot: str, transfers: Sequence[str]) -> dict[str, list[Fact]]:
     """The facts of each transfer that this boot wrote, in their order."""
     found: dict[str, list[Fact]] = {transfer: [] for transfer in transfers}

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select
 
 from config.book import BuyerState, Rating
 from meter.reports import MAX_DAYS, Found, Span, body_of, day_of, span_of
@@ -115,13 +115,18 @@ def read(connection: Connection, buyer: str, day: str) -> Report:
     return _report(row)
 
 
-def read_all(connection: Connection, buyer: str = "", limit: int = 100, before: str = "") -> list[Report]:
-    """Reports, the newest first; with `before` those of days before that one."""
-    query = select(reports).order_by(reports.c.day.desc(), reports.c.buyer).limit(max(1, min(limit, 1_000)))
+def read_all(
+    connection: Connection, buyer: str = "", limit: int = 100, before: str = "", after: tuple[str, str] | None = None
+) -> list[Report]:
+    """Reports, the newest first; with `before` those of days before that one, with `after` those past (day, buyer)."""
+    query = select(reports).order_by(reports.c.day.desc(), reports.c.buyer).limit(max(1, min(limit, 1_001)))
     if buyer:
         query = query.where(reports.c.buyer == buyer)
     if before:
         query = query.where(reports.c.day < before)
+    if after is not None:
+        day, last = after
+        query = query.where(or_(reports.c.day < day, and_(reports.c.day == day, reports.c.buyer > last)))
     return [_report(row) for row in connection.execute(query)]
 
 

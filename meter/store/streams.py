@@ -20,11 +20,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from meter.facts import Fact, Kind
 from meter.store.integration import stream_cursors, streams
 from meter.store.reading import histories
-from meter.store.rows import read_row
+from meter.store.rows import execute_bare, read_row
 from meter.store.schema import boots, facts, outcomes
 
 Boot = tuple[str, str]  # router, boot
-LIMIT = 200  # facts in one look
+LIMIT = 200  # facts of interest in one look
+SCAN = 2_000  # facts of any kind
+_ALL = f"SELECT {', '.join(facts.c.keys())} FROM facts"  # noqa: S608 - names of columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,19 @@ def cursors(stream: str, connection: Connection) -> dict[Boot, int]:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One look at the journal after `at`: at most `limit` facts of `kinds`. `over`: boots known to have no more."""
+    """One look at the journal after `at`: at most `limit` facts of `kinds`. `over`: boots known to have no more.
+
+    `among`: the boots that are looked at, in this order, and whether each is over; None: all of them. `span`: sequence
+    numbers of a boot that are looked at at most, of interest or not.
+    """
 
     kinds: Collection[Kind]
     at: Mapping[Boot, int]
     over: Collection[Boot] = ()
     known: Collection[str] = ()  # transfers whose earlier facts are not needed
     limit: int = LIMIT
+    among: Sequence[tuple[str, str, bool]] | None = None
+    span: int = SCAN
 
     def __call__(self, connection: Connection) -> Look:
         found = Look()
@@ -76,40 +84,32 @@ class Reader:
                 more = True
                 break
             key, at = (router, boot), self.at.get((router, boot), 0)
-            some, end = self._of_boot(connection, key, at, room)
+            some, end, cut = self._of_boot(connection, key, at, room)
             some, settled, waits = _until_unsettled(connection, some)
             if waits is not None:
-                end = waits - 1
-            more = more or len(some) >= room
+                end, cut = waits - 1, False
+            more = more or cut or len(some) >= room
             found.facts.extend(some)
             found.outcomes.update(settled)
             found.before.update(self._earlier(connection, key, at, some))
             if end > at:
                 found.ends[key] = end
-            if is_over and waits is None and len(some) < room:
+            if is_over and waits is None and not cut and len(some) < room:
                 over.add(key)
         return Look(found.facts, found.before, found.outcomes, found.ends, frozenset(over), more)
 
     def _boots(self, connection: Connection) -> Sequence[tuple[str, str, bool]]:
-        query = select(boots.c.router, boots.c.boot, boots.c.recovered_utc_us).order_by(boots.c.started_utc_us)
-        return [
-            (router, boot, recovered is not None)
-            for router, boot, recovered in connection.execute(query)
-            if (router, boot) not in self.over
-        ]
+        wanted = read_boots(connection) if self.among is None else self.among
+        return [one for one in wanted if one[:2] not in self.over]
 
-    def _of_boot(self, connection: Connection, key: Boot, at: int, room: int) -> tuple[list[Fact], int]:
-        """(facts of interest, the last sequence number that was looked at)."""
-        this = (facts.c.router == key[0], facts.c.boot == key[1], facts.c.seq > at)
-        last = connection.execute(select(func.max(facts.c.seq)).where(*this)).scalar()
-        if last is None:
-            return [], at
-        if not self.kinds:
-            return [], last
-        wanted = facts.c.kind.in_([kind.value for kind in self.kinds])
-        query = select(facts).where(*this, wanted, facts.c.seq <= last).order_by(facts.c.seq).limit(room)
-        some = [read_row(row) for row in connection.execute(query)]
-        return some, some[-1].seq if len(some) >= room else last
+    def _of_boot(self, connection: Connection, key: Boot, at: int, room: int) -> tuple[list[Fact], int, bool]:
+        """(facts of interest, the last sequence number that was looked at, whether `span` bounded the look)."""
+        last = _last(connection, key)
+        if last <= at or not self.kinds:
+            return [], max(at, last), False
+        bound = min(last, at + self.span)
+        some = [read_row(row) for row in _between(connection, key, (at, bound), self.kinds, room)]
+        return some, some[-1].seq if len(some) >= room else bound, bound < last
 
     def _earlier(self, connection: Connection, key: Boot, at: int, some: Sequence[Fact]) -> dict[str, list[Fact]]:
         fresh = {fact.transfer for fact in some if fact.kind is Kind.TRANSFER_STARTED}
@@ -118,6 +118,37 @@ class Reader:
             return {}
         found = histories(connection, *key, unknown)
         return {transfer: [fact for fact in all_ if fact.seq <= at] for transfer, all_ in found.items()}
+
+
+def read_boots(connection: Connection) -> list[tuple[str, str, bool]]:
+    """All boots, the oldest first, and whether each is over: closed, and recovered from where it had to be."""
+    query = select(boots.c.router, boots.c.boot, boots.c.recovered_utc_us).order_by(boots.c.started_utc_us)
+    return [(router, boot, recovered is not None) for router, boot, recovered in connection.execute(query)]
+
+
+def _last(connection: Connection, key: Boot) -> int:
+    """The last sequence number of a boot; 0: it has no facts."""
+    if connection.dialect.name == "sqlite":  # past SQLAlchemy, as in meter.store.reading: this is asked all the time
+        [(last,)] = execute_bare(connection, "SELECT max(seq) FROM facts WHERE router = ? AND boot = ?", key)
+    else:
+        this = (facts.c.router == key[0], facts.c.boot == key[1])
+        last = connection.execute(select(func.max(facts.c.seq)).where(*this)).scalar()
+    return last or 0
+
+
+def _between(
+    connection: Connection, key: Boot, span: tuple[int, int], kinds: Collection[Kind], most: int
+) -> Sequence[Sequence[Any]]:
+    """A boot's facts of these kinds, after the first and up to the second sequence number."""
+    names = [kind.value for kind in kinds]
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(names))
+        where = f"router = ? AND boot = ? AND seq > ? AND seq <= ? AND kind IN ({marks})"
+        return execute_bare(connection, f"{_ALL} WHERE {where} ORDER BY seq LIMIT ?", (*key, *span, *names, most))
+    this = (facts.c.router == key[0], facts.c.boot == key[1], facts.c.seq > span[0], facts.c.seq <= span[1])
+    return connection.execute(
+        select(facts).where(*this, facts.c.kind.in_(names)).order_by(facts.c.seq).limit(most)
+    ).all()
 
 
 def _until_unsettled(

@@ -107,9 +107,9 @@ class ListRows:
         """All changes of a version, by revision."""
         return await self._read(partial(read.changes, name, version))
 
-    async def log(self, name: str | None = None, limit: int = 100) -> tuple[LogRow, ...]:
-        """What was done to a list, or to any, newest first."""
-        return await self._read(partial(read.log, name, limit))
+    async def log(self, name: str | None = None, limit: int = 100, before: int | None = None) -> tuple[LogRow, ...]:
+        """What was done to a list, or to any, newest first; with `before` what came before the row of that id."""
+        return await self._read(partial(read.log, name, limit, before))
 
     async def exemptions(self, active_only: bool = True) -> tuple[ExemptionRow, ...]:
         """Those that are neither revoked nor expired, or all there ever were, in the order they were made."""

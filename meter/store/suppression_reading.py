@@ -134,9 +134,10 @@ def exemptions(valid_utc_us: int | None, connection: Connection) -> tuple[Exempt
     return _read(connection, ExemptionRow, _EXEMPTIONS.where(*valid))
 
 
-def log(name: str | None, limit: int, connection: Connection) -> tuple[LogRow, ...]:
-    """Newest first; of one list, or of all."""
+def log(name: str | None, limit: int, before: int | None, connection: Connection) -> tuple[LogRow, ...]:
+    """Newest first; of one list, or of all; with `before` those before the row of that id."""
     query = _LOG if name is None else _LOG.where(suppression_log.c.name == name)
+    query = query if before is None else query.where(suppression_log.c.id < before)
     rows = [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
     return tuple(LogRow(**{**row, "detail": orjson.loads(row["detail"])}) for row in rows)
 

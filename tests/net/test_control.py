@@ -293,3 +293,36 @@ async def test_availability_over_http_is_the_routers_and_503_without_one(
     found = await portal.get("/v1/availability", params={"campaign": "acme"}, headers=AUTH)
     assert (found.status_code, found.headers["content-type"]) == (503, "application/problem+json")
     assert found.headers["retry-after"] == "5"
+
+
+async def test_a_stream_over_http_shows_a_call_come_and_go_without_its_buyers_side(
+    station: Station, portal: httpx.AsyncClient
+) -> None:
+    async with portal.stream("GET", "/v1/live/events", headers=AUTH, timeout=20) as stream:
+        assert stream.status_code == 200
+        lines = stream.aiter_lines()
+        assert (await _event(lines))["live"] == []
+        call = station.caller.invite("acme")
+        assert (await station.caller.final(call)).code == 200
+        shown = await _event(lines)
+        while shown["live"][0]["phase"] != "talking":
+            shown = await _event(lines)
+        one = shown["live"][0]
+        assert (one["dialer"], one["buyer"], one["caller"]) == ("tests", "acme", "***0123")
+        assert ([leg["endpoint"] for leg in one["legs"]], one["next"], shown["trunks"]) == (["caller"], None, [])
+        now = (await portal.get("/v1/live", headers=AUTH)).json()
+        assert [each["transfer"] for each in now["live"]] == [one["transfer"]]
+        station.caller.bye(call)
+        while shown["live"]:
+            shown = await _event(lines)
+
+
+async def _event(lines: AsyncIterator[str]) -> dict[str, Any]:
+    """What the next event `live` of a stream has."""
+    name = ""
+    async for line in lines:
+        name = line.removeprefix("event: ") if line.startswith("event: ") else name
+        if line.startswith("data: ") and name == "live":
+            found: dict[str, Any] = json.loads(line.removeprefix("data: "))
+            return found
+    raise AssertionError("the stream has ended")

@@ -27,9 +27,11 @@ from meter.posting import ForbiddenTargetError, Poster, PostError, PostOptions, 
 from meter.run import MeterOptions, run_meter
 from meter.store.book import BookStore
 from meter.store.clerk import Clerk
+from meter.store.db import open_store
 from meter.store.integration import webhooks
+from meter.store.streams import begin
 from meter.store.webhooks import Standing, Webhook, WebhookError, check, enable, put_hook, read_hooks, remove_hook
-from meter.webhooks import WebhookOptions
+from meter.webhooks import STREAM, WebhookOptions
 from tests.facts_builder import connected_story, failed_story
 from tests.store.journal_tools import open_journal, write
 from tests.store.test_outbox import states
@@ -137,10 +139,15 @@ class Running:
         outbox = OutboxOptions(first_retry_s=0.2, poll_s=0.1)
         self._options = MeterOptions(url, webhooks=made, outbox=outbox, poll_ms=10)
         self._stop = asyncio.Event()
+        self._url = url
 
     async def __aenter__(self) -> None:
+        engine = await open_store(self._url)
+        clerk = Clerk(engine)
+        await clerk.write(partial(begin, STREAM, 0))  # what comes from now on is told
+        await clerk.close()
+        await engine.dispose()
         self._task = asyncio.create_task(run_meter(self._options, self._stop))
-        await asyncio.sleep(0.3)  # its follower has begun: what comes now is told
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()

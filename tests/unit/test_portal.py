@@ -19,14 +19,16 @@ from baton.run_portal import _token as _as_token
 from config.problems import ConfigError
 from config.settings import load
 from meter.credits import load_reasons
+from meter.signing import sign
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.leads import LeadStore
-from portal.access import RouterAwayError, Services
+from portal.access import Services
 from portal.app import DESCRIPTION, create_app
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.leads import MAX_BODY, read_document
+from portal.live import RouterAwayError
 from portal.money_office import MoneyOffice
 from portal.problems import ProblemError
 from portal.tokens import Scope, Token, find
@@ -34,6 +36,7 @@ from suppression.receipt import Signer
 
 WEST, EAST, ACME, NOC = "w" * 32, "e" * 40, "a" * 32, "n" * 32
 AUTH = {"Authorization": f"Bearer {WEST}"}
+SWITCHES = ("", "/enable", "/disable")
 LEAD = {"phone": "(212) 555-0123", "First-Name": "Ann", "age": 41, "owner": True, "note": None}
 BASE = '[[listeners]]\nname = "main"\ntransport = "udp"\n[[dialers]]\nname = "west"\nallow = ["192.0.2.0/24"]\n'
 
@@ -298,8 +301,13 @@ async def test_the_description_is_served_and_names_every_path(api: Api) -> None:
         "/v1/suppression/check",
         "/v1/suppression/receipts/verify",
         *(f"/v1/documents{rest}" for rest in ("", "/{number}", "/{number}/file", "/{number}/transfers")),
-        "/v1/transfers/{transfer}",
-        *(f"/v1/{what}" for what in ("remedy", "balance", "forecast", "payments")),
+        *(f"/v1/transfers{rest}" for rest in ("", "/{transfer}", "/{transfer}/recording")),
+        *(f"/v1/{what}" for what in ("remedy", "balance", "forecast", "orders", "payments", "payments/reversals")),
+        *(f"/v1/live{rest}" for rest in ("", "/events")),
+        *(f"/v1/{what}" for what in ("events", "trunks", "webhooks", "webhooks/{buyer}/{name}")),
+        *(f"/v1/webhooks/{{buyer}}/{{name}}/{what}" for what in ("roll", "enable", "disable", "test")),
+        *(f"/v1/buyers{rest}" for rest in ("", "/{buyer}", "/{buyer}/pause", "/{buyer}/resume")),
+        *(f"/v1/buyers/{{buyer}}/endpoints{rest}" for rest in ("", *(f"/{{endpoint}}{one}" for one in SWITCHES))),
         "/v1/credits",
         "/v1/credits/{id}",
         "/v1/credits/{id}/decision",
@@ -333,6 +341,21 @@ def _load(folder: Path, portal: str) -> Any:
 
 def _one_token(secret: str, name: str = "w", dialer: str = "west") -> str:
     return f'[[portal.tokens]]\nname = "{name}"\nsecret = "{secret}"\ndialer = "{dialer}"\n'
+
+
+def _signing(secret: str, owner: str = 'dialer = "west"') -> str:
+    return f'[[portal.tokens]]\nname = "w"\nsigning_secrets = ["{secret}"]\n{owner}\n'
+
+
+def test_a_dialer_may_have_secrets_to_sign_with_and_no_token(tmp_path: Path) -> None:
+    keys = ("whsec_" + "QUJD" * 8, "a text of twenty-four characters")
+    text = f'[portal]\n[[portal.tokens]]\nname = "w"\nsigning_secrets = {list(keys)}\ndialer = "west"\n'
+    made = [_as_token(one) for one in _load(tmp_path, text.replace("'", '"') + _one_token(WEST, "v")).tokens]
+    assert [(one.digest != "", one.secrets) for one in made] == [(False, keys), (True, ())]
+    assert keys[0] not in repr(made)
+    assert find(made, "") is None
+    for key in keys:
+        assert sign(key, "m", 1, b"").startswith("v1,")
 
 
 def test_a_token_may_be_given_as_its_hash(tmp_path: Path) -> None:
@@ -373,6 +396,13 @@ def test_a_token_may_come_from_the_environment_by_its_name(tmp_path: Path) -> No
             "portal.tokens[0]: needs exactly one of dialer, buyer and operator = true",
         ),
         ("[portal]\nmax_import_mb = 0\n", "portal.max_import_mb: "),
+        ("[portal]\nrequests_per_minute = 0\n", "portal.requests_per_minute: "),
+        ("[portal]\nmax_streams = 500\n", "portal.max_streams: "),
+        ("[portal]\n" + _signing("short"), "portal.tokens[0].signing_secrets[0]: is a key of 24 to 64 bytes"),
+        ("[portal]\n" + _signing("whsec_!!"), "portal.tokens[0].signing_secrets[0]: whsec_ is followed by base64"),
+        ("[portal]\n" + _signing("whsec_YWJj"), "portal.tokens[0].signing_secrets[0]: is a key of 24 to 64 bytes"),
+        ("[portal]\n" + _signing(WEST, 'buyer = "acme"'), "portal.tokens[0]: signing_secrets are a dialer's"),
+        ('[portal]\n[[portal.tokens]]\nname = "w"\ndialer = "west"\n', "portal.tokens[0]: needs secret, or signing_"),
         ("[portal]\n" + _one_token(WEST) + _one_token(EAST), "two of [[portal.tokens]] have the same name"),
         ("[portal]\n" + _one_token(WEST) + _one_token(WEST, "v"), "two of [[portal.tokens]] have the same secret"),
     ],

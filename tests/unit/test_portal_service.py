@@ -184,7 +184,7 @@ async def test_pages_are_walked_by_their_cursor_within_a_span(api: Api) -> None:
     assert seen == ["m-3", "m-2", "m-1"]
     for wrong in ("cursor=x", "cursor=1:", "cursor=99999999999999999999:a", "from=2026-06-02T00:00:00", "limit=0"):
         _problem(await api.get(f"interactions?{wrong}"), 422)
-    assert (await api.get("interactions?kind=chat")).json() == {"interactions": [], "next": ""}
+    assert (await api.get("interactions?kind=chat")).json() == {"interactions": [], "next": None}
 
 
 async def test_quality_control_rates_and_a_buyer_is_not_told_who(api: Api) -> None:
@@ -217,7 +217,7 @@ async def test_reports_are_shown_to_their_buyer(api: Api, tmp_path: Path) -> Non
     _problem(await api.get("reports/yesterday"), 422)
     _problem(await api.get("reports/2026-06-02?buyer=bolt"), 403)
     assert len((await api.get("reports", "noc")).json()["reports"]) == 2
-    assert (await api.get("reports?before=2026-06-02")).json() == {"reports": []}
+    assert (await api.get("reports?before=2026-06-02")).json() == {"reports": [], "next": None}
 
 
 # --- the pages -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""What those who manage webhooks need, by the command line and over HTTP: finding, putting, and trying one out."""
+
+from __future__ import annotations
+
+import secrets
+from enum import StrEnum
+from typing import Any
+
+from meter.posting import Poster
+from meter.store.webhooks import Standing, Webhook, put_hook, read_hooks
+from meter.webhooks import WebhookOptions, post_signed, sample
+
+
+class UnknownWebhookError(LookupError):
+    """There is no such webhook."""
+
+    def __init__(self, buyer: str, name: str) -> None:
+        super().__init__(f"{buyer} has no webhook called {name!r}")
+
+
+class Condition(StrEnum):
+    """How posting to a webhook goes, in a word."""
+
+    OK = "ok"
+    FAILING = "failing"
+    DISABLED = "disabled"
+
+
+def condition(standing: Standing) -> Condition:
+    """The word for it."""
+    if standing.disabled_utc_us is not None:
+        return Condition.DISABLED
+    return Condition.FAILING if standing.failing_since_utc_us is not None else Condition.OK
+
+
+def find_hook(connection: Any, buyer: str, name: str) -> Webhook:
+    """A buyer's webhook, on a connection of the store. Raises UnknownWebhookError."""
+    hook = next((one for one, _ in read_hooks(connection, buyer) if one.name == name), None)
+    if hook is None:
+        raise UnknownWebhookError(buyer, name)
+    return hook
+
+
+def put_known(hook: Webhook, connection: Any) -> tuple[Webhook, bool]:
+    """Create or change a webhook; as it is now, and whether it is new. Raises what `put_hook` raises."""
+    known = {one.name for one, _ in read_hooks(connection, hook.buyer)}
+    return put_hook(hook, connection), hook.name not in known
+
+
+async def try_out(hook: Webhook, options: WebhookOptions) -> int:
+    """Post a sample; the status that came back. Raises PostError."""
+    message_id = f"test-{secrets.token_hex(8)}"
+    poster = Poster(options.post)
+    try:
+        answer = await post_signed(poster, hook, message_id, sample(hook, message_id), options.agent)
+    finally:
+        await poster.close()
+    return int(answer.status)

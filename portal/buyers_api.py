@@ -1,0 +1,317 @@
+"""The HTTP API for buyers and their endpoints, version 1: shown, created, changed, paused and resumed.
+
+What is put is checked and imported as a book file is, so what is wrong is told field by field, all at once, and routers
+have what is right within their next look. The operator may do everything; a buyer sees itself, pauses and resumes
+itself and switches its own endpoints. Another buyer is to it as if it were not there. No answer has a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Header, Request, Response
+
+from config.book import BuyerState
+from meter.store.book import UnknownBuyerError
+from meter.store.book_editing import (
+    BookProblemsError,
+    Kept,
+    Saved,
+    StaleError,
+    StateRefusedError,
+    UnknownEndpointError,
+)
+from meter.store.book_plan import ImportRefusedError
+from portal.access import BuyerOrOperator, OperatorToken, needed, services
+from portal.bodies import read_model, read_object
+from portal.book_office import BookOffice, Expected
+from portal.buyers_models import (
+    BuyerName,
+    Buyers,
+    BuyerSaved,
+    BuyerShown,
+    EndpointName,
+    Endpoints,
+    EndpointSaved,
+    EndpointShown,
+    StateChange,
+    StateShown,
+    buyer_line,
+    endpoint_of,
+    said_buyer,
+    said_endpoint,
+    shown_buyer,
+    shown_endpoint,
+)
+from portal.paging import Cursor, Limit, page, read_cursor
+from portal.problems import ProblemError, documented
+from portal.tokens import Scope, Token
+
+_LIST = "buyers"
+_NOT_YOURS = "there is no such buyer, or it is not this token's"
+_PUT = (400, 401, 403, 404, 408, 409, 412, 413, 415, 422, 503)
+_PUT_WHY = {409: "What is in the store stands against it, such as terms that are not in force yet."}
+_STATE_WHY = {409: "A buyer cannot end a hold or a cancellation, nor a pause while an invoice is due and not paid."}
+IfMatch = Annotated[
+    str,
+    Header(
+        alias="If-Match",
+        max_length=1_000,
+        description="Only where its `ETag` is still this one; `*`: only if it is there.",
+    ),
+]
+
+_log = structlog.get_logger("portal")
+buyers = APIRouter(prefix="/v1")
+
+
+@buyers.get("/buyers", summary="Show buyers", response_model=Buyers, responses=documented(401, 403, 422, 503))
+async def get_buyers(request: Request, who: BuyerOrOperator, cursor: Cursor = "", limit: Limit = 100) -> Buyers:
+    """Show buyers in short, by name. For the operator all, for a buyer itself."""
+    office = _office(request)
+    if who.scope is Scope.BUYER:
+        return Buyers(buyers=[buyer_line(await _find(request, who, who.of))], next=None)
+    after = read_cursor(_LIST, cursor, str)
+    start = after[0] if after is not None else ""
+    found, following = await page(lambda most: office.buyers(start, most), limit, _LIST, lambda one: (one.buyer.name,))
+    return Buyers(buyers=[buyer_line(one) for one in found], next=following)
+
+
+@buyers.get(
+    "/buyers/{buyer}", summary="Show a buyer", response_model=BuyerShown, responses=documented(401, 403, 404, 422, 503)
+)
+async def get_buyer(request: Request, response: Response, who: BuyerOrOperator, buyer: BuyerName) -> Any:
+    """Show a buyer with all fields of the book and its endpoints. `ETag` names this state of it.
+
+    For the operator, and for a buyer itself.
+    """
+    found = await _find(request, who, buyer)
+    response.headers["ETag"] = f'"{found.etag}"'
+    return shown_buyer(found, who)
+
+
+@buyers.put(
+    "/buyers/{buyer}",
+    summary="Create or replace a buyer",
+    response_model=BuyerSaved,
+    responses={
+        201: {"model": BuyerSaved, "description": "It is new."},
+        **documented(*(code for code in _PUT if code != 404), said=_PUT_WHY),  # noqa: PLR2004
+    },
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/BuyerPut"}},
+)
+async def put_buyer(
+    request: Request, response: Response, who: OperatorToken, buyer: BuyerName, if_match: IfMatch = ""
+) -> Any:
+    """Create a buyer, or replace it with all its endpoints. Body: a `BuyerPut`, the fields of `[[buyers]]`.
+
+    Its state is set for a new buyer alone; after that, pause and resume it. What `GET` shows may be sent back. For the
+    operator.
+    """
+    raw = said_buyer(await read_object(request), buyer)
+    _same_name(raw["name"], buyer)
+    done = await _edit(lambda: _office(request).put(buyer, raw, _expected(if_match)))
+    response.status_code = 201 if done.created else 200
+    response.headers["ETag"] = f'"{done.kept.etag}"'
+    _log.info("buyer_put", buyer=buyer, by=who.name, new=done.created, changed=done.changed)
+    return {**_saved(done), "buyer": shown_buyer(done.kept, who)}
+
+
+@buyers.post(
+    "/buyers/{buyer}/pause",
+    summary="Pause a buyer",
+    response_model=StateShown,
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, said=_STATE_WHY),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/StateChangeOrNone"}},
+)
+async def post_pause(request: Request, who: BuyerOrOperator, buyer: BuyerName) -> StateShown:
+    """Give a buyer no transfers until it is resumed; it holds from the next transfer on.
+
+    Body: a `StateChange`, or none. For the operator, and for a buyer itself.
+    """
+    return await _set_state(request, who, buyer, BuyerState.PAUSED)
+
+
+@buyers.post(
+    "/buyers/{buyer}/resume",
+    summary="Resume a buyer",
+    response_model=StateShown,
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, said=_STATE_WHY),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/StateChangeOrNone"}},
+)
+async def post_resume(request: Request, who: BuyerOrOperator, buyer: BuyerName) -> StateShown:
+    """Give a buyer transfers again. Body: a `StateChange`, or none.
+
+    The operator ends any state so; a buyer only its pause, never a hold.
+    """
+    return await _set_state(request, who, buyer, BuyerState.ACTIVE)
+
+
+@buyers.get(
+    "/buyers/{buyer}/endpoints",
+    summary="Show endpoints",
+    response_model=Endpoints,
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def get_endpoints(request: Request, who: BuyerOrOperator, buyer: BuyerName) -> Any:
+    """Show a buyer's endpoints. For the operator, and for a buyer its own."""
+    found = await _find(request, who, buyer)
+    return {"endpoints": [shown_endpoint(one, who) for one in found.buyer.endpoints]}
+
+
+@buyers.get(
+    "/buyers/{buyer}/endpoints/{endpoint}",
+    summary="Show an endpoint",
+    response_model=EndpointShown,
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def get_endpoint(
+    request: Request, response: Response, who: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName
+) -> Any:
+    """Show one endpoint. `ETag` is the buyer's. For the operator, and for a buyer its own."""
+    found = await _find(request, who, buyer)
+    response.headers["ETag"] = f'"{found.etag}"'
+    return _endpoint(found, who, endpoint)
+
+
+@buyers.put(
+    "/buyers/{buyer}/endpoints/{endpoint}",
+    summary="Create or replace an endpoint",
+    response_model=EndpointSaved,
+    responses=documented(*_PUT, said=_PUT_WHY),
+    openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/EndpointPut"}},
+)
+async def put_endpoint(
+    request: Request, who: OperatorToken, buyer: BuyerName, endpoint: EndpointName, if_match: IfMatch = ""
+) -> Any:
+    """Create an endpoint, or replace it. Body: an `EndpointPut`, the fields of `[[buyers.endpoints]]`.
+
+    A field that is wrong is named as it stands in the buyer, such as `endpoints[1].uri`. For the operator.
+    """
+    raw = said_endpoint(await read_object(request), endpoint)
+    _same_name(raw["name"], endpoint)
+    office = _office(request)
+    done = await _edit(lambda: office.put_endpoint(buyer, endpoint, raw, _expected(if_match)))
+    _log.info("endpoint_put", buyer=buyer, endpoint=endpoint, by=who.name, changed=done.changed)
+    return {**_saved(done), "endpoint": _endpoint(done.kept, who, endpoint)}
+
+
+@buyers.delete(
+    "/buyers/{buyer}/endpoints/{endpoint}",
+    summary="Take an endpoint away",
+    status_code=204,
+    responses={204: {"description": "It is gone."}, **documented(401, 403, 404, 409, 412, 422, 503)},
+)
+async def delete_endpoint(
+    request: Request, who: OperatorToken, buyer: BuyerName, endpoint: EndpointName, if_match: IfMatch = ""
+) -> Response:
+    """Take an endpoint away; calls that are up go on. For the operator."""
+    office = _office(request)
+    await _edit(lambda: office.put_endpoint(buyer, endpoint, None, _expected(if_match)))
+    _log.info("endpoint_deleted", buyer=buyer, endpoint=endpoint, by=who.name)
+    return Response(status_code=204)
+
+
+@buyers.post(
+    "/buyers/{buyer}/endpoints/{endpoint}/enable",
+    summary="Switch an endpoint on",
+    response_model=EndpointSaved,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def post_enable(request: Request, who: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName) -> Any:
+    """Let an endpoint ring again, from the next transfer on. For the operator, and for a buyer its own."""
+    return await _switch(request, who, buyer, endpoint, enabled=True)
+
+
+@buyers.post(
+    "/buyers/{buyer}/endpoints/{endpoint}/disable",
+    summary="Switch an endpoint off",
+    response_model=EndpointSaved,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def post_disable(request: Request, who: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName) -> Any:
+    """Keep an endpoint and ring it no more, from the next transfer on. For the operator, and for a buyer its own."""
+    return await _switch(request, who, buyer, endpoint, enabled=False)
+
+
+def _office(request: Request) -> BookOffice:
+    return needed(services(request).book, "book")
+
+
+async def _find(request: Request, who: Token, buyer: str) -> Kept:
+    """A buyer that this token may see. Raises ProblemError 404."""
+    _own(who, buyer)
+    try:
+        return await _office(request).buyer(buyer)
+    except UnknownBuyerError as error:
+        raise ProblemError(404, _NOT_YOURS) from error
+
+
+def _own(who: Token, buyer: str) -> None:
+    if who.scope is Scope.BUYER and buyer != who.of:
+        raise ProblemError(404, _NOT_YOURS)
+
+
+def _endpoint(found: Kept, who: Token, name: str) -> dict[str, Any]:
+    one = endpoint_of(found.buyer, name)
+    if one is None:
+        raise ProblemError(404, f"there is no endpoint {name!r}")
+    return shown_endpoint(one, who)
+
+
+def _saved(done: Saved) -> dict[str, Any]:
+    return {"changed": done.changed, "book_version": done.version, "warnings": list(done.warnings)}
+
+
+def _same_name(said: Any, name: str) -> None:
+    if said != name:
+        raise ProblemError(422, "the name is that of the path", errors=[("name", f"is not {name}, as the path says")])
+
+
+def _expected(if_match: str) -> Expected | None:
+    """RFC 9110, 13.1.1; compared strongly, so a weak tag fits nothing."""
+    if not if_match:
+        return None
+    tags = {one.strip() for one in if_match.split(",")}
+    return lambda etag: bool(etag) and ("*" in tags or f'"{etag}"' in tags)
+
+
+async def _edit(work: Callable[[], Awaitable[Saved]]) -> Saved:
+    """Raises ProblemError 404, 409, 412, 422."""
+    try:
+        return await work()
+    except BookProblemsError as error:
+        raise ProblemError(422, "the buyer cannot be so; nothing was changed", errors=error.problems) from error
+    except StaleError as error:
+        raise ProblemError(
+            412, "it was changed since; nothing was changed now", errors=[("If-Match", "is of before")]
+        ) from error
+    except ImportRefusedError as error:
+        raise ProblemError(409, "; ".join(error.conflicts)) from error
+    except (UnknownBuyerError, UnknownEndpointError) as error:
+        raise ProblemError(404, str(error)) from error
+
+
+async def _switch(request: Request, who: Token, buyer: str, endpoint: str, *, enabled: bool) -> dict[str, Any]:
+    _own(who, buyer)
+    done = await _edit(lambda: _office(request).switch(buyer, endpoint, enabled=enabled))
+    _log.info("endpoint_switched", buyer=buyer, endpoint=endpoint, enabled=enabled, by=who.name)
+    return {**_saved(done), "endpoint": _endpoint(done.kept, who, endpoint)}
+
+
+async def _set_state(request: Request, who: Token, buyer: str, state: BuyerState) -> StateShown:
+    _own(who, buyer)
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    said = await read_model(request, StateChange) if has_body else StateChange(reason="")
+    own = who.scope is Scope.BUYER
+    try:
+        before = await _office(request).set_state(buyer, state, who.name, said.reason, own=own)
+    except StateRefusedError as error:
+        raise ProblemError(409, str(error)) from error
+    except UnknownBuyerError as error:
+        raise ProblemError(404, _NOT_YOURS) from error
+    _log.info("buyer_state_set", buyer=buyer, before=before.value, state=state.value, by=who.name)
+    return StateShown(buyer=buyer, before=before, state=state, at=datetime.now(UTC).replace(microsecond=0))

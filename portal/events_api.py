@@ -1,0 +1,149 @@
+"""The HTTP API for events, version 1: what happens to transfers, fetched page by page or watched as it comes.
+
+Each event has the payload and the id that it has over MQTT. A position stands after an event: who goes on from it gets
+every later one exactly once, those of one transfer in their order, whatever broke off in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import AwareDatetime, BaseModel, Field
+from starlette.responses import Response
+
+from meter.events import EventKind
+from meter.store.event_feed import Position, TooManyBootsError, UnknownPositionError
+from portal.access import AnyToken, needed, services
+from portal.feed import MAX_POSITION, EventFeed, View, read_position, write_position
+from portal.live_api import EventStream
+from portal.paging import MAX_PAGE
+from portal.problems import RETRY, ProblemError, documented
+from portal.tables import prefers
+from portal.transfers_models import microseconds
+
+_MOST_KINDS = 16  # named in a query, repeats included
+_LAST = "Last-Event-ID"
+event_routes = APIRouter(prefix="/v1")
+
+_PAYLOAD = {
+    "type": "object",
+    "description": "As over MQTT, see `docs/mqtt`; `dialed` has what all of them have and no more.",
+    "required": ["schema", "id", "event", "transfer", "router", "call_id", "dialer", "campaign", "buyer", "phone"],
+    "properties": {
+        "schema": {"type": "integer"},
+        "id": {"type": "string", "description": "Stable: by it a repeat is recognised."},
+        "event": {"type": "string", "enum": [kind.value for kind in EventKind]},
+        **{name: {"type": "string"} for name in ("transfer", "call_id", "campaign", "buyer")},
+        "router": {"type": "string", "description": "The operator's alone."},
+        "dialer": {"type": "string", "description": "Not told to buyers."},
+        "phone": {"type": "string", "description": "E.164, or `***` and the last four digits."},
+    },
+}
+_STREAMED = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": [kind.value for kind in EventKind]},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _PAYLOAD},
+        "id": {"type": "string", "description": "The position after it."},
+        "retry": {"type": "integer"},
+    },
+}
+
+
+class EventPage(BaseModel):
+    """Events, and where to go on."""
+
+    events: list[Annotated[dict[str, Any], Field(json_schema_extra=_PAYLOAD)]]
+    next: str = Field(description="`cursor` of the next page. There is always one, for a feed has no end.")
+    more: bool = Field(description="True: ask again at once, also where `events` is empty; false: that is all for now.")
+
+
+class EventQuery(BaseModel):
+    """From where, and which."""
+
+    cursor: str = Field(
+        "", max_length=MAX_POSITION, description="`next` of the page before, or the `id` of an event of a stream."
+    )
+    since: AwareDatetime | None = Field(
+        None,
+        alias="from",
+        description="Without a cursor: what happened then or later, such as `2026-06-02T10:00:00-04:00`; without"
+        " either, what happens from now on.",
+    )
+    limit: int = Field(100, ge=1, le=MAX_PAGE, description="How many on a page at most, 100 by default.")
+    kinds: list[EventKind] = Field([], max_length=_MOST_KINDS, description="Only these; may be repeated.")
+
+
+def _feed(request: Request) -> EventFeed:
+    return needed(services(request).feed, "feed of events")
+
+
+async def _seat(request: Request, who: AnyToken) -> AsyncIterator[bool]:
+    """A place for a stream, where one is asked for, until the answer has ended. Raises ProblemError 404, 429, 503."""
+    if not prefers(request, EventStream.media_type):
+        yield False
+        return
+    with _feed(request).seats.take(who.name):
+        yield True
+
+
+@event_routes.get(
+    "/events",
+    summary="Follow events",
+    response_model=EventPage,
+    responses={
+        200: {"description": "A page, or the stream.", "content": {EventStream.media_type: {"schema": _STREAMED}}},
+        **documented(401, 403, 404, 422, 503, said={429: "Too many requests, or too many streams of this token."}),
+    },
+)
+async def get_events(
+    request: Request,
+    who: AnyToken,
+    is_stream: Annotated[bool, Depends(_seat)],
+    said: Annotated[EventQuery, Query()],
+    last_event_id: Annotated[
+        str,
+        Header(
+            alias=_LAST, max_length=MAX_POSITION, description="As `cursor`; a browser sends it when it comes again."
+        ),
+    ] = "",
+) -> Any:
+    """Follow what happens to transfers: `started`, `dialed`, `ringing`, `answered`, `outcome`.
+
+    Each has the payload and the id that it has over MQTT. With `Accept: text/event-stream` they come as they happen, as
+    server-sent events: `event` is the kind, `data` the payload, `id` a position. After a break, go on with
+    `Last-Event-ID` or `cursor`: every later event comes exactly once, those of a transfer in their order, an outcome
+    once it is settled. A position holds for ever. A stream ends after an hour, or when the portal stops; an event
+    without data tells a new position. Otherwise a page as JSON, which may be empty though there is more.
+
+    The operator sees all, numbers whole. A buyer and a dialer see their own transfers: a dialer the whole numbers, a
+    buyer that of an outcome which counts, else its last four digits. What a token is not told is empty or 0: to buyers
+    dialer and `sip_call_id`, to dialers endpoints, buffer and terms.
+    """
+    feed = _feed(request)
+    view = View(who, frozenset(said.kinds))
+    try:
+        start = await _start(feed, said, last_event_id)
+        if is_stream:
+            await feed.check(start)
+            return _stream(feed, start, view)
+        found = await feed.page(start, said.limit, view)
+    except UnknownPositionError as error:
+        field = _LAST if last_event_id else "cursor"
+        raise ProblemError(422, "the position is none of ours", errors=[(field, "is none of ours")]) from error
+    except TooManyBootsError as error:
+        raise ProblemError(503, str(error), headers=RETRY) from error
+    return EventPage(events=found.events, next=write_position(found.position), more=found.more)
+
+
+async def _start(feed: EventFeed, said: EventQuery, last_event_id: str) -> Position:
+    """Raises ProblemError 422, TooManyBootsError."""
+    found = read_position(last_event_id, _LAST) if last_event_id else read_position(said.cursor, "cursor")
+    return found if found is not None else await feed.begin(microseconds(said.since))
+
+
+def _stream(feed: EventFeed, start: Position, view: View) -> Response:
+    headers = {"X-Accel-Buffering": "no"}  # a proxy is to pass on each at once
+    return EventStream(feed.events(start, view), headers=headers)

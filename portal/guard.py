@@ -1,0 +1,85 @@
+"""What stands around every request: how often it may come, headers that every answer has, and what is counted of it.
+
+Plain ASGI, for an answer may be a stream that lasts for hours. Only health is never counted.
+"""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from meter import metrics
+from portal.access import Services
+from portal.problems import ProblemError, answer
+from portal.tokens import bearer, find, signer
+
+HEALTH = "/v1/health"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class Guard:
+    """The app, guarded. `services` None, or without rates: nothing is counted."""
+
+    def __init__(self, app: ASGIApp, services: Services | None) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        begun, answered = time.monotonic(), False
+
+        async def with_headers(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                MutableHeaders(scope=message).update(HEADERS)
+                _told(scope, message["status"], time.monotonic() - begun)
+            await send(message)
+
+        try:
+            await self._count(scope)
+        except ProblemError as error:
+            await answer(error)(scope, receive, with_headers)
+            return
+        try:
+            await self._app(scope, receive, with_headers)
+        except Exception:  # a fault of ours: it is answered around us
+            if not answered:
+                _told(scope, HTTPStatus.INTERNAL_SERVER_ERROR, time.monotonic() - begun)
+            raise
+
+    async def _count(self, scope: Scope) -> None:
+        """Raises ProblemError 429. A request that is signed is counted once its signature was looked at."""
+        held = self._services
+        is_health = scope["path"] == HEALTH or scope["path"].startswith(f"{HEALTH}/")
+        if held is None or held.rates is None or is_health:
+            return
+        headers = Headers(scope=scope)
+        secret = bearer(headers)
+        found = find(held.tokens, secret) if secret else None
+        if found is not None:
+            await held.rates.of_token(found.name)
+        elif secret or signer(held.tokens, headers) is None:
+            client = scope.get("client")
+            await held.rates.of_stranger(client[0] if client else "")
+
+
+def _told(scope: Scope, status: int, seconds: float) -> None:
+    method = scope["method"] if scope["method"] in METHODS else metrics.OTHER
+    metrics.HTTP_REQUESTS.labels(method, _route(scope), str(int(status))).inc()
+    metrics.HTTP_SECONDS.observe(seconds)
+
+
+def _route(scope: Scope) -> str:
+    """The route as the API's description has it; `other` for what is not in it."""
+    route = scope.get("route")
+    path = getattr(route, "path_format", "")
+    return path if path and getattr(route, "include_in_schema", False) else metrics.OTHER

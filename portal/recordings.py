@@ -1,0 +1,97 @@
+"""Recordings over HTTP: whose they are, that they lie where recordings lie, and byte ranges (RFC 9110, section 14).
+
+The journal says which file a transfer has. Its name is taken for nothing but a name: what leads out of the folder, by
+dots, from the root or over a link, is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import FileResponse
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
+
+from meter.facts import Fact, Kind
+from meter.store.clerk import Clerk
+from meter.store.reading import facts_of
+from portal.problems import ProblemError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_AUDIO = "audio/wav"
+_NONE = "there is no such recording, or it is another's"
+
+
+class RecordingOffice:
+    """Finds and sends the recordings of a folder."""
+
+    def __init__(self, folder: Path, clerk: Clerk) -> None:
+        self._folder = folder
+        self._clerk = clerk
+
+    async def answer(self, request: Request, transfer: str, buyer: str, part: int) -> FileResponse:
+        """A recording, or the bytes of it that `Range` asks for; `buyer`: only where it is this one's.
+
+        `part` counts from 1, in the order in which they were made. Raises ProblemError 400, 404, 416.
+        """
+        facts = await self._clerk.read(lambda connection: facts_of(connection, transfer))
+        started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
+        if started is None or (buyer and started.payload.get("buyer") != buyer):
+            raise ProblemError(404, _NONE)
+        made = _recorded(facts)
+        if part > len(made):
+            raise ProblemError(404, _NONE)
+        payload = made[part - 1]
+        found = await asyncio.to_thread(find_below, self._folder, str(payload["file"]))
+        if found is None:
+            raise ProblemError(404, "the recording is deleted, or lies elsewhere")
+        path, status = found
+        digest = base64.b64encode(bytes.fromhex(payload["sha256"])).decode()
+        headers = {"ETag": f'"{payload["sha256"]}"', "Repr-Digest": f"sha-256=:{digest}:"}
+        response = FileResponse(path, headers=headers, media_type=_AUDIO, filename=path.name, stat_result=status)
+        _check_range(response, request, status.st_size)
+        return response
+
+
+def find_below(folder: Path, name: str) -> tuple[Path, os.stat_result] | None:
+    """The regular file of that name inside the folder, links followed and then judged; None where it is none."""
+    try:
+        root = folder.resolve(strict=True)
+        path = (root / name).resolve(strict=True)
+        status = path.stat()
+    except (OSError, ValueError, RuntimeError):  # not there; a zero in the name; links in a circle
+        return None
+    if not path.is_relative_to(root) or path.suffix != ".wav" or not stat.S_ISREG(status.st_mode):
+        return None
+    return path, status
+
+
+def _recorded(facts: list[Fact]) -> list[dict[str, Any]]:
+    """What `recorded` facts say of files that are whole, in their order, each file once."""
+    found: dict[str, dict[str, Any]] = {}
+    for fact in facts:
+        file, digest = fact.payload.get("file"), fact.payload.get("sha256")
+        is_whole = isinstance(file, str) and file and isinstance(digest, str) and _SHA256.fullmatch(digest)
+        if fact.kind is Kind.RECORDED and is_whole:
+            found.setdefault(str(file), fact.payload)
+    return list(found.values())
+
+
+def _check_range(response: FileResponse, request: Request, size: int) -> None:
+    """What the library answers as plain text is a problem here. Raises ProblemError 400, 416."""
+    said, condition = request.headers.get("range"), request.headers.get("if-range")
+    if said is None or (condition is not None and not response._should_use_range(condition)):  # noqa: SLF001
+        return
+    try:
+        response._parse_range_header(said, size)  # noqa: SLF001 - as it does itself a moment later
+    except RangeNotSatisfiable as error:
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise ProblemError(416, f"the recording has {size} bytes", headers=headers) from error
+    except MalformedRangeHeader as error:
+        raise ProblemError(400, f"Range: {error.content}", errors=[("Range", "cannot be read")]) from error

@@ -1,0 +1,67 @@
+"""The office for webhooks: what the API's routes for them stand on, a transaction each."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from meter.store.clerk import Clerk
+from meter.store.webhooks import Standing, Webhook, disable, enable, put_hook, read_hooks, remove_hook
+from meter.webhook_desk import UnknownWebhookError, find_hook, put_known, try_out
+from meter.webhooks import WebhookOptions
+
+MAX_TRIALS = 4  # at once: each may wait for its endpoint for as long as a post may take
+
+Known = tuple[Webhook, Standing]
+
+
+class WebhookOffice:
+    """Shows, changes and tries webhooks. `options`: how buyers' endpoints are posted to."""
+
+    def __init__(self, clerk: Clerk, options: WebhookOptions) -> None:
+        self._clerk = clerk
+        self._options = options
+        self._trials = asyncio.Semaphore(MAX_TRIALS)
+
+    async def hooks(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[Known]:
+        """By buyer and name, those after that one; `buyer` empty: of all."""
+        found = await self._clerk.read(partial(read_hooks, buyer=buyer))
+        found.sort(key=_key)
+        return [one for one in found if after is None or _key(one) > after][:limit]
+
+    async def put(self, hook: Webhook) -> tuple[Webhook, bool]:
+        """Create or change; as it is now, and whether it is new. Raises WebhookError, LookupError: no such buyer."""
+        return await self._clerk.write(partial(put_known, hook))
+
+    async def roll(self, buyer: str, name: str) -> Webhook:
+        """Give it a new secret; the one before signs beside it. Raises UnknownWebhookError."""
+        return await self._clerk.write(
+            lambda connection: put_hook(find_hook(connection, buyer, name), connection, roll=True)
+        )
+
+    async def enable(self, buyer: str, name: str) -> int:
+        """Post to it again; how many messages were revived. Raises UnknownWebhookError."""
+        revived = await self._clerk.write(partial(enable, buyer, name))
+        if revived is None:
+            raise UnknownWebhookError(buyer, name)
+        return revived
+
+    async def disable(self, buyer: str, name: str, why: str) -> None:
+        """Post to it no more. Raises UnknownWebhookError."""
+        if not await self._clerk.write(partial(disable, buyer, name, why)):
+            raise UnknownWebhookError(buyer, name)
+
+    async def remove(self, buyer: str, name: str) -> None:
+        """Remove it and what waits for it. Raises UnknownWebhookError."""
+        if not await self._clerk.write(partial(remove_hook, buyer, name)):
+            raise UnknownWebhookError(buyer, name)
+
+    async def try_out(self, buyer: str, name: str) -> int:
+        """Post a sample; the status that came back. Raises UnknownWebhookError, PostError."""
+        hook = await self._clerk.read(lambda connection: find_hook(connection, buyer, name))
+        async with self._trials:
+            return await try_out(hook, self._options)
+
+
+def _key(one: Known) -> tuple[str, str]:
+    return one[0].buyer, one[0].name

@@ -1,0 +1,1 @@
+"""The HTTP API on a real store: every route, who may use it, its pages, its streams, its description."""
