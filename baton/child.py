@@ -1,6 +1,7 @@
 """A child of `baton serve`: `python -m baton.child router|meter|portal CONFIG`.
 
-It stops when its standard input closes.
+It stops when its standard input closes. On SIGABRT, by which the parent ends one that hangs, it prints where each
+thread is.
 
 What ends it too early is one line in the log (BATON_DEBUG=1 shows the traceback) and exit code 1; the parent starts it
 again.
@@ -8,6 +9,7 @@ again.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -19,6 +21,7 @@ import structlog
 
 def main(role: str, config: Path) -> int:
     """Run the role until told to stop; the exit code."""
+    faulthandler.enable()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the role knows what to do with it
     try:
         import_module(f"baton.run_{role}").main(config, supervised=True)

@@ -33,6 +33,7 @@ from baton import (
     cli_replay,
     cli_scenarios,
     cli_service,
+    cli_trace,
     cli_transfers,
     cli_webhooks,
 )
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.command("check")(cli_book.check)
 app.command("import")(cli_book.import_)
 app.command("live")(cli_live.live)
+app.command("trace")(cli_trace.trace)
 app.command("availability")(cli_live.availability)
 app.command("drain")(cli_live.drain)
 app.command("reload")(cli_live.reload)

@@ -35,13 +35,13 @@ def live(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is up in the running router: every call and leg with its state, age and next deadline; the trunks."""
-    path = _socket(config)
+    path = control_socket(config)
     request = {"do": "live", "limit": limit}
     if watch and not as_json:
         _watch(path, request)
         return
     while True:
-        found = _ask(path, request)
+        found = ask_router(path, request)
         if as_json:
             print_json(found)
         else:
@@ -57,7 +57,7 @@ def availability(
     as_json: JsonOption = False,
 ) -> None:
     """Would a buyer of the campaign take a call now? Exit code 1: no, with the reason of each buyer."""
-    found = _ask(_socket(config), {"do": "availability", "campaign": campaign})
+    found = ask_router(control_socket(config), {"do": "availability", "campaign": campaign})
     if as_json:
         print_json(found)
     elif found["available"]:
@@ -86,7 +86,7 @@ def drain(
     if within and not leave:
         raise typer.BadParameter("goes with --exit", param_hint=["--within"])
     asked = {"do": "drain", "on": not off, "exit": leave, "within_s": within}
-    found = _ask(_socket(config), asked)
+    found = ask_router(control_socket(config), asked)
     calls = f"{found['live']} call{'' if found['live'] == 1 else 's'} up"
     if off:
         out(f"taking calls again, {calls}")
@@ -101,7 +101,7 @@ def reload(config: _Config = None, as_json: JsonOption = False) -> None:
     What cannot be changed without a restart is left as it was and named. Exit code 1: the file has problems, and
     nothing was changed.
     """
-    found = _ask(_socket(config), {"do": "reload"})
+    found = ask_router(control_socket(config), {"do": "reload"})
     if as_json:
         print_json(found)
         return
@@ -113,7 +113,7 @@ def reload(config: _Config = None, as_json: JsonOption = False) -> None:
         out("nothing has changed that a running router can take")
 
 
-def _socket(config: Path | None) -> Path:
+def control_socket(config: Path | None) -> Path:
     """Where the configured router has its socket. Raises CommandError, ConfigError, ControlError."""
     from baton.control import socket_path
 
@@ -123,7 +123,7 @@ def _socket(config: Path | None) -> Path:
     return socket_path(settings)
 
 
-def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+def ask_router(path: Path, request: dict[str, Any]) -> dict[str, Any]:
     import asyncio
 
     from baton.control import ask
@@ -149,7 +149,7 @@ def _watch(path: Path, request: dict[str, Any]) -> None:
         try:
             while True:
                 try:
-                    page.update(_page(_ask(path, request)), refresh=True)
+                    page.update(_page(ask_router(path, request)), refresh=True)
                     seen = True
                 except NoRouterError as error:  # it may be restarting
                     if not seen:

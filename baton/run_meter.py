@@ -10,6 +10,7 @@ from pathlib import Path
 from baton import __version__
 from baton.commanding import executor
 from baton.serve import relog_on_hangup, stop_on_signals
+from baton.vitals import Vitals, alive
 from config.mail import MailSection
 from config.settings import Settings, load
 from meter import logs
@@ -32,15 +33,16 @@ REPORTS = "reports"  # folder of daily reports, in the data folder
 def main(config_path: Path, *, supervised: bool = False) -> None:
     """Run the meter until told to stop. Raises ConfigError on a bad file."""
     settings = load(config_path, os.environ)
-    logs.configure(json=settings.log.format == "json", level=settings.log.level)
-    asyncio.run(_run(config_path, meter_options(settings), supervised=supervised))
+    logs.configure(**settings.log.options, process="meter")
+    run = partial(_run, config_path, meter_options(settings), supervised=supervised)
+    asyncio.run(alive("meter", settings, run, supervised=supervised))
 
 
-async def _run(config_path: Path, options: MeterOptions, *, supervised: bool) -> None:
+async def _run(config_path: Path, options: MeterOptions, vitals: Vitals, *, supervised: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(asyncio.get_running_loop(), stop, supervised=supervised)
-    relog_on_hangup(asyncio.get_running_loop(), config_path)
-    await run_meter(options, stop)
+    relog_on_hangup(asyncio.get_running_loop(), config_path, "meter")
+    await run_meter(options, stop, on_started=vitals.up)
 
 
 def meter_options(settings: Settings) -> MeterOptions:

@@ -24,6 +24,7 @@ from baton.control import ControlServer, RefusedError, socket_path
 from baton.lists import signer
 from baton.serve import stop_on_signals
 from baton.steering import Steering
+from baton.vitals import Vitals, alive, router_checks
 from config.book import Srtp, Transport
 from config.settings import Settings, load
 from meter import logs, metrics
@@ -112,30 +113,30 @@ def main(config_path: Path, *, supervised: bool = False) -> None:
     """
     settings = load(config_path, os.environ)
     socket_path(settings)  # a path that is too long is told before anything starts
-    logs.configure(json=settings.log.format == "json", level=settings.log.level)
+    logs.configure(**settings.log.options, process="router")
     with only_one(settings):
         loop, clock = new_loop()
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(_run(config_path, settings, clock, supervised=supervised))
+            run = partial(_run, config_path, settings, clock, supervised=supervised)
+            loop.run_until_complete(alive("router", settings, run, supervised=supervised))
         finally:
             loop.close()
 
 
-async def _run(config_path: Path, settings: Settings, clock: LoopClock, *, supervised: bool) -> None:
+async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: Vitals, *, supervised: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(asyncio.get_running_loop(), stop, supervised=supervised)
     database = await open_store(settings.store_url)
     now_us = time.time_ns() // 1000
-    report = await recover(database, settings.router.name, now_utc_us=now_us)
-    _log.info("recovered", report=str(report))
+    _log.info("recovered", report=str(await recover(database, settings.router.name, now_utc_us=now_us)))
     writer = await JournalWriter.open(
         database,
         settings.router.name,
         new_id(now_us),
         os.getpid(),
         now_us,
-        on_commit=lambda _facts, seconds: metrics.JOURNAL_COMMIT.observe(seconds),
+        on_commit=partial(_committed, vitals),
     )
     reader = Clerk(database)
     book = BookSnapshot(BookStore(database, reader=reader))
@@ -179,6 +180,7 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, *, super
         environ=dict(os.environ),
         apply=lambda wanted: _apply(wanted, router),
         stop=stop.set,
+        trace=engine.trace,
     )
     control = ControlServer(socket_path(settings), steering.commands)
     metrics.BUILD_INFO.labels(__version__).set(1)
@@ -194,7 +196,9 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, *, super
         recordings=recordings,
         steering=steering,
         clerk=reader,
+        vitals=vitals,
     )
+    vitals.up(partial(router_checks, router, writer, vitals))
     _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
     try:
         await control.start()
@@ -227,6 +231,7 @@ def _chores(
     recordings: Recordings,
     steering: Steering,
     clerk: Clerk,
+    vitals: Vitals,
 ) -> list[asyncio.Task[None]]:
     """What is done again and again beside the calls."""
     name = steering.settings.router.name
@@ -238,7 +243,7 @@ def _chores(
         return asyncio.to_thread(recordings.expire, steering.settings.recording.retention_days)
 
     return [
-        asyncio.create_task(_every(lambda: BOOK_REFRESH_S, book.refresh, "book")),
+        asyncio.create_task(_every(lambda: BOOK_REFRESH_S, vitals.noting("store", book.refresh), "book")),
         asyncio.create_task(_every(suppression_s, lambda: _reload_lists(scrub), "suppression")),
         asyncio.create_task(_every(lambda: USAGE_REFRESH_S, usage.refresh, "usage")),
         asyncio.create_task(_every(lambda: EXPIRE_S, expire, "recordings")),
@@ -246,6 +251,11 @@ def _chores(
         asyncio.create_task(_every(lambda: GAUGES_S, lambda: _watch(router), "trunks")),
         asyncio.create_task(_every(lambda: GAUGES_S, _TrunkStates(router, clerk, name), "trunk_states")),
     ]
+
+
+def _committed(vitals: Vitals, _facts: int, seconds: float) -> None:
+    metrics.JOURNAL_COMMIT.observe(seconds)
+    vitals.done("commit")
 
 
 def _calm_collector() -> None:
@@ -279,7 +289,7 @@ async def _every(seconds: Callable[[], float], action: Any, what: str) -> None:
 
 def _apply(settings: Settings, router: Router) -> None:
     """Bring settings into force in a router that runs; calls that are up go on under what they began with."""
-    logs.configure(json=settings.log.format == "json", level=settings.log.level)
+    logs.configure(**settings.log.options, process="router")
     router.configure(router_config(settings))
     router.open_doors()
 
@@ -311,7 +321,6 @@ async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> No
         metrics.JOURNAL_LAG.set(writer.lag_s)
         metrics.CALL_SLOTS_FREE.set(router.engine.slots.free)
         metrics.DRAINING.set(router.draining)
-        metrics.show_process("router")
         metrics.LOOP_LAG.set(clock.take_worst_lag_us() / 1e6)
 
 
@@ -384,6 +393,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         trunk_certificate=path(settings.tls.certificate_file),
         trunk_key=path(settings.tls.key_file),
         clock_hz=settings.router.media_clock_hz,
+        trace_bytes=settings.router.trace_mb << 20,
         nameservers=tuple(str(one) for one in settings.router.nameservers) or system_nameservers(),
     )
 

@@ -1,4 +1,4 @@
-"""What may be asked of a running router over its control socket: look, drain, take the configuration anew.
+"""What may be asked of a running router over its control socket: look, trace, drain, take the configuration anew.
 
 `reload` brings into force what can be without touching a call that is up; what needs a restart stays as it was and is
 reported by name, at this reload and at each later one, until the restart. A file with problems changes nothing.
@@ -8,7 +8,7 @@ Requests are checked here; a wrong one is a `RefusedError` that names the field.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from config.settings import Settings, load
 from meter import logs
 from router.live import RouterView, arrival_view, arrivals_of, is_empty, router_view, transfer_view
 from router.router import Router
+from router.sip.tracing import MAX_CALL_ID, MAX_CALL_IDS, TracedMessage
 
 DEFAULT_SHOWN = 500
 MAX_SHOWN = 5_000
@@ -97,6 +98,7 @@ class Steering:
         environ: dict[str, str],
         apply: Callable[[Settings], None],
         stop: Callable[[], None],
+        trace: Callable[[Sequence[str]], list[TracedMessage]] = lambda _: [],
     ) -> None:
         self.settings = settings
         self._config_path = config_path
@@ -104,13 +106,20 @@ class Steering:
         self._environ = environ
         self._apply = apply
         self._stop = stop
+        self._trace = trace
         self._leaving: asyncio.Task[None] | None = None
         self._grace_s: int | None = None
         self._one_reload = asyncio.Lock()
 
     @property
     def commands(self) -> dict[str, Command]:
-        return {"live": self.live, "availability": self.availability, "drain": self.drain, "reload": self.reload}
+        return {
+            "live": self.live,
+            "availability": self.availability,
+            "drain": self.drain,
+            "reload": self.reload,
+            "trace": self.trace,
+        }
 
     @property
     def grace_s(self) -> int:
@@ -141,6 +150,18 @@ class Steering:
         found = self._router.available(campaign)
         refusals = [{"buyer": one.buyer, "reason": str(one.reason), "detail": one.detail} for one in found.refusals]
         return {"available": not found.refusal, "reason": str(found.refusal), "refusals": refusals}
+
+    async def trace(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The SIP messages of some Call-IDs that are still kept, masked, the oldest first."""
+        wanted = request.get("call_ids")
+        if not isinstance(wanted, list) or not 0 < len(wanted) <= MAX_CALL_IDS:
+            raise RefusedError(f"call_ids: is not a list of 1 to {MAX_CALL_IDS}")
+        if not all(isinstance(one, str) and 0 < len(one) <= MAX_CALL_ID and one.isprintable() for one in wanted):
+            raise RefusedError(f"call_ids: each has 1 to {MAX_CALL_ID} printable characters")
+        clock = self._router.clock
+        offset_us = clock.utc_us() - clock.now_us()
+        found = self._trace(wanted)
+        return {"messages": [{**asdict(one), "at_utc_us": one.mono_us + offset_us} for one in found]}
 
     async def drain(self, request: dict[str, Any]) -> dict[str, Any]:
         """Refuse new calls, or take them again; with `exit` end the process once nothing is up, or `within_s` later."""

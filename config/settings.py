@@ -33,6 +33,7 @@ _WHOLE_SECTIONS = (
     "tls",
     "store",
     "metrics",
+    "health",
     "log",
     "suppression",
     "recording",
@@ -86,6 +87,13 @@ class RouterSection(Model):
     )
     probe_down_after: int = Field(3, ge=1, le=20, description="Failed probes in a row that make a trunk `down`.")
     probe_up_after: int = Field(2, ge=1, le=20, description="Good probes in a row that make it `up` again.")
+    trace_mb: int = Field(
+        64,
+        ge=0,
+        le=4096,
+        description="The last SIP messages kept in memory for `baton trace`, in MiB; 64 hold about 2,000 transfers to"
+        " five endpoints. 0: none.",
+    )
     user_agent: str = Field("Baton", min_length=1, max_length=64, description="User-Agent and Server header.")
 
     @model_validator(mode="after")
@@ -214,11 +222,52 @@ class MetricsSection(Model):
     port: int = Field(9464, ge=0, le=65_535, description="Its port; 0 takes any free one.")
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogPart = Literal["router", "sip", "meter", "suppression", "portal", "serve"]
+
+
+LEAST_HUNG_S = 10  # twice what `baton.health` calls hung
+
+
+class HealthSection(Model):
+    """What `baton serve` does about a process of its own that hangs."""
+
+    restart_hung_seconds: int = Field(
+        15,
+        ge=0,
+        le=3600,
+        description="A process whose event loop has not turned for so long is aborted and started again; 10 at least,"
+        " and less than systemd's WatchdogSec, which would end all of them; 0: never.",
+    )
+
+    @model_validator(mode="after")
+    def _bound(self) -> Self:
+        if 0 < self.restart_hung_seconds < LEAST_HUNG_S:
+            raise ValueError(f"restart_hung_seconds is 0 or at least {LEAST_HUNG_S}")
+        return self
+
+
 class LogSection(Model):
     """Logs go to standard error."""
 
     format: Literal["json", "console"] = Field("json", description="`json` or `console`.")
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level written.")
+    level: LogLevel = Field("info", description="Least level written: `debug`, `info`, `warning` or `error`.")
+    levels: dict[LogPart, LogLevel] = Field(
+        default_factory=dict,
+        description='The same for single parts, such as `{ sip = "debug" }`: `router`, `sip`, `meter`,'
+        " `suppression`, `portal`, `serve`.",
+    )
+    sample: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict,
+        description="Share of an event's lines that is kept, drawn by transfer, such as `{ transfer_closed = 0.1 }`;"
+        " from `warning` up all are.",
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For `meter.logs.configure`."""
+        said = {"levels": dict(self.levels), "sample": dict(self.sample)}
+        return {"json": self.format == "json", "level": self.level, **said}
 
 
 class RecordingSection(Model):
@@ -267,6 +316,7 @@ class Settings(Model):
     links: LinksSection | None = None
     portal: PortalSection | None = None
     metrics: MetricsSection
+    health: HealthSection
     log: LogSection
     suppression: SuppressionSection
     recording: RecordingSection

@@ -6,6 +6,10 @@ subscriber number; the last four stay, which is enough to find a call and too li
 are left alone, since they are ids and times that Baton made itself and that would otherwise look like numbers.
 
 Lines of other libraries go the same way, through the standard logging module.
+
+What is logged while a transfer is being worked on bears its id and the leg's (`about`). Each part of Baton may have a
+level of its own, and of events that come with every transfer a share may be kept: all lines of that name of one
+transfer, or none, drawn by its id, so that what is left can be followed. From `warning` up nothing is left out.
 """
 
 from __future__ import annotations
@@ -13,13 +17,21 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TextIO
 
 import orjson
 import structlog
 
 LEVELS = ("debug", "info", "warning", "error")
+PARTS = ("router", "sip", "meter", "suppression", "portal", "serve")
+_DRAWN_OF = 10_000  # a share is so many of these
+
+_about: ContextVar[tuple[str, int | None] | None] = ContextVar("about", default=None)
+
 HIDDEN = "***"
 _KEPT_DIGITS = 4
 _SEVEN_DIGITS = 1_000_000  # the smallest number that is masked
@@ -77,13 +89,91 @@ def _mask_inside(key: str, value: Any, depth: int) -> Any:
     return [_mask_value(key, one, depth) for one in value]
 
 
-def configure(*, json: bool, level: str) -> None:
-    """Send all logs to standard error, as JSON lines or for people. `level` is one of LEVELS, else ValueError."""
-    if level not in LEVELS:
-        raise ValueError(f"log level: {level!r} is none of {', '.join(LEVELS)}")
-    number = logging.getLevelNamesMapping()[level.upper()]
+@contextmanager
+def about(transfer: str, leg: int | None = None) -> Iterator[None]:
+    """Everything logged inside bears this transfer, and this leg where one is meant."""
+    token = _about.set((transfer, leg))
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def _add_about(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    known = _about.get()
+    if known is not None:
+        event.setdefault("transfer", known[0])
+        if known[1] is not None:
+            event.setdefault("leg", known[1])
+    return event
+
+
+class _Writer(structlog.WriteLogger):
+    """Writes lines, and knows which part of Baton it is of."""
+
+    def __init__(self, file: TextIO, part: str) -> None:
+        super().__init__(file)
+        self.part = part
+
+
+class _StandardError(logging.Handler):
+    """Writes the lines of other libraries to what standard error is then: it may have been replaced since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - as logging's own handlers: a line that cannot be written stops nobody
+            self.handleError(record)
+
+
+class _Sieve:
+    """The structlog processor that leaves lines out: below the part's level, or not drawn."""
+
+    def __init__(self, least: int, levels: Mapping[str, int], shares: Mapping[str, float]) -> None:
+        self._least = least
+        self._levels = levels
+        self._shares = {event: round(share * _DRAWN_OF) for event, share in shares.items()}
+
+    def __call__(self, logger: Any, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        level = _NUMBERS.get(method, logging.ERROR)
+        if level < self._levels.get(getattr(logger, "part", ""), self._least):
+            raise structlog.DropEvent
+        if level < logging.WARNING and self._shares:
+            share = self._shares.get(str(event.get("event")))
+            if share is not None and _drawn(str(event.get("transfer", ""))) >= share:
+                raise structlog.DropEvent
+        return event
+
+
+_NUMBERS = {name: logging.getLevelNamesMapping()[name.upper()] for name in LEVELS}
+
+
+def _drawn(transfer: str) -> int:
+    return zlib.crc32(transfer.encode()) % _DRAWN_OF
+
+
+def configure(
+    *,
+    json: bool,
+    level: str,
+    levels: Mapping[str, str] | None = None,
+    sample: Mapping[str, float] | None = None,
+    process: str = "meter",
+) -> None:
+    """Send all logs to standard error, as JSON lines or for people.
+
+    `level` and those of single parts (`levels`) are of LEVELS, else ValueError. `sample`: the share of an event's lines
+    that is kept, 0 to 1. `process`: the part to which loggers without a name belong.
+    """
+    for one in (level, *(levels or {}).values()):
+        if one not in LEVELS:
+            raise ValueError(f"log level: {one!r} is none of {', '.join(LEVELS)}")
+    own = {part: _NUMBERS[one] for part, one in (levels or {}).items()}
+    number = _NUMBERS[level]
+    sieve = _Sieve(number, own, sample or {})
     before: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_about,
         structlog.processors.add_log_level,
         structlog.processors.format_exc_info,
         mask_event,
@@ -95,12 +185,12 @@ def configure(*, json: bool, level: str) -> None:
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain)
     )
     structlog.configure(
-        processors=[*before, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        processors=[*before[:2], sieve, *before[2:], renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(min(number, *own.values()) if own else number),
+        logger_factory=lambda *names: _Writer(sys.stderr, _part(names, process)),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
@@ -110,6 +200,11 @@ def configure(*, json: bool, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))  # other libraries: what goes wrong only
+
+
+def _part(names: tuple[Any, ...], process: str) -> str:
+    """The part of Baton that a logger's name is of: `meter.store.x` is the meter's."""
+    return str(names[0]).partition(".")[0] if names else process
 
 
 def _plain(sio: Any, exc_info: Any) -> None:  # pragma: no cover - exceptions are text by then

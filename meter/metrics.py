@@ -13,14 +13,21 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
+from socketserver import ThreadingMixIn
 from threading import Thread
-from wsgiref.simple_server import WSGIServer
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -166,7 +173,7 @@ EVENTS_PUBLISHED = _counter("baton_events_published_total", "Events taken by the
 COMMANDS = _counter("baton_commands_total", "Commands that came by MQTT.", ("command", "result"))
 WEBHOOKS_SENT = _counter(
     "baton_webhook_attempts_total",
-    "Attempts to post to a buyer's endpoint: sent, retried, dead or refused.",
+    "Attempts to post to a buyer's endpoint: sent, retried or dead.",
     ("result",),
 )
 WEBHOOK_SECONDS = _histogram("baton_webhook_seconds", "Time of one attempt to post.", _HTTP_BUCKETS)
@@ -249,7 +256,9 @@ HTTP_REQUESTS = _counter(
     "baton_http_requests_total", "Requests answered, by route as the API describes it.", ("method", "route", "status")
 )
 HTTP_SECONDS = _histogram("baton_http_request_seconds", "Time to the answer's head, streams included.", _HTTP_BUCKETS)
-HTTP_LIMITED = _counter("baton_http_limited_total", "Requests refused by a rate limit.", ("why",))
+HTTP_LIMITED = _counter(
+    "baton_http_limited_total", "Requests refused by a limit: requests, failures, tests, streams.", ("why",)
+)
 
 # Set by the parent of `baton serve`.
 CHILD_RESTARTS = _counter("baton_child_restarts_total", "Children started again after they died.", ("process",))
@@ -260,6 +269,55 @@ PROCESS_MEMORY = _gauge("baton_process_resident_bytes", "Resident memory.", ("pr
 PROCESS_CPU = _counter("baton_process_cpu_seconds_total", "CPU used, user and system.", ("process",))
 ENGINE_FAULTS = _counter("baton_engine_faults_total", "Faults of our own, by the part that failed.", ("kind",))
 BUILD_INFO = _gauge("baton_build_info", "Always 1; the version that runs.", ("version",), "max")
+
+# Closed sets begin at 0: a series that appears with its first event shows Prometheus no increase, and alerts none.
+_FREE = (
+    *(f"not_attempted {reason}" for reason in (
+        "suppressed", "suppression_unavailable", "duplicate", "filtered", "no_buyer", "no_endpoint", "paused",
+        "on_hold", "order_filled", "cap_reached", "closed", "no_capacity", "draining", "caller_gone", "rejected",
+        "fault",
+    )),
+    *(f"within_buffer {reason}" for reason in (
+        "declined", "no_answer", "caller_gone", "caller_ended", "buyer_abandoned"
+    )),
+    *(f"fault {reason}" for reason in ("router_fault", "interrupted", "carrier_fault")),
+    "unreachable no_response", "short_call caller_ended", "caller_abandoned caller_gone", "indeterminate unknown",
+)  # fmt: skip
+_FAILED = ("failed buyer_abandoned", "failed declined", "failed no_answer")
+_FROM_ZERO: tuple[tuple[Counter | Gauge, str], ...] = (
+    (SCRUB, "pass suppressed unavailable"),
+    (TRUNK_PROBES, "ok no_answer"),
+    (INVITES_TURNED_AWAY, "challenge password rate concurrency loop hops"),
+    (MAIL_SENT, "sent retried dead"),
+    (MAIL_BOUNCES, "yes no"),
+    (OUTBOX_DEAD, "mail mqtt webhook"),
+    (WEBHOOKS_SENT, "sent retried dead"),
+    (BILLING_STEPS, "settle tuesday setup month hold"),
+    (CHILD_RESTARTS, "router meter portal"),
+    (HTTP_LIMITED, "requests failures tests streams"),
+    (EVENTS_PUBLISHED, "started ringing answered outcome"),
+    (
+        ENGINE_FAULTS,
+        (
+            "admission billing book callback documents gauges journal_full lost_ending mqtt outbox prompt pump"
+            " recording recordings reports settle states stray_answer stream suppression transfer trunks usage"
+        ),
+    ),
+)
+
+
+def _begin_at_zero() -> None:
+    for wrapper, values in _FROM_ZERO:
+        for value in values.split():
+            wrapper.labels(value)
+    for outcome in ("connected answered connected", *(f"{x} failed" for x in _FAILED), *(f"{x} free" for x in _FREE)):
+        TRANSFERS.labels(*outcome.split())
+    for command in ("pause", "resume", "suppress", "none"):
+        for result in ("done", "refused", "unauthorized", "failed"):
+            COMMANDS.labels(command, result)
+
+
+_begin_at_zero()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +352,28 @@ CATALOGUE: tuple[Metric, ...] = tuple(
 )
 
 
+# Path -> status, type and body of a page that stands beside /metrics; None where there is none.
+Pages = Callable[[str], tuple[int, str, bytes] | None]
+_TEXT = "text/plain; charset=utf-8"
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10.0  # seconds for a client that says nothing
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Pages are asked for every few seconds: no line for each."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class MetricsServer:
-    """The HTTP server of /metrics, in a thread of its own."""
+    """The HTTP server of /metrics and the pages beside it, in a thread of its own."""
 
     def __init__(self, server: WSGIServer, thread: Thread) -> None:
         self._server = server
@@ -321,9 +399,31 @@ def registry() -> CollectorRegistry:
     return shared
 
 
-def serve_metrics(host: str, port: int) -> MetricsServer:
-    """Serve /metrics on `host`:`port`; port 0 takes a free one. Raises OSError where the port is taken."""
-    return MetricsServer(*start_http_server(port, addr=host, registry=registry()))
+def serve_metrics(host: str, port: int, pages: Pages = lambda _path: None) -> MetricsServer:
+    """Serve /metrics and `pages` on `host`:`port`; port 0 takes a free one. Raises OSError where the port is taken."""
+    kind = _Server6 if ":" in host else _Server
+    server = make_server(host, port, _application(pages), server_class=kind, handler_class=_Handler)
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    return MetricsServer(server, thread)
+
+
+def _application(pages: Pages) -> WSGIApplication:
+    prometheus: WSGIApplication = make_wsgi_app(registry())
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
+        if path == "/metrics":
+            return prometheus(environ, start)
+        status, kind, body = pages(path) or (404, _TEXT, b"no such page\n")
+        if method not in ("GET", "HEAD"):
+            status, kind, body = 405, _TEXT, b"GET or HEAD\n"
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+        headers.append(("Allow", "GET, HEAD"))
+        start(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [b"" if method == "HEAD" else body]
+
+    return answer
 
 
 _cpu_told = 0.0

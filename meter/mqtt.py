@@ -133,7 +133,7 @@ class MqttLink:
                     metrics.EVENTS_PUBLISHED.labels(one.kind.value).inc()
         except aiomqtt.MqttError as error:
             raise HandOverError(f"not acknowledged by the broker: {error}") from error
-        return Taken.NOW
+        return Taken.SOON
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the connection until told to stop, while this process holds the lease."""

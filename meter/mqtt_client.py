@@ -33,61 +33,77 @@ class Publication:
     correlation: bytes = b""
 
 
+def _properties(correlation: bytes = b"") -> Properties:
+    found = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    found.ContentType = "application/json"
+    if correlation:
+        found.CorrelationData = correlation
+    return found
+
+
+_JSON = _properties()
+
+
+class _Batch:
+    """Messages whose acknowledgements are awaited together."""
+
+    def __init__(self) -> None:
+        self.waiting: set[int] = set()
+        self.refused: list[str] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def acknowledge(self, mid: int, refusal: str) -> None:
+        self.waiting.discard(mid)
+        if refusal:
+            self.refused.append(refusal)
+        if not self.waiting and not self.done.done():
+            self.done.set_result(None)
+
+
 class Connection(aiomqtt.Client):
     """A client that publishes in batches."""
 
     def __init__(self, **options: Any) -> None:
-        self._acks: dict[int, asyncio.Future[str]] = {}
+        self._batches: dict[int, _Batch] = {}
         self._is_v5 = options.get("protocol") == aiomqtt.ProtocolVersion.V5
         super().__init__(**options)
 
     async def publish_all(self, messages: Sequence[Publication], timeout_s: float) -> None:
         """Return when the broker has acknowledged all. Raises MqttError where it has not acknowledged one of them."""
-        loop = asyncio.get_running_loop()
+        if not messages:
+            return
+        batch = _Batch()
         mids: list[int] = []
-        acks: list[asyncio.Future[str]] = []
         try:
             for one in messages:
                 info = self._client.publish(one.topic, one.payload, QOS, one.retain, self._properties_of(one))
                 if info.rc != MQTT_ERR_SUCCESS:
                     raise aiomqtt.MqttCodeError(info.rc, "could not publish")
-                ack: asyncio.Future[str] = loop.create_future()
-                self._acks[info.mid] = ack
+                self._batches[info.mid] = batch
+                batch.waiting.add(info.mid)
                 mids.append(info.mid)
-                acks.append(ack)
-            await self._all(acks, timeout_s)
+            # Both stay as they are when the time is over: nothing is cancelled but the waiting.
+            ends = (batch.done, self._disconnected)
+            await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for mid in mids:
-                self._acks.pop(mid, None)
-
-    async def _all(self, acks: Sequence[asyncio.Future[str]], timeout_s: float) -> None:
-        everything = asyncio.gather(*acks)
-        try:
-            await asyncio.wait((everything, self._disconnected), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            finished = everything.done()
-            if not finished:
-                everything.cancel()
-        if not finished:
+                self._batches.pop(mid, None)
+        if not batch.done.done():
             why = "the connection was lost" if self._disconnected.done() else f"no PUBACK within {timeout_s:g} s"
             raise aiomqtt.MqttError(why)
-        refused = [said for said in everything.result() if said]
-        if refused:
-            raise RefusedByBrokerError(f"the broker refused {len(refused)} of {len(acks)}: {refused[0]}")
+        if batch.refused:
+            raise RefusedByBrokerError(f"the broker refused {len(batch.refused)} of {len(mids)}: {batch.refused[0]}")
 
     def _properties_of(self, message: Publication) -> Properties | None:
         if not self._is_v5:
             return None
-        found = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if message.payload:
-            found.ContentType = "application/json"
-        if message.correlation:
-            found.CorrelationData = message.correlation
-        return found
+        if not message.correlation:  # to make them takes longer than to publish
+            return _JSON if message.payload else None
+        return _properties(correlation=message.correlation)
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
-        ack = self._acks.pop(mid, None)
-        if ack is None:
+        batch = self._batches.pop(mid, None)
+        if batch is None:
             super()._on_publish(client, userdata, mid, reason_code, properties)
-        elif not ack.done():
-            ack.set_result(str(reason_code) if getattr(reason_code, "is_failure", False) else "")
+        else:
+            batch.acknowledge(mid, str(reason_code) if getattr(reason_code, "is_failure", False) else "")

@@ -28,7 +28,7 @@ from meter.pause import pause
 from meter.store.clerk import Clerk
 from meter.store.commands import forget_commands
 from meter.store.db import StoreError, first_line
-from meter.store.outbox import DEAD, DONE, PENDING, Message, Result, due, next_due, prune, record
+from meter.store.outbox import DEAD, DONE, PENDING, Message, Result, due_or_next, prune, record
 
 FIRST_RETRY_S = 5.0
 LAST_RETRY_S = 15 * 60.0
@@ -100,6 +100,7 @@ class OutboxLoop:
         self._deliverer = deliverer
         self._options = options or OutboxOptions()
         self._wake = asyncio.Event()
+        self._next_due: int | None = None  # when the next message is, where none was due; microseconds UTC
 
     def wake(self) -> None:
         self._wake.set()
@@ -124,7 +125,7 @@ class OutboxLoop:
     async def deliver_due(self) -> int:
         """One round: everything due now, up to the channel's parallelism; how many attempts were made."""
         limit = min(self._deliverer.parallel, MAX_ROWS)
-        messages = await self._clerk.read(partial(due, self._deliverer.channel, _now(), limit))
+        messages, self._next_due = await self._clerk.read(partial(due_or_next, self._deliverer.channel, _now(), limit))
         results = await asyncio.gather(*(self._attempt(one) for one in messages))
         if results:
             await self._clerk.write(partial(record, results, _now()))
@@ -138,7 +139,7 @@ class OutboxLoop:
             elif await self.deliver_due():
                 return
             else:
-                pause_s = await self._pause_s()
+                pause_s = self._pause_s()
         except (SQLAlchemyError, StoreError) as error:
             metrics.ENGINE_FAULTS.labels("outbox").inc()
             _log.error("outbox: the store failed", channel=self._deliverer.channel, error=first_line(error))
@@ -147,8 +148,8 @@ class OutboxLoop:
         await asyncio.wait((stopped, woken), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
         woken.cancel()
 
-    async def _pause_s(self) -> float:
-        when = await self._clerk.read(partial(next_due, self._deliverer.channel))
+    def _pause_s(self) -> float:
+        when = self._next_due
         if when is None:
             return self._options.poll_s
         return min(max((when - _now()) / 1_000_000, 0.0), self._options.poll_s)

@@ -9,9 +9,11 @@ the supervisor; starting again is safe at any time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -53,6 +55,10 @@ from meter.watch import Watch
 from meter.webhooks import STREAM as WEBHOOK_STREAM
 from meter.webhooks import WebhookDeliverer, WebhookOptions, WebhookQueue
 
+FOLLOWER_S = 15.0  # it looks every 400 ms, after an error every 5 s; silent for longer, it does not follow
+
+Health = Callable[[], dict[str, str]]  # part -> "ok", or what is wrong with it
+
 _log = structlog.get_logger()
 
 
@@ -86,13 +92,27 @@ def composers(options: MeterOptions) -> dict[str, Composer]:
     }
 
 
-async def run_meter(options: MeterOptions, stop: asyncio.Event) -> None:
-    """Follow the journal and deliver the outbox until `stop`. Raises StoreError where the store cannot be opened."""
+async def run_meter(
+    options: MeterOptions, stop: asyncio.Event, on_started: Callable[[Health], None] | None = None
+) -> None:
+    """Follow the journal and deliver the outbox until `stop`. Raises StoreError where the store cannot be opened.
+
+    `on_started` gets what tells how the meter is, from then on and at any time.
+    """
     engine = await open_store(options.url)
     try:
-        await _Meter(engine, options).run(stop)
+        meter = _Meter(engine, options)
+        if on_started is not None:
+            on_started(meter.health)
+        await meter.run(stop)
     finally:
         await engine.dispose()
+
+
+class _Part(Protocol):
+    """What runs until it is told to stop."""
+
+    def run(self, stop: asyncio.Event) -> Coroutine[Any, Any, None]: ...
 
 
 class _Meter:
@@ -111,40 +131,46 @@ class _Meter:
         settle = SettleOptions(poll_ms=options.poll_ms, ask_rating=options.link is not None)
         self._follower = Follower(engine, settle, on_settled=self._wake)
         self._cycle = Cycle(engine, options.cycle, on_documents=self._wake) if options.cycle else None
-        streams = [self._webhooks.stream, *([self._mqtt.stream] if self._mqtt is not None else [])]
-        self._watch = Watch(engine, (MAIL, MQTT, WEBHOOK), streams)
+        self._streams = [self._webhooks.stream, *([self._mqtt.stream] if self._mqtt is not None else [])]
+        self._watch = Watch(engine, (MAIL, MQTT, WEBHOOK), self._streams)
         self._reports = DailyReports(engine, options.reports, on_mail=self._wake) if options.reports else None
 
     async def run(self, stop: asyncio.Event) -> None:
         use_templates(self._options.mail)
         _log.info("meter started", mail=self._mail is not None, mqtt=self._mqtt is not None)
+        for stream in self._streams:
+            await stream.begin()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follower.run(stop), name="follower")
-                group.create_task(self._webhooks.stream.run(stop), name="webhooks")
-                for loop in self._loops:
-                    group.create_task(loop.run(stop), name="outbox")
-                if self._mqtt is not None:
-                    for part in self._mqtt.parts:
-                        group.create_task(part.run(stop), name="mqtt")
+                for name, part in self._parts():
+                    group.create_task(part.run(stop), name=name)
                 if self._cycle is not None:
-                    group.create_task(self._cycle.run(stop), name="billing")
                     group.create_task(render_for_ever(self._engine, stop), name="documents")
-                if self._reports is not None:
-                    group.create_task(self._reports.run(stop), name="reports")
                 group.create_task(prune_for_ever(self._engine, self._options.outbox, stop), name="prune")
-                group.create_task(self._watch.run(stop), name="gauges")
         finally:
-            await self._follower.close()
-            if self._cycle is not None:
-                await self._cycle.close()
-            if self._reports is not None:
-                await self._reports.close()
-            if self._mail is not None:
-                await self._mail.close()
-            await self._webhooks.close()
-            if self._mqtt is not None:
-                await self._mqtt.close()
+            for closing in (self._follower, self._cycle, self._reports, self._mail, self._webhooks, self._mqtt):
+                if closing is not None:
+                    await closing.close()
+
+    def _parts(self) -> Iterator[tuple[str, _Part]]:
+        """What runs until the end, by the names of its tasks."""
+        yield "follower", self._follower
+        yield "webhooks", self._webhooks.stream
+        yield from (("outbox", loop) for loop in self._loops)
+        yield from (("mqtt", part) for part in (self._mqtt.parts if self._mqtt is not None else ()))
+        if self._cycle is not None:
+            yield "billing", self._cycle
+        if self._reports is not None:
+            yield "reports", self._reports
+        yield "gauges", self._watch
+
+    def health(self) -> dict[str, str]:
+        """Does it follow the journal? Brokers and mail servers may be away: what is for them waits."""
+        looked_at = self._follower.looked_at
+        if looked_at is None:
+            return {"follower": "has not looked into the journal yet"}
+        silent_s = time.monotonic() - looked_at
+        return {"follower": "ok" if silent_s <= FOLLOWER_S else f"has not followed the journal for {silent_s:.0f} s"}
 
     def _wake(self) -> None:
         for loop in self._loops:

@@ -240,6 +240,7 @@ class Follower:
         self._clerk = Clerk(engine)
         self._watch = ChangeWatch(self._clerk)
         self._on_settled = on_settled or (lambda: None)
+        self.looked_at: float | None = None  # when it last found its way through a look, time.monotonic
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the journal. A store that fails is tried again for ever, with backoff up to five seconds."""
@@ -248,6 +249,7 @@ class Follower:
             try:
                 if await self._watch.changed():
                     await self.catch_up()
+                self.looked_at = time.monotonic()
                 pause_ms = self._options.poll_ms
             except (SQLAlchemyError, StoreError, CursorMovedError, ValueError) as error:
                 self._watch.forget()
@@ -264,6 +266,7 @@ class Follower:
             for router, boot, cursor in due:
                 batch = await self._clerk.read(partial(read_batch, router, boot, cursor, limit=limit))
                 count += await self._settle_batch(batch)
+                self.looked_at = time.monotonic()
                 limit = MANY_TRANSFERS if len(batch.closings) >= limit else MAX_TRANSFERS
         return count
 

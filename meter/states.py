@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
 from meter.pause import pause
-from meter.store.book import BookStore
+from meter.store.book import BookSnapshot, BookStore
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.db import first_line
@@ -30,7 +30,7 @@ from meter.store.topics import MAX_CHANGES, change, encoded, read_topics
 from meter.store.trunks import TrunkState, read_trunks
 
 SCHEMA = 1
-LOOK_S = 1.0
+LOOK_S = 2.0
 ORDERS_EVERY = 5  # looks; counting a thousand buyers' orders takes a tenth of a second
 RETRY_S = 2.0
 
@@ -41,8 +41,8 @@ class States:
     """Publishes states until told to stop. `on_change` is called when messages were queued."""
 
     def __init__(self, engine: AsyncEngine, on_change: Callable[[], None]) -> None:
-        self._engine = engine
         self._clerk = Clerk(engine)
+        self._book = BookSnapshot(BookStore(engine, reader=self._clerk))
         self._watch = ChangeWatch(self._clerk)
         self._on_change = on_change
         self._stand: dict[str, bytes] | None = None
@@ -50,7 +50,7 @@ class States:
         self._orders: Sequence[OrderNow] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every second. A store that fails is tried again for ever."""
+        """Look every two seconds. A store that fails is tried again for ever."""
         turn = 0
         try:
             while not stop.is_set():
@@ -73,8 +73,8 @@ class States:
             self._stand = {one.topic: one.payload for one in await self._clerk.read(read_topics)}
         now_us = time.time_ns() // 1000
         if orders:
-            book = await BookStore(self._engine, reader=self._clerk).load()
-            self._orders = await self._clerk.read(partial(orders_now, book, now_us))
+            await self._book.refresh()
+            self._orders = await self._clerk.read(partial(orders_now, self._book.book, now_us))
         wanted = await self._clerk.read(self._wanted)
         differ = _differences(self._stand, wanted)
         return await self._change(differ, now_us) if differ else self._nothing_left()

@@ -1,19 +1,21 @@
 """One follower of the journal: it reads what is new, makes events of it, and hands them over until they are taken.
 
 Events are handed over in batches, in the order of each transfer. When `handle` returns, the batch is taken and the
-cursor moves; when it raises, the same batch is handed over again after a pause, for ever: nothing is left out, and a
-crash repeats at most one batch, under the same ids.
+cursor moves, and is written within a second; when it raises, the same batch is handed over again after a pause, for
+ever: nothing is left out, and a crash repeats about a second's events, under the same ids.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from enum import Enum
 from functools import partial
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
@@ -22,10 +24,13 @@ from meter.facts import Kind
 from meter.pause import pause
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
-from meter.store.db import first_line
-from meter.store.streams import Boot, Look, Reader, begin, cursors, lag, move
+from meter.store.db import StoreError, first_line
+from meter.store.streams import Boot, Look, Reader, begin, cursors, lag, move, read_boots
 
-POLL_MS = 200
+POLL_MS = 400
+WRITE_S = 1.0  # the cursor is written as often at most: what a crash repeats is about a second
+BOOTS_S = 2.0  # a router that has started is seen after this
+IDLE_S = 2.0  # between two looks while nothing is of interest
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
 SKIPPED = 2_000  # facts of no interest after which the cursor is written all the same
 
@@ -33,9 +38,9 @@ _log = structlog.get_logger()
 
 
 class Taken(Enum):
-    """What became of a batch: the cursors are to be written now, were written with it, or may be written later."""
+    """What became of a batch: the cursors are to be written soon, were written with it, or may wait for long."""
 
-    NOW = "now"
+    SOON = "soon"
     WRITTEN = "written"
     LAZILY = "lazily"  # nothing came of it: to read it again after a crash does no harm
 
@@ -76,6 +81,11 @@ class Stream:
         self._at: dict[Boot, int] = {}
         self._written: dict[Boot, int] = {}
         self._over: set[Boot] = set()
+        self._boots: list[tuple[str, str, bool]] = []
+        self._boots_at = -BOOTS_S
+        self._written_at = 0.0
+        self._dirty = False  # something was handed over that the store does not know of
+        self._is_idle = False
         self._begun = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -86,11 +96,13 @@ class Stream:
                 pause_s = self._poll_s
                 try:
                     if not self._begun:
-                        await self._begin()
+                        await self.begin()
                         self._watch.forget()
                     if await self._is_ready(stop) and await self._watch.changed():
-                        await self.catch_up(stop)
+                        await self.catch_up(stop, flush=False)
+                    await self._write_cursors(at_once=False)
                     retry_s = FIRST_RETRY_S
+                    pause_s = IDLE_S if self._is_idle else self._poll_s
                 except HandOverError as error:
                     pause_s, retry_s = self._again(error, retry_s)
                 except Exception as error:  # noqa: BLE001 - whoever cannot be told must not stop who bills
@@ -98,6 +110,8 @@ class Stream:
                     pause_s, retry_s = self._again(error, retry_s)
                 await pause(stop, pause_s)
         finally:
+            with contextlib.suppress(SQLAlchemyError, StoreError):
+                await self._write_cursors(at_once=True)
             await self._clerk.close()
 
     async def _is_ready(self, stop: asyncio.Event) -> bool:
@@ -117,18 +131,40 @@ class Stream:
         _log.warning("stream: not handed over", stream=self.name, error=first_line(error), retry_s=retry_s)
         return retry_s, min(retry_s * 2, LAST_RETRY_S)
 
-    async def catch_up(self, stop: asyncio.Event | None = None) -> int:
-        """Hand over everything that is new now; how many events. Raises HandOverError and what the store raises."""
+    async def catch_up(self, stop: asyncio.Event | None = None, *, flush: bool = True) -> int:
+        """Hand over everything that is new now; how many events. Raises HandOverError and what the store raises.
+
+        `flush`: write the cursors at once.
+        """
         if not self._begun:
-            await self._begin()
+            await self.begin()
         count, more = 0, True
         while more and not (stop is not None and stop.is_set()):
             kinds = KINDS if self._kinds is None else await self._kinds()
-            reader = Reader(kinds, self._at, self._over, self._events.transfers)
-            look = await self._clerk.read(reader)
+            self._is_idle = not kinds
+            among = await self._look_for_boots(fresh=flush)
+            look = await self._clerk.read(Reader(kinds, self._at, self._over, self._events.transfers, among=among))
             count += await self._take(look)
             more = look.more and bool(look.ends)
+        await self._write_cursors(at_once=flush)
         return count
+
+    async def _look_for_boots(self, *, fresh: bool) -> list[tuple[str, str, bool]]:
+        if fresh or time.monotonic() - self._boots_at >= BOOTS_S:
+            self._boots = await self._clerk.read(read_boots)
+            self._boots_at = time.monotonic()
+        return self._boots
+
+    async def _write_cursors(self, *, at_once: bool) -> None:
+        if self._dirty and (at_once or time.monotonic() - self._written_at >= WRITE_S):
+            await self._clerk.write(partial(move, self.name, dict(self._at)))
+            self._noted()
+
+    def _noted(self) -> None:
+        """The store knows where we are."""
+        self._written = dict(self._at)
+        self._written_at = time.monotonic()
+        self._dirty = False
 
     async def show_lag(self) -> None:
         """Set the gauges of this follower, once it has begun."""
@@ -139,11 +175,13 @@ class Stream:
         metrics.STREAM_LAG_FACTS.labels(self.name).set(found.facts)
         metrics.STREAM_LAG.labels(self.name).set(max(0, age_us) / 1_000_000)
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
+        """Register, so that what happens from now on is told. Raises what the store raises."""
         await self._clerk.write(partial(begin, self.name, time.time_ns() // 1000))
         self._at = await self._clerk.read(partial(cursors, self.name))
-        self._written = dict(self._at)
+        self._noted()
         self._over.clear()
+        self._boots_at = -BOOTS_S
         self._events = Events()
         self._begun = True
 
@@ -152,13 +190,11 @@ class Stream:
         made = [self._events.fold(fact, look.outcomes.get(fact.transfer)) for fact in look.facts]
         events = [one for one in made if one is not None]
         taken = await self._handle(events, look.ends) if events else Taken.LAZILY
-        written = taken is Taken.WRITTEN
         self._at |= look.ends
         self._over |= look.over
-        skipped = sum(seq - self._written.get(boot, 0) for boot, seq in look.ends.items())
-        if not written and look.ends and (taken is Taken.NOW or skipped > SKIPPED or look.over):
-            await self._clerk.write(partial(move, self.name, look.ends))
-            written = True
-        if written:
+        if taken is Taken.WRITTEN:
             self._written |= look.ends
+        else:
+            skipped = sum(seq - self._written.get(boot, 0) for boot, seq in look.ends.items())
+            self._dirty = self._dirty or taken is Taken.SOON or skipped > SKIPPED
         return len(events)

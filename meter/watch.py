@@ -16,7 +16,7 @@ from meter.credits import show_credits
 from meter.facts import Fact, Kind
 from meter.outcome import Outcome
 from meter.pause import pause
-from meter.store.book import BookStore
+from meter.store.book import BookSnapshot, BookStore
 from meter.store.clerk import Clerk
 from meter.store.credit_reading import ages
 from meter.store.db import checkpoint, first_line
@@ -119,6 +119,7 @@ class Watch:
 
     def __init__(self, engine: AsyncEngine, channels: Collection[str], streams: Sequence[Stream] = ()) -> None:
         self._engine = engine
+        self._book = BookSnapshot(BookStore(engine))
         self._streams = streams
         self._channels = channels
         self._states: set[str] = set()
@@ -159,7 +160,8 @@ class Watch:
         newest = await clerk.read(newest_posting)
         if newest is not None:
             metrics.LEDGER_NEWEST.set(newest / 1_000_000)
-        book = await BookStore(self._engine, reader=clerk).load()
+        await self._book.refresh()
+        book = self._book.book
         orders = await clerk.read(partial(orders_now, book, now_us))
         self._show_buyers({name: buyer.state.value for name, buyer in book.buyers.items()}, orders)
         self._show_unpaid(await clerk.read(money_now))

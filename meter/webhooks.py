@@ -22,7 +22,6 @@ from typing import Any
 
 import orjson
 import structlog
-from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
@@ -35,7 +34,7 @@ from meter.posting import ForbiddenTargetError, Poster, PostError, PostOptions
 from meter.signing import sign
 from meter.store.clerk import Clerk
 from meter.store.outbox import Message
-from meter.store.reading import facts_of, outcome_row
+from meter.store.reading import facts_and_outcome
 from meter.store.streams import Boot
 from meter.store.webhooks import (
     ALL_FIELDS,
@@ -52,6 +51,7 @@ STREAM = "webhook"
 PARALLEL = 20
 RELOAD_S = 2.0  # a webhook that was added, changed or enabled is seen after this
 FIRST_REST_S, LAST_REST_S = 5.0, 15 * 60.0
+PROBE_US = 1_000_000  # how long others wait for the message that is tried first after a rest
 DISABLE_AFTER_S = 72 * 3600.0
 GONE = 410
 OK = range(200, 300)
@@ -161,6 +161,7 @@ class WebhookDeliverer:
         self._clerk = Clerk(engine)
         self._hooks = Hooks(self._clerk)
         self._poster = Poster(options.post)
+        self._trying: set[tuple[str, str]] = set()  # webhooks that rested, with a message under way
 
     async def ready(self) -> None:
         """Always worth an attempt."""
@@ -182,8 +183,21 @@ class WebhookDeliverer:
         now_us = time.time_ns() // 1000
         if standing.next_try_utc_us > now_us:
             raise LaterError(standing.next_try_utc_us, f"the webhook rests: {standing.error}")
-        body = await self._clerk.read(partial(compose, hook, order, self._options.redact_fields))
-        await self._post(hook, order["id"], body)
+        if not standing.failures:
+            await self._compose_and_post(hook, order)
+            return
+        key = (hook.buyer, hook.name)
+        if key in self._trying:  # one message finds out for all whether it answers again
+            raise LaterError(now_us + PROBE_US, f"another message is tried first: {standing.error}")
+        self._trying.add(key)
+        try:
+            await self._compose_and_post(hook, order)
+        finally:
+            self._trying.discard(key)
+
+    async def _compose_and_post(self, hook: Webhook, order: Mapping[str, str]) -> None:
+        history = await self._clerk.read(partial(facts_and_outcome, order["transfer"]))
+        await self._post(hook, order["id"], compose(hook, order, history, self._options.redact_fields))
 
     async def _post(self, hook: Webhook, message_id: str, body: bytes) -> None:
         begun = time.monotonic()
@@ -246,10 +260,17 @@ async def post_signed(poster: Poster, hook: Webhook, message_id: str, body: byte
     return await poster.post(hook.url, body, headers)
 
 
-def compose(hook: Webhook, order: Mapping[str, str], redact: frozenset[str], connection: Connection) -> bytes:
-    """What is posted. Raises NeverDeliverableError where the journal has no such event."""
-    facts = facts_of(connection, order["transfer"])
-    outcome = outcome_row(connection, order["transfer"])
+def compose(
+    hook: Webhook,
+    order: Mapping[str, str],
+    history: tuple[Sequence[Fact], Mapping[str, Any] | None],
+    redact: frozenset[str],
+) -> bytes:
+    """What is posted. `history`: the transfer's facts and its settled outcome.
+
+    Raises NeverDeliverableError where the journal has no such event.
+    """
+    facts, outcome = history
     events = Events()
     made = [events.fold(fact, outcome) for fact in facts]
     event = next((one for one in made if one is not None and one.id == order["id"]), None)

@@ -240,7 +240,12 @@ _TIMER_TABLE: dict[Timer, Callable[[State, Rang], Step]] = {
 }
 
 
+_OF_ENDPOINTS = frozenset({Timer.LEG_RING, Timer.ACCEPT, Timer.WHISPER})
+
+
 def _rang(state: State, event: Rang) -> Step:
+    if event.timer in _OF_ENDPOINTS and not 1 <= event.leg <= len(state.legs):
+        return state, []  # of no endpoint of ours: nothing was armed
     return _TIMER_TABLE[event.timer](state, event)
 
 

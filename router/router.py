@@ -15,7 +15,7 @@ import structlog
 
 from config.book import Endpoint
 from config.limits import limits_for
-from meter import metrics
+from meter import logs, metrics
 from meter.facts import CALLER_LEG, Fact
 from meter.outcome import CountsAs, Outcome, Reason, Verdict
 from router import moves as m
@@ -175,10 +175,11 @@ class Router:
         return self.doorman.of(shell.start.invite.source) if shell is not None and number == CALLER_LEG else None
 
     def feed(self, shell: TransferShell, event: m.Event) -> None:
-        try:
-            shell.feed(event)
-        except Exception:  # noqa: BLE001 - one transfer's fault must not touch the others
-            self._broken(shell)
+        with logs.about(shell.transfer, getattr(event, "leg", None)):
+            try:
+                shell.feed(event)
+            except Exception:  # noqa: BLE001 - one transfer's fault must not touch the others
+                self._broken(shell)
 
     def _broken(self, shell: TransferShell) -> None:
         """A fault of ours inside one transfer: counted, and that transfer ended as ours; the others go on."""

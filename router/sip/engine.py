@@ -45,6 +45,7 @@ from router.sip.pjlib import (
 from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEvent, Slots, Target
 from router.sip.registry import Calls
 from router.sip.services import Services
+from router.sip.tracing import TracedMessage, find_messages
 from router.sip.wire import host_for_from, packed, user_part, with_transport
 
 TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
@@ -118,7 +119,7 @@ class PjsuaEngine(Services):
         try:
             self._endpoint.libInit(ep_config(pj, self.config))
             probe_ceiling(pj, self.config)
-            start_tap(pj)
+            start_tap(pj, self.config.trace_bytes)
             self._endpoint.libStart()
             self._endpoint.audDevManager().setNullDev()
             account_class, self._call_class = make_classes(pj)
@@ -383,6 +384,10 @@ class PjsuaEngine(Services):
     def bridge(self, one: str, other: str) -> None:
         self.media.bridge(one, other)
         self._kick()
+
+    def trace(self, call_ids: Sequence[str]) -> list[TracedMessage]:
+        """The last messages of these Call-IDs, masked; one that ends in `*` stands for a beginning."""
+        return find_messages(self._pj, call_ids)
 
     @property
     def slots(self) -> Slots:

@@ -15,6 +15,7 @@ import structlog
 
 from config.book import Srtp, Transport
 from meter import metrics
+from router.sip.tracing import start_trace
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -59,6 +60,7 @@ class EngineConfig:
     trunk_certificate: str = ""
     trunk_key: str = ""
     clock_hz: int = 8000  # sampling rate of the bridge
+    trace_bytes: int = 0  # of the last SIP messages that are kept; 0: none
     nameservers: tuple[str, ...] = ()  # empty: host names block the loop while the system looks them up
 
 
@@ -104,9 +106,9 @@ def system_nameservers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]
     return tuple(one[1] for one in words if len(one) > 1 and one[0] == "nameserver")[:MAX_NAMESERVERS]
 
 
-def start_tap(pj: ModuleType) -> None:
-    """Start the tap and unhook what nobody listens to. Raises EngineUnusableError."""
-    status = pj.baton_tap_start()
+def start_tap(pj: ModuleType, trace_bytes: int = 0) -> None:
+    """Start the tap and the trace, and unhook what nobody listens to. Raises EngineUnusableError."""
+    status = pj.baton_tap_start() or start_trace(pj, trace_bytes)
     if status:
         raise EngineUnusableError(f"the SIP tap did not start: pj_status {status}")
     status = pj.baton_gate_start()

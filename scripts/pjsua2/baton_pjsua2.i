@@ -207,6 +207,7 @@ void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
 %include "../pjsua2.i"
 %include "baton_gate.i"
 %include "baton_media.i"
+%include "baton_trace.i"
 
 %extend pj::Call {
     /* makeCall with audio only, our Call-ID, our From (empty: the account's) and headers. Throws pj::Error. */

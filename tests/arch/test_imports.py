@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEAVES = ("meter.facts", "meter.outcome", "meter.metrics")
+LEAVES = ("meter.facts", "meter.outcome", "meter.logs", "meter.metrics")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "config": ("config",),
     "meter": ("meter", "config"),

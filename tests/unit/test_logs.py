@@ -12,7 +12,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.logs import configure, mask, mask_event
+from meter.logs import about, configure, mask, mask_event
 
 
 @pytest.mark.parametrize(
@@ -139,3 +139,63 @@ def test_lines_for_people_are_masked_too(capsys: pytest.CaptureFixture[str]) -> 
 def test_an_unknown_level_is_named() -> None:
     with pytest.raises(ValueError, match="log level: 'loud' is none of debug, info, warning, error"):
         configure(json=True, level="loud")
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_what_is_logged_within_a_transfer_bears_its_id_and_leg(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json=True, level="info")
+    log = structlog.get_logger("sip")
+    with about("t-1", 2):
+        log.info("one")
+        with about("t-2"):
+            log.info("two", leg="own")
+        log.info("three", transfer="other")
+    log.info("four")
+    shown = [(line.get("transfer"), line.get("leg")) for line in _lines(capsys)]
+    assert shown == [("t-1", 2), ("t-2", "own"), ("other", 2), (None, None)]
+
+
+def test_parts_have_levels_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json=True, level="warning", levels={"sip": "debug", "meter": "error"}, process="router")
+    for name in ("sip", "meter.store.book", "portal"):
+        structlog.get_logger(name).debug("debug", of=name)
+        structlog.get_logger(name).warning("warning", of=name)
+        structlog.get_logger(name).error("error", of=name)
+    structlog.get_logger().warning("of the process")
+    assert [(line.get("of"), line["event"]) for line in _lines(capsys)] == [
+        ("sip", "debug"),
+        ("sip", "warning"),
+        ("sip", "error"),
+        ("meter.store.book", "error"),
+        ("portal", "warning"),
+        ("portal", "error"),
+        (None, "of the process"),
+    ]
+
+
+def test_a_share_is_drawn_by_transfer_and_nothing_that_went_wrong_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(json=True, level="info", sample={"often": 0.25, "never": 0.0})
+    log = structlog.get_logger("router")
+    for number in range(1_000):
+        log.info("often", transfer=f"t-{number}")
+        with about(f"t-{number}"):
+            log.info("often", again=True)
+        log.info("never", transfer=f"t-{number}")
+    log.warning("never")
+    log.info("other")
+    lines = _lines(capsys)
+    first = {line["transfer"] for line in lines if line["event"] == "often" and "again" not in line}
+    second = {line["transfer"] for line in lines if "again" in line}
+    assert first == second
+    assert 180 < len(first) < 320
+    assert [line["event"] for line in lines if line["event"] != "often"] == ["never", "other"]
+
+
+def test_a_part_with_a_level_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="loud"):
+        configure(json=True, level="info", levels={"sip": "loud"})

@@ -1,0 +1,81 @@
+"""`baton trace`: the SIP messages of one transfer, as the running router still has them."""
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from baton.cli_live import ask_router, control_socket
+from baton.console import CommandError, ConfigOption, JsonOption, clean, find_place, out, print_json, with_store
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from meter.facts import Fact
+
+KEPT_OF_CALL_ID = 200  # characters that the router keeps
+_ARROWS = {True: "<-", False: "->"}
+
+
+def trace(
+    transfer: Annotated[str, typer.Argument(metavar="ID", help="Id of the transfer.")],
+    *,
+    full: Annotated[bool, typer.Option("--full", help="Whole messages, headers and SDP.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the SIP messages of one transfer: the dialer's call and every leg, in the order of time.
+
+    The running router keeps the last ones (`router.trace_mb`). Numbers, names, fields of the lead, credentials and
+    keys are masked. Exit code 1: there is no such transfer, or its messages are gone.
+    """
+    started, legs = _look_up(config, transfer)
+    of_dialer = str(started.payload.get("sip_call_id") or "")[:KEPT_OF_CALL_ID]
+    call_ids = [*filter(None, [of_dialer]), f"{transfer}-*"]
+    found = ask_router(control_socket(config), {"do": "trace", "call_ids": call_ids})
+    messages: list[dict[str, Any]] = found["messages"]
+    if not messages:
+        raise CommandError(
+            f"{clean(transfer)}: the router has none of its messages any more (router.trace_mb), or never had"
+        )
+    for one in messages:
+        one["leg"] = legs.get(one["call_id"], "")
+    if as_json:
+        print_json({"transfer": transfer, "messages": messages})
+        return
+    zero_us = messages[0]["mono_us"]
+    for one in messages:
+        _print(one, (one["mono_us"] - zero_us) / 1000, full=full)
+
+
+def _look_up(config: Any, transfer: str) -> tuple[Fact, dict[str, str]]:
+    """Its first fact, and the name of each leg by its Call-ID. Raises CommandError."""
+    from meter.facts import Kind
+    from meter.store.reading import read_transfer
+
+    async def work(engine: AsyncEngine) -> list[Fact]:
+        return await read_transfer(engine, transfer)
+
+    facts = with_store(find_place(config, ""), work)
+    started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
+    if started is None:
+        raise CommandError(f"there is no transfer {clean(transfer)!r}")
+    endpoints = started.payload.get("endpoints")
+    names = {
+        f"{transfer}-{one['leg']}": str(one.get("name", ""))
+        for one in (endpoints if isinstance(endpoints, list) else [])
+        if isinstance(one, dict) and "leg" in one
+    }
+    return started, {str(started.payload.get("sip_call_id"))[:KEPT_OF_CALL_ID]: "dialer", **names}
+
+
+def _print(message: dict[str, Any], at_ms: float, *, full: bool) -> None:
+    head, _, rest = message["text"].partition("\r\n")
+    arrow = _ARROWS[bool(message["received"])]
+    out(f"{at_ms:10.1f} ms  {message['leg'] or '?':<16} {arrow} {message['peer']:<28} {clean(head)}")
+    if full:
+        for line in rest.rstrip("\r\n").split("\r\n"):
+            out(f"              {clean(line)}")
+        out()
