@@ -83,6 +83,7 @@ class Stream:
         self._over: set[Boot] = set()
         self._boots: list[tuple[str, str, bool]] = []
         self._boots_at = -BOOTS_S
+        self._looked_by_old = False  # the last look was at the boots known by then, and not at newer ones
         self._written_at = 0.0
         self._dirty = False  # something was handed over that the store does not know of
         self._is_idle = False
@@ -98,7 +99,7 @@ class Stream:
                     if not self._begun:
                         await self.begin()
                         self._watch.forget()
-                    if await self._is_ready(stop) and await self._watch.changed():
+                    if await self._is_ready(stop) and (await self._watch.changed() or self._are_boots_due):
                         await self.catch_up(stop, flush=False)
                     await self._write_cursors(at_once=False)
                     retry_s = FIRST_RETRY_S
@@ -115,14 +116,29 @@ class Stream:
             await self._clerk.close()
 
     async def _is_ready(self, stop: asyncio.Event) -> bool:
-        """Wait until handing over is worth an attempt; False: told to stop first."""
+        """Wait until handing over is worth an attempt; False: told to stop first.
+
+        Meanwhile another process may have told what came: where it is by then is read anew.
+        """
         if self._ready is None:
             return True
         stopped, ready = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._ready())
-        await asyncio.wait((stopped, ready), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((ready,), timeout=0)
+        had_to_wait = not ready.done()
+        if had_to_wait:
+            await self._write_cursors(at_once=True)
+            await asyncio.wait((stopped, ready), return_when=asyncio.FIRST_COMPLETED)
         for one in (stopped, ready):
             one.cancel()
+        if had_to_wait and not stop.is_set():
+            await self.begin()
+            self._watch.forget()
         return not stop.is_set()
+
+    @property
+    def _are_boots_due(self) -> bool:
+        """Whether a boot that has come since may have facts that the last look could not see."""
+        return self._looked_by_old and time.monotonic() - self._boots_at >= BOOTS_S
 
     def _again(self, error: Exception, retry_s: float) -> tuple[float, float]:
         """After a failure everything is read again from where the store says that we are."""
@@ -150,7 +166,8 @@ class Stream:
         return count
 
     async def _look_for_boots(self, *, fresh: bool) -> list[tuple[str, str, bool]]:
-        if fresh or time.monotonic() - self._boots_at >= BOOTS_S:
+        self._looked_by_old = not fresh and time.monotonic() - self._boots_at < BOOTS_S
+        if not self._looked_by_old:
             self._boots = await self._clerk.read(read_boots)
             self._boots_at = time.monotonic()
         return self._boots

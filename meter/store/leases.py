@@ -1,7 +1,8 @@
 """Leases: who does what only one process may do at a time.
 
-A holder is named by machine, process and the process's start, so one that has died on this machine is replaced at once;
-one elsewhere when its lease has run out. Clocks of machines that share a store must agree within seconds.
+A holder is named by machine, process and the process's start, so one that has died on this machine, or with it, is
+replaced at once; one elsewhere when its lease has run out. Clocks of machines that share a store must agree within
+seconds.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ def holder() -> str:
 
 @cache
 def _machine() -> str:
-    """This machine since its start, and the space in which its process ids count: containers have their own."""
-    booted = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{socket.gethostname()}.{booted}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    """This machine (machine-id(5), where it has one), and the space in which its process ids count.
+
+    Containers have a space of their own. What the sample unit hides of /proc is not needed.
+    """
+    named = Path("/etc/machine-id")
+    known = named.read_text(encoding="ascii", errors="replace").strip() if named.exists() else ""
+    return f"{socket.gethostname()}.{known}.{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def take(name: str, who: str, now_utc_us: int, connection: Connection) -> bool:

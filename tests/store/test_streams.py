@@ -106,6 +106,48 @@ async def test_a_follower_that_runs_outlives_refusals_and_stops(engine: AsyncEng
     ]
 
 
+async def test_a_boot_that_came_between_two_looks_is_seen_though_nothing_changes_any_more(engine: AsyncEngine) -> None:
+    await begun(engine)
+    taker, stop = Taker(), asyncio.Event()
+    stream = Stream(engine, "test", taker, poll_ms=10)
+    running = asyncio.create_task(stream.run(stop))
+    async with asyncio.timeout(20):
+        await store(engine, failed_story("t-1"))
+        await settle(engine)
+        while "t-1.outcome" not in taker.ids:
+            await asyncio.sleep(0.02)
+        await store(engine, failed_story("t-2"), boot="boot-2")  # right after the boots were read
+        await settle(engine)
+        while "t-2.outcome" not in taker.ids:
+            await asyncio.sleep(0.02)
+    stop.set()
+    await running
+
+
+async def test_who_stood_by_goes_on_where_the_other_one_was(engine: AsyncEngine) -> None:
+    await begun(engine)
+    go, stop, taker = asyncio.Event(), asyncio.Event(), Taker()
+
+    async def ready() -> None:
+        await go.wait()
+
+    standby = Stream(engine, "test", taker, poll_ms=10, ready=ready)
+    running = asyncio.create_task(standby.run(stop))
+    await asyncio.sleep(0.1)
+    await store(engine, failed_story("t-1"))
+    await settle(engine)
+    await catch_up(engine, Taker())  # the other one tells it
+    go.set()
+    await store(engine, failed_story("t-2"), boot="boot-2")
+    await settle(engine)
+    async with asyncio.timeout(20):
+        while "t-2.outcome" not in taker.ids:
+            await asyncio.sleep(0.02)
+    stop.set()
+    await running
+    assert {one.partition(".")[0] for one in taker.ids} == {"t-2"}
+
+
 async def test_what_later_events_need_is_read_again_after_a_restart(engine: AsyncEngine) -> None:
     """The cursor stands in the middle of a transfer: its later events name the buyer and the dial-out all the same."""
     await begun(engine)
