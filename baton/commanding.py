@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from baton.lists import list_store
 from config.book import BuyerState
 from meter.commands import BY_PREFIX, Commander, CommandError, Execute
-from meter.store.book import BookStore, UnknownBuyerError
+from meter.store.book import UnknownBuyerError, set_state
+from meter.store.book_editing import StateRefusedError, set_own_state
+from meter.store.clerk import Clerk
 from suppression.activating import ListRefusedError
 from suppression.editing import edit
 from suppression.ports import Who
@@ -37,14 +41,18 @@ async def _set_state(engine: AsyncEngine, state: BuyerState, said: Mapping[str, 
         raise CommandError("buyer: is required")
     if by.buyer and buyer != by.buyer:
         raise CommandError("buyer: is another's")
-    store = BookStore(engine)
-    found = (await store.load()).buyers.get(buyer)
-    if found is not None and by.buyer and found.state not in _STATES.values():
-        raise CommandError(f"buyer: is {found.state.value}; the operator alone can change that")
+    change = set_own_state if by.buyer else set_state
+    said_by, reason = BY_PREFIX + by.name, _text(said, "reason")[:MAX_REASON]
+    clerk = Clerk(engine)
     try:
-        before = await store.set_buyer_state(buyer, state, BY_PREFIX + by.name, _text(said, "reason")[:MAX_REASON])
+        work = partial(change, name=buyer, state=state, by=said_by, reason=reason, now_utc_us=time.time_ns() // 1000)
+        before = await clerk.write(work)
     except UnknownBuyerError as error:
         raise CommandError(f"buyer: no buyer is called {buyer!r}") from error
+    except StateRefusedError as error:
+        raise CommandError(f"buyer: {error}") from error
+    finally:
+        await clerk.close()
     return {"buyer": buyer, "before": before.value, "state": state.value}
 
 

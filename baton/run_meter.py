@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-from baton import __version__
 from baton.commanding import executor
 from baton.serve import relog_on_hangup, stop_on_signals
 from baton.vitals import Vitals, alive
@@ -70,7 +70,7 @@ def webhook_options(settings: Settings) -> WebhookOptions:
         PostOptions(allow, said.timeout_ms / 1000, str(said.ca_file or "")),
         disable_after_s=said.disable_after_hours * 3600.0,
         redact_fields=frozenset(said.redact_fields),
-        agent=f"Baton/{__version__}",
+        agent=f"Baton/{version('baton')}",
     )
 
 

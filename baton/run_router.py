@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import structlog
 
-from baton import __version__
 from baton.console import Place
 from baton.control import ControlServer, RefusedError, socket_path
 from baton.lists import signer
@@ -183,7 +183,7 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: 
         trace=engine.trace,
     )
     control = ControlServer(socket_path(settings), steering.commands)
-    metrics.BUILD_INFO.labels(__version__).set(1)
+    metrics.BUILD_INFO.labels(version("baton")).set(1)
     metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
     _calm_collector()
     chores = _chores(

@@ -199,7 +199,14 @@ async def _keep(child: _Child, config_path: Path, stop: asyncio.Event) -> None:
     while not stop.is_set():
         started = loop.time()
         command = [sys.executable, "-m", "baton.child", child.name, str(config_path)]
-        child.process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        try:
+            child.process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        except OSError as error:  # no memory, no process id: for now
+            _log.error("child_not_started", child=child.name, error=str(error), again_in_s=child.pause_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), child.pause_s)
+            child.pause_s = min(LAST_PAUSE_S, child.pause_s * 2)
+            continue
         child.aborting = False
         child.watched.started(child.process.pid)
         _log.info("child_started", child=child.name, pid=child.process.pid)

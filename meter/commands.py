@@ -20,7 +20,6 @@ from typing import Any
 
 import orjson
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
@@ -28,7 +27,7 @@ from meter.mqtt import Received
 from meter.signing import SignatureError, verify
 from meter.store.clerk import Clerk
 from meter.store.commands import Reply, find_reply, keep_reply
-from meter.store.db import StoreError, first_line
+from meter.store.db import first_line
 
 SCHEMA = 1
 MAX_BYTES = 256 * 1024
@@ -84,9 +83,9 @@ class Commands:
             return
         try:
             await self._answer(by, message_id, body, received)
-        except (SQLAlchemyError, StoreError) as error:
+        except Exception as error:  # noqa: BLE001 - one command must not end the connection
             metrics.COMMANDS.labels("none", "failed").inc()
-            _log.error("command failed: the store", by=by.name, command_id=message_id, error=first_line(error))
+            _log.error("command failed", by=by.name, command_id=message_id, error=first_line(error))
 
     def _authenticated(self, received: Received) -> tuple[Commander, str, bytes]:
         _, _, name = received.topic.partition("/")

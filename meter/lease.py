@@ -19,19 +19,20 @@ class Lease:
     def __init__(self, clerk: Clerk, name: str) -> None:
         self._clerk = clerk
         self._name = name
-        self._renewed_us = 0
+        self._renewed_at = 0.0
         self._held = False
         self._who = holder()
 
     async def held(self) -> bool:
         """Take or renew it; False: another process has it. Raises what the store raises."""
-        now_us = time.time_ns() // 1000
-        if self._held and now_us - self._renewed_us < RENEW_US:
+        if self._held and time.monotonic() - self._renewed_at < RENEW_US / 1_000_000:
             return True
-        held = await self._clerk.write(partial(take, self._name, self._who, now_us))
-        if held != self._held:
+        before, self._held = self._held, False  # until the store has said so: it may fail
+        asked_at = time.monotonic()
+        held = await self._clerk.write(partial(take, self._name, self._who, time.time_ns() // 1000))
+        if held != before:
             _log.info("lease taken" if held else "lease held by another", lease=self._name)
-        self._held, self._renewed_us = held, now_us
+        self._held, self._renewed_at = held, asked_at
         return held
 
     async def give_back(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import re
 import ssl
@@ -30,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter import metrics
 from meter.events import Event, EventKind, masked
 from meter.lease import Lease
-from meter.mqtt_client import Connection, Publication
+from meter.mqtt_client import Connection, Publication, RefusedByBrokerError
 from meter.outbox import DeliveryError, NeverDeliverableError
 from meter.pause import pause
 from meter.store.clerk import Clerk
@@ -112,6 +113,7 @@ class MqttLink:
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
+        self._stands_by = False  # another process has the lease
 
     async def ready(self) -> None:
         """Return when there is a connection."""
@@ -122,6 +124,7 @@ class MqttLink:
         try:
             await self._publish([self._of_outbox(message)])
         except aiomqtt.MqttError as error:
+            self._note(error)
             raise DeliveryError(f"not acknowledged by the broker: {error}") from error
 
     async def hand_over(self, events: Sequence[Event], _ends: dict[Boot, int]) -> Taken:
@@ -132,8 +135,14 @@ class MqttLink:
                 for one in wave:
                     metrics.EVENTS_PUBLISHED.labels(one.kind.value).inc()
         except aiomqtt.MqttError as error:
+            self._note(error)
             raise HandOverError(f"not acknowledged by the broker: {error}") from error
         return Taken.SOON
+
+    def _note(self, error: aiomqtt.MqttError) -> None:
+        """A connection on which acknowledgements stay out is given up: what it has in flight would stay there."""
+        if not isinstance(error, RefusedByBrokerError):
+            self._lost.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the connection until told to stop, while this process holds the lease."""
@@ -142,15 +151,18 @@ class MqttLink:
             while not stop.is_set():
                 try:
                     if not await self._lease.held():
+                        self._stands_by = True
                         await pause(stop, STANDBY_S)
                         continue
+                    self._stands_by = False
                     async with self._new_connection() as connection:
                         pause_s = FIRST_RECONNECT_S
                         await self._serve(connection, stop)
                 except (aiomqtt.MqttError, OSError) as error:
                     _log.warning("mqtt: not connected", error=str(error), retry_s=pause_s)
-                except (SQLAlchemyError, StoreError) as error:
-                    _log.error("mqtt: the store failed", error=first_line(error), retry_s=pause_s)
+                except Exception as error:  # noqa: BLE001 - whoever cannot be told must not stop who bills
+                    metrics.ENGINE_FAULTS.labels("mqtt").inc()
+                    _log.error("mqtt: failed", error=first_line(error), retry_s=pause_s)
                 finally:
                     self._down()
                 await pause(stop, pause_s * (1 - random.random() / 2))  # noqa: S311 - jitter
@@ -283,7 +295,7 @@ class MqttLink:
     def _down(self) -> None:
         self._connection = None
         self._connected.clear()
-        metrics.MQTT_CONNECTED.set(0)
+        metrics.MQTT_CONNECTED.set(math.nan if self._stands_by else 0)
 
 
 def _has_topic(event: Event) -> bool:

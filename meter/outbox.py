@@ -14,9 +14,10 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -74,6 +75,16 @@ class Deliverer(Protocol):
         """Return when the other side has taken the message. Raises DeliveryError, or LaterError untried."""
 
 
+@runtime_checkable
+class Laned(Protocol):
+    """A deliverer whose messages go several ways, which do not wait for each other."""
+
+    lane_limit: int  # messages in flight at once in one lane
+
+    def lane(self, message: Message) -> str:
+        """Which way a message goes: the beginning of its key."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxOptions:
     """How long and how often. Seconds and days."""
@@ -98,8 +109,10 @@ class OutboxLoop:
         self._clerk = Clerk(engine)
         self._lease = Lease(self._clerk, f"outbox:{deliverer.channel}")
         self._deliverer = deliverer
+        self._lanes = deliverer if isinstance(deliverer, Laned) else None
         self._options = options or OutboxOptions()
         self._wake = asyncio.Event()
+        self._flying: dict[asyncio.Future[Result], tuple[int, str]] = {}  # -> message, lane
         self._next_due: int | None = None  # when the next message is, where none was due; microseconds UTC
 
     def wake(self) -> None:
@@ -119,33 +132,65 @@ class OutboxLoop:
         finally:
             stopped.cancel()
             with contextlib.suppress(SQLAlchemyError, StoreError):
+                if self._flying:
+                    await asyncio.wait(self._flying)
+                    await self._land()
                 await self._lease.give_back()
             await self._clerk.close()
 
     async def deliver_due(self) -> int:
         """One round: everything due now, up to the channel's parallelism; how many attempts were made."""
-        limit = min(self._deliverer.parallel, MAX_ROWS)
-        messages, self._next_due = await self._clerk.read(partial(due_or_next, self._deliverer.channel, _now(), limit))
-        results = await asyncio.gather(*(self._attempt(one) for one in messages))
-        if results:
-            await self._clerk.write(partial(record, results, _now()))
-        return len(results)
+        await self._take_off()
+        count = len(self._flying)
+        if self._flying:
+            await asyncio.wait(self._flying)
+            await self._land()
+        return count
+
+    async def _take_off(self) -> None:
+        """Begin to deliver what is due, as far as there is room: in all, and in each lane."""
+        lanes = Counter(lane for _, lane in self._flying.values())
+        bound = self._lanes.lane_limit if self._lanes is not None else 0
+        full = [lane for lane, count in lanes.items() if bound and count >= bound]
+        room = min(self._deliverer.parallel - len(self._flying), MAX_ROWS)
+        if room <= 0:
+            return
+        under_way = {one for one, _ in self._flying.values()}
+        look = partial(due_or_next, self._deliverer.channel, _now(), room + len(under_way), without=full)
+        messages, self._next_due = await self._clerk.read(look)
+        for message in messages:
+            lane = self._lanes.lane(message) if self._lanes is not None else ""
+            if message.id in under_way or len(self._flying) >= self._deliverer.parallel:
+                continue
+            if bound and lanes[lane] >= bound:
+                continue
+            lanes[lane] += 1
+            self._flying[asyncio.ensure_future(self._attempt(message))] = (message.id, lane)
+
+    async def _land(self) -> None:
+        """Record those attempts that have ended."""
+        ended = [one for one in self._flying if one.done()]
+        if ended:
+            await self._clerk.write(partial(record, [one.result() for one in ended], _now()))
+            for one in ended:
+                del self._flying[one]
 
     async def _turn(self, stopped: asyncio.Future[Any]) -> None:
         self._wake.clear()
+        pause_s = self._options.poll_s
         try:
+            await self._land()
             if not await self._lease.held():  # one process at a time delivers a channel
                 pause_s = STANDBY_S
-            elif await self.deliver_due():
-                return
             else:
-                pause_s = self._pause_s()
+                await self._take_off()
+                pause_s = self._options.poll_s if self._flying else self._pause_s()
         except (SQLAlchemyError, StoreError) as error:
             metrics.ENGINE_FAULTS.labels("outbox").inc()
             _log.error("outbox: the store failed", channel=self._deliverer.channel, error=first_line(error))
             pause_s = STORE_RETRY_S
         woken = asyncio.ensure_future(self._wake.wait())
-        await asyncio.wait((stopped, woken), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stopped, woken, *self._flying), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
         woken.cancel()
 
     def _pause_s(self) -> float:

@@ -25,6 +25,9 @@ MAX_CONNECTIONS = 50
 KEEP_ALIVE_S = 30.0
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_GIVEN_OUT = ipaddress.ip_network("2000::/3")
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")  # RFC 9637
+_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214, 6.1
 _BITS_32 = 0xFFFF_FFFF
 
 
@@ -147,7 +150,7 @@ class _Guarded(httpcore.AsyncNetworkBackend):
         """The host's addresses. Raises PostError, ForbiddenTargetError."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise PostError("not connected: the host's name is not known") from error
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
         if host.lower().rstrip(".") in self._allow:
@@ -163,14 +166,25 @@ def is_public(text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
+    if isinstance(address, IPv6Address) and not _is_unicast(address):
+        return False
     return all(one.is_global and not one.is_multicast for one in (address, *_inside(address)))
 
 
+def _is_unicast(address: IPv6Address) -> bool:
+    """Of the range that is given out to hosts (RFC 4291, 2.4), or one that stands for an IPv4 address."""
+    if address.ipv4_mapped is not None or address in _NAT64:
+        return True
+    return address in _GIVEN_OUT and address not in _DOCUMENTATION
+
+
 def _inside(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
-    """Addresses that an IPv6 address stands for: mapped, 6to4 (RFC 3056), Teredo (RFC 4380), NAT64 (RFC 6052)."""
+    """Addresses that an IPv6 address stands for: mapped, 6to4 (RFC 3056), Teredo (RFC 4380), NAT64 (RFC 6052)
+    and ISATAP (RFC 5214).
+    """
     if isinstance(address, IPv4Address):
         return []
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
+    if address in _NAT64 or (int(address) >> 32) & _BITS_32 in _ISATAP:
         found.append(IPv4Address(int(address) & _BITS_32))
     return [one for one in found if one is not None]

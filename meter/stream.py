@@ -28,11 +28,11 @@ from meter.store.db import StoreError, first_line
 from meter.store.streams import Boot, Look, Reader, begin, cursors, lag, move, read_boots
 
 POLL_MS = 400
+LAZY_S = 5.0  # the same for what was passed by
 WRITE_S = 1.0  # the cursor is written as often at most: what a crash repeats is about a second
 BOOTS_S = 2.0  # a router that has started is seen after this
 IDLE_S = 2.0  # between two looks while nothing is of interest
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
-SKIPPED = 2_000  # facts of no interest after which the cursor is written all the same
 
 _log = structlog.get_logger()
 
@@ -87,6 +87,7 @@ class Stream:
         self._written_at = 0.0
         self._dirty = False  # something was handed over that the store does not know of
         self._is_idle = False
+        self._stands_by = False  # nothing is handed over; another process may be doing it
         self._begun = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -126,8 +127,10 @@ class Stream:
         await asyncio.wait((ready,), timeout=0)
         had_to_wait = not ready.done()
         if had_to_wait:
+            self._stands_by = True
             await self._write_cursors(at_once=True)
             await asyncio.wait((stopped, ready), return_when=asyncio.FIRST_COMPLETED)
+            self._stands_by = False
         for one in (stopped, ready):
             one.cancel()
         if had_to_wait and not stop.is_set():
@@ -173,7 +176,9 @@ class Stream:
         return self._boots
 
     async def _write_cursors(self, *, at_once: bool) -> None:
-        if self._dirty and (at_once or time.monotonic() - self._written_at >= WRITE_S):
+        if self._at == self._written:
+            return
+        if at_once or time.monotonic() - self._written_at >= (WRITE_S if self._dirty else LAZY_S):
             await self._clerk.write(partial(move, self.name, dict(self._at)))
             self._noted()
 
@@ -187,13 +192,15 @@ class Stream:
         """Set the gauges of this follower, once it has begun."""
         if not self._begun:
             return
-        found = await self._clerk.read(partial(lag, dict(self._at), frozenset(self._over)))
+        at = await self._clerk.read(partial(cursors, self.name)) if self._stands_by else dict(self._at)
+        found = await self._clerk.read(partial(lag, at, frozenset(self._over)))
         age_us = 0 if found.oldest_utc_us is None else time.time_ns() // 1000 - found.oldest_utc_us
         metrics.STREAM_LAG_FACTS.labels(self.name).set(found.facts)
         metrics.STREAM_LAG.labels(self.name).set(max(0, age_us) / 1_000_000)
 
     async def begin(self) -> None:
         """Register, so that what happens from now on is told. Raises what the store raises."""
+        await self._write_cursors(at_once=True)  # of before: what was dealt with is not told again
         await self._clerk.write(partial(begin, self.name, time.time_ns() // 1000))
         self._at = await self._clerk.read(partial(cursors, self.name))
         self._noted()
@@ -212,6 +219,5 @@ class Stream:
         if taken is Taken.WRITTEN:
             self._written |= look.ends
         else:
-            skipped = sum(seq - self._written.get(boot, 0) for boot, seq in look.ends.items())
-            self._dirty = self._dirty or taken is Taken.SOON or skipped > SKIPPED
+            self._dirty = self._dirty or taken is Taken.SOON
         return len(events)

@@ -49,6 +49,7 @@ from meter.stream import Taken
 
 STREAM = "webhook"
 PARALLEL = 20
+PER_HOOK = 4  # of them to one webhook
 RELOAD_S = 2.0  # a webhook that was added, changed or enabled is seen after this
 FIRST_REST_S, LAST_REST_S = 5.0, 15 * 60.0
 PROBE_US = 1_000_000  # how long others wait for the message that is tried first after a rest
@@ -80,9 +81,9 @@ class Hooks:
         self._all: dict[tuple[str, str], tuple[Webhook, Standing]] = {}
         self._read_at = -RELOAD_S
 
-    async def reload(self) -> None:
+    async def reload(self, *, at_once: bool = False) -> None:
         """Look again, if it is time. Raises what the store raises."""
-        if time.monotonic() - self._read_at >= RELOAD_S:
+        if at_once or time.monotonic() - self._read_at >= RELOAD_S:
             found = await self._clerk.read(read_hooks)
             self._all = {(one.buyer, one.name): (one, standing) for one, standing in found}
             self._read_at = time.monotonic()
@@ -100,9 +101,11 @@ class Hooks:
         return bool(self._all)
 
     async def put(self, hook: Webhook, standing: Standing) -> None:
-        """Keep how posting goes, here and in the store."""
-        self._all[hook.buyer, hook.name] = (hook, standing)
-        await self._clerk.write(partial(put_standing, hook, standing))
+        """Keep how posting goes, here and in the store, unless somebody has changed the webhook meanwhile."""
+        if await self._clerk.write(partial(put_standing, hook, standing)):
+            self._all[hook.buyer, hook.name] = (hook, standing)
+        else:
+            await self.reload(at_once=True)
 
 
 class WebhookQueue:
@@ -138,8 +141,13 @@ class WebhookQueue:
                 "transfer": event.transfer,
             }
             for hook in self._hooks.of(event.buyer)
-            if any(name in hook.events for name in names)
+            if any(name in hook.events for name in names) and happened_us(event) >= hook.created_utc_us
         ]
+
+
+def happened_us(event: Event) -> int:
+    """When it happened, in microseconds UTC."""
+    return int(event.payload.get("at_utc_us") or event.payload.get("closed_utc_us") or 0)
 
 
 def names_of(event: Event) -> tuple[str, ...]:
@@ -155,6 +163,7 @@ class WebhookDeliverer:
 
     channel = CHANNEL
     parallel = PARALLEL
+    lane_limit = PER_HOOK
 
     def __init__(self, engine: AsyncEngine, options: WebhookOptions) -> None:
         self._options = options
@@ -166,6 +175,10 @@ class WebhookDeliverer:
     async def ready(self) -> None:
         """Always worth an attempt."""
 
+    def lane(self, message: Message) -> str:
+        """The webhook: one that is slow must not hold up those of others."""
+        return "/".join(message.key.split("/", 2)[:2]) + "/"
+
     async def close(self) -> None:
         await self._poster.close()
         await self._clerk.close()
@@ -175,6 +188,9 @@ class WebhookDeliverer:
         order = orjson.loads(message.payload)
         await self._hooks.reload()
         found = self._hooks.find(order["buyer"], order["hook"])
+        if found is None or found[1].disabled_utc_us is not None:  # as of two seconds ago: it may be new, or enabled
+            await self._hooks.reload(at_once=True)
+            found = self._hooks.find(order["buyer"], order["hook"])
         if found is None:
             raise NeverDeliverableError("the webhook was removed")
         hook, standing = found
@@ -288,8 +304,11 @@ def document(hook: Webhook, event: Event, name: str, facts: Sequence[Fact], reda
         ladder = build_ladder(facts)
         data["explanation"] = ladder.explanation
         data["legs"] = [leg for leg in ladder.as_dict()["legs"] if isinstance(leg, dict)]
-    at_us = event.payload.get("at_utc_us") or event.payload.get("closed_utc_us") or 0
-    at = datetime.fromtimestamp(at_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = (
+        datetime.fromtimestamp(happened_us(event) / 1_000_000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
     return orjson.dumps({"type": f"transfer.{name}", "timestamp": at, "data": data})
 
 

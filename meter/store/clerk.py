@@ -66,11 +66,12 @@ class _SqliteThread:
         prepare(self._engine)
         self._connection: Connection | None = None
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._serve, name="store", daemon=True)
         self._thread.start()
 
     async def run(self, work: Callable[[Connection], T], *, write: bool) -> T:
-        if not self._thread.is_alive():
+        if self._closed or not self._thread.is_alive():  # a job after the last one would never be answered
             raise StoreError("the store's thread is closed")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
@@ -78,6 +79,7 @@ class _SqliteThread:
         return await answer
 
     async def close(self) -> None:
+        self._closed = True
         self._jobs.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 

@@ -30,7 +30,8 @@ BUSY_TIMEOUT_MS = 10_000
 # seconds; only where it is away does the write-ahead log grow to this (64 MB) and a router do it by itself.
 CHECKPOINT_PRAGMA = "wal_autocheckpoint=16000"
 VERSION_TABLE = "baton_version"
-_WAL_TRIES = 5  # two processes that open a new file at once: switching to WAL does not wait for the busy timeout
+_WAL_TRIES = 100  # SQLite does not wait for the lock here
+_WAL_PAUSE_S = 0.1  # between them: another process may be migrating
 
 _SQLITE_DRIVERS = {"sqlite", "sqlite+aiosqlite"}
 _POSTGRESQL_DRIVERS = {"postgresql", "postgresql+asyncpg"}
@@ -175,6 +176,7 @@ async def _switch_to_wal(engine: AsyncEngine) -> None:
         except OperationalError:
             if not tries_left:
                 raise
+            await asyncio.sleep(_WAL_PAUSE_S)
         else:
             return
 

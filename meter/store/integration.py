@@ -69,6 +69,7 @@ webhooks = Table(  # buyers' HTTPS endpoints, and how posting to them goes
     Column("name", String(64), primary_key=True),
     Column("document", LargeBinary, nullable=False),  # JSON: meter.store.webhooks.Webhook without names and secrets
     Column("secrets", LargeBinary, nullable=False),  # JSON list, the newest first
+    Column("created_utc_us", BigInteger, nullable=False),
     Column("changed_utc_us", BigInteger, nullable=False),
     Column("failing_since_utc_us", BigInteger),  # null: the last attempt succeeded, or there was none
     Column("failures", Integer, nullable=False),  # in a row

@@ -7,6 +7,7 @@ seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from functools import cache
@@ -27,12 +28,14 @@ def holder() -> str:
 
 @cache
 def _machine() -> str:
-    """This machine (machine-id(5), where it has one), and the space in which its process ids count.
+    """This machine since its start, and the space in which its process ids count: containers have their own.
 
-    Containers have a space of their own. What the sample unit hides of /proc is not needed.
+    The sample unit hides most of /proc; then it is the machine by its machine-id(5).
     """
-    named = Path("/etc/machine-id")
-    known = named.read_text(encoding="ascii", errors="replace").strip() if named.exists() else ""
+    known = ""
+    for file in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
+        with contextlib.suppress(OSError):
+            known = known or Path(file).read_text(encoding="ascii", errors="replace").strip()
     return f"{socket.gethostname()}.{known}.{Path('/proc/self/ns/pid').stat().st_ino}"
 
 

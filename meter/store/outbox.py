@@ -107,15 +107,25 @@ _NEXT_DUE = select(func.min(outbox.c.next_try_utc_us)).where(
 )
 
 
-def due(channel: str, now_utc_us: int, limit: int, connection: Connection) -> list[Message]:
-    """The messages of a channel to deliver now: due, and first of their key. Oldest first, at most `limit`."""
-    rows = connection.execute(_DUE, {"of": channel, "now": now_utc_us, "most": limit})
+def due(
+    channel: str, now_utc_us: int, limit: int, connection: Connection, *, without: Sequence[str] = ()
+) -> list[Message]:
+    """The messages of a channel to deliver now: due, and first of their key. Oldest first, at most `limit`.
+
+    `without`: beginnings of keys that are left out.
+    """
+    query = _DUE
+    for beginning in without:
+        query = query.where(func.substr(outbox.c.key, 1, len(beginning)) != beginning)
+    rows = connection.execute(query, {"of": channel, "now": now_utc_us, "most": limit})
     return [Message(*row) for row in rows]
 
 
-def due_or_next(channel: str, now_utc_us: int, limit: int, connection: Connection) -> tuple[list[Message], int | None]:
+def due_or_next(
+    channel: str, now_utc_us: int, limit: int, connection: Connection, *, without: Sequence[str] = ()
+) -> tuple[list[Message], int | None]:
     """The messages to deliver now; where there are none, when the next one is due."""
-    found = due(channel, now_utc_us, limit, connection)
+    found = due(channel, now_utc_us, limit, connection, without=without)
     return found, None if found else next_due(channel, connection)
 
 

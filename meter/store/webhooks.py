@@ -27,7 +27,7 @@ MAX_HOOKS = 10  # of one buyer
 MAX_URL = 2_000
 MAX_SECRETS = 2  # the newest, and the one before while it is being changed
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_COLUMNS = frozenset({"buyer", "name", "secrets"})
+_COLUMNS = frozenset({"buyer", "name", "secrets", "created_utc_us", "changed_utc_us"})
 
 
 class WebhookError(ValueError):
@@ -46,6 +46,8 @@ class Webhook:
     redact_fields: tuple[str, ...] = ()  # which never do
     mask_phone: bool = False  # the last four digits alone
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    created_utc_us: int = field(default=0, compare=False)  # what happened before is not for it
+    changed_utc_us: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ def _check_url(url: str) -> None:
         raise WebhookError(f"url: {error}") from error
     if parts.scheme != "https" or not parts.hostname or port == 0:
         raise WebhookError("url: must be https://HOST/...")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError as error:
+        raise WebhookError("url: the host's name cannot be one") from error
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise WebhookError("url: may hold no user, password or fragment")
 
@@ -102,7 +108,8 @@ def _hook(row: Any) -> Webhook:
     known = {one.name for one in fields(Webhook)} - _COLUMNS
     document = {key: value for key, value in orjson.loads(row.document).items() if key in known}
     said: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
-    return Webhook(buyer=row.buyer, name=row.name, secrets=tuple(orjson.loads(row.secrets)), **said)
+    times = {"created_utc_us": row.created_utc_us, "changed_utc_us": row.changed_utc_us}
+    return Webhook(buyer=row.buyer, name=row.name, secrets=tuple(orjson.loads(row.secrets)), **times, **said)
 
 
 def put_hook(hook: Webhook, connection: Connection, *, roll: bool = False) -> Webhook:
@@ -130,7 +137,7 @@ def put_hook(hook: Webhook, connection: Connection, *, roll: bool = False) -> We
         **asdict(Standing()),
     }
     if before is None:
-        connection.execute(insert(webhooks).values(buyer=hook.buyer, name=hook.name, **content))
+        connection.execute(insert(webhooks).values(buyer=hook.buyer, name=hook.name, created_utc_us=now_us, **content))
     else:
         connection.execute(update(webhooks).where(*_this(hook.buyer, hook.name)).values(**content))
     return hook
@@ -144,9 +151,11 @@ def remove_hook(buyer: str, name: str, connection: Connection) -> bool:
     return bool(connection.execute(delete(webhooks).where(*_this(buyer, name))).rowcount)
 
 
-def put_standing(hook: Webhook, standing: Standing, connection: Connection) -> None:
-    """Write how posting goes."""
-    connection.execute(update(webhooks).where(*_this(hook.buyer, hook.name)).values(**asdict(standing)))
+def put_standing(hook: Webhook, standing: Standing, connection: Connection) -> bool:
+    """Write how posting goes; False: the webhook was changed or disabled meanwhile, and stays as that left it."""
+    as_it_was = (webhooks.c.changed_utc_us == hook.changed_utc_us, webhooks.c.disabled_utc_us.is_(None))
+    written = update(webhooks).where(*_this(hook.buyer, hook.name), *as_it_was).values(**asdict(standing))
+    return bool(connection.execute(written).rowcount)
 
 
 def enable(buyer: str, name: str, connection: Connection) -> int | None:

@@ -59,6 +59,11 @@ class Broker:
             await self._process.wait()
             self._process = None
 
+    def send(self, number: signal.Signals) -> None:
+        """Stop it where it stands, or let it go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def forget(self) -> None:
         """Lose everything that is on its disk."""
         self._store.unlink(missing_ok=True)

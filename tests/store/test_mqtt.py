@@ -133,6 +133,23 @@ async def test_a_meter_that_is_killed_amid_a_batch_tells_all_of_it_again(
     await clerk.close()
 
 
+async def test_a_broker_that_falls_silent_and_comes_back_gets_everything(
+    url: str, engine: AsyncEngine, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledgements that stay out end the connection: what it has in flight would stop up the next one's."""
+    monkeypatch.setattr("meter.mqtt.ACK_TIMEOUT_S", 1.0)
+    async with Running(url, broker) as subscriber:
+        journal = await open_journal(engine, linger_ms=1)
+        write(journal, failed_story("t-0"))
+        await until(lambda: len(subscriber.ids) == 1)
+        broker.send(signal.SIGSTOP)
+        write(journal, *(failed_story(f"t-{number}") for number in range(1, 40)))
+        await journal.close()
+        await asyncio.sleep(4)  # several batches in vain
+        broker.send(signal.SIGCONT)
+        await until(lambda: len(subscriber.ids) == 40)
+
+
 async def test_who_configures_a_broker_later_gets_what_comes_and_not_what_was(
     url: str, engine: AsyncEngine, broker: Broker
 ) -> None:

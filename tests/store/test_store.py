@@ -166,3 +166,14 @@ async def test_a_checkpoint_brings_the_log_into_the_file_beside_a_reader(engine:
     before = path.stat().st_size
     assert await checkpoint(engine) > 0
     assert path.stat().st_size > before
+
+
+async def test_who_asks_a_clerk_that_is_closing_is_told_and_does_not_wait_for_ever(engine: AsyncEngine) -> None:
+    clerk = Clerk(engine)
+    assert await clerk.read(lambda _: 1) == 1
+    closing = asyncio.create_task(clerk.close())
+    await asyncio.sleep(0)  # its thread has been told, and may be alive still
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreError, match="closed"):
+            await clerk.read(lambda _: 1)
+        await closing

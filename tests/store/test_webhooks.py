@@ -30,7 +30,17 @@ from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.integration import webhooks
 from meter.store.streams import begin
-from meter.store.webhooks import Standing, Webhook, WebhookError, check, enable, put_hook, read_hooks, remove_hook
+from meter.store.webhooks import (
+    Standing,
+    Webhook,
+    WebhookError,
+    check,
+    disable,
+    enable,
+    put_hook,
+    read_hooks,
+    remove_hook,
+)
 from meter.webhooks import STREAM, WebhookOptions
 from tests.facts_builder import connected_story, failed_story
 from tests.store.journal_tools import open_journal, write
@@ -162,7 +172,9 @@ async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
 
 
 async def put(clerk: Clerk, hook: Webhook) -> Webhook:
-    return await clerk.write(partial(put_hook, hook))
+    made = await clerk.write(partial(put_hook, hook))
+    await clerk.write(lambda connection: connection.execute(update(webhooks).values(created_utc_us=0)))  # before June
+    return made
 
 
 async def happen(engine: AsyncEngine, *stories: Any, boot: str = "boot-1") -> None:
@@ -263,10 +275,53 @@ async def test_a_dead_endpoint_rests_as_a_whole_and_holds_nobody_up(
         await happen(engine, *(failed_story(f"o-{number}", buyer="other") for number in range(20)), boot="boot-2")
         await until(lambda: len(endpoint.got) == 20)
         assert time.monotonic() - begun < 15
-        assert len(slow.got) <= 25  # one round of those in flight, and no more while it rests
+        assert len(slow.got) <= 6  # those in flight when it failed first, and then one for each rest
         waiting = [state for name, (state, _) in (await states(engine)).items() if name.endswith("@acme/dead")]
         assert waiting == ["pending"] * 50
     await slow.stop()
+
+
+async def test_a_slow_endpoint_that_answers_holds_nobody_up_either(
+    url: str, engine: AsyncEngine, clerk: Clerk, endpoint: Endpoint, certificates: Path
+) -> None:
+    slow = Endpoint(certificates)
+    await slow.start()
+    slow.delay_s = 4
+    await put(clerk, Webhook("acme", "slow", slow.url(), events=("failed",)))
+    await put(clerk, Webhook("other", "crm", endpoint.url(), events=("failed",)))
+    async with Running(url, certificates, timeout_s=10.0):
+        await happen(engine, *(failed_story(f"a-{number}") for number in range(40)))
+        await until(lambda: len(slow.got) >= 4)
+        await happen(engine, *(failed_story(f"o-{number}", buyer="other") for number in range(10)), boot="boot-2")
+        await until(lambda: len(endpoint.got) == 10)
+        assert len(slow.got) <= 12  # four at once: it has hardly begun
+    await slow.stop()
+
+
+async def test_what_was_changed_by_hand_is_not_undone_by_an_attempt_in_flight(
+    url: str, engine: AsyncEngine, clerk: Clerk, endpoint: Endpoint, certificates: Path
+) -> None:
+    await put(clerk, Webhook("acme", "crm", endpoint.url(), events=("failed",)))
+    endpoint.answers, endpoint.delay_s = [b"500 Oops"], 1.5
+    async with Running(url, certificates):
+        await happen(engine, failed_story("t-1"))
+        await until(lambda: endpoint.got)
+        await clerk.write(partial(disable, "acme", "crm", "asked by phone"))
+        await asyncio.sleep(2)
+        found = await standing(clerk)
+    assert found.disabled_utc_us is not None
+    assert found.error == "asked by phone"
+
+
+async def test_a_webhook_gets_nothing_of_what_was_before_it(
+    url: str, engine: AsyncEngine, clerk: Clerk, endpoint: Endpoint, certificates: Path
+) -> None:
+    await clerk.write(partial(put_hook, Webhook("acme", "crm", endpoint.url())))  # made now; the stories are of June
+    async with Running(url, certificates):
+        await happen(engine, failed_story("t-1"))
+        await until_async(lambda: states(engine), lambda found: "t-1.lead" in found)
+        await asyncio.sleep(1)
+    assert [name for name in await states(engine) if "@" in name] == []
 
 
 async def test_after_long_failure_it_is_disabled_and_enabling_brings_everything(
@@ -362,6 +417,12 @@ async def test_a_hidden_private_target_is_refused_and_one_allowed_by_name_is_not
         ("2002:0a00:0001::1", False),
         ("64:ff9b::7f00:1", False),
         ("64:ff9b::808:808", True),
+        ("fec0::1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:7f00:1", False),
+        ("2606:4700::5efe:7f00:1", False),
+        ("5f00::1", False),
+        ("3fff::1", False),
         ("not an address", False),
     ],
 )
@@ -379,6 +440,8 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
         ({"url": "https://crm.example/a b"}, "url: is not"),
         ({"url": "https://crm.example:99999/"}, "url: "),
         ({"url": "https://crm.example/" + "x" * 2_000}, "url: is not"),
+        ({"url": f"https://{'x' * 64}.example/"}, "url: the host's name"),
+        ({"url": "https://a..b/"}, "url: the host's name"),
         ({"name": "Not A Slug"}, "name: "),
         ({"events": ()}, "events: are one or more"),
         ({"events": ("failed", "rung")}, "not rung"),

@@ -65,6 +65,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.Column("secrets", sa.LargeBinary(), nullable=False),
+        sa.Column("created_utc_us", sa.BigInteger(), nullable=False),
         sa.Column("changed_utc_us", sa.BigInteger(), nullable=False),
         sa.Column("failing_since_utc_us", sa.BigInteger(), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False),
