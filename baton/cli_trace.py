@@ -33,8 +33,8 @@ def trace(
     """
     started, legs = _look_up(config, transfer)
     of_dialer = str(started.payload.get("sip_call_id") or "")[:KEPT_OF_CALL_ID]
-    call_ids = [*filter(None, [of_dialer]), f"{transfer}-*"]
-    found = ask_router(control_socket(config), {"do": "trace", "call_ids": call_ids})
+    wanted = {"do": "trace", "call_ids": [*filter(None, [of_dialer])], "prefixes": [f"{transfer}-"]}
+    found = ask_router(control_socket(config), wanted)
     messages: list[dict[str, Any]] = found["messages"]
     if not messages:
         raise CommandError(
@@ -43,17 +43,20 @@ def trace(
     for one in messages:
         one["leg"] = legs.get(one["call_id"], "")
     if as_json:
-        print_json({"transfer": transfer, "messages": messages})
+        print_json({"transfer": transfer, "messages": messages, "cut": found["cut"]})
         return
     zero_us = messages[0]["mono_us"]
     for one in messages:
         _print(one, (one["mono_us"] - zero_us) / 1000, full=full)
+    if found["cut"]:
+        out("There are more messages than one answer holds: the newest are not shown.")
 
 
 def _look_up(config: Any, transfer: str) -> tuple[Fact, dict[str, str]]:
-    """Its first fact, and the name of each leg by its Call-ID. Raises CommandError."""
+    """Its first fact, and the name of each leg by its Call-ID as it is shown. Raises CommandError."""
     from meter.facts import Kind
     from meter.store.reading import read_transfer
+    from router.sip.tracing import mask_call_id
 
     async def work(engine: AsyncEngine) -> list[Fact]:
         return await read_transfer(engine, transfer)
@@ -64,11 +67,12 @@ def _look_up(config: Any, transfer: str) -> tuple[Fact, dict[str, str]]:
         raise CommandError(f"there is no transfer {clean(transfer)!r}")
     endpoints = started.payload.get("endpoints")
     names = {
-        f"{transfer}-{one['leg']}": str(one.get("name", ""))
+        mask_call_id(f"{transfer}-{one['leg']}"): str(one.get("name", ""))
         for one in (endpoints if isinstance(endpoints, list) else [])
         if isinstance(one, dict) and "leg" in one
     }
-    return started, {str(started.payload.get("sip_call_id"))[:KEPT_OF_CALL_ID]: "dialer", **names}
+    of_dialer = mask_call_id(str(started.payload.get("sip_call_id"))[:KEPT_OF_CALL_ID])
+    return started, {of_dialer: "dialer", **names}
 
 
 def _print(message: dict[str, Any], at_ms: float, *, full: bool) -> None:

@@ -23,7 +23,7 @@ from config.settings import Settings, load
 from meter import logs
 from router.live import RouterView, arrival_view, arrivals_of, is_empty, router_view, transfer_view
 from router.router import Router
-from router.sip.tracing import MAX_CALL_ID, MAX_CALL_IDS, TracedMessage
+from router.sip.tracing import MAX_CALL_ID, MAX_CALL_IDS, KeptMessages
 
 DEFAULT_SHOWN = 500
 MAX_SHOWN = 5_000
@@ -98,7 +98,7 @@ class Steering:
         environ: dict[str, str],
         apply: Callable[[Settings], None],
         stop: Callable[[], None],
-        trace: Callable[[Sequence[str]], list[TracedMessage]] = lambda _: [],
+        trace: Callable[[Sequence[str], Sequence[str]], KeptMessages] = lambda _ids, _prefixes: KeptMessages(),
     ) -> None:
         self.settings = settings
         self._config_path = config_path
@@ -152,16 +152,20 @@ class Steering:
         return {"available": not found.refusal, "reason": str(found.refusal), "refusals": refusals}
 
     async def trace(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The SIP messages of some Call-IDs that are still kept, masked, the oldest first."""
-        wanted = request.get("call_ids")
-        if not isinstance(wanted, list) or not 0 < len(wanted) <= MAX_CALL_IDS:
-            raise RefusedError(f"call_ids: is not a list of 1 to {MAX_CALL_IDS}")
-        if not all(isinstance(one, str) and 0 < len(one) <= MAX_CALL_ID and one.isprintable() for one in wanted):
-            raise RefusedError(f"call_ids: each has 1 to {MAX_CALL_ID} printable characters")
+        """The SIP messages still kept of `call_ids`, and of Call-IDs with one of `prefixes`, the oldest first.
+
+        They are masked, which is done off the loop. `cut`: there are more than fit into an answer.
+        """
+        call_ids, prefixes = _texts(request, "call_ids"), _texts(request, "prefixes")
+        if not 0 < len(call_ids) + len(prefixes) <= MAX_CALL_IDS:
+            raise RefusedError(f"call_ids, prefixes: are not 1 to {MAX_CALL_IDS} together")
+        if not all(map(str.isprintable, prefixes)):
+            raise RefusedError("prefixes: each has printable characters only")
         clock = self._router.clock
         offset_us = clock.utc_us() - clock.now_us()
-        found = self._trace(wanted)
-        return {"messages": [{**asdict(one), "at_utc_us": one.mono_us + offset_us} for one in found]}
+        found, cut = await asyncio.to_thread(self._trace(call_ids, prefixes).messages)
+        messages = [{**asdict(one), "at_utc_us": one.mono_us + offset_us} for one in found]
+        return {"messages": messages, "cut": cut}
 
     async def drain(self, request: dict[str, Any]) -> dict[str, Any]:
         """Refuse new calls, or take them again; with `exit` end the process once nothing is up, or `within_s` later."""
@@ -218,4 +222,11 @@ def _whole(request: dict[str, Any], name: str, default: int, least: int, most: i
     value = request.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise RefusedError(f"{name}: is not a whole number from {least} to {most}")
+    return value
+
+
+def _texts(request: dict[str, Any], name: str) -> list[str]:
+    value = request.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) and 0 < len(one) <= MAX_CALL_ID for one in value):
+        raise RefusedError(f"{name}: is not a list of texts, each of 1 to {MAX_CALL_ID} characters")
     return value

@@ -1,7 +1,8 @@
 """Logs: one line per event, with phone numbers and secrets masked before anything is written. A leaf.
 
-Masked is every run of seven digits or more (with its plus), a number written the American way, the numeric user part of
-a SIP URI, a password inside a URL, and the value of any key that sounds secret. Seven digits are the shortest
+Masked is every run of seven digits or more (with its plus), also with single separators where it looks like a phone
+number, the numeric user part of a SIP URI, a password inside a URL, what follows `Bearer` or `password=`, and the value
+of any key that sounds secret. Dates, addresses and ids are no phone numbers. Seven digits are the shortest
 subscriber number; the last four stay, which is enough to find a call and too little to dial. The values of a few keys
 are left alone, since they are ids and times that Baton made itself and that would otherwise look like numbers.
 
@@ -42,24 +43,43 @@ OWN_KEYS = frozenset({"transfer", "call_id", "boot", "router", "message_id", "ti
 _OWN_SUFFIXES = ("_us", "_ms", "_s", "_bytes", "_count")
 _SECRET = re.compile(r"passw|secret|token|authorization|credential|api_?key|cookie", re.IGNORECASE)
 
+_BEFORE, _AFTER = r"(?<![\w.:+/-])", r"(?![\w:]|[./-]\w)"  # it stands by itself: no part of an id or of a time
 _NUMBER = re.compile(
-    r"(?<=://)[^\s/@]+:[^\s/@]+(?=@)"  # user and password in a URL
+    r"(?P<named>(?i:passw(?:or)?d|passphrase|secret|token|api_?key)\w{0,20}(?:=|[\"']\s?:\s?(?=[\"'])))"
+    r"(?:\"[^\"]*\"?|'[^']*'?|[^\s&,;\"']+)"  # password=..., "password": "..."
+    r"|(?P<bearer>\b[Bb]earer )[^\s,;\"']+"
+    r"|\bwhsec_[\w+/=-]+"
+    r"|(?<=://)[^\s/@]+:[^\s/@]+(?=@)"  # user and password in a URL
+    r"|(?P<kept>(?<![\d.+(])(?:(?:19|20)\d\d([-/.])(?:0?[1-9]|1[0-2])\4(?:0?[1-9]|[12]\d|3[01])(?!\d)"  # a date
+    r"|(?:0?[1-9]|[12]\d|3[01])([-/.])(?:0?[1-9]|[12]\d|3[01])\5(?:19|20)\d\d(?!\d)"  # the day or the month first
+    r"|(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?::\d{1,5})?(?!\.?\d)))"  # an address
     r"|(?<=sip:)\+?\d{5,}(?=[@;>:])|(?<=sips:)\+?\d{5,}(?=[@;>:])"  # user part of a SIP URI
+    r"|\+\d{11,}"
+    r"|(?<!\d)\+[1-9](?:[ ./()-]{0,2}\d){6,}"  # +44-20-7946-0958, +1 (212) 555-0123
     r"|\+?\d{7,}"
-    r"|\(?\b\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b"  # 212-555-0123, (212) 555-0123
+    r"|\(?\b\d{3}\)?[ ./-]\d{3}[ ./-]\d{4}\b"  # 212-555-0123, (212) 555-0123
+    r"|(?<![A-Za-z_])(?=(?:\D{0,2}\d){7})\(\d{2,5}\)[ ./-]?\d{2,5}(?:[ ./-]\d{2,5}){0,4}(?!\d)"  # (212)555-0123
+    rf"|{_BEFORE}(?=(?:[ ./-]?\d){{7}})0\d{{1,4}}(?:[ ./-]\d{{1,5}}){{1,7}}{_AFTER}"  # 06 12 34 56 78
+    rf"|{_BEFORE}(?=(?:-?\d){{7}})\d{{1,4}}(?:-\d{{2,5}}){{2,4}}{_AFTER}"  # 44-20-7946-0958
+    rf"|{_BEFORE}[2-9]\d\d-\d{{4}}{_AFTER}(?! ?(?:[mu]?s|bytes|[kM]i?B)\b)"  # 555-0123, no range of times
 )
 
 
 def mask(text: str) -> str:
-    """The text with every number in it that could be dialled reduced to its last four digits."""
+    """The text with every number in it that could be dialled reduced to its last four digits, and no secret in it."""
     return _NUMBER.sub(_masked, text)
 
 
 def _masked(found: re.Match[str]) -> str:
     text = found.group()
-    if ":" in text:
+    if found["kept"]:
+        return text
+    before = found["named"] or found["bearer"]
+    if before:
+        return before + HIDDEN
+    if ":" in text or text.startswith("whsec_"):
         return HIDDEN
-    return HIDDEN + text[-_KEPT_DIGITS:]
+    return HIDDEN + "".join(filter(str.isdigit, text))[-_KEPT_DIGITS:]
 
 
 def mask_event(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

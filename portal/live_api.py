@@ -6,14 +6,19 @@ dialer and a dialer not the buyer's endpoints. Callers' numbers are masked by th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from portal.access import AnyToken, needed, services
 from portal.lists_models import Count
@@ -21,15 +26,38 @@ from portal.live import MAX_SHOWN, LiveView, RouterAwayError
 from portal.problems import RETRY, ProblemError, documented
 from portal.tokens import Scope, Token
 
+SEND_S = 60.0  # for one event; four times a comment that keeps the connection open
+
+_log = structlog.get_logger("portal")
 live_routes = APIRouter(prefix="/v1")
 _CALLER_LEG = 0
 _NAMES = {Scope.BUYER: "buyer", Scope.DIALER: "dialer"}
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, as they come."""
+    """Server-sent events, as they come. A client that takes nothing for `SEND_S` is left, so that its seat is free."""
 
     media_type = "text/event-stream"
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        stuck = False
+
+        async def bounded(message: Message) -> None:
+            nonlocal stuck
+            try:
+                async with asyncio.timeout(SEND_S):
+                    await send(message)
+            except TimeoutError:
+                stuck = True
+                raise
+
+        try:
+            await super().__call__(scope, receive, bounded)
+        except (ClientDisconnect, TimeoutError):
+            if not stuck:
+                raise
+            _log.warning("stream_stuck", path=scope["path"])
 
 
 _EVENT = {

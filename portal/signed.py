@@ -15,8 +15,9 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from meter.signing import SignatureError, verify
-from portal.access import require, services, token, unauthorized
+from portal.access import client, require, services, token, unauthorized
 from portal.bodies import read_body
+from portal.problems import ProblemError
 from portal.tokens import KEY_HEADER, Scope, Token, signer
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
@@ -50,7 +51,13 @@ async def posted(
     if credentials is not None or key is None:
         who = require(request, await token(request, credentials), Scope.DIALER)
         return Posted(who, await read_body(request))
-    body = await read_body(request)
+    rates = services(request).rates
+    try:
+        body = await read_body(request)
+    except ProblemError:
+        if rates is not None:  # nobody has counted it yet
+            await rates.of_failure(client(request))
+        raise
     found = signer(services(request).tokens, request.headers)
     message_id = request.headers.get(ID, "")
     try:
@@ -58,7 +65,6 @@ async def posted(
     except SignatureError as error:
         raise await unauthorized(request, str(error)) from error
     assert found is not None
-    rates = services(request).rates
     if rates is not None:
         await rates.of_token(found.name)
     return Posted(require(request, found, Scope.DIALER), body, message_id)

@@ -45,7 +45,7 @@ from router.sip.pjlib import (
 from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEvent, Slots, Target
 from router.sip.registry import Calls
 from router.sip.services import Services
-from router.sip.tracing import TracedMessage, find_messages
+from router.sip.tracing import KeptMessages, find_messages
 from router.sip.wire import host_for_from, packed, user_part, with_transport
 
 TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
@@ -385,9 +385,9 @@ class PjsuaEngine(Services):
         self.media.bridge(one, other)
         self._kick()
 
-    def trace(self, call_ids: Sequence[str]) -> list[TracedMessage]:
-        """The last messages of these Call-IDs, masked; one that ends in `*` stands for a beginning."""
-        return find_messages(self._pj, call_ids)
+    def trace(self, call_ids: Sequence[str], prefixes: Sequence[str]) -> KeptMessages:
+        """A copy of the last messages of these Call-IDs, and of those that begin so."""
+        return find_messages(self._pj, call_ids, prefixes)
 
     @property
     def slots(self) -> Slots:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import httpx
 import orjson
 import pytest
 
+from portal import live_api
+from portal.live_api import EventStream
 from portal.seats import Seats
 from tests.portal.house import House, Served, bearer, live, served, view_of
 
@@ -163,3 +166,18 @@ def test_a_stream_ends_with_the_portal(tmp_path: Path) -> None:
 def test_it_takes_a_token(portal: Served) -> None:
     assert httpx.get(f"{portal.url}/v1/live/events").status_code == 401
     assert httpx.get(f"{portal.url}/v1/live").status_code == 401
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.4"])
+async def test_a_client_that_takes_nothing_is_left(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_api, "SEND_S", 0.05)
+
+    async def events() -> AsyncIterator[bytes]:
+        while True:
+            yield b"data: x\n\n"
+
+    async def never(_message: Any = None) -> Any:
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "path": "/v1/live/events", "asgi": {"spec_version": version}}
+    await asyncio.wait_for(EventStream(events())(scope, never, never), 5)

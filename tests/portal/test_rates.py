@@ -63,6 +63,24 @@ async def test_a_signature_is_counted_as_its_token(strict: House) -> None:
         assert found.status_code == (201 if number < 5 else 429)
 
 
+async def test_the_name_of_a_key_alone_opens_nothing(strict: House) -> None:
+    part = {"X-Baton-Key": "west", "webhook-id": "m", "webhook-timestamp": "1"}
+    for _ in range(5):
+        assert (await strict.client.get("/v1/openapi.json", headers=part)).status_code == 200
+    whole = {**part, "webhook-signature": "v1,x"}
+    for path in ("/v1/openapi.json", "/v1/nothing", "/v1/leads"):
+        assert (await strict.client.get(path, headers=whole)).status_code == 429
+    assert (await strict.client.post("/v1/leads", content=LEAD, headers={**JSON, **part})).status_code == 429
+    unknown = {**JSON, **whole, "X-Baton-Key": "nobody"}
+    assert (await strict.client.post("/v1/leads", content=LEAD, headers=unknown)).status_code == 429
+
+
+async def test_a_body_that_is_refused_before_its_signature_is_counted_too(strict: House) -> None:
+    signed = {name.replace("_", "-"): value for name, value in _signed().items()} | {"Content-Type": "text/plain"}
+    found = [(await strict.client.post("/v1/leads", content=LEAD, headers=signed)).status_code for _ in range(4)]
+    assert found == [415, 415, 415, 429]
+
+
 async def test_a_flood_from_everywhere_fills_no_memory() -> None:
     rates = Rates(1, 1)
     let_through = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -31,6 +33,22 @@ from meter.logs import about, configure, mask, mask_event
         ("212-555-0123 or 212.555.0123", "***0123 or ***0123"),
         ("2026-06-02 14:00:30 192.168.100.200", "2026-06-02 14:00:30 192.168.100.200"),
         ("postgresql://baton:hunter2@db/baton", "postgresql://***@db/baton"),
+        ("(212)555-0123", "***0123"),
+        ("tel:+1(212)555-0123", "tel:***0123"),
+        ("+44-20-7946-0958, 44-20-7946-0958", "***0958, ***0958"),
+        ("+33 6 12 34 56 78", "***5678"),
+        ("06.12.34.56.78 and 020 7946 0958", "***5678 and ***0958"),
+        ("2026-11-22 212-555-0123", "2026-11-22 ***0123"),
+        ("212/555/0123 555-0123.", "***0123 ***0123."),
+        ("Authorization: Bearer abc.def-1", "Authorization: Bearer ***"),
+        ("?password=hunter2&x=1 and whsec_MfKQ9r8=", "?password=***&x=1 and ***"),
+        ('{"token": "abc d"}', '{"token": ***}'),
+        ("2026-11-22T10:15:00.123456+00:00", "2026-11-22T10:15:00.123456+00:00"),
+        ("192.0.2.1:50600 10.20.30.0/24", "192.0.2.1:50600 10.20.30.0/24"),
+        ("v120.0.6099.109 ports 10000-20000", "v120.0.6099.109 ports 10000-20000"),
+        ("took 500-1000 ms 1.234567 s", "took 500-1000 ms 1.234567 s"),
+        ("550e8400-e29b-41d4-a716-4466a5440abc", "550e8400-e29b-41d4-a716-4466a5440abc"),
+        ("01jabcdefghijklmnopq-1 22/11/2026", "01jabcdefghijklmnopq-1 22/11/2026"),
     ],
 )
 def test_numbers_are_masked_to_their_last_four(text: str, masked: str) -> None:
@@ -76,6 +94,28 @@ def test_no_text_keeps_seven_digits_in_a_row(text: str) -> None:
     for character in mask(text):
         kept = kept + 1 if character.isdigit() else 0
         assert kept < 7 or character not in "0123456789"
+
+
+_GROUPS = st.tuples(st.integers(200, 999), st.integers(200, 999), st.integers(1_000, 9_999))
+
+
+@given(_GROUPS, st.sampled_from(["+1 {} {} {}", "+1({}){}-{}", "({}){}-{}", "({}) {}.{}", "{}/{}/{}", "1-{}-{}-{}"]))
+def test_a_number_is_masked_however_it_is_written(groups: tuple[int, int, int], form: str) -> None:
+    shown = mask(f"from <{form.format(*groups)}>, refused")
+    assert sum(map(str.isdigit, shown)) <= 5
+    assert shown.endswith(f"***{groups[2]}>, refused")
+
+
+@given(st.datetimes(), st.ip_addresses(v=4), st.integers(0, 65_535))
+def test_times_and_addresses_are_no_numbers(at: datetime, address: IPv4Address, port: int) -> None:
+    at = at.replace(year=2000 + at.year % 100)
+    for text in (
+        at.isoformat(),
+        f"{at:%Y-%m-%d %H:%M:%S} {address}:{port}",
+        f"{at:%d.%m.%Y}",
+        f"{address} {at:%Y/%m/%d}",
+    ):
+        assert mask(text) == text
 
 
 def fail(text: str) -> None:
