@@ -72,16 +72,8 @@ class Poster:
         """Raises PostError where no answer came."""
         sent = [(name.encode(), value.encode()) for name, value in headers]
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._pool.stream("POST", url, headers=sent, content=body) as got,
-            ):
-                size = 0
-                async for chunk in got.aiter_stream():
-                    size += len(chunk)
-                    if size > MAX_ANSWER:
-                        break
-                return Answer(got.status, _retry_after_s(got.headers))
+            async with asyncio.timeout(self._timeout_s):
+                return await self._exchange(url, body, sent)
         except TimeoutError as error:
             raise PostError(f"no answer within {self._timeout_s:g} s") from error
         except ssl.SSLError as error:

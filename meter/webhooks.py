@@ -30,7 +30,7 @@ from meter.facts import Fact, Kind
 from meter.ladder import build_ladder
 from meter.outbox import DeliveryError, LaterError, NeverDeliverableError
 from meter.outcome import CountsAs
-from meter.posting import ForbiddenTargetError, Poster, PostError, PostOptions
+from meter.posting import Poster, PostError, PostOptions
 from meter.signing import sign
 from meter.store.clerk import Clerk
 from meter.store.outbox import Message
@@ -223,8 +223,6 @@ class WebhookDeliverer:
             why = "" if answer.status in OK else f"answered {answer.status}"
             retry_after_s = answer.retry_after_s
             gone = answer.status == GONE
-        except ForbiddenTargetError as error:
-            why, gone = str(error), False
         except PostError as error:
             why, gone = str(error), False
         metrics.WEBHOOK_SECONDS.observe(time.monotonic() - begun)
@@ -303,20 +301,19 @@ def document(hook: Webhook, event: Event, name: str, facts: Sequence[Fact], reda
     if event.kind is EventKind.OUTCOME:
         ladder = build_ladder(facts)
         data["explanation"] = ladder.explanation
-        data["legs"] = [leg for leg in ladder.as_dict()["legs"] if isinstance(leg, dict)]
-    at = (
-        datetime.fromtimestamp(happened_us(event) / 1_000_000, UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
-    return orjson.dumps({"type": f"transfer.{name}", "timestamp": at, "data": data})
+        data["legs"] = ladder.as_dict()["legs"]
+    return _body(name, datetime.fromtimestamp(happened_us(event) / 1_000_000, UTC), data)
 
 
 def sample(hook: Webhook, message_id: str) -> bytes:
     """What `baton webhooks test` posts: an event of type `transfer.test`, of nobody."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     data = {"schema": SCHEMA, "id": message_id, "event": "test", "buyer": hook.buyer, "lead": {}}
-    return orjson.dumps({"type": "transfer.test", "timestamp": at, "data": data})
+    return _body("test", datetime.now(UTC), data)
+
+
+def _body(name: str, at: datetime, data: Mapping[str, Any]) -> bytes:
+    timestamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return orjson.dumps({"type": f"transfer.{name}", "timestamp": timestamp, "data": data})
 
 
 def lead_of(hook: Webhook, started: Fact | None, redact: frozenset[str]) -> dict[str, str]:

@@ -200,8 +200,8 @@ def lag(at: Mapping[Boot, int], over: Collection[Boot], connection: Connection) 
             continue
         seq = at.get((router, boot), 0)
         this = (facts.c.router == router, facts.c.boot == boot, facts.c.seq > seq)
-        last = connection.execute(select(func.max(facts.c.seq)).where(*this)).scalar()
-        if last is None:
+        last = _last(connection, (router, boot))
+        if last <= seq:
             continue
         count += last - seq
         first = connection.execute(select(facts.c.utc_us).where(*this).order_by(facts.c.seq).limit(1)).scalar_one()

@@ -145,9 +145,7 @@ def put_hook(hook: Webhook, connection: Connection, *, roll: bool = False) -> We
 
 def remove_hook(buyer: str, name: str, connection: Connection) -> bool:
     """Remove a webhook and what is queued for it; whether there was one."""
-    key = f"{buyer}/{name}/"
-    queued = (outbox.c.channel == CHANNEL, func.substr(outbox.c.key, 1, len(key)) == key)
-    connection.execute(delete(outbox).where(*queued))
+    connection.execute(delete(outbox).where(*_queued(buyer, name)))
     return bool(connection.execute(delete(webhooks).where(*_this(buyer, name))).rowcount)
 
 
@@ -163,8 +161,7 @@ def enable(buyer: str, name: str, connection: Connection) -> int | None:
     changed = connection.execute(update(webhooks).where(*_this(buyer, name)).values(**asdict(Standing()))).rowcount
     if not changed:
         return None
-    key, now_us = f"{buyer}/{name}/", time.time_ns() // 1000
-    mine = (outbox.c.channel == CHANNEL, func.substr(outbox.c.key, 1, len(key)) == key)
+    mine, now_us = _queued(buyer, name), time.time_ns() // 1000
     again = {"state": "pending", "attempts": 0, "next_try_utc_us": now_us, "created_utc_us": now_us}
     revived = update(outbox).where(*mine, outbox.c.state == "dead").values(**again, done_utc_us=None)
     connection.execute(update(outbox).where(*mine, outbox.c.state == "pending").values(next_try_utc_us=now_us))
@@ -198,3 +195,9 @@ def queue(
 
 def _this(buyer: str, name: str) -> Collection[Any]:
     return (webhooks.c.buyer == buyer, webhooks.c.name == name)
+
+
+def _queued(buyer: str, name: str) -> Collection[Any]:
+    """The messages of a webhook."""
+    key = f"{buyer}/{name}/"
+    return (outbox.c.channel == CHANNEL, func.substr(outbox.c.key, 1, len(key)) == key)
