@@ -129,13 +129,12 @@ def forecast(
 def _forecast_row(one: OrderForecast) -> list[Any]:
     from meter.localised import DEFAULT_LOCALE, money_text
 
-    covered = one.order.quantity + one.order.make_up if one.order else 0
-    row = [one.buyer, one.week, covered, one.counted]
+    row = [one.buyer, one.week, one.covered, one.counted]
     if one.forecast is None:
         return [*row, "", "", "", "", "", one.remedy.value]
     low, expected, high = one.forecast.low, one.forecast.expected, one.forecast.high
-    over = f"{low.overage_units} to {high.overage_units}" if high.overage_units else ""
-    short = f"{high.shortfall_units} to {low.shortfall_units}" if low.shortfall_units else ""
+    over = f"{low.overage_counted} to {high.overage_counted}" if high.overage_counted else ""
+    short = f"{high.shortfall_counted} to {low.shortfall_counted}" if low.shortfall_counted else ""
     amount = money_text(expected.shortfall_minor, one.currency, DEFAULT_LOCALE) if expected.shortfall_minor else ""
     return [*row, expected.units, f"{low.units} to {high.units}", over, short, amount, one.remedy.value]
 

@@ -25,10 +25,11 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from config.book import Buyer, BuyerState
+    from config.book import Buyer
     from config.book_file import BookFile
     from config.check import Checked
     from meter.store.book import ImportReport
+    from meter.store.stops import StateChange
     from suppression.importer import Imported
 
 buyers = typer.Typer(help="Buyers: list, pause, resume, hold.", no_args_is_help=True)
@@ -112,7 +113,7 @@ def pause(
 def resume(
     buyer: BuyerArgument, reason: ReasonOption = "", config: ConfigOption = None, store: StoreOption = ""
 ) -> None:
-    """Give a buyer transfers again, after a pause or a hold."""
+    """Give a buyer transfers again, after a pause or a hold by hand; who has not paid stays on hold."""
     _set(buyer, "active", reason, config, store)
 
 
@@ -152,14 +153,28 @@ def history(
 def _set(buyer: str, state: str, reason: str, config: ConfigOption, store: str) -> None:
     import getpass
 
-    from config.book import BuyerState
+    from config.book import BuyerState, Stop
     from meter.store.book import BookStore
+    from meter.store.clerk import Clerk
+    from meter.store.documents import held_by
 
-    async def work(engine: AsyncEngine) -> BuyerState:
-        return await BookStore(engine).set_buyer_state(buyer, BuyerState(state), getpass.getuser(), reason)
+    async def work(engine: AsyncEngine) -> tuple[StateChange, list[str]]:
+        made = await BookStore(engine).set_buyer_state(buyer, BuyerState(state), getpass.getuser(), reason)
+        clerk = Clerk(engine)
+        try:
+            return made, await clerk.read(lambda connection: held_by(connection, buyer))
+        finally:
+            await clerk.close()
 
-    before = with_store(find_place(config, store), work)
-    out(f"{buyer}: {before.value} -> {state}" if before.value != state else f"{buyer}: is {state} already")
+    made, unpaid = with_store(find_place(config, store), work)
+    before, after = made.before.value, made.after.value
+    moved = (
+        f"{before} -> {after}" if before != after else f"is {after} already" if not made.changed else f"stays {after}"
+    )
+    out(f"{buyer}: {moved}")
+    stops = [f"{one.value} ({', '.join(unpaid)})" if one is Stop.UNPAID and unpaid else one.value for one in made.stops]
+    if len(stops) > 1 or after != state:
+        out(f"not served: {', '.join(stops)}")
 
 
 def _buyer_row(buyer: Buyer) -> dict[str, Any]:

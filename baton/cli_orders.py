@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 orders = typer.Typer(help="Orders: what a buyer bought for a week.", no_args_is_help=True)
 
-_COLUMNS = ("buyer", "week", "quantity", "make up", "counts", "units", "live", "left", "most")
+_COLUMNS = ("buyer", "week", "quantity", "make up", "counts", "so far", "live", "left", "most")
 
 
 @orders.command("set")
@@ -26,10 +26,13 @@ def set_(
     buyer: Annotated[str, typer.Argument(metavar="BUYER", help="Name of the buyer.")],
     *,
     week: Annotated[str, typer.Option(help="Monday on which the week begins, such as 2026-11-23.")],
-    quantity: Annotated[int, typer.Option(min=0, max=1_000_000, help="Units bought.")],
+    quantity: Annotated[
+        int,
+        typer.Option(min=0, max=1_000_000, help="Bought: live transfers as sent, or billed units, as the terms say."),
+    ],
     make_up: Annotated[
         int | None,
-        typer.Option("--make-up", min=0, max=1_000_000, help="Free units on top; without it they stay as they are."),
+        typer.Option("--make-up", min=0, max=1_000_000, help="Free on top; without it it stays as it is."),
     ] = None,
     config: ConfigOption = None,
     store: StoreOption = "",
@@ -42,28 +45,32 @@ def set_(
 
     order = Order(buyer, monday(week), quantity, make_up or 0)
 
-    async def work(engine: AsyncEngine) -> tuple[Order | None, tuple[str, ...]]:
+    async def work(engine: AsyncEngine) -> tuple[Order | None, str, tuple[str, ...]]:
         before = await OrderStore(engine).set(order, getpass.getuser(), keep_make_up=make_up is None)
-        return before, await _warnings(engine, order)
+        return before, *await _told(engine, order)
 
-    before, warnings = with_store(find_place(config, store), work)
-    was = "" if before is None else "is so already" if before == order else f"instead of {_units(before)}"
+    before, what, warnings = with_store(find_place(config, store), work)
+    was = "" if before is None else "is so already" if before == order else f"instead of {_bought(before, what)}"
     if make_up is None and before is not None:
         order = Order(buyer, order.week, quantity, before.make_up)
         was = was if before != order else "is so already"
-    out(f"{buyer}, week of {order.week}: {_units(order)}{f', {was}' if was else ''}")
+    out(f"{buyer}, week of {order.week}: {_bought(order, what)}{f', {was}' if was else ''}")
     for one in warnings:
         typer.echo(f"warning: {one}", err=True)
 
 
-async def _warnings(engine: AsyncEngine, order: Order) -> tuple[str, ...]:
+async def _told(engine: AsyncEngine, order: Order) -> tuple[str, tuple[str, ...]]:
+    """What the order counts, in words, and what can be ordered and is seldom meant."""
     from datetime import UTC, datetime
 
+    from meter.billing.drafts import COUNTED_IN
     from meter.store.book import BookStore
     from meter.store.orders import warnings_of
 
     found = (await BookStore(engine).load()).buyers.get(order.buyer)
-    return warnings_of(order, found.terms, datetime.now(UTC).date()) if found is not None else ()
+    if found is None:
+        return "", ()  # its terms are not in force yet
+    return COUNTED_IN[found.terms.order_counts], warnings_of(order, found.terms, datetime.now(UTC).date())
 
 
 @orders.command("list")
@@ -73,7 +80,7 @@ def list_(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List orders with what they have come to: units by the order's way of counting, under way, and left."""
+    """List orders with what they have come to, by each order's way of counting: so far, under way, and left."""
     from meter.store.orders import OrderStore
 
     async def work(engine: AsyncEngine) -> list[OrderProgress]:
@@ -101,8 +108,8 @@ def monday(week: str) -> str:
     return day.isoformat()
 
 
-def _units(order: Order) -> str:
-    return f"{order.quantity:,} units" + (f" and {order.make_up:,} to make up" if order.make_up else "")
+def _bought(order: Order, what: str) -> str:
+    return f"{order.quantity:,} {what}".rstrip() + (f" and {order.make_up:,} to make up" if order.make_up else "")
 
 
 def _row(one: OrderProgress) -> list[Any]:
@@ -111,7 +118,7 @@ def _row(one: OrderProgress) -> list[Any]:
         order.buyer,
         order.week,
         order.quantity,
-        order.make_up,
+        one.make_up,
         one.counts,
         one.units,
         one.live,
@@ -121,5 +128,7 @@ def _row(one: OrderProgress) -> list[Any]:
 
 
 def _as_dict(one: OrderProgress) -> dict[str, Any]:
+    order = {"buyer": one.order.buyer, "week": one.order.week, "quantity": one.order.quantity}
     found = asdict(one)
-    return {**found.pop("order"), **found, "left": one.left}
+    del found["order"]
+    return {**order, **found, "left": one.left}

@@ -46,14 +46,15 @@ async def _set_state(engine: AsyncEngine, state: BuyerState, said: Mapping[str, 
     clerk = Clerk(engine)
     try:
         work = partial(change, name=buyer, state=state, by=said_by, reason=reason, now_utc_us=time.time_ns() // 1000)
-        before = await clerk.write(work)
+        made = await clerk.write(work)
     except UnknownBuyerError as error:
         raise CommandError(f"buyer: no buyer is called {buyer!r}") from error
     except StateRefusedError as error:
         raise CommandError(f"buyer: {error}") from error
     finally:
         await clerk.close()
-    return {"buyer": buyer, "before": before.value, "state": state.value}
+    stops = [one.value for one in made.stops]
+    return {"buyer": buyer, "before": made.before.value, "state": made.after.value, "stops": stops}
 
 
 async def _suppress(engine: AsyncEngine, data_dir: Path, said: Mapping[str, Any], by: Commander) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import. The router reads a snapshot of them and decides; nothing here has behavi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -34,12 +35,30 @@ class Srtp(StrEnum):
 
 
 class BuyerState(StrEnum):
-    """ACTIVE takes transfers; PAUSED is the buyer's or operator's wish; ON_HOLD is for an unpaid invoice."""
+    """ACTIVE takes transfers; PAUSED is the buyer's or operator's wish; ON_HOLD is by hand or for an unpaid invoice."""
 
     ACTIVE = "active"
     PAUSED = "paused"
     ON_HOLD = "on_hold"
     CANCELLED = "cancelled"
+
+
+class Stop(StrEnum):
+    """A reason for not serving a buyer; each is ended by its own cause (domain, section 6)."""
+
+    UNPAID = "unpaid"  # an invoice is due and not paid: until the payment is recorded
+    HELD = "held"  # by hand, until it is resumed; so are the others
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+
+
+def state_under(stops: Collection[Stop]) -> BuyerState:
+    """The state of a buyer with these reasons for not serving it: the weightiest says."""
+    if Stop.CANCELLED in stops:
+        return BuyerState.CANCELLED
+    if Stop.HELD in stops or Stop.UNPAID in stops:
+        return BuyerState.ON_HOLD
+    return BuyerState.PAUSED if Stop.PAUSED in stops else BuyerState.ACTIVE
 
 
 class Rating(StrEnum):
@@ -87,8 +106,9 @@ class Terms:
     secure_buffer_ms: int = 15_000
     unreachable: str = "free"  # or "failed"
     caller_abandon: str = "free"  # or "failed"
-    order_counts: str = "billed"  # or "sent"
+    order_counts: str = "sent"  # or "billed"
     overrun_percent: int = 10
+    overage_uses_credits: bool = True  # Monday's invoice takes open credits first, as Tuesday's does
     unit_price_minor: int = 0
     minute_price_minor: int = 0
     minute_increment_ms: int = 60_000
@@ -170,13 +190,28 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderClauses:
+    """What an order's invoice froze: what it counts (`sent` or `billed`), and how far its week may run over."""
+
+    counts: str
+    overrun_percent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
-    """What a buyer bought for one service week (domain, section 6). `quantity` in billed units."""
+    """What a buyer bought for one service week (domain, section 6): live transfers as sent, or billed units.
+
+    Two orders are the same where the same is bought; the fields after the make-up say where that came from, and what
+    was frozen.
+    """
 
     buyer: str
     week: str  # ISO date of the Monday on which it begins, in the terms' zone
     quantity: int
-    make_up: int = 0  # free units on top
+    make_up: int = 0  # free on top
+    make_up_owed: int = field(default=0, compare=False)  # of it: what weeks before fell short of, no present
+    make_up_units: int = field(default=0, compare=False)  # billed units that these were worth
+    clauses: OrderClauses | None = field(default=None, compare=False)  # None: not invoiced, those of the terms hold
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,11 @@ class TermsEntry(Model):
     secure_buffer_ms: int = Field(15_000, ge=0, description="Buffer where every endpoint is a secure trunk.")
     unreachable: FreeOrFailed = Field("free", description="What `unreachable` counts as.")
     caller_abandon: FreeOrFailed = Field("free", description="What `caller_abandoned` counts as.")
-    order_counts: Literal["billed", "sent"] = Field("billed", description="What an order's quantity counts.")
-    overrun_percent: Percent = Field(10, description="How far a week may run over its order.")
+    order_counts: Literal["billed", "sent"] = Field(
+        "sent", description="What an order counts: live transfers as sent, or billed units after the percentage."
+    )
+    overrun_percent: Percent = Field(10, description="How far a week may run over its order; binds every order.")
+    overage_uses_credits: bool = Field(True, description="Overage is taken from open credits first.")
     unit_price_minor: Minor = Field(0, description="Price of one unit.")
     minute_price_minor: Minor = Field(0, description="Price of one started increment at minute rating.")
     minute_increment_ms: int = Field(60_000, ge=1000, description="Increment of minute rating.")

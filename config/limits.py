@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from config.book import Buyer, Order, Terms
+from config.book import Buyer, Order, OrderClauses, Terms
 from config.hours import DAY_US, QUARTER_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,6 +112,7 @@ def limits_for(buyer: Buyer, orders: tuple[Order, ...], phone: str, now_utc_us: 
     if not is_counted(buyer, orders):
         return None
     spans = spans_at(buyer, now_utc_us)
+    order = order_of(orders, spans.week)
     plain = phone.removeprefix("+").isdigit() and phone.isascii() and len(phone) <= MAX_PHONE
     caps = buyer.caps
     windows = (
@@ -125,7 +126,7 @@ def limits_for(buyer: Buyer, orders: tuple[Order, ...], phone: str, now_utc_us: 
         phone=phone if plain else "",
         concurrent=concurrent_limit(buyer),
         caps=tuple(one for one in windows if one.most),
-        order=order_limit(buyer.terms, order_of(orders, spans.week), spans) if buyer.order_required else None,
+        order=order_limit(buyer.terms, order, spans) if binds(buyer, order) else None,
         duplicate_since_us=now_utc_us - buyer.duplicate_days * DAY_US if buyer.duplicate_days and plain else None,
     )
 
@@ -143,28 +144,57 @@ def concurrent_limit(buyer: Buyer) -> int:
     return buyer.caps.concurrent or (included and included + buyer.extra_lines)
 
 
+def binds(buyer: Buyer, order: Order | None) -> bool:
+    """Whether the order of the running week limits a buyer: every order does (domain, section 6).
+
+    `order_required` only says whether one is needed at all. A make-up alone was not ordered, and limits nobody who
+    needs no order.
+    """
+    return buyer.order_required or (order is not None and order.quantity > 0)
+
+
 def order_limit(terms: Terms, order: Order | None, spans: Spans) -> OrderLimit:
     """The order with its make-up and overrun; without an order nothing at all may be sent."""
-    return OrderLimit(order_most(terms, order), spans.week_us, *_percents(terms))
+    return OrderLimit(order_most(terms, order), spans.week_us, *_percents(terms, order))
+
+
+def clauses_of(terms: Terms, order: Order | None) -> OrderClauses:
+    """How an order counts and how far it may run over: as it was invoiced, else by the terms in force."""
+    if order is not None and order.clauses is not None:
+        return order.clauses
+    return OrderClauses(terms.order_counts, terms.overrun_percent)
+
+
+def make_up_of(terms: Terms, order: Order) -> int:
+    """The make-up in what the order counts: live transfers, or the billed units that these came with."""
+    if clauses_of(terms, order).counts == "sent":
+        return order.make_up
+    return order.make_up - order.make_up_owed + order.make_up_units
+
+
+def order_overrun(terms: Terms, order: Order) -> int:
+    """How far the week may run over what was bought, rounded down; a make-up has no overrun."""
+    return order.quantity * clauses_of(terms, order).overrun_percent // 100
 
 
 def order_most(terms: Terms, order: Order | None) -> int:
-    """Units after which the order is filled: bought, make-up, and the overrun of what was bought, rounded down."""
+    """What the order counts up to until it is filled: bought, make-up, and the overrun of what was bought."""
     if order is None:
         return 0
-    return order.quantity + order.make_up + order.quantity * terms.overrun_percent // 100
+    return order.quantity + make_up_of(terms, order) + order_overrun(terms, order)
 
 
-def order_units(terms: Terms, connected: int, failed: int) -> int:
-    """Units of a week as its order counts them, rounded down (domain, section 5).
+def order_units(terms: Terms, order: Order | None, connected: int, failed: int) -> int:
+    """Transfers of a week as its order counts them, rounded down (domain, sections 5 and 6).
 
     A week by itself: the fraction of a unit that the invoice carries over from earlier weeks is left to it.
     """
-    return _units(connected, failed, *_percents(terms))
+    return _units(connected, failed, *_percents(terms, order))
 
 
-def _percents(terms: Terms) -> tuple[int, int]:
-    return (100, 100) if terms.order_counts == "sent" else (terms.connected_percent, terms.failed_percent)
+def _percents(terms: Terms, order: Order | None) -> tuple[int, int]:
+    counts = clauses_of(terms, order).counts
+    return (100, 100) if counts == "sent" else (terms.connected_percent, terms.failed_percent)
 
 
 def _units(connected: int, failed: int, connected_percent: int, failed_percent: int) -> int:

@@ -21,9 +21,10 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Buyer, Terms
+from config.book import Buyer, Order, Terms
 from meter import metrics, texts
 from meter.billing.calendar import Week
+from meter.billing.cycle import Bought, Prepaid
 from meter.billing.drafts import Issuer, Stamp, body_of, order_draft
 from meter.hostile import csv_cell
 from meter.localised import date_text, money_text, number_text, short_when_text
@@ -131,19 +132,32 @@ def _instant(text: str) -> int:
 def _week_rows(body: Mapping[str, Any], units: Any, money: Any) -> list[tuple[str, str, str]]:
     """What a week comes to: a word, units, money."""
     figures = body["figures"]
-    price = figures["price_minor"]
+    price, counts = figures["price_minor"], figures["counts"]
+    in_units = "" if counts == "billed" else ", billed units"
+    paid = figures.get("paid_units", figures["quantity"])  # documents of before orders counted what was sent lack it
     rows = [
         ("Connected transfers, sent", figures["sent_connected"], None),
         ("Connected transfers, billed", figures["billed_connected"], None),
         ("Failed transfers, billed", figures["billed_failed"], None),
         ("Counted against the order", figures["counted"], None),
-        ("Ordered", figures["quantity"], figures["quantity"] * price),
+        ("Ordered", figures["quantity"], None if in_units else paid * price),
         ("Make-up", figures["make_up"], None),
-        ("Beyond the order", figures["overage_units"], figures["overage_minor"]),
-        ("Short of the order", figures["shortfall_units"], figures["shortfall_minor"]),
-        ("Short of an order that is not paid", figures["awaiting_units"], figures["awaiting_minor"]),
+        *([("Paid in advance, billed units", paid, paid * price)] if in_units else []),
+        *_parts(figures, "overage", "Beyond the order", in_units),
+        *_parts(figures, "shortfall", "Short of the order", in_units),
+        *_parts(figures, "awaiting", "Short of an order that is not paid", in_units),
     ]
+    if figures.get("prepaid_units"):
+        rows.append(("Prepaid units that stay with you", figures["prepaid_units"], figures["prepaid_minor"]))
     return [(text, units(count), "" if amount is None else money(amount)) for text, count, amount in rows]
+
+
+def _parts(figures: Mapping[str, Any], part: str, text: str, in_units: str) -> list[tuple[str, int, int | None]]:
+    """Overage or shortfall: as the order counts it, and in billed units with what they come to."""
+    units, amount = figures[f"{part}_units"], figures[f"{part}_minor"]
+    if not in_units:
+        return [(text, units, amount)]
+    return [(text, figures.get(f"{part}_counted", units), None), (f"{text}{in_units}", units, amount)]
 
 
 async def paper(clerk: Clerk, number: str, form: str) -> bytes:
@@ -215,7 +229,8 @@ def sample() -> dict[str, Any]:
     buyer = Buyer("acme", "Acme", terms, address=("12 Main Street",), reference="PO 1")
     week = Week(date(2026, 6, 8), terms.time_zone)
     due_us = week.order_due_at
-    draft = order_draft("", buyer, terms, week=week, quantity=200, make_up=8, due_us=due_us, notes=("A note.",))
+    bought = Bought(Order("acme", str(week), 200, 8, 8, 8), 186, Prepaid(8, 36_000), paid=False)
+    draft = order_draft("", buyer, terms, week=week, bought=bought, due_us=due_us, notes=("A note.",))
     issuer = Issuer(
         "Operator", ("1 Side Street",), "12-3456789", "bills@operator.example", "+12125550100", ("By wire.",)
     )

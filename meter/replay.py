@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from config.book import Order, Rating, Terms
+from config.book import Rating, Terms
 from meter.billing.accounts import INCREMENT, UNIT, Posting
 from meter.billing.calendar import Week
-from meter.billing.cycle import settle_week
+from meter.billing.cycle import Bought, Prepaid, settle_week
 from meter.billing.minutes import rate
 from meter.billing.units import CarriedUnits, bill_week
 from meter.facts import Fact, Kind
@@ -123,11 +123,10 @@ def charge_of(
     carried: CarriedUnits,
     *,
     terms: Terms,
-    order: Order | None,
-    paid: bool,
-    make_up_minor: int,
-) -> tuple[Charge, CarriedUnits]:
-    """What a week comes to with these units, and what it carries on."""
+    bought: Bought | None,
+    kept: Prepaid,
+) -> tuple[Charge, CarriedUnits, Prepaid]:
+    """What a week comes to with these units, and what it carries on: parts of a unit, and prepaid units."""
     counts: Counts = {"connected": {}, "failed": {}}
     increments = minutes_minor = 0
     for unit in units:
@@ -138,17 +137,17 @@ def charge_of(
             of_kind = counts[unit.kind]
             of_kind[unit.percent] = of_kind.get(unit.percent, 0) + unit.units
     billed, after = bill_week(carried, counts["connected"], counts["failed"])
-    result = settle_week(week, terms, order, billed, paid=paid, make_up_minor=make_up_minor)
+    result = settle_week(week, terms, bought, billed, kept)
     charge = Charge(
         connected=billed.sent_connected,
         failed=billed.sent_failed,
-        billed=billed.billed_connected + billed.billed_failed,
-        earned_minor=result.earned_minor(terms.unit_price_minor, make_up_minor),
+        billed=billed.billed,
+        earned_minor=result.earned_minor(terms.unit_price_minor),
         overage_minor=result.overage.amount_minor,
         increments=increments,
         minutes_minor=minutes_minor,
     )
-    return charge, after
+    return charge, after, result.kept
 
 
 def _under(fact: Fact, history: Sequence[Fact], terms: Terms) -> Fact:

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import BuyerState, Order
 from meter.store.api_money import OrderRow, orders_after
-from meter.store.book import set_state
 from meter.store.book_editing import (
     BookRules,
     Kept,
@@ -24,6 +23,7 @@ from meter.store.book_editing import (
 )
 from meter.store.clerk import Clerk
 from meter.store.orders import OrderStore, warnings_of
+from meter.store.stops import StateChange, set_state
 
 Expected = Callable[[str], bool]
 
@@ -65,8 +65,8 @@ class BookOffice:
         """Switch an endpoint on or off. Raises what `put_buyer` raises."""
         return await self._change(buyer, lambda before: switched(before, name, enabled=enabled, buyer=buyer), None)
 
-    async def set_state(self, name: str, state: BuyerState, by: str, reason: str, *, own: bool) -> BuyerState:
-        """Pause or resume; the state before. `own`: by the buyer itself.
+    async def set_state(self, name: str, state: BuyerState, by: str, reason: str, *, own: bool) -> StateChange:
+        """Pause or resume; what that came to. `own`: by the buyer itself.
 
         Raises UnknownBuyerError, StateRefusedError.
         """

@@ -145,7 +145,8 @@ async def post_pause(request: Request, who: BuyerOrOperator, buyer: BuyerName) -
 async def post_resume(request: Request, who: BuyerOrOperator, buyer: BuyerName) -> StateShown:
     """Give a buyer transfers again. Body: a `StateChange`, or none.
 
-    The operator ends any state so; a buyer only its pause, never a hold.
+    The operator ends any reason set by hand; a buyer only its pause, never a hold. An unpaid invoice is ended by its
+    payment alone: `stops` says what still stands.
     """
     return await _set_state(request, who, buyer, BuyerState.ACTIVE)
 
@@ -308,10 +309,11 @@ async def _set_state(request: Request, who: Token, buyer: str, state: BuyerState
     said = await read_model(request, StateChange) if has_body else StateChange(reason="")
     own = who.scope is Scope.BUYER
     try:
-        before = await _office(request).set_state(buyer, state, who.name, said.reason, own=own)
+        made = await _office(request).set_state(buyer, state, who.name, said.reason, own=own)
     except StateRefusedError as error:
         raise ProblemError(409, str(error)) from error
     except UnknownBuyerError as error:
         raise ProblemError(404, _NOT_YOURS) from error
-    _log.info("buyer_state_set", buyer=buyer, before=before.value, state=state.value, by=who.name)
-    return StateShown(buyer=buyer, before=before, state=state, at=datetime.now(UTC).replace(microsecond=0))
+    _log.info("buyer_state_set", buyer=buyer, before=made.before.value, state=made.after.value, by=who.name)
+    at = datetime.now(UTC).replace(microsecond=0)
+    return StateShown(buyer=buyer, before=made.before, state=made.after, stops=list(made.stops), at=at)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 from fastapi import Path
 from pydantic import BaseModel, Field, create_model
 
-from config.book import Buyer, BuyerState, Endpoint
+from config.book import Buyer, BuyerState, Endpoint, Stop
 from config.book_file import BuyerEntry, CapsEntry, EndpointEntry
 from meter.store.book_editing import FILES, SECRET, Kept, Raw, buffer_ms, raw_buyer, raw_endpoint
 from portal.bodies import Body
@@ -133,7 +133,8 @@ class StateShown(BaseModel):
 
     buyer: str
     before: BuyerState
-    state: BuyerState
+    state: BuyerState = Field(description="Now: it follows from `stops`.")
+    stops: list[Stop] = Field(description="What stands in the way of serving it; each is ended by its own cause.")
     at: datetime
 
 

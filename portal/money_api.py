@@ -103,7 +103,8 @@ class ForecastShown(BaseModel):
 
     buyer: str
     week: str
-    order: int = Field(description="Units paid for, make-up included.")
+    order: int = Field(description="Ordered, make-up included, in what the order counts.")
+    counts: str = Field(description="What the order counts: `sent` live transfers, or `billed` units.")
     counted: int
     remedy: Remedy
     low: dict[str, int] | None
@@ -306,10 +307,17 @@ def _moment(utc_us: int | None) -> datetime | None:
 
 
 def _foreseen(one: OrderForecast) -> ForecastShown:
-    covered = one.order.quantity + one.order.make_up if one.order else 0
     ends = ("low", "expected", "high")
     cases = {name: asdict(getattr(one.forecast, name)) if one.forecast else None for name in ends}
-    return ForecastShown(buyer=one.buyer, week=one.week, order=covered, counted=one.counted, remedy=one.remedy, **cases)
+    return ForecastShown(
+        buyer=one.buyer,
+        week=one.week,
+        order=one.covered,
+        counts=one.counts,
+        counted=one.counted,
+        remedy=one.remedy,
+        **cases,
+    )
 
 
 def _file(content: bytes, name: str, kind: str) -> Plain:

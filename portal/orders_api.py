@@ -41,14 +41,14 @@ class OrderShown(BaseModel):
 
     buyer: str
     week: str = Field(description="The Monday on which it begins.")
-    quantity: int = Field(description="Units bought.")
-    make_up: int = Field(description="Free units on top, for what an earlier week fell short of.")
-    counts: str = Field(description="What it counts: units `billed`, or `sent`.")
+    quantity: int = Field(description="Bought, in what the order counts.")
+    make_up: int = Field(description="Free on top, for what an earlier week fell short of.")
+    counts: str = Field(description="What it counts: live transfers as `sent`, or units `billed`.")
     connected: int
     failed: int
     live: int = Field(description="Under way, and not counted yet.")
     units: int = Field(description="As the order counts them.")
-    left: int = Field(description="Units still to be delivered.")
+    left: int = Field(description="Still to be delivered.")
     most: int = Field(description="With the overrun that is allowed; then the order is filled.")
     invoice: str = Field(description="Number of its invoice; empty: there is none yet. From then on it stays as it is.")
 
@@ -71,12 +71,14 @@ class OrderPut(Body):
 
     buyer: str = Field(min_length=1, max_length=_MAX_NAME)
     week: Annotated[IsoDate, Strict(False)] = Field(description="Monday on which the week begins, such as 2026-11-23.")
-    quantity: int = Field(ge=0, le=MAX_UNITS, description="Units bought.")
+    quantity: int = Field(
+        ge=0, le=MAX_UNITS, description="Bought: live transfers as sent, or billed units, as the terms say."
+    )
     make_up: int | None = Field(
         None,
         ge=0,
         le=MAX_UNITS,
-        description="Free units on top; left out, they stay as they are.",
+        description="Free on top; left out, it stays as it is.",
         json_schema_extra={"type": ["integer", "null"], "format": "int64"},
     )
 
@@ -343,13 +345,12 @@ def _order_cells(one: OrderRow) -> list[Any]:
 
 def _shown_order(one: OrderRow) -> OrderShown:
     found = one.progress
-    names = ("counts", "connected", "failed", "live", "units", "left", "most")
+    names = ("counts", "connected", "failed", "live", "units", "make_up", "left", "most")
     order = found.order
     return OrderShown(
         buyer=order.buyer,
         week=order.week,
         quantity=order.quantity,
-        make_up=order.make_up,
         invoice=one.invoice,
         **{name: getattr(found, name) for name in names},
     )

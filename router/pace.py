@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from config.book import Buyer, Order
 from config.hours import open_times
-from config.limits import Spans, Usage, order_units
+from config.limits import Spans, Usage, make_up_of, order_units
 
 NO_ORDER = 0.0
 
@@ -20,10 +20,10 @@ def deficit(buyer: Buyer, order: Order | None, usage: Usage, spans: Spans, *, li
     `usage` is that of the running week, `live` the transfers under way that it does not know yet. The make-up belongs
     to what is to be delivered; the overrun does not.
     """
-    wanted = 0 if order is None else order.quantity + order.make_up
+    wanted = 0 if order is None else order.quantity + make_up_of(buyer.terms, order)
     if not wanted:
         return NO_ORDER
-    had = order_units(buyer.terms, usage.week_connected, usage.week_failed) + usage.week_live + live
+    had = order_units(buyer.terms, order, usage.week_connected, usage.week_failed) + usage.week_live + live
     return share_passed(buyer, spans, now_utc_us) - had / wanted
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from config.book import Book, Buyer, BuyerState, Campaign, Endpoint, Order, Strategy
 from config.hours import is_open, opens_in_words
-from config.limits import Spans, Usage, concurrent_limit, order_most, order_of, order_units, spans_at
+from config.limits import Spans, Usage, binds, concurrent_limit, order_most, order_of, order_units, spans_at
 from meter.outcome import NO_BUFFER_MS, Reason
 from router.pace import deficit
 from router.ports import ScrubResult
@@ -265,13 +265,13 @@ def _state(case: _Case) -> _Why | None:
 
 
 def _order(case: _Case) -> _Why | None:
-    if not case.buyer.order_required:
+    if not binds(case.buyer, case.order):
         return None
     if case.order is None:
         return _ORDER_FILLED, f"no order for the week of {case.spans.week}"
     terms, usage = case.buyer.terms, case.usage
     most = order_most(terms, case.order)
-    units = order_units(terms, usage.week_connected, usage.week_failed)
+    units = order_units(terms, case.order, usage.week_connected, usage.week_failed)
     live = usage.week_live + case.unknown
     return (_ORDER_FILLED, f"{units} units and {live} under way of {most} this week") if units + live >= most else None
 

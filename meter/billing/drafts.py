@@ -13,12 +13,17 @@ from enum import StrEnum
 from typing import Any
 
 from config.book import Buyer, Terms
+from config.limits import make_up_of, order_overrun
 from meter.billing.calendar import Week
-from meter.billing.cycle import Remedy, Settlement, WeekResult
-from meter.billing.units import WeekUnits, line_minor
+from meter.billing.cycle import Bought, Line, Remedy, Settlement, WeekResult
+from meter.billing.units import SENT, WeekUnits, line_minor
 
 SCHEMA = 1  # of the body
-COUNTED = {"billed": "billed units, after the percentage", "sent": "sent units, before the percentage"}
+COUNTED = {
+    "billed": "billed units, after the percentage",
+    "sent": "live transfers as sent, connected and failed, before the percentage",
+}
+COUNTED_IN = {"billed": "units", "sent": "live transfers"}
 
 
 class Series(StrEnum):
@@ -144,6 +149,7 @@ def body_of(draft: Draft, issuer: Issuer, stamp: Stamp) -> dict[str, Any]:
             "failed_percent": terms.failed_percent,
             "order_counts": terms.order_counts,
             "overrun_percent": terms.overrun_percent,
+            "overage_uses_credits": terms.overage_uses_credits,
         },
         "period": draft.period,
         "lines": [
@@ -165,20 +171,30 @@ def body_of(draft: Draft, issuer: Issuer, stamp: Stamp) -> dict[str, Any]:
 
 
 def order_draft(
-    key: str, buyer: Buyer, terms: Terms, *, week: Week, quantity: int, make_up: int, due_us: int, notes: Sequence[str]
+    key: str, buyer: Buyer, terms: Terms, *, week: Week, bought: Bought, due_us: int, notes: Sequence[str]
 ) -> Draft:
     """Tuesday's invoice for a week's order (domain, section 6). `terms` with the price that holds for it."""
-    price = terms.unit_price_minor
-    lines = [DraftLine(f"Live transfers, service week of {week}", quantity, price, line_minor(quantity, price))]
+    price, order, units = terms.unit_price_minor, bought.order, bought.paid_units
+    make_up = make_up_of(terms, order)
+    text = f"Live transfers, service week of {week}"
+    if terms.order_counts == SENT:
+        text = f"{order.quantity} live transfers, service week of {week}, at {terms.connected_percent} %"
+    lines = [DraftLine(text, units, price, line_minor(units, price))]
     if make_up:
         lines.append(DraftLine("Make-up for an earlier week, paid for then", make_up, 0, 0))
     said = (
         f"The order counts {COUNTED[terms.order_counts]}.",
         f"The week runs from Monday {week} 00:00 to Monday {week.later(1)} 00:00, {week.zone}.",
-        f"It may run over by {quantity * terms.overrun_percent // 100} units, which are then invoiced.",
+        f"It may run over by {order_overrun(terms, order)} {COUNTED_IN[terms.order_counts]}, which are then invoiced.",
         *notes,
     )
-    figures = {"quantity": quantity, "make_up": make_up, "order_counts": terms.order_counts}
+    figures = {
+        "quantity": order.quantity,
+        "make_up": make_up,
+        "order_counts": terms.order_counts,
+        "paid_units": units,
+        "connected_percent": terms.connected_percent,
+    }
     return Draft(
         key,
         DocumentKind.ORDER,
@@ -194,18 +210,10 @@ def order_draft(
 
 
 def overage_draft(key: str, buyer: Buyer, terms: Terms, *, result: WeekResult, units: WeekUnits, due_us: int) -> Draft:
-    """Monday's invoice for what a week had beyond the paid quantity (domain, section 6)."""
+    """Monday's invoice for what a week had beyond what was paid for (domain, section 6)."""
     over = result.overage
     week = str(result.week)
-    paid = result.quantity + result.make_up
-    line = DraftLine(
-        f"Live transfers beyond the {paid} of the order, service week of {week}",
-        over.units,
-        terms.unit_price_minor,
-        over.amount_minor,
-        week,
-    )
-    figures = week_figures(result, units)
+    line = DraftLine(_beyond(result, units), over.units, terms.unit_price_minor, over.amount_minor, week)
     return Draft(
         key,
         DocumentKind.OVERAGE,
@@ -215,8 +223,21 @@ def overage_draft(key: str, buyer: Buyer, terms: Terms, *, result: WeekResult, u
         (line,),
         how_counted(result, units, terms),
         due_us,
-        figures=figures,
+        uses_credits=terms.overage_uses_credits,
+        figures=week_figures(result, units),
     )
+
+
+def _beyond(result: WeekResult, units: WeekUnits) -> str:
+    """What Monday's line is for: transfers beyond the order, or units beyond those paid in advance, and why."""
+    ordered, week = result.quantity + result.make_up, f"service week of {result.week}"
+    if result.counts != SENT:
+        return f"Live transfers beyond the {ordered} of the order, {week}"
+    why = "failed transfers, in full" if units.sent_failed else "with the part of a unit carried in"
+    if not result.overage.counted:
+        return f"Units beyond the {result.paid_units + result.came_with.units} paid in advance, {week} ({why})"
+    text = f"{result.overage.counted} live transfers beyond the {ordered} of the order, {week}"
+    return f"{text} (failed transfers, in full)" if units.sent_failed else text
 
 
 def week_draft(
@@ -230,15 +251,23 @@ def week_draft(
     ]
     notes = list(how_counted(result, units, terms))
     if overage:
-        notes.append(f"{result.overage.units} units are beyond the order: see invoice {overage}.")
-    if result.shortfall.units:
+        notes.append(f"{_amount_of(result.overage, result)} are beyond what was paid for: see invoice {overage}.")
+    elif result.overage.counted:
+        notes.append(f"{_amount_of(result.overage, result)} are beyond the order: there is nothing to invoice.")
+    if result.shortfall.counted and not result.shortfall.units:
         notes.append(
-            f"{result.shortfall.units} units fall short of it. They are settled as you choose, until"
+            f"{result.shortfall.counted} {COUNTED_IN[result.counts]} fall short of it. Nothing that was paid for is"
+            " left, so they are worth nothing."
+        )
+    elif result.shortfall:
+        notes.append(
+            f"{_amount_of(result.shortfall, result)} fall short of it. They are settled as you choose, until"
             f" Tuesday {result.week.overage_due_on.isoformat()} noon: refund, credit or make-up; a credit where"
             " nothing is chosen."
         )
-    if result.awaiting.units:
-        notes.append(f"{result.awaiting.units} units fall short of an order that is not paid: settled once it is.")
+    if result.awaiting:
+        said = _amount_of(result.awaiting, result)
+        notes.append(f"{said} fall short of an order that is not paid: settled once it is.")
     figures = week_figures(result, units) | {"price_minor": price, "overage_invoice": overage}
     return Draft(key, DocumentKind.WEEK, buyer, terms, week, tuple(lines), tuple(notes), figures=figures)
 
@@ -263,8 +292,29 @@ def how_counted(result: WeekResult, units: WeekUnits, terms: Terms) -> tuple[str
         f"{units.sent_failed} failed transfers at {terms.failed_percent} % are {units.billed_failed} billed units.",
         f"The order counts {COUNTED[result.counts]}: {counted} of {result.quantity}"
         + (f" and {result.make_up} of make-up." if result.make_up else "."),
+        *_how_paid(result, units),
     )
     return tuple(rows)
+
+
+def _how_paid(result: WeekResult, units: WeekUnits) -> list[str]:
+    """How the units that were paid for stand against those billed, where they are not what the order says."""
+    rows = []
+    if result.counts == SENT:
+        came = f", and {result.came_with.units} came with the make-up" if result.came_with.units else ""
+        rows.append(f"{result.paid_units} units were paid in advance{came}; {units.billed} are billed.")
+    if result.prepaid_used:
+        rows.append(f"{result.prepaid_used} of them are prepaid units that earlier weeks left over.")
+    if result.kept.units:
+        rows.append(f"{result.kept.units} prepaid units stay with you, for weeks that need more than they paid for.")
+    return rows
+
+
+def _amount_of(line: Line, result: WeekResult) -> str:
+    """A part of a week in words, as the order counts it, and what it comes to."""
+    if result.counts != SENT:
+        return f"{line.counted} units" if line.counted == line.units else f"{line.counted} units ({line.units} charged)"
+    return f"{line.counted} live transfers, {line.units} units,"
 
 
 def week_figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
@@ -279,21 +329,31 @@ def week_figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
         "sent_failed": units.sent_failed,
         "billed_connected": units.billed_connected,
         "billed_failed": units.billed_failed,
+        "paid_units": result.paid_units,
+        "make_up_units": result.came_with.units,
+        "overage_counted": result.overage.counted,
         "overage_units": result.overage.units,
         "overage_minor": result.overage.amount_minor,
+        "shortfall_counted": result.shortfall.counted,
         "shortfall_units": result.shortfall.units,
         "shortfall_minor": result.shortfall.amount_minor,
+        "awaiting_counted": result.awaiting.counted,
         "awaiting_units": result.awaiting.units,
         "awaiting_minor": result.awaiting.amount_minor,
+        "prepaid_used": result.prepaid_used,
+        "prepaid_units": result.kept.units,
+        "prepaid_minor": result.kept.amount_minor,
         "beyond_units": result.beyond_units,
     }
 
 
-def remedy_text(settlement: Settlement, week: str) -> str:
-    """What became of a shortfall, in one line."""
+def remedy_text(settlement: Settlement, week: str, counts: str) -> str:
+    """What became of a shortfall, in one line; `counts`: how the order of the week that fell short counted."""
     said = {
         Remedy.REFUND: f"a check is due on {settlement.due_on.isoformat()}",
         Remedy.CREDIT: "credited",
         Remedy.MAKE_UP: f"made up for in the week of {settlement.order_week}",
     }
-    return f"Service week of {week}: {settlement.units} units short, {said[settlement.remedy]}"
+    worth = f", worth {settlement.units} units" if counts == SENT else ""
+    short = f"{settlement.counted} {COUNTED_IN[counts]} short{worth}"
+    return f"Service week of {week}: {short}, {said[settlement.remedy]}"

@@ -1,24 +1,22 @@
 """What a running week may come to: the expected overage or shortfall of an order, with its range, and the remedies.
 
-Units are taken to come at a steady rate per open hour of the buyer. What is known of that rate, from the weeks before
-and from the hours so far, is a gamma distribution; what is still to come is then negative binomial. The weeks before
-weigh as much as a day of open hours does: on Wednesday they steady a slow start, on Friday the week speaks for itself.
-The range holds four weeks of five, if nothing changes. It is an estimate, so it may use floating point; the amounts
-that follow from whole units of it are exact.
+What the order counts is taken to come at a steady rate per open hour of the buyer. What is known of that rate, from
+the weeks before and from the hours so far, is a gamma distribution; what is still to come is then negative binomial.
+The weeks before weigh as much as a day of open hours does: on Wednesday they steady a slow start, on Friday the week
+speaks for itself. The range holds four weeks of five, if nothing changes. It is an estimate, so it may use floating
+point; the amounts are those of the week settled so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from config.book import Order, Terms
 from config.limits import midnight_us
 from meter.billing.calendar import Week
-from meter.billing.cycle import Remedy
-from meter.billing.units import line_minor
+from meter.billing.cycle import Remedy, WeekResult
 
 LOW, HIGH = 0.1, 0.9
 FIRST_DAY = 2  # Wednesday: there are two days to go by
@@ -41,11 +39,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One end of the range: units in the end, and what they make of the order. Amounts in minor units."""
+    """One end of the range: what is delivered in the end, and what that makes of the order.
+
+    `units` and `*_counted` are in what the order counts, `*_units` billed units; amounts in minor units.
+    """
 
     units: int
+    overage_counted: int
     overage_units: int
     overage_minor: int
+    shortfall_counted: int
     shortfall_units: int
     shortfall_minor: int
 
@@ -67,7 +70,7 @@ class Forecast:
         return {
             Remedy.REFUND: (0, short.shortfall_minor),
             Remedy.CREDIT: (0, short.shortfall_minor),
-            Remedy.MAKE_UP: (short.shortfall_units, 0),
+            Remedy.MAKE_UP: (short.shortfall_counted, 0),
         }
 
 
@@ -76,20 +79,22 @@ def is_foreseeable(week: Week, now_utc_us: int) -> bool:
     return midnight_us(week.monday + timedelta(days=FIRST_DAY), week.zone) <= now_utc_us < week.end_us
 
 
-def foresee(progress: Progress, terms: Terms, order: Order | None) -> Forecast:
-    """What the week comes to. Raises ValueError where more time has passed than there is."""
+def foresee(progress: Progress, covered: int, settle: Callable[[int], WeekResult]) -> Forecast:
+    """What the week comes to. `settle` holds a week against its order, given how much more is delivered than so far.
+
+    Raises ValueError where more time has passed than there is.
+    """
     if not 0 <= progress.passed_us <= progress.open_us:
         raise ValueError(f"{progress.passed_us} of {progress.open_us} us have passed")
-    covered = order.quantity + order.make_up if order else 0
     left_us = progress.open_us - progress.passed_us
     shape, time_us = _rate(progress)
     mean = shape * left_us / time_us if time_us else 0.0
     cases = []
     for more in (_quantile(shape, time_us, left_us, LOW), round(mean), _quantile(shape, time_us, left_us, HIGH)):
-        units = progress.counted + more
+        end = progress.counted + more
         if progress.most is not None:
-            units = max(progress.counted, min(units, progress.most))
-        cases.append(_case(units, covered, terms))
+            end = max(progress.counted, min(end, progress.most))
+        cases.append(_case(settle(end - progress.counted)))
     return Forecast(progress.counted, covered, *cases)
 
 
@@ -120,7 +125,14 @@ def _quantile(shape: float, time_us: float, left_us: int, share: float) -> int:
     return count
 
 
-def _case(units: int, covered: int, terms: Terms) -> Case:
-    over, short = max(0, units - covered), max(0, covered - units)
-    price = terms.unit_price_minor
-    return Case(units, over, line_minor(over, price), short, line_minor(short, price))
+def _case(result: WeekResult) -> Case:
+    over, short = result.overage, result.shortfall
+    return Case(
+        result.counted,
+        over.counted,
+        over.units,
+        over.amount_minor,
+        short.counted,
+        short.units,
+        short.amount_minor,
+    )

@@ -6,7 +6,8 @@ rounded: in whatever weeks, order or pieces the units come, as many are billed i
 with a sum of their own, at 100 % unless the terms say otherwise.
 
 One sum runs through all percentages: terms that change in mid-week leave one fraction, not two. It runs on whichever
-way an order counts, so that a change of `order_counts` finds it right.
+way an order counts, so that a change of `order_counts` finds it right. What orders pay in advance runs by a sum of its
+own (decision 076).
 
 A late outcome of a week that was billed is just units of the next; a reversal is negative units at the percentage of
 those that it takes back, and may make a week's figure negative. What would take back more than ever was is refused.
@@ -62,10 +63,14 @@ class WeekUnits:
     billed_connected: int = 0
     billed_failed: int = 0
 
+    @property
+    def billed(self) -> int:
+        return self.billed_connected + self.billed_failed
+
     def counted(self, counts: str) -> int:
         """As an order counts them. Raises ValueError for a way of counting that is neither `billed` nor `sent`."""
         if counts == BILLED:
-            return self.billed_connected + self.billed_failed
+            return self.billed
         if counts == SENT:
             return self.sent_connected + self.sent_failed
         raise ValueError(f"an order counts units {BILLED!r} or {SENT!r}, not {counts!r}")
@@ -96,6 +101,25 @@ def bill_week(
     billed_failed, failed_after = bill(carried.failed, failed)
     week = WeekUnits(sum(connected.values()), sum(failed.values()), billed_connected, billed_failed)
     return week, CarriedUnits(connected_after, failed_after)
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What a buyer's orders that count as sent have come to so far: quantity x percentage, and units paid for."""
+
+    hundredths: int = 0
+    units: int = 0
+
+
+def paid_in_advance(counts: str, quantity: int, percent: int, before: Ordered) -> int:
+    """Billed units that an order pays in advance (domain, section 6).
+
+    Of an order stated in billed units as many as it says. Of one that counts as sent: quantity x percentage, floor
+    over all orders so far, less what was invoiced before; not below nothing, where one in between was cancelled.
+    """
+    if counts == BILLED:
+        return quantity
+    return max(0, (before.hundredths + quantity * percent) // WHOLE - before.units)
 
 
 def line_minor(units: int, unit_price_minor: int) -> int:

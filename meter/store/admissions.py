@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Dialect,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal,
     literal_column,
     select,
     update,
@@ -32,7 +34,7 @@ from sqlalchemy import (
 
 from config.limits import Limits
 from meter.store.rows import execute_bare
-from meter.store.schema import admissions, buyers
+from meter.store.schema import admissions, buyers, outcomes
 
 LIVE, CONNECTED, FAILED, FREE = "live", "connected", "failed", "free"
 _SETTLED = frozenset({CONNECTED, FAILED, FREE})
@@ -51,6 +53,27 @@ class Candidate:
     transfer: str
     buyer: str
     limits: Limits | None = None
+
+
+def admit_before(connection: Connection, buyer: str, since_us: int, until_us: int, now_utc_us: int) -> int:
+    """Write down units of a span that were admitted before the buyer had anything to be counted for; how many.
+
+    An order that is made in its own week limits the whole of it (domain, section 6), not what comes after.
+    """
+    columns = ("transfer", "router", "boot", "buyer", "phone", "admitted_utc_us", "state", "settled_utc_us")
+    at = outcomes.c.started_utc_us
+    known = select(admissions.c.transfer).where(admissions.c.transfer == outcomes.c.transfer)
+    found = select(
+        outcomes.c.transfer,
+        outcomes.c.router,
+        outcomes.c.boot,
+        outcomes.c.buyer,
+        outcomes.c.phone,
+        at,
+        outcomes.c.counts_as,
+        literal(now_utc_us, BigInteger),
+    ).where(outcomes.c.buyer == buyer, at >= since_us, at < until_us, outcomes.c.counts_as.in_((CONNECTED, FAILED)))
+    return connection.execute(insert(admissions).from_select(columns, found.where(~known.exists()))).rowcount
 
 
 class _Statement:

@@ -7,12 +7,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, tuple_
 
-from config.book import Book, Buyer, Order
+from config.book import Book, Buyer
 from meter.store import documents as issued
 from meter.store.book import read_buyer
 from meter.store.contracts import read_contract
 from meter.store.documents import Document
 from meter.store.money import documents, payments
+from meter.store.order_rows import COLUMNS, order_of_row
 from meter.store.orders import OrderProgress, progress_of
 from meter.store.schema import orders
 from meter.terms import in_force
@@ -56,7 +57,7 @@ def orders_after(
     connection: Connection, buyer: str, after: tuple[str, str] | None, limit: int, now: datetime
 ) -> list[OrderRow]:
     """By buyer and week, those after (buyer, week); of one buyer where one is named. Raises UnknownBuyerError."""
-    query = select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.make_up, orders.c.invoice)
+    query = select(*COLUMNS)
     if buyer:
         read_contract(connection, buyer)
         query = query.where(orders.c.buyer == buyer)
@@ -64,7 +65,7 @@ def orders_after(
         query = query.where(tuple_(orders.c.buyer, orders.c.week) > after)
     rows = connection.execute(query.order_by(orders.c.buyer, orders.c.week).limit(min(limit, MOST))).all()
     book = Book(buyers={name: one for name in {row.buyer for row in rows} if (one := _priced(connection, name, now))})
-    return [OrderRow(progress_of(connection, book, Order(*row[:4])), row.invoice or "") for row in rows]
+    return [OrderRow(progress_of(connection, book, order_of_row(row)), row.invoice or "") for row in rows]
 
 
 def payments_before(connection: Connection, buyer: str, before: int | None, limit: int) -> list[PaymentRow]:

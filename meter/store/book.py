@@ -48,8 +48,20 @@ from meter.store.clerk import Clerk
 from meter.store.db import StoreError, reading
 from meter.store.earned import with_earned_ratings
 from meter.store.money import buyer_states
-from meter.store.schema import book_version, buyers, campaigns, endpoints, orders, terms
+from meter.store.order_rows import COLUMNS, order_of_row
+from meter.store.schema import buyers, campaigns, endpoints, orders, terms
+from meter.store.stops import (
+    StateChange,
+    UnknownBuyerError,
+    begin,
+    raise_version,
+    set_state,
+    state_of_text,
+    version_of,
+)
 from meter.terms import in_force, next_start
+
+__all__ = ["BookSnapshot", "BookStore", "UnknownBuyerError", "raise_version", "set_state"]
 
 _log = structlog.get_logger(__name__)
 _TYPES: dict[str, Callable[[Any], Any]] = {
@@ -68,10 +80,6 @@ BILLING = "billing"  # who changed a state, where it was the weekly cycle
 ORDER_WEEKS_KEPT = 5  # a router needs the running week's; those before it tell who has orders
 _BUYER_COLUMNS = frozenset({"state", "terms", "endpoints"})  # kept beside the document, not in it
 V = TypeVar("V", Terms, Endpoint, Campaign)
-
-
-class UnknownBuyerError(LookupError):
-    """No buyer of that name is in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +116,9 @@ class BookStore:
     async def version(self) -> int:
         """The book's version; 0 where nothing was ever imported."""
         if self._reader is not None:
-            return await self._reader.read(_version)
+            return await self._reader.read(version_of)
         async with reading(self._engine).connect() as connection:
-            return await connection.run_sync(_version)
+            return await connection.run_sync(version_of)
 
     async def load(self) -> Book:
         """One consistent snapshot, each buyer with the terms in force now."""
@@ -136,14 +144,14 @@ class BookStore:
         async with engine.begin() as connection:
             return await connection.run_sync(import_file, file, now, replace, dry_run)
 
-    async def set_buyer_state(self, name: str, state: BuyerState, by: str, reason: str = "") -> BuyerState:
-        """Pause, resume, hold or cancel; returns the state before. Raises UnknownBuyerError."""
+    async def set_buyer_state(self, name: str, state: BuyerState, by: str, reason: str = "") -> StateChange:
+        """Pause, resume, hold or cancel by hand; what that came to. Raises UnknownBuyerError."""
         async with self._engine.begin() as connection:
-            before = await connection.run_sync(
+            made = await connection.run_sync(
                 partial(set_state, name=name, state=state, by=by, reason=reason, now_utc_us=time.time_ns() // 1000)
             )
-        _log.info("buyer_state_set", buyer=name, before=before.value, state=state.value, by=by)
-        return before
+        _log.info("buyer_state_set", buyer=name, before=made.before.value, state=made.after.value, by=by)
+        return made
 
     async def profiles(self) -> tuple[list[Terms], dict[str, str]]:
         """Every version of every terms profile, and which profile each buyer has."""
@@ -220,13 +228,9 @@ def _decode(kind: type[V], raw: bytes, what: str) -> V:
         raise StoreError(f"{what}: its document in the store lacks a field: {error}") from error
 
 
-def _version(connection: Connection) -> int:
-    return int(connection.execute(select(book_version.c.version)).scalar() or 0)
-
-
 def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], int]:
     """Everything, inside one transaction."""
-    version = _version(connection)
+    version = version_of(connection)
     profiles = read_profiles(connection)
     ringing: dict[str, list[Endpoint]] = {}
     for row in connection.execute(select(endpoints).order_by(endpoints.c.buyer, endpoints.c.position)):
@@ -238,7 +242,7 @@ def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], 
         document = _document(Buyer, row.document, f"buyer {row.name!r}")
         document |= {"terms": Terms(name=row.terms_name), "endpoints": tuple(ringing.get(row.name, ()))}
         found[row.name] = Buyer(**document)
-        states[row.name] = _state(row.state)
+        states[row.name] = state_of_text(row.state)
     dialled = {
         row.name: _decode(Campaign, row.document, f"campaign {row.name!r}")
         for row in connection.execute(select(campaigns).order_by(campaigns.c.name))
@@ -264,7 +268,7 @@ def read_buyer(connection: Connection, name: str) -> tuple[Buyer, BuyerState, tu
         _decode(Terms, one.document, f"terms {one.name!r} version {one.version}") for one in connection.execute(query)
     )
     document = _document(Buyer, row.document, f"buyer {name!r}") | {"terms": Terms(name=row.terms_name)}
-    return Buyer(**document), _state(row.state), versions
+    return Buyer(**document), state_of_text(row.state), versions
 
 
 def read_endpoints(connection: Connection, buyer: str) -> tuple[Endpoint, ...]:
@@ -281,21 +285,13 @@ def read_terms(connection: Connection, name: str, version: int) -> Terms | None:
     return None if found is None else _decode(Terms, found, f"terms {name!r} version {version}")
 
 
-def _state(text: str) -> BuyerState:
-    """A state that this version does not know takes no transfers."""
-    try:
-        return BuyerState(text)
-    except ValueError:
-        return BuyerState.PAUSED
-
-
 def _read_orders(connection: Connection, now: datetime) -> dict[str, tuple[Order, ...]]:
     """By buyer, oldest week first, from a few weeks before `now` on."""
     since = (now - timedelta(weeks=ORDER_WEEKS_KEPT)).date().isoformat()
     found: dict[str, tuple[Order, ...]] = {}
-    query = select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.make_up).where(orders.c.week >= since)
+    query = select(*COLUMNS).where(orders.c.week >= since)
     for row in connection.execute(query.order_by(orders.c.buyer, orders.c.week)):
-        found[row.buyer] = (*found.get(row.buyer, ()), Order(*row))
+        found[row.buyer] = (*found.get(row.buyer, ()), order_of_row(row))
     return found
 
 
@@ -333,7 +329,7 @@ def import_file(
 ) -> ImportReport:
     """`BookStore.import_book` on a connection. `stored`: what the store has of what the file names, if it is known."""
     stored = read_stored(connection)[0] if stored is None else stored
-    version = _version(connection)
+    version = version_of(connection)
     plan = plan_import(stored, with_earned_ratings(connection, file, stored.buyers), now)
     faults = plan.faults if replace else plan.faults + plan.conflicts
     if faults:
@@ -360,6 +356,7 @@ def _put_buyer(connection: Connection, buyer: Buyer, *, is_new: bool) -> None:
     content: dict[str, Any] = {"document": encode(buyer), "terms_name": buyer.terms.name}
     if is_new:
         content["state"] = buyer.state.value
+        begin(connection, buyer.name, buyer.state, time.time_ns() // 1000)
     _put(connection, buyers, {"name": buyer.name}, content)
     connection.execute(delete(endpoints).where(endpoints.c.buyer == buyer.name))
     rows = [
@@ -379,33 +376,3 @@ def _put(connection: Connection, table: Any, key: dict[str, Any], content: dict[
 
 def _matches(table: Any, key: dict[str, Any]) -> Iterable[Any]:
     return [table.c[name] == value for name, value in key.items()]
-
-
-def set_state(
-    connection: Connection, name: str, state: BuyerState, *, by: str, reason: str, now_utc_us: int
-) -> BuyerState:
-    """Change a buyer's state, and write down who did so and why; every router has it with its next transfer.
-
-    `by` is empty for the weekly cycle. Returns the state before. Raises UnknownBuyerError.
-    """
-    found = connection.execute(select(buyers.c.state).where(buyers.c.name == name)).scalar_one_or_none()
-    if found is None:
-        raise UnknownBuyerError(f"no buyer is called {name!r}")
-    before = _state(found)
-    if found == state.value == BuyerState.ON_HOLD.value and by:  # an operator's own, on top of the cycle's: to be kept
-        row = {"buyer": name, "at_utc_us": now_utc_us, "before": found, "after": found, "by": by, "reason": reason}
-        connection.execute(insert(buyer_states).values(**row))
-    if found != state.value:
-        connection.execute(update(buyers).where(buyers.c.name == name).values(state=state.value))
-        row = {"buyer": name, "at_utc_us": now_utc_us, "before": found, "after": state.value}
-        connection.execute(insert(buyer_states).values(**row, by=by, reason=reason))
-        raise_version(connection)
-    return before
-
-
-def raise_version(connection: Connection) -> int:
-    """Tell every router that the book has changed; in the transaction of the change. Returns the new version."""
-    moved = connection.execute(update(book_version).values(version=book_version.c.version + 1))
-    if not moved.rowcount:
-        connection.execute(insert(book_version).values(id=1, version=1))
-    return _version(connection)

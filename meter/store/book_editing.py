@@ -21,11 +21,10 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from config.book import Buyer, BuyerState, Endpoint, Terms
+from config.book import Buyer, BuyerState, Endpoint, Stop, Terms, state_under
 from config.book_file import BookFile, validate_book
 from config.document import Document
 from config.problems import Problem
-from meter.store import documents
 from meter.store.book import (
     UnknownBuyerError,
     import_file,
@@ -33,9 +32,10 @@ from meter.store.book import (
     read_endpoints,
     read_profiles,
     read_stored,
-    set_state,
 )
 from meter.store.book_plan import Stored
+from meter.store.documents import held_by
+from meter.store.stops import StateChange, in_order, set_state, stops_of
 from meter.terms import in_force, presets
 
 _HERE = "buyers[0]"  # where the one buyer stands in the document that is validated
@@ -199,20 +199,20 @@ def switched(raw: Raw | None, name: str, *, enabled: bool, buyer: str) -> Raw:
 
 def set_own_state(
     connection: Connection, name: str, state: BuyerState, *, by: str, reason: str, now_utc_us: int
-) -> BuyerState:
-    """Pause or resume a buyer by its own wish; the state before. Raises StateRefusedError, UnknownBuyerError.
+) -> StateChange:
+    """Pause or resume a buyer by its own wish. Raises StateRefusedError, UnknownBuyerError.
 
-    A hold and a cancellation are the operator's and billing's; so is a pause that hides an unpaid invoice's hold.
+    A hold and a cancellation are the operator's and billing's; an unpaid invoice is ended by its payment.
     """
-    found = read_buyer(connection, name)
-    if found is None:
+    if read_buyer(connection, name) is None:
         raise UnknownBuyerError(f"no buyer is called {name!r}")
-    before = found[1]
-    if before not in (BuyerState.ACTIVE, BuyerState.PAUSED):
-        raise StateRefusedError(f"the state is {before.value}, and that is the operator's to end")
-    held = [one.number for one in documents.find_all(connection, name, open_only=True) if one.held_utc_us is not None]
-    if state is BuyerState.ACTIVE and before is BuyerState.PAUSED and held:
-        raise StateRefusedError(f"an invoice is due and not paid: {', '.join(held)}")
+    stops = stops_of(connection, name)
+    others = [one.value for one in in_order(stops) if one in {Stop.HELD, Stop.CANCELLED}]
+    if others:
+        said = f"{state_under(stops).value} ({', '.join(others)} by hand)"
+        raise StateRefusedError(f"the state is {said}, and that is the operator's to end")
+    if state is BuyerState.ACTIVE and Stop.UNPAID in stops:
+        raise StateRefusedError(f"an invoice is due and not paid: {', '.join(held_by(connection, name))}")
     return set_state(connection, name, state, by=by, reason=reason, now_utc_us=now_utc_us)
 
 

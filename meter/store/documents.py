@@ -263,6 +263,12 @@ def mark_settled(connection: Connection, number: str, now_utc_us: int) -> bool:
     return paid
 
 
+def held_by(connection: Connection, buyer: str) -> list[str]:
+    """Open invoices that have put the buyer on hold, or would have: the first due first."""
+    query = select(documents.c.number).where(documents.c.buyer == buyer, IS_OPEN, documents.c.held_utc_us.is_not(None))
+    return list(connection.execute(query.order_by(documents.c.due_utc_us, documents.c.number)).scalars())
+
+
 def mark_held(connection: Connection, number: str, now_utc_us: int) -> None:
     """Write down that an unpaid invoice has put its buyer on hold: it does so once."""
     connection.execute(update(documents).where(documents.c.number == number).values(held_utc_us=now_utc_us))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, func, select
 
 from config.book import BuyerState, Rating
 from meter.billing.accounts import INCREMENT, UNIT
@@ -27,6 +27,7 @@ from meter.billing.months import Month, month_of
 from meter.store.contracts import Contract
 from meter.store.documents import IS_OPEN
 from meter.store.money import billing_periods, documents, ledger_heads, postings, refunds
+from meter.store.order_rows import is_something
 from meter.store.periods import kind_of
 from meter.store.reading import CLOSED
 from meter.store.schema import book_version, boots, facts, meter_cursors, orders
@@ -255,7 +256,7 @@ def _unsettled_orders(connection: Connection) -> dict[str, list[tuple[str, bool]
     query = (
         select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.invoice)
         .outerjoin_from(orders, billing_periods, joined)
-        .where(billing_periods.c.buyer.is_(None), or_(orders.c.quantity > 0, orders.c.make_up > 0))
+        .where(billing_periods.c.buyer.is_(None), is_something())
     )
     found: dict[str, list[tuple[str, bool]]] = {}
     for buyer, week, quantity, invoice in connection.execute(query.order_by(orders.c.buyer, orders.c.week)):

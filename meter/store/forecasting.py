@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import BuyerState, Order, Rating
+from config.book import BuyerState, Rating, Terms
 from config.hours import open_times
-from config.limits import order_most
+from config.limits import binds, make_up_of, order_most
 from meter.billing.calendar import Week
-from meter.billing.cycle import DEFAULT_REMEDY, Remedy
+from meter.billing.cycle import DEFAULT_REMEDY, Bought, Prepaid, Remedy, WeekResult, settle_week
 from meter.billing.forecast import Forecast, Progress, foresee, is_foreseeable
-from meter.billing.units import bill_week
+from meter.billing.units import SENT, WHOLE, CarriedUnits, bill_week
 from meter.store import periods
 from meter.store.contracts import Contract, read_contract, read_contracts
 from meter.store.db import reading
 from meter.store.money import billing_periods
 from meter.store.remedy import choice_of
-from meter.store.weeks import carried_units, frozen_order, terms_of, units_between
+from meter.store.weeks import as_invoiced, carried_units, frozen_order, kept_before, terms_of, units_between
 
 EARLIER_WEEKS = 4
 
@@ -33,7 +34,7 @@ class OrderForecast:
     week: str
     counts: str
     currency: str
-    order: Order | None
+    covered: int  # ordered, with the make-up
     remedy: Remedy
     counted: int
     forecast: Forecast | None
@@ -62,20 +63,42 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
     kinds = units_between(connection, buyer.name, since, now_utc_us + 1)
     if frozen is None and not any(kinds.values()):
         return None
-    units, _ = bill_week(carried, kinds["connected"], kinds["failed"])
-    counted = units.counted(terms.order_counts)
-    order = frozen.order if frozen else None
+    bought = as_invoiced(connection, frozen) if frozen else None
+    settle = _Ahead(week, terms, bought, kinds, carried, kept_before(connection, buyer.name))
+    counted = settle(0).counted
+    order = bought.order if bought else None
     times = open_times(buyer.hours, buyer.holidays, buyer.time_zone, week.start_us, week.end_us)
     progress = Progress(
         counted=counted,
         passed_us=times.passed(now_utc_us),
         open_us=times.total,
         earlier=_earlier(connection, buyer.name, week),
-        most=order_most(terms, order) if buyer.order_required else None,
+        most=order_most(terms, order) if binds(buyer, order) else None,
     )
     choice = choice_of(connection, buyer.name, str(week), now_utc_us + 1) or DEFAULT_REMEDY
-    foreseen = foresee(progress, terms, order) if is_foreseeable(week, now_utc_us) else None
-    return OrderForecast(buyer.name, str(week), terms.order_counts, terms.currency, order, choice, counted, foreseen)
+    covered = order.quantity + make_up_of(terms, order) if order else 0
+    foreseen = foresee(progress, covered, settle) if is_foreseeable(week, now_utc_us) else None
+    return OrderForecast(buyer.name, str(week), terms.order_counts, terms.currency, covered, choice, counted, foreseen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """The running week settled as it will be, if so much more is delivered than so far, at the order's percentage."""
+
+    week: Week
+    terms: Terms
+    bought: Bought | None
+    kinds: Mapping[str, Mapping[int, int]]
+    carried: CarriedUnits
+    kept: Prepaid
+
+    def __call__(self, more: int) -> WeekResult:
+        """`more` in what the order counts: connected transfers as sent, or units that are billed whole."""
+        percent = self.terms.connected_percent if self.terms.order_counts == SENT else WHOLE
+        connected = dict(self.kinds["connected"])
+        connected[percent] = connected.get(percent, 0) + more
+        units, _ = bill_week(self.carried, connected, self.kinds["failed"])
+        return settle_week(self.week, self.terms, self.bought, units, self.kept)
 
 
 def _earlier(connection: Connection, buyer: str, week: Week) -> list[int]:

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from sqlalchemy import Connection, func, select
 
-from config.book import Book, Order
+from config.book import Book
 from config.limits import spans_at
 from meter.store.documents import IS_OPEN
 from meter.store.money import buyer_states, documents, ledger_heads, postings
+from meter.store.order_rows import COLUMNS, order_of_row
 from meter.store.orders import progress_of
 from meter.store.reading import CLOSED
 from meter.store.schema import buyers, facts, orders
@@ -60,11 +61,11 @@ def orders_now(book: Book, now_utc_us: int, connection: Connection) -> list[Orde
     for name, buyer in sorted(book.buyers.items()):
         week = spans_at(buyer, now_utc_us).week
         this = (orders.c.buyer == name, orders.c.week == week)
-        row = connection.execute(select(orders.c.quantity, orders.c.make_up).where(*this)).one_or_none()
+        row = connection.execute(select(*COLUMNS).where(*this)).one_or_none()
         if row is None:
             continue
-        now = progress_of(connection, book, Order(name, week, *row))
-        ordered = now.order.quantity + now.order.make_up
+        now = progress_of(connection, book, order_of_row(row))
+        ordered = now.order.quantity + now.make_up
         units = dict(zip(OrderNow.KINDS, (ordered, now.units, now.live, now.most), strict=True))
         found.append(OrderNow(name, week, units))
     return found

@@ -150,10 +150,14 @@ billing_periods = (
         Column("connected_hundredths", BigInteger, nullable=False),  # sum of unit x percentage, of all weeks so far
         Column("failed_hundredths", BigInteger, nullable=False),
         Column("body", LargeBinary, nullable=False),  # canonical JSON: the result with all its figures
-        Column("short_units", Integer, nullable=False),
+        Column("short_counted", Integer, nullable=False, server_default="0"),  # short, as the order counts
+        Column("short_units", Integer, nullable=False),  # and in billed units that were paid for
         Column("short_minor", BigInteger, nullable=False),
-        Column("awaiting_units", Integer, nullable=False),  # short of an order that is not paid
+        Column("awaiting_counted", Integer, nullable=False, server_default="0"),  # short of an order that is not paid
+        Column("awaiting_units", Integer, nullable=False),
         Column("awaiting_minor", BigInteger, nullable=False),
+        Column("prepaid_units", Integer, nullable=False, server_default="0"),  # paid for, kept for weeks to come
+        Column("prepaid_minor", BigInteger, nullable=False, server_default="0"),
         Column("document", String(32), nullable=False),  # the week's statement, the month's invoice
         Column("overage", String(32)),  # the week's invoice, where there is one
         Column("settled_utc_us", BigInteger, nullable=False),
@@ -234,6 +238,16 @@ buyer_states = Table(  # append-only: who held, paused, resumed or cancelled a b
     Column("by", Text, nullable=False),  # empty: the weekly cycle
     Column("reason", Text, nullable=False),
     Index("buyer_states_by_buyer", "buyer", "id"),
+)
+
+buyer_stops = Table(  # why a buyer is not served: a set, of which its state follows
+    "buyer_stops",
+    metadata,
+    Column("buyer", String(64), primary_key=True),
+    Column("reason", String(16), primary_key=True),  # unpaid, held, paused, cancelled
+    Column("since_utc_us", BigInteger, nullable=False),
+    Column("by", Text, nullable=False),  # empty: the weekly cycle
+    Column("why", Text, nullable=False),
 )
 
 credit_requests = Table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -17,13 +17,15 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import Book, Order, Terms
-from config.limits import midnight_us, order_most, order_units
+from config.limits import clauses_of, make_up_of, midnight_us, order_most, order_units
 from meter.store import periods
-from meter.store.admissions import CONNECTED, FAILED, IS_UNIT, LIVE
-from meter.store.book import BookStore, UnknownBuyerError, raise_version
+from meter.store.admissions import CONNECTED, FAILED, IS_UNIT, LIVE, admit_before
+from meter.store.book import BookStore, UnknownBuyerError, raise_version, read_buyer
 from meter.store.db import reading
 from meter.store.ledger import lock_heads
+from meter.store.order_rows import COLUMNS, order_of_row
 from meter.store.schema import admissions, buyers, orders
+from meter.terms import in_force
 
 MAX_UNITS = 1_000_000  # of one order: a slip of the keyboard, not a wish
 
@@ -36,20 +38,21 @@ class OrderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class OrderProgress:
-    """An order and what it has come to. `units` as the order counts them; those under way are apart, in `live`."""
+    """An order and what it has come to. `units` and `make_up` as the order counts; what is under way is in `live`."""
 
     order: Order
     connected: int = 0
     failed: int = 0
     live: int = 0
     units: int = 0
-    most: int = 0  # units with the overrun: then it is filled
-    counts: str = "billed"  # or `sent`
+    make_up: int = 0
+    most: int = 0  # with the overrun: then it is filled, and the router admits no more
+    counts: str = "sent"  # or `billed`
 
     @property
     def left(self) -> int:
-        """Units still to be delivered; 0 once it is fulfilled."""
-        return max(0, self.order.quantity + self.order.make_up - self.units)
+        """What is still to be delivered; 0 once it is fulfilled."""
+        return max(0, self.order.quantity + self.make_up - self.units)
 
 
 class OrderStore:
@@ -116,7 +119,7 @@ def _set(connection: Connection, order: Order, now_utc_us: int, keep_make_up: bo
         raise UnknownBuyerError(f"no buyer is called {order.buyer!r}")
     lock_heads(connection, [order.buyer])  # whoever invoices it holds the same row
     this = (orders.c.buyer == order.buyer, orders.c.week == order.week)
-    columns = (orders.c.quantity, orders.c.make_up, orders.c.make_up_minor, orders.c.invoice)
+    columns = (orders.c.quantity, orders.c.make_up, orders.c.make_up_owed, orders.c.invoice)
     found = connection.execute(select(*columns).where(*this)).one_or_none()
     before = None if found is None else Order(order.buyer, order.week, found.quantity, found.make_up)
     if keep_make_up and before is not None:
@@ -128,6 +131,7 @@ def _set(connection: Connection, order: Order, now_utc_us: int, keep_make_up: bo
     _check_is_open(connection, order)
     content = {"quantity": order.quantity, "make_up": order.make_up, "updated_utc_us": now_utc_us}
     if before is None:
+        _count_what_came_before(connection, order, now_utc_us)
         connection.execute(insert(orders).values(buyer=order.buyer, week=order.week, **content))
     else:
         connection.execute(update(orders).where(*this).values(**content))
@@ -135,11 +139,24 @@ def _set(connection: Connection, order: Order, now_utc_us: int, keep_make_up: bo
     return before
 
 
+def _count_what_came_before(connection: Connection, order: Order, now_utc_us: int) -> None:
+    found = read_buyer(connection, order.buyer)
+    terms = in_force(found[2], datetime.fromtimestamp(now_utc_us // 1_000_000, UTC)) if found is not None else None
+    if terms is not None:
+        admit_before(connection, order.buyer, *_span(order, terms), now_utc_us)
+
+
+def _span(order: Order, terms: Terms) -> tuple[int, int]:
+    """Where the order's week begins and ends, in microseconds UTC."""
+    monday = date.fromisoformat(order.week)
+    return midnight_us(monday, terms.time_zone), midnight_us(monday + timedelta(days=7), terms.time_zone)
+
+
 def _check_may_change(order: Order, found: Any) -> None:
     if found.invoice:
         raise OrderError(f"week: the order for {order.week} was invoiced as {found.invoice}; cancel that first")
-    if found.make_up_minor and order.make_up < found.make_up:
-        raise OrderError(f"make_up: {found.make_up} units were paid for in an earlier week and cannot become fewer")
+    if order.make_up < found.make_up_owed:
+        raise OrderError(f"make_up: {found.make_up_owed} are owed for an earlier week and cannot become fewer")
 
 
 def _check_is_open(connection: Connection, order: Order) -> None:
@@ -150,11 +167,11 @@ def _check_is_open(connection: Connection, order: Order) -> None:
 
 
 def _progress(connection: Connection, book: Book, buyer: str) -> list[OrderProgress]:
-    query = select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.make_up)
+    query = select(*COLUMNS)
     if buyer:
         query = query.where(orders.c.buyer == buyer)
     rows = connection.execute(query.order_by(orders.c.buyer, orders.c.week)).all()
-    return [progress_of(connection, book, Order(*row)) for row in rows]
+    return [progress_of(connection, book, order_of_row(row)) for row in rows]
 
 
 def progress_of(connection: Connection, book: Book, order: Order) -> OrderProgress:
@@ -163,14 +180,21 @@ def progress_of(connection: Connection, book: Book, order: Order) -> OrderProgre
     terms = buyer.terms if buyer is not None else Terms("")  # its terms are not in force yet
     states = dict(_states(connection, order, terms))
     connected, failed, live = (states.get(state, 0) for state in (CONNECTED, FAILED, LIVE))
-    units = order_units(terms, connected, failed)
-    return OrderProgress(order, connected, failed, live, units, order_most(terms, order), terms.order_counts)
+    return OrderProgress(
+        order,
+        connected,
+        failed,
+        live,
+        units=order_units(terms, order, connected, failed),
+        make_up=make_up_of(terms, order),
+        most=order_most(terms, order),
+        counts=clauses_of(terms, order).counts,
+    )
 
 
 def _states(connection: Connection, order: Order, terms: Terms) -> Sequence[tuple[str, int]]:
-    monday = date.fromisoformat(order.week)
     at = admissions.c.admitted_utc_us
-    since, until = (midnight_us(monday + timedelta(days=days), terms.time_zone) for days in (0, 7))
+    since, until = _span(order, terms)
     query = select(admissions.c.state, func.count()).group_by(admissions.c.state)
     found = connection.execute(query.where(admissions.c.buyer == order.buyer, at >= since, at < until, IS_UNIT))
     return [(state, count) for state, count in found]

@@ -15,18 +15,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from config.book import BuyerState
+from config.book import BuyerState, Stop
 from meter.billing.accounts import Account, Posting, Rule, reversal
 from meter.billing.calendar import Week, local_day
 from meter.billing.cycle import Remedy
 from meter.billing.drafts import DraftLine, credit_note_draft
+from meter.billing.units import line_minor
 from meter.store import documents, periods
-from meter.store.book import raise_version, set_state
-from meter.store.contracts import Contract, read_contract, state_of
+from meter.store.contracts import Contract, read_contract
 from meter.store.documents import Run
 from meter.store.ledger import append, balance, lock_heads, of_buyer
-from meter.store.money import billing_periods, buyer_states, payments, refunds, remedies
+from meter.store.money import billing_periods, payments, refunds, remedies
 from meter.store.schema import orders, outbox
+from meter.store.stops import change, raise_version
 from meter.store.weeks import frozen_order
 
 MAX_REFERENCE = 80  # characters; with the longest names a posting's key is still one of 200
@@ -136,9 +137,9 @@ def _payment(connection: Connection, buyer: str, reference: str) -> Any:
 
 
 def hold(connection: Connection, number: str, now_utc_us: int) -> bool:
-    """Put a buyer on hold for an invoice that is due and not paid, once per invoice; whether this changed its state.
+    """Put a buyer on hold for an invoice that is due and not paid, once per invoice; whether that is a new reason.
 
-    A buyer that an operator resumes in spite of it stays so until another invoice falls due.
+    Nothing but payment ends it: neither a resume by hand nor the end of another reason for not serving the buyer.
     """
     document = documents.find(connection, number)
     lock_heads(connection, [document.buyer])
@@ -147,13 +148,11 @@ def hold(connection: Connection, number: str, now_utc_us: int) -> bool:
     if not is_open or document.held_utc_us is not None or (document.due_utc_us or 0) > now_utc_us:
         return False
     documents.mark_held(connection, number, now_utc_us)
-    contract = read_contract(connection, document.buyer)
-    if contract.state not in (BuyerState.ACTIVE, BuyerState.PAUSED):
-        return False
-    _notify(connection, number, contract, now_utc_us)
-    reason = f"unpaid: {number}"
-    set_state(connection, document.buyer, BuyerState.ON_HOLD, by="", reason=reason, now_utc_us=now_utc_us)
-    return True
+    why = f"unpaid: {number}"
+    made = change(connection, document.buyer, add=Stop.UNPAID, by="", why=why, now_utc_us=now_utc_us)
+    if made.changed and made.after is BuyerState.ON_HOLD:
+        _notify(connection, number, read_contract(connection, document.buyer), now_utc_us)
+    return made.changed
 
 
 def _notify(connection: Connection, number: str, contract: Contract, now_utc_us: int) -> None:
@@ -164,18 +163,11 @@ def _notify(connection: Connection, number: str, contract: Contract, now_utc_us:
 
 
 def release(connection: Connection, buyer: str, now_utc_us: int) -> bool:
-    """End a hold that the cycle has set, once no invoice that caused it is open: back to the state before it."""
-    if state_of(connection, buyer) is not BuyerState.ON_HOLD:
+    """End the hold for unpaid invoices once none that caused it is open; whether the buyer is on hold no more."""
+    if documents.held_by(connection, buyer):
         return False
-    query = select(buyer_states).where(buyer_states.c.buyer == buyer).order_by(buyer_states.c.id.desc()).limit(1)
-    last = connection.execute(query).one_or_none()
-    if last is None or last.by or last.after != BuyerState.ON_HOLD.value:
-        return False  # an operator's own hold is an operator's to end
-    if any(one.held_utc_us is not None for one in documents.find_all(connection, buyer, open_only=True)):
-        return False
-    before = BuyerState(last.before)
-    set_state(connection, buyer, before, by="", reason="paid", now_utc_us=now_utc_us)
-    return True
+    made = change(connection, buyer, drop={Stop.UNPAID}, by="", why="paid", now_utc_us=now_utc_us)
+    return made.changed and made.after is not BuyerState.ON_HOLD
 
 
 def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Run) -> str:
@@ -195,17 +187,17 @@ def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Ru
     frozen = frozen_order(connection, contract, week)
     if frozen is None or frozen.invoice != number:
         raise PaymentError(f"number: {number} was cancelled before")
-    price = frozen.terms.unit_price_minor
     row = periods.find(connection, document.buyer, str(week))
     if row is not None and row.awaited_utc_us is None:
         units, amount = row.awaiting_units, row.awaiting_minor
     elif row is None and run.now_utc_us < week.start_us:
-        units, amount = frozen.order.quantity, frozen.order.quantity * price
+        units, amount = frozen.paid_units, line_minor(frozen.paid_units, frozen.terms.unit_price_minor)
     elif row is None:
         raise PaymentError(f"number: the week of {week} has begun; cancel what it falls short of once it is settled")
     else:
         raise PaymentError(f"number: the week of {week} is settled, and nothing of it waits for its payment")
-    line = DraftLine(f"Live transfers, service week of {week}, not delivered", units, price, amount)
+    text = f"Live transfers, service week of {week}, not delivered"
+    line = DraftLine(text, units, frozen.terms.unit_price_minor, amount)
     draft = credit_note_draft(
         f"cancel:{number}",
         contract.buyer,
@@ -246,7 +238,8 @@ def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Ru
     documents.mark_settled(connection, number, run.now_utc_us)
     this = (orders.c.buyer == document.buyer, orders.c.week == str(week))
     if row is None:
-        connection.execute(update(orders).where(*this).values(quantity=0, invoice=None, updated_utc_us=run.now_utc_us))
+        open_again = {"quantity": 0, "invoice": None, "paid_units": None, "connected_percent": None}
+        connection.execute(update(orders).where(*this).values(**open_again, updated_utc_us=run.now_utc_us))
         raise_version(connection)
     else:
         changed = {"awaited": "cancelled", "awaited_utc_us": run.now_utc_us}

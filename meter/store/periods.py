@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
+from meter.billing.cycle import Prepaid
 from meter.billing.units import WHOLE, Carried, CarriedUnits
 from meter.store.money import billing_periods, postings
 
@@ -54,6 +55,11 @@ def carried_of(row: Any) -> CarriedUnits:
         return CarriedUnits()
     connected, failed = row.connected_hundredths, row.failed_hundredths
     return CarriedUnits(Carried(connected, connected // WHOLE), Carried(failed, failed // WHOLE))
+
+
+def kept_of(row: Any) -> Prepaid:
+    """Prepaid units that a settled week leaves over; nothing where there is none."""
+    return Prepaid() if row is None else Prepaid(row.prepaid_units, row.prepaid_minor)
 
 
 def spans(before: Ended | None, end_us: int) -> list[ColumnElement[bool]]:

@@ -5,6 +5,9 @@ Each is settled once, in the transaction of that Tuesday's step: the row of its 
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 from sqlalchemy import Connection, insert, or_, select, update
 
 from config.book import BuyerState
@@ -32,11 +35,11 @@ def remedy_all(connection: Connection, contract: Contract, week: Week, run: Run)
     for row in connection.execute(query.order_by(billing_periods.c.end_utc_us)).all():
         short_week = contract.week_from(row.period)
         if row.remedied_utc_us is None and short_week.remedy_closes_at <= at_us:
-            line = Line(row.short_units, row.short_minor)
-            said.append(_remedy(connection, contract, short_week, line, what="remedied", week=week, run=run))
+            line = Line(row.short_units, row.short_minor, row.short_counted)
+            said.append(_remedy(connection, contract, row, line, what="remedied", week=week, run=run))
         if row.awaited_utc_us is None and _paid_before(connection, buyer, row.period, at_us):
-            line = Line(row.awaiting_units, row.awaiting_minor)
-            said.append(_remedy(connection, contract, short_week, line, what="awaited", week=week, run=run))
+            line = Line(row.awaiting_units, row.awaiting_minor, row.awaiting_counted)
+            said.append(_remedy(connection, contract, row, line, what="awaited", week=week, run=run))
     return said
 
 
@@ -50,17 +53,17 @@ def _paid_before(connection: Connection, buyer: str, week: str, at_us: int) -> b
 
 
 def _remedy(
-    connection: Connection, contract: Contract, short_week: Week, line: Line, *, what: str, week: Week, run: Run
+    connection: Connection, contract: Contract, row: Any, line: Line, *, what: str, week: Week, run: Run
 ) -> str:
     """Settle one shortfall; `what` is the column that says so: remedied, or awaited once its order was paid."""
-    buyer = contract.buyer.name
+    buyer, short_week = contract.buyer.name, contract.week_from(row.period)
+    counts = orjson.loads(row.body)["counts"]
     settled_in = week.later(-2)  # the week on whose Tuesday this is
     choice = choice_of(connection, buyer, str(short_week), short_week.remedy_closes_at)
     if state_of(connection, buyer) is BuyerState.CANCELLED:
         choice = Remedy.REFUND  # there is no invoice more that could use a credit, nor a week
     settlement = remedy(choice, line, settled_in)
     key = f"remedy:{buyer}:{short_week}:{what}"
-    terms = contract.terms_at(short_week.start_us)
     to = {Remedy.CREDIT: Account.CREDITS, Remedy.REFUND: Account.REFUNDS_DUE}.get(settlement.remedy)
     if to is None:
         _add_make_up(connection, buyer, settlement, run)
@@ -71,10 +74,10 @@ def _remedy(
             rule=Rule.REMEDY,
             debit=Account.PREPAID,
             credit=to,
-            asset=terms.currency,
+            asset=documents.find(connection, row.document).currency,
             amount=settlement.amount_minor,
             period=str(short_week),
-            reason=remedy_text(settlement, str(short_week)),
+            reason=remedy_text(settlement, str(short_week), counts),
             posted_utc_us=run.now_utc_us,
         )
         append(connection, [posting])
@@ -84,7 +87,7 @@ def _remedy(
     columns = {column: settlement.remedy.value, f"{what}_utc_us": run.now_utc_us}
     this = (billing_periods.c.buyer == buyer, billing_periods.c.period == str(short_week))
     connection.execute(update(billing_periods).where(*this).values(**columns))
-    return remedy_text(settlement, str(short_week)) + "."
+    return remedy_text(settlement, str(short_week), counts) + "."
 
 
 def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run: Run) -> None:
@@ -93,7 +96,9 @@ def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run
         update(orders)
         .where(*this)
         .values(
-            make_up=orders.c.make_up + settlement.units,
+            make_up=orders.c.make_up + settlement.counted,
+            make_up_owed=orders.c.make_up_owed + settlement.counted,
+            make_up_units=orders.c.make_up_units + settlement.units,
             make_up_minor=orders.c.make_up_minor + settlement.amount_minor,
             updated_utc_us=run.now_utc_us,
         )
@@ -104,7 +109,9 @@ def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run
                 buyer=buyer,
                 week=str(settlement.order_week),
                 quantity=0,
-                make_up=settlement.units,
+                make_up=settlement.counted,
+                make_up_owed=settlement.counted,
+                make_up_units=settlement.units,
                 make_up_minor=settlement.amount_minor,
                 updated_utc_us=run.now_utc_us,
             )

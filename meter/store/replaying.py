@@ -13,10 +13,11 @@ import orjson
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Terms
+from config.book import OrderClauses, Terms
 from meter.billing.accounts import Posting, Rule
 from meter.billing.calendar import Week
-from meter.billing.units import CarriedUnits
+from meter.billing.cycle import Bought, Prepaid, make_up_units
+from meter.billing.units import SENT, CarriedUnits, Ordered, paid_in_advance
 from meter.facts import Fact, Kind
 from meter.replay import Charge, ReplayReport, Unit, WeekReplayed, charge_of, decide_under
 from meter.settle import SettleOptions, settle
@@ -34,6 +35,7 @@ from meter.store.schema import outcomes
 from meter.store.weeks import FrozenOrder, frozen_order, terms_of, unit_terms
 
 PAGE = 400  # transfers read at a time
+_POSTS = (Rule.UNIT.value, Rule.MINUTES.value)
 
 Versions = Mapping[str, Sequence[Terms]]  # of a profile, by its name
 
@@ -45,9 +47,10 @@ class _Week:
     week: Week
     bounds: Bounds
     frozen: FrozenOrder | None
+    bought: Bought | None
     terms: Terms  # that price it, as they are
-    paid: bool
     carried: CarriedUnits
+    kept: Prepaid
     was: Charge | None
 
 
@@ -76,6 +79,8 @@ async def _replay_buyer(
 ) -> None:
     name = contract.buyer.name
     carried: CarriedUnits | None = None
+    kept = Prepaid()
+    ordered = Ordered()  # under other terms: by the orders of the period
     changed = contract
     if other is not None and contract.buyer.terms.name in other:
         changed = replace(contract, versions=tuple(other[contract.buyer.terms.name]))
@@ -89,18 +94,25 @@ async def _replay_buyer(
         units += await clerk.read(partial(_reversals, name, found.bounds))
         if not units and found.frozen is None and found.was is None:
             continue
-        frozen = found.frozen
-        charge, carried = charge_of(
-            week,
-            units,
-            carried or found.carried,
-            terms=terms,
-            order=frozen.order if frozen else None,
-            paid=found.paid,
-            make_up_minor=frozen.make_up_minor if frozen else 0,
-        )
+        bought = found.bought
+        if carried is None:
+            carried, kept = found.carried, found.kept
+        if changed is not contract and found.frozen is not None:
+            bought, ordered = _bought_under(found.frozen, terms, ordered)
+        charge, carried, kept = charge_of(week, units, carried, terms=terms, bought=bought, kept=kept)
         report.weeks.append(WeekReplayed(name, str(week), found.was, charge))
         report.currency[name] = terms.currency
+
+
+def _bought_under(frozen: FrozenOrder, terms: Terms, before: Ordered) -> tuple[Bought, Ordered]:
+    """An order as other terms would have invoiced it, and what orders come to with it."""
+    order = replace(frozen.delivered_against, clauses=OrderClauses(terms.order_counts, terms.overrun_percent))
+    paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, before)
+    if terms.order_counts == SENT:
+        hundredths = before.hundredths + order.quantity * terms.connected_percent
+        before = Ordered(hundredths, before.units + paid_units)
+    came_with = Prepaid(make_up_units(order, terms), frozen.make_up_minor)
+    return Bought(order, paid_units, came_with, paid=True), before
 
 
 def _weeks(contract: Contract, from_us: int, to_us: int) -> Iterator[Week]:
@@ -142,7 +154,8 @@ async def _transfers(clerk: Clerk, buyer: str, bounds: Bounds) -> AsyncIterator[
 
 
 def _names(buyer: str, bounds: Bounds, connection: Connection) -> list[str]:
-    posted = connection.execute(select(postings.c.transfer).where(*within(buyer, bounds))).scalars().all()
+    posts = postings.c.rule.in_(_POSTS)  # what was taken back is not decided again, and may be of a week before
+    posted = connection.execute(select(postings.c.transfer).where(*within(buyer, bounds), posts)).scalars().all()
     at = outcomes.c.dialout_utc_us
     free = select(outcomes.c.transfer).where(
         outcomes.c.buyer == buyer, at >= bounds.start_us, at < bounds.end_us, outcomes.c.counts_as == "free"
@@ -156,7 +169,7 @@ def _page(names: Sequence[str], connection: Connection) -> tuple[dict[str, list[
         fact = read_row(row)
         histories.setdefault(fact.transfer, []).append(fact)
     posted: dict[str, list[Posting]] = {}
-    query = select(postings).where(postings.c.transfer.in_(names), postings.c.rule.in_(["unit", "minutes"]))
+    query = select(postings).where(postings.c.transfer.in_(names), postings.c.rule.in_(_POSTS))
     for row in connection.execute(query.order_by(postings.c.seq)):
         posted.setdefault(row.transfer, []).append(to_posting(row))
     return histories, posted
@@ -172,13 +185,14 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
     name = contract.buyer.name
     bounds = bounds_of(connection, name, str(week))
     frozen = frozen_order(connection, contract, week)
-    if frozen is not None and not frozen.invoice:
-        frozen = replace(frozen, order=replace(frozen.order, quantity=0))
     terms = terms_of(connection, contract, week, frozen)
     row = periods.find(connection, name, str(week))
-    carried = periods.carried_of(periods.last(connection, name, periods.WEEK, before_us=week.start_us + 1))
+    before = periods.last(connection, name, periods.WEEK, before_us=week.start_us + 1)
+    carried, kept = periods.carried_of(before), periods.kept_of(before)
+    is_paid = row is None or not (row.awaiting_units or row.awaiting_counted)
+    bought = frozen.bought(paid=is_paid) if frozen else None
     if row is None:
-        return _Week(week, bounds, frozen, terms, True, carried, None)
+        return _Week(week, bounds, frozen, bought, terms, carried, kept, None)
     said = orjson.loads(row.body)
     was = Charge(
         connected=said["sent_connected"],
@@ -187,7 +201,7 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
         earned_minor=_earned(connection, name, str(week)),
         overage_minor=find(connection, row.overage).total_minor if row.overage else 0,
     )
-    return _Week(week, bounds, frozen, terms, not row.awaiting_units, carried, was)
+    return _Week(week, bounds, frozen, bought, terms, carried, kept, was)
 
 
 def _earned(connection: Connection, buyer: str, week: str) -> int:

@@ -309,12 +309,16 @@ orders = Table(
     metadata,
     Column("buyer", String(64), primary_key=True),
     Column("week", String(10), primary_key=True),  # ISO date of the Monday on which it begins, in the terms' zone
-    Column("quantity", Integer, nullable=False),  # billed units
-    Column("make_up", Integer, nullable=False),  # free units on top
+    Column("quantity", Integer, nullable=False),  # as the order counts: live transfers as sent, or billed units
+    Column("make_up", Integer, nullable=False),  # free on top
+    Column("make_up_owed", Integer, nullable=False, server_default="0"),  # of these: short in weeks before, no presents
+    Column("make_up_units", Integer, nullable=False, server_default="0"),  # billed units that these were worth
     Column("make_up_minor", BigInteger, nullable=False, server_default="0"),  # what was paid for these, weeks before
     Column("updated_utc_us", BigInteger, nullable=False),
     Column("invoice", String(32)),  # its number; from then on the order stays as it is, and what follows holds
     Column("price_minor", BigInteger),
+    Column("paid_units", Integer),  # billed units paid in advance
+    Column("connected_percent", Integer),  # by which they were reckoned; null of orders before revision 0008
     Column("order_counts", String(8)),  # billed or sent
     Column("overrun_percent", Integer),
     Column("terms_name", String(64)),

@@ -12,20 +12,21 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import orjson
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from config.book import BuyerState, Order, Rating, Terms
 from meter.billing.accounts import UNIT, Account, Posting, Rule
 from meter.billing.calendar import Week, deadline_us, local_day
-from meter.billing.cycle import WeekResult, settle_week
+from meter.billing.cycle import Bought, Prepaid, WeekResult, make_up_units, settle_week
 from meter.billing.drafts import Draft, order_draft, overage_draft, week_draft, week_figures
-from meter.billing.units import WHOLE, CarriedUnits, WeekUnits, bill_week
+from meter.billing.units import SENT, WHOLE, CarriedUnits, Ordered, WeekUnits, bill_week, paid_in_advance
 from meter.store import documents, periods
 from meter.store.book import raise_version, read_terms
 from meter.store.contracts import Contract, state_of
 from meter.store.documents import Run
 from meter.store.ledger import append, lock_heads
 from meter.store.money import billing_periods, postings
+from meter.store.order_rows import is_something, order_of_row
 from meter.store.remedy import remedy_all
 from meter.store.schema import orders
 
@@ -41,6 +42,17 @@ class FrozenOrder:
     terms: Terms
     make_up_minor: int
     invoice: str | None
+    paid_units: int  # in advance; 0: not invoiced
+
+    @property
+    def delivered_against(self) -> Order:
+        """What the week is held against: of an order that was never invoiced nothing was bought but its make-up."""
+        return self.order if self.invoice else replace(self.order, quantity=0)
+
+    def bought(self, *, paid: bool) -> Bought:
+        """As its week is settled."""
+        came_with = Prepaid(make_up_units(self.order, self.terms), self.make_up_minor)
+        return Bought(self.delivered_against, self.paid_units, came_with, paid)
 
 
 def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
@@ -59,12 +71,9 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
         return []
     units, after = bill_week(carried, kinds["connected"], kinds["failed"])
     terms = terms_of(connection, contract, week, frozen)
-    is_paid = frozen is None or _is_paid(connection, frozen.invoice)
-    order = frozen.order if frozen else None
-    if frozen is not None and order is not None and not frozen.invoice:
-        order = replace(order, quantity=0)  # of a cancelled buyer: never invoiced, so nothing was bought
-    result = settle_week(week, terms, order, units, paid=is_paid, make_up_minor=frozen.make_up_minor if frozen else 0)
-    append(connection, [*_billed(buyer, week, units, run), *_earned(buyer, terms, result, frozen, run)])
+    bought = frozen.bought(paid=_is_paid(connection, frozen.invoice)) if frozen else None
+    result = settle_week(week, terms, bought, units, kept_before(connection, buyer))
+    append(connection, [*_billed(buyer, week, units, run), *_earned(buyer, terms, result, run)])
     numbers: list[str] = []
     overage = None
     key = f"week:{buyer}:{week}"
@@ -84,15 +93,19 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
         "connected_hundredths": after.connected.hundredths,
         "failed_hundredths": after.failed.hundredths,
         "body": orjson.dumps(week_figures(result, units), option=orjson.OPT_SORT_KEYS),
+        "short_counted": short.counted,
         "short_units": short.units,
         "short_minor": short.amount_minor,
+        "awaiting_counted": waiting.counted,
         "awaiting_units": waiting.units,
         "awaiting_minor": waiting.amount_minor,
+        "prepaid_units": result.kept.units,
+        "prepaid_minor": result.kept.amount_minor,
         "document": statement,
         "overage": overage,
         "settled_utc_us": run.now_utc_us,
-        "remedied_utc_us": None if short.units else run.now_utc_us,
-        "awaited_utc_us": None if waiting.units else run.now_utc_us,
+        "remedied_utc_us": None if short else run.now_utc_us,
+        "awaited_utc_us": None if waiting else run.now_utc_us,
     }
     connection.execute(insert(billing_periods).values(**row))
     return numbers
@@ -104,7 +117,7 @@ def _check_order_of_weeks(connection: Connection, buyer: str, week: Week) -> Non
     query = select(orders.c.week).where(
         orders.c.buyer == buyer,
         orders.c.week < str(week),
-        or_(orders.c.quantity > 0, orders.c.make_up > 0),
+        is_something(),
         orders.c.week.not_in(done),
     )
     before = connection.execute(query.order_by(orders.c.week).limit(1)).scalar_one_or_none()
@@ -130,15 +143,14 @@ def tuesday(connection: Connection, contract: Contract, week: Week, run: Run) ->
         if said:
             return numbers  # remedies do not wait for an order that cannot be invoiced: the next look tells of it
         raise ValueError(f"order of {week}: terms {frozen.terms.name!r} are not paid by the unit, but by the minute")
-    order = frozen.order
+    bought = as_invoiced(connection, frozen)
     due = _due(week, run, week.order_due_at, _ORDER_DAYS)
     draft = order_draft(
         _order_key(connection, buyer, week),
         contract.buyer,
         frozen.terms,
         week=week,
-        quantity=order.quantity,
-        make_up=order.make_up,
+        bought=bought,
         due_us=due,
         notes=said,
     )
@@ -150,6 +162,8 @@ def tuesday(connection: Connection, contract: Contract, week: Week, run: Run) ->
         .values(
             invoice=number,
             price_minor=frozen.terms.unit_price_minor,
+            paid_units=bought.paid_units,
+            connected_percent=frozen.terms.connected_percent,
             order_counts=frozen.terms.order_counts,
             overrun_percent=frozen.terms.overrun_percent,
             terms_name=frozen.terms.name,
@@ -164,19 +178,38 @@ def frozen_order(connection: Connection, contract: Contract, week: Week) -> Froz
     """The order of a week, with the terms that it was invoiced by; None where nothing was ordered."""
     query = select(orders).where(orders.c.buyer == contract.buyer.name, orders.c.week == str(week))
     row = connection.execute(query).one_or_none()
-    if row is None or not (row.quantity or row.make_up):
+    if row is None or not (row.quantity or row.make_up or row.make_up_units):
         return None
     terms = contract.terms_at(week.start_us)
     if row.invoice:
         named = [one for one in contract.versions if (one.name, one.version) == (row.terms_name, row.terms_version)]
+        terms = named[0] if named else terms
         terms = replace(
-            named[0] if named else terms,
+            terms,
             unit_price_minor=row.price_minor,
             order_counts=row.order_counts,
             overrun_percent=row.overrun_percent,
+            connected_percent=terms.connected_percent if row.connected_percent is None else row.connected_percent,
         )
-    order = Order(row.buyer, row.week, row.quantity, row.make_up)
-    return FrozenOrder(order, terms, row.make_up_minor, row.invoice)
+    return FrozenOrder(order_of_row(row), terms, row.make_up_minor, row.invoice, row.paid_units or 0)
+
+
+def as_invoiced(connection: Connection, frozen: FrozenOrder) -> Bought:
+    """An order as it was invoiced, or is going to be: what it pays in advance follows from all orders so far."""
+    if frozen.invoice:
+        return frozen.bought(paid=True)
+    order, terms = frozen.order, frozen.terms
+    mine = (orders.c.buyer == order.buyer, orders.c.invoice.is_not(None), orders.c.order_counts == SENT)
+    query = select(func.sum(orders.c.quantity * orders.c.connected_percent), func.sum(orders.c.paid_units))
+    hundredths, units = connection.execute(query.where(*mine, orders.c.connected_percent.is_not(None))).one()
+    before = Ordered(int(hundredths or 0), int(units or 0))
+    paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, before)
+    return replace(frozen, invoice="to come", paid_units=paid_units).bought(paid=True)
+
+
+def kept_before(connection: Connection, buyer: str) -> Prepaid:
+    """Prepaid units that the weeks settled so far left over."""
+    return periods.kept_of(periods.last(connection, buyer, periods.WEEK))
 
 
 def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, periods.Ended | None]:
@@ -255,9 +288,9 @@ def _billed(buyer: str, week: Week, units: WeekUnits, run: Run) -> list[Posting]
     return [one for one in made if one.amount]
 
 
-def _earned(buyer: str, terms: Terms, result: WeekResult, frozen: FrozenOrder | None, run: Run) -> list[Posting]:
-    """What was prepaid for the week and is neither short nor waiting for its payment is earned."""
-    earned = result.earned_minor(terms.unit_price_minor, frozen.make_up_minor if frozen else 0)
+def _earned(buyer: str, terms: Terms, result: WeekResult, run: Run) -> list[Posting]:
+    """What was prepaid for the week and is neither short, waiting for its payment, nor kept is earned."""
+    earned = result.earned_minor(terms.unit_price_minor)
     if not earned:
         return []
     debit, credit = (Account.PREPAID, Account.REVENUE) if earned > 0 else (Account.REVENUE, Account.PREPAID)

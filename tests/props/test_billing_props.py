@@ -12,18 +12,28 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config.book import Order
+from config.book import Order, Terms
 from meter.billing.calendar import Week, deadline_us, week_of, weeks_between
-from meter.billing.cycle import Remedy, remedy, settle_week
+from meter.billing.cycle import Bought, Prepaid, Remedy, make_up_units, remedy, settle_week
 from meter.billing.minutes import rate
-from meter.billing.units import Carried, CarriedUnits, WeekUnits, bill, bill_week, half_even
+from meter.billing.units import (
+    Carried,
+    CarriedUnits,
+    Ordered,
+    WeekUnits,
+    bill,
+    bill_week,
+    half_even,
+    paid_in_advance,
+)
 from meter.terms import presets
 
 ZONES = (
     "America/New_York", "Europe/London", "Australia/Lord_Howe", "America/Havana", "Asia/Kathmandu", "Africa/Cairo",
     "America/Sao_Paulo", "Asia/Tehran", "America/St_Johns", "Pacific/Auckland", "UTC",
 )  # fmt: skip
-TERMS = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
+SENT = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
+TERMS = replace(SENT, order_counts="billed")
 MINUTES = presets()["customer-success"]
 FIRST = date(2026, 1, 5)
 HOUR_US = 3_600_000_000
@@ -172,74 +182,113 @@ _weeks = st.lists(
 @given(
     st.builds(Order, st.just("acme"), st.just(FIRST.isoformat()), st.integers(0, 300), st.integers(0, 50)),
     st.integers(0, 999_999),
+    st.builds(Prepaid, st.integers(0, 30), st.integers(0, 99_999)),
     st.integers(-50, 400),
+    st.integers(0, 100),
     st.booleans(),
     st.sampled_from(("billed", "sent")),
 )
-def test_every_unit_is_covered_over_or_owed(order: Order, worth: int, billed: int, paid: bool, counts: str) -> None:
-    quantity, make_up = order.quantity, order.make_up
-    worth = worth if make_up else 0
-    terms = replace(TERMS, order_counts=counts)
-    units = WeekUnits(billed + 5, 3, billed, 0) if counts == "billed" else WeekUnits(billed, 0, 7, 7)
-    result = settle_week(Week(FIRST, TERMS.time_zone), terms, order, units, paid=paid, make_up_minor=worth)
-    over, short, awaiting = result.overage, result.shortfall, result.awaiting
-    assert quantity + make_up + over.units - short.units - awaiting.units == billed
-    assert min(over.units, short.units, awaiting.units, result.beyond_units) >= 0
-    assert not over.units or not short.units + awaiting.units
-    assert result.beyond_units <= over.units
-    assert over.amount_minor == over.units * 4_500
-    assert 0 <= short.amount_minor <= max(0, quantity - billed) * 4_500 + worth
-    assert awaiting.units <= (0 if paid else quantity)
-
-
-@given(_weeks, st.sampled_from(("billed", "sent")))
-@example([(50, 0, 0, Remedy.MAKE_UP)] * 5, "billed")
-def test_over_any_weeks_a_buyer_pays_for_what_it_got_and_what_is_still_to_come(
-    weeks: list[tuple[int, int, int, Remedy]], counts: str
+def test_every_unit_is_covered_charged_owed_or_kept(  # noqa: PLR0917 - as hypothesis gives them
+    order: Order, worth: int, kept: Prepaid, connected: int, failed: int, paid: bool, counts: str
 ) -> None:
-    """Orders and overages, less checks and credits, are the price of the units counted and of the make-up open."""
     terms = replace(TERMS, order_counts=counts)
-    carried, money, got = CarriedUnits(), 0, 0
-    make_up: Counter[date] = Counter()
+    units = WeekUnits(connected, failed, connected * 93 // 100, failed)
+    kept = kept if kept.units else Prepaid()
+    bought = bought_first(order, terms, worth if order.make_up else 0, paid=paid)
+    result = settle_week(Week(FIRST, TERMS.time_zone), terms, bought, units, kept)
+    over, short, awaiting = result.overage, result.shortfall, result.awaiting
+    had = bought.paid_units + bought.make_up.units + kept.units
+    assert had + over.units - short.units - awaiting.units - result.kept.units == units.billed
+    assert order.quantity + order.make_up + over.counted - short.counted - awaiting.counted == result.counted
+    parts = (over, short, awaiting)
+    assert min(min(one.units, one.amount_minor, one.counted) for one in parts) >= 0
+    assert min(result.kept.units, result.kept.amount_minor, result.beyond_units) >= 0
+    assert not over.counted or not short.counted + awaiting.counted
+    assert result.beyond_units <= over.counted
+    assert over.amount_minor == over.units * 4_500
+    assert awaiting.counted <= (0 if paid else order.quantity)
+    assert awaiting.units <= (0 if paid else bought.paid_units)
+    assert result.kept.units or not result.kept.amount_minor
+    if counts == "billed":
+        assert (short.units, awaiting.units) == (short.counted, awaiting.counted)
+
+
+def bought_first(order: Order, terms: Terms, worth: int, *, paid: bool) -> Bought:
+    """Of a buyer that ordered nothing before."""
+    paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, Ordered())
+    return Bought(order, paid_units, Prepaid(make_up_units(order, terms), worth), paid)
+
+
+@given(_weeks, st.lists(st.sampled_from(("billed", "sent")), min_size=12, max_size=12))
+@example([(50, 0, 0, Remedy.MAKE_UP)] * 5, ["billed"] * 12)
+@example([(50, 0, 0, Remedy.MAKE_UP)] * 5, ["sent"] * 12)
+def test_over_any_weeks_a_buyer_pays_for_what_was_billed_and_what_is_still_to_come(
+    weeks: list[tuple[int, int, int, Remedy]], counts: list[str]
+) -> None:
+    """Orders and overages, less checks and credits, are the price of the units billed, made up for later, and kept.
+
+    Whatever the orders count, and if that changes from week to week.
+    """
+    carried, kept, ordered, money = CarriedUnits(), Prepaid(), Ordered(), 0
+    make_up: dict[date, tuple[int, int, int]] = {}
     for number, (quantity, connected, failed, choice) in enumerate(weeks):
-        week = Week(FIRST, TERMS.time_zone).later(number)
+        week, terms = Week(FIRST, TERMS.time_zone).later(number), replace(TERMS, order_counts=counts[number])
         units, carried = bill_week(carried, {93: connected}, {100: failed})
-        extra = make_up.pop(week.monday, 0)
-        order = Order("acme", str(week), quantity, extra)
-        result = settle_week(week, terms, order, units, paid=True, make_up_minor=extra * 4_500)
+        owed, came, worth = make_up.pop(week.monday, (0, 0, 0))
+        order = Order("acme", str(week), quantity, owed, owed, came)
+        paid_units = paid_in_advance(terms.order_counts, quantity, 93, ordered)
+        if counts[number] == "sent":
+            ordered = Ordered(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
+        result = settle_week(week, terms, Bought(order, paid_units, Prepaid(came, worth), paid=True), units, kept)
+        kept = result.kept
         settled = remedy(choice, result.shortfall, week)
-        money += quantity * 4_500 + result.overage.amount_minor
-        got += result.counted
+        money += paid_units * 4_500 + result.overage.amount_minor
+        assert settled.amount_minor == settled.units * 4_500
         if choice is Remedy.MAKE_UP:
-            make_up[settled.order_week.monday] += settled.units
-            assert settled.amount_minor == settled.units * 4_500
+            make_up[settled.order_week.monday] = (settled.counted, settled.units, settled.amount_minor)
         else:
             money -= settled.amount_minor
-    assert money == (got + sum(make_up.values())) * 4_500
-    exact = sum(connected * 93 + failed * 100 for _, connected, failed, _ in weeks) // 100
-    sent = sum(connected + failed for _, connected, failed, _ in weeks)
-    assert got == (sent if counts == "sent" else exact)
+    billed = sum(connected * 93 for _, connected, _, _ in weeks) // 100 + sum(failed for _, _, failed, _ in weeks)
+    to_come = sum(came for _, came, _ in make_up.values()) + kept.units
+    assert money == (billed + to_come) * 4_500
+    assert kept.amount_minor == kept.units * 4_500
 
 
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10_000), st.sampled_from(Remedy)), max_size=10))
-def test_at_any_prices_whoever_gets_nothing_gets_every_cent_back(weeks: list[tuple[int, int, Remedy]]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10_000), st.sampled_from(Remedy)), max_size=10),
+    st.sampled_from(("billed", "sent")),
+)
+def test_at_any_prices_whoever_gets_nothing_gets_every_cent_back(
+    weeks: list[tuple[int, int, Remedy]], counts: str
+) -> None:
     paid = back = 0
-    open_units: Counter[date] = Counter()
-    open_minor: Counter[date] = Counter()
+    make_up: dict[date, tuple[int, int, int]] = {}
+    ordered = Ordered()
     for number, (quantity, price, choice) in enumerate([*weeks, (0, 1, Remedy.REFUND), (0, 1, Remedy.REFUND)]):
         week = Week(FIRST, TERMS.time_zone).later(number)
-        order = Order("acme", str(week), quantity, open_units.pop(week.monday, 0))
-        terms = replace(TERMS, unit_price_minor=price)
-        worth = open_minor.pop(week.monday, 0)
-        result = settle_week(week, terms, order, WeekUnits(), paid=True, make_up_minor=worth)
+        owed, came, worth = make_up.pop(week.monday, (0, 0, 0))
+        order = Order("acme", str(week), quantity, owed, owed, came)
+        terms = replace(TERMS, unit_price_minor=price, order_counts=counts)
+        paid_units = paid_in_advance(counts, quantity, 93, ordered)
+        ordered = Ordered(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
+        result = settle_week(week, terms, Bought(order, paid_units, Prepaid(came, worth), paid=True), WeekUnits())
         settled = remedy(choice, result.shortfall, week)
-        paid += quantity * price
+        paid += paid_units * price
         if choice is Remedy.MAKE_UP:
-            open_units[settled.order_week.monday] += settled.units
-            open_minor[settled.order_week.monday] += settled.amount_minor
+            make_up[settled.order_week.monday] = (settled.counted, settled.units, settled.amount_minor)
         else:
             back += settled.amount_minor
     assert back == paid
+
+
+@given(st.lists(st.integers(0, 500), max_size=30))
+def test_orders_that_count_as_sent_pay_in_advance_without_drift(quantities: list[int]) -> None:
+    before = Ordered()
+    for quantity in quantities:
+        units = paid_in_advance("sent", quantity, 93, before)
+        assert abs(units * 100 - quantity * 93) < 100
+        before = Ordered(before.hundredths + quantity * 93, before.units + units)
+    assert before.units == sum(quantities) * 93 // 100
 
 
 # minutes

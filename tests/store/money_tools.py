@@ -24,7 +24,8 @@ from meter.terms import presets
 
 T = TypeVar("T")
 NEW_YORK = ZoneInfo("America/New_York")
-WESTLAKE = replace(presets()["westlake-fulfillment"], name="contract", unit_price_minor=4_500)
+WESTLAKE = replace(presets()["westlake-fulfillment"], name="contract", unit_price_minor=4_500, order_counts="billed")
+SENT = replace(WESTLAKE, order_counts="sent")  # as the preset says
 
 
 def at(text: str, zone: ZoneInfo = NEW_YORK) -> int:

@@ -29,7 +29,7 @@ from meter.store.schema import admissions, buyers
 from tests.facts_builder import UTC_0, Story
 from tests.store.journal_tools import open_journal, write
 
-BUYER = Buyer("active", "Active", Terms("westlake-fulfillment"))
+BUYER = Buyer("active", "Active", Terms("westlake-fulfillment", order_counts="billed"))
 SENT = replace(BUYER.terms, order_counts="sent")
 PHONE = "+12125550100"
 WEEK = "2026-06-01"  # UTC_0 is the Tuesday of it

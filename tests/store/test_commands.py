@@ -112,7 +112,10 @@ async def test_pause_and_resume_are_done_told_and_on_record(
 ) -> None:
     await say(broker, "noc", envelope(OPERATOR, "c-1", command="pause", buyer="acme", reason="agents at lunch"))
     said = await answer(subscriber, "c-1")
-    assert (said["ok"], said["result"]) == (True, {"buyer": "acme", "before": "active", "state": "paused"})
+    assert (said["ok"], said["result"]) == (
+        True,
+        {"buyer": "acme", "before": "active", "state": "paused", "stops": ["paused"]},
+    )
     assert await state_of(engine, "acme") is BuyerState.PAUSED
     [entry] = await BookStore(engine).states("acme")
     assert (entry["by"], entry["reason"]) == ("mqtt:noc", "agents at lunch")

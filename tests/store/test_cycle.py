@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.billing.cycle import Remedy
-from tests.store.money_tools import WESTLAKE, Books, at
+from tests.store.money_tools import SENT, WESTLAKE, Books, at
 
 WEEK = "2026-06-08"  # Tue 2 June 2026 invoice for the week 8 to 15 June
 
@@ -26,7 +26,8 @@ async def sold(books: Books, quantity: int = 200, terms: object = WESTLAKE) -> N
     await books.agree("acme", terms=terms)  # type: ignore[arg-type]
     await books.order("acme", WEEK, quantity)
     await books.run("2026-06-02 12:00")
-    await books.pay("acme", quantity * 4_500, "2026-06-03 10:00")
+    [invoice] = await books.documents("acme")
+    await books.pay("acme", invoice.total_minor, "2026-06-03 10:00")
 
 
 async def delivered(books: Books, connected: int, failed: int) -> None:
@@ -142,13 +143,111 @@ async def test_a_choice_made_at_noon_is_too_late_and_is_refused(books: Books) ->
         await books.choose("acme", Remedy.REFUND, "2026-06-16 12:00", WEEK)
 
 
-async def test_with_sent_and_no_failures_207_sent_are_seven_over(books: Books) -> None:
-    await sold(books, terms=replace(WESTLAKE, order_counts="sent"))
+async def sold_as_sent(books: Books, week: str = WEEK) -> None:
+    """A buyer on the preset as it ships, whose order of 200 was invoiced and paid in time."""
+    await sold(books, terms=SENT)
+
+
+async def test_the_preset_counts_what_was_sent_200_ordered_are_186_units_and_837000_cents(books: Books) -> None:
+    await sold_as_sent(books)
+    [invoice] = await books.documents("acme")
+    body = await books.body(invoice.number)
+    assert (invoice.total_minor, body["figures"]["paid_units"]) == (837_000, 186)
+    [line] = body["lines"]
+    assert (line["units"], line["amount_minor"]) == (186, 837_000)
+    assert line["text"] == "200 live transfers, service week of 2026-06-08, at 93 %"
+    assert any("may run over by 20 live transfers" in note for note in body["notes"])
+
+
+async def test_paid_for_200_sent_207_is_an_invoice_for_seven(books: Books) -> None:
+    """7 live transfers over; B = floor(192.51) = 192, so 6 units, 27,000 cents, 0.51 carried."""
+    await sold_as_sent(books)
     await delivered(books, 207, 0)
     await books.run("2026-06-15 01:00")
     [overage] = await books.documents("acme", kind="overage")
-    assert overage.total_minor == 31_500
-    assert any("sent units" in note for note in (await books.body(overage.number))["notes"])
+    body = await books.body(overage.number)
+    assert overage.total_minor == 27_000
+    assert (body["figures"]["overage_counted"], body["figures"]["overage_units"]) == (7, 6)
+    assert body["lines"][0]["text"] == "7 live transfers beyond the 200 of the order, service week of 2026-06-08"
+
+
+@pytest.mark.parametrize(
+    ("choice", "comes_to"),
+    [
+        (None, {"cash": 837_000, "revenue": -801_000, "credits": -36_000}),
+        (Remedy.REFUND, {"cash": 837_000, "revenue": -801_000, "refunds_due": -36_000}),
+        (Remedy.MAKE_UP, {"cash": 837_000, "revenue": -801_000, "prepaid": -36_000}),
+    ],
+)
+async def test_192_sent_of_200_is_eight_short_worth_eight_units(
+    books: Books, choice: Remedy | None, comes_to: dict[str, int]
+) -> None:
+    await sold_as_sent(books)
+    if choice is not None:
+        await books.choose("acme", choice, "2026-06-16 11:59", WEEK)
+    await delivered(books, 192, 0)
+    await books.run("2026-06-16 12:00")
+    assert await books.balances("acme") == comes_to
+    [statement] = await books.documents("acme", kind="week")
+    figures = (await books.body(statement.number))["figures"]
+    assert (figures["shortfall_counted"], figures["shortfall_units"], figures["shortfall_minor"]) == (8, 8, 36_000)
+
+
+async def test_eight_made_up_for_are_eight_transfers_on_top_and_free(books: Books) -> None:
+    await sold_as_sent(books)
+    await books.choose("acme", Remedy.MAKE_UP, "2026-06-01 09:00")
+    await books.order("acme", "2026-06-22", 200)
+    await delivered(books, 192, 0)
+    await books.run("2026-06-16 12:00")
+    [invoice] = await books.documents("acme", kind="order", period="2026-06-22")
+    lines = (await books.body(invoice.number))["lines"]
+    assert [(line["units"], line["amount_minor"]) for line in lines] == [(186, 837_000), (8, 0)]
+    await books.pay("acme", 837_000, "2026-06-17 09:00")
+    await books.deliver("acme", "2026-06-23 09:00", 208)  # with the 192 of before: 400 sent, 372 units, twice 186 paid
+    await books.run("2026-06-30 12:00")
+    assert await books.documents("acme", kind="overage") == []
+    assert await books.balances("acme") == {"cash": 1_674_000, "revenue": -1_674_000}
+
+
+async def test_180_connected_and_20_failed_are_on_target_and_owe_one_unit(books: Books) -> None:
+    await sold_as_sent(books)
+    await delivered(books, 180, 20)
+    await books.run("2026-06-16 12:00")
+    [overage] = await books.documents("acme", kind="overage")
+    [line] = (await books.body(overage.number))["lines"]
+    assert (overage.total_minor, line["units"]) == (4_500, 1)
+    assert "failed transfers, in full" in line["text"]
+    [statement] = await books.documents("acme", kind="week")
+    figures = (await books.body(statement.number))["figures"]
+    assert (figures["overage_counted"], figures["shortfall_counted"], figures["billed_connected"]) == (0, 0, 167)
+
+
+async def test_a_shortfall_of_billed_units_is_made_up_for_in_an_order_that_counts_as_sent(books: Books) -> None:
+    """Who goes over to the other way of counting keeps what it paid for."""
+    later = replace(SENT, version=2, effective_from="2026-06-22")
+    await sold(books, terms=(WESTLAKE, later))
+    await books.choose("acme", Remedy.MAKE_UP, "2026-06-01 09:00")
+    await books.order("acme", "2026-06-22", 200)
+    await delivered(books, 207, 0)  # 192 of 200 billed units: eight short
+    await books.run("2026-06-16 12:00")
+    await books.pay("acme", 837_000, "2026-06-17 09:00")
+    await books.deliver("acme", "2026-06-23 09:00", 208)
+    await books.run("2026-06-30 12:00")
+    [statement] = await books.documents("acme", kind="week", period="2026-06-22")
+    figures = (await books.body(statement.number))["figures"]
+    assert (figures["counts"], figures["make_up"], figures["make_up_units"]) == ("sent", 8, 8)
+    assert (figures["billed_connected"], figures["overage_units"], figures["prepaid_units"]) == (193, 0, 1)
+    assert await books.balances("acme") == {"cash": 1_737_000, "revenue": -1_732_500, "prepaid": -4_500}
+
+
+async def test_overage_is_taken_from_open_credits_first_unless_the_terms_say_otherwise(books: Books) -> None:
+    for name, uses in (("acme", True), ("other", False)):
+        await books.agree(name, terms=replace(SENT, name=name, overage_uses_credits=uses))
+        await books.pay(name, 10_000, "2026-06-09 10:00")  # paid ahead
+        await books.deliver(name, "2026-06-10 11:00", 0, 2)
+    await books.run("2026-06-15 01:00")
+    found = {one.buyer: (one.total_minor, one.applied_minor) for one in await books.documents(kind="overage")}
+    assert found == {"acme": (9_000, 9_000), "other": (9_000, 0)}
 
 
 async def test_an_unpaid_order_puts_the_buyer_on_hold_at_five_and_its_payment_ends_that(books: Books) -> None:

@@ -20,7 +20,7 @@ from config.book_file import BookFile
 from config.limits import midnight_us
 from meter.store.book import ORDER_WEEKS_KEPT, BookSnapshot, BookStore, UnknownBuyerError
 from meter.store.orders import OrderError, OrderProgress, OrderStore
-from meter.store.schema import admissions
+from meter.store.schema import admissions, outcomes
 
 TERMS = Terms("acme-2026")
 FILE = BookFile(terms=(TERMS,), buyers=tuple(Buyer(name, name.title(), TERMS) for name in ("acme", "best")))
@@ -99,12 +99,38 @@ async def test_progress_is_that_of_its_week(engine: AsyncEngine, orders: OrderSt
     await orders.set(Order("acme", WEEK, 20, 3), "jo")
     await orders.set(Order("best", WEEK, 5), "jo")
     acme, best = await orders.list()
-    assert acme == OrderProgress(Order("acme", WEEK, 20, 3), 10, 2, 1, units=11, most=25)
-    assert (acme.left, best.left, best.most) == (12, 5, 5)
+    assert acme == OrderProgress(Order("acme", WEEK, 20, 3), 10, 2, 1, units=12, make_up=3, most=25)
+    assert (acme.left, best.left, best.most) == (11, 5, 5)
     assert await orders.list("best") == [best]
 
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+async def test_an_order_made_in_its_own_week_counts_what_came_before_it(
+    engine: AsyncEngine, orders: OrderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody counted these as they came, for there was nothing to count them against."""
+    start = midnight_us(datetime(2026, 6, 1, tzinfo=UTC).date(), TERMS.time_zone)
+    monkeypatch.setattr("time.time_ns", lambda: (start + 3 * 86_400_000_000) * 1000)
+    rows = [("connected", start)] * 7 + [("failed", start + 5)] * 2 + [("free", start)] * 3 + [("connected", start - 1)]
+    async with engine.begin() as connection:
+        for number, (counts_as, at) in enumerate(rows):
+            await connection.execute(insert(outcomes).values(**outcome_row(f"t-{number}", "acme", counts_as, at)))
+    await orders.set(Order("acme", WEEK, 10), "jo")
+    [acme] = await orders.list("acme")
+    assert (acme.connected, acme.failed, acme.units, acme.left, acme.most) == (7, 2, 9, 1, 11)
+    await orders.set(Order("acme", WEEK, 20), "jo")
+    assert (await orders.list("acme"))[0].units == 9
+
+
+def outcome_row(transfer: str, buyer: str, counts_as: str, started_utc_us: int) -> dict[str, object]:
+    """A settled transfer with what an order asks of it, and nothing of interest beside."""
+    of_whom = {"transfer": transfer, "router": "r", "boot": "b", "call_id": "", "sip_call_id": "", "dialer": ""}
+    times = {"started_utc_us": started_utc_us, "dialout_utc_us": started_utc_us, "closed_utc_us": started_utc_us}
+    said = {"verdict": "", "reason": "", "counts_as": counts_as, "table_row": 0, "evidence": b"[]", "agreed": True}
+    lengths = {"attempt_ms": 0, "talk_ms": 0, "buffer_ms": 0, "terms_name": "t", "terms_version": 1}
+    return {**of_whom, "campaign": "", "buyer": buyer, "phone": "", **times, **said, **lengths}
 
 
 @pytest.fixture
@@ -140,13 +166,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_orders_on_the_command_line(run: Run) -> None:
     week = ("--week", "2026-11-23")
     code, said, _ = run("orders", "set", "acme", *week, "--quantity", 200)
-    assert (code, said) == (0, "acme, week of 2026-11-23: 200 units\n")
+    assert (code, said) == (0, "acme, week of 2026-11-23: 200 live transfers\n")
     code, said, _ = run("orders", "set", "acme", *week, "--quantity", 250, "--make-up", 8)
-    assert (code, said) == (0, "acme, week of 2026-11-23: 250 units and 8 to make up, instead of 200 units\n")
+    assert (code, said) == (
+        0,
+        "acme, week of 2026-11-23: 250 live transfers and 8 to make up, instead of 200 live transfers\n",
+    )
     code, said, _ = run("orders", "set", "acme", *week, "--quantity", 250, "--make-up", 8)
     assert said.endswith("is so already\n")
     code, said, _ = run("orders", "list", "acme", "--json")
-    expected = {"buyer": "acme", "week": "2026-11-23", "quantity": 250, "make_up": 8, "counts": "billed"}
+    expected = {"buyer": "acme", "week": "2026-11-23", "quantity": 250, "make_up": 8, "counts": "sent"}
     expected |= {"connected": 0, "failed": 0, "live": 0, "units": 0, "left": 258, "most": 283}
     assert json.loads(said) == [expected]
     code, said, _ = run("orders", "list")

@@ -142,7 +142,8 @@ def test_import_twice_then_pause_and_resume(run: Run, config: Path) -> None:
     assert (code, "book version 1, 3 unchanged" in out, "was in force already" in out) == (0, True, True)
     assert run("buyers", "pause", "acme", "--config", config)[:2] == (0, "acme: active -> paused\n")
     assert json.loads(run("buyers", "list", "--config", config, "--json")[1])[0]["state"] == "paused"
-    assert run("buyers", "hold", "acme", "--store", config.parent / "data/baton.db")[1] == "acme: paused -> on_hold\n"
+    held = run("buyers", "hold", "acme", "--store", config.parent / "data/baton.db")[1]
+    assert held == "acme: paused -> on_hold\nnot served: held, paused\n"
     assert run("buyers", "resume", "acme", "--config", config)[1] == "acme: on_hold -> active\n"
     assert run("buyers", "resume", "acme", "--config", config)[1] == "acme: is active already\n"
 

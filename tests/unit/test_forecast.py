@@ -10,17 +10,41 @@ import pytest
 
 from config.book import Order, Terms
 from meter.billing.calendar import Week
-from meter.billing.cycle import Remedy
-from meter.billing.forecast import Progress, foresee, is_foreseeable
+from meter.billing.cycle import Bought, Prepaid, Remedy, WeekResult, settle_week
+from meter.billing.forecast import Forecast, Progress, foresee, is_foreseeable
+from meter.billing.units import CarriedUnits, bill_week
 
-TERMS = Terms("t", unit_price_minor=4_500)
+TERMS = Terms("t", unit_price_minor=4_500, order_counts="billed")
+SENT = replace(TERMS, order_counts="sent")
+WEEK = Week(date(2026, 6, 8), TERMS.time_zone)
 ORDER = Order("acme", "2026-06-08", 200)
 WEEK_US = 7 * 24 * 3600 * 1_000_000
 HALF = Progress(counted=100, passed_us=WEEK_US // 2, open_us=WEEK_US)
 
 
+def ahead(progress: Progress, order: Order | None, terms: Terms = TERMS) -> Forecast:
+    """Foreseen with all so far connected, and billed whole where the order counts what is billed."""
+    percent = 93 if terms.order_counts == "sent" else 100
+    bought = None
+    if order is not None:
+        bought = Bought(order, order.quantity * percent // 100, Prepaid(), paid=True)
+
+    def settle(more: int) -> WeekResult:
+        units, _ = bill_week(CarriedUnits(), {percent: progress.counted + more}, {})
+        return settle_week(WEEK, terms, bought, units)
+
+    return foresee(progress, order.quantity if order else 0, settle)
+
+
+def test_an_order_that_counts_as_sent_is_foreseen_in_transfers_and_priced_in_units() -> None:
+    found = ahead(Progress(192, WEEK_US, WEEK_US), ORDER, SENT).expected
+    assert (found.units, found.shortfall_counted, found.shortfall_units, found.shortfall_minor) == (192, 8, 8, 36_000)
+    found = ahead(Progress(207, WEEK_US, WEEK_US), ORDER, SENT).expected
+    assert (found.overage_counted, found.overage_units, found.overage_minor) == (7, 6, 27_000)
+
+
 def test_a_steady_half_week_foresees_as_much_again() -> None:
-    found = foresee(HALF, TERMS, ORDER)
+    found = ahead(HALF, ORDER)
     assert found.expected.units in (200, 201)
     assert found.low.units < 200 < found.high.units
 
@@ -31,7 +55,7 @@ def test_four_weeks_of_five_fall_in_the_range() -> None:
     held = 0
     for _ in range(600):
         first, rest = (_poisson(dice, 80) for _ in range(2))
-        found = foresee(replace(HALF, counted=first), TERMS, None)
+        found = ahead(replace(HALF, counted=first), None)
         held += found.low.units <= first + rest <= found.high.units
     assert 0.76 < held / 600 < 0.88
 
@@ -45,38 +69,38 @@ def _poisson(dice: random.Random, mean: float) -> int:
 
 
 def test_the_end_of_the_week_has_no_range_left() -> None:
-    found = foresee(Progress(192, WEEK_US, WEEK_US), TERMS, ORDER)
+    found = ahead(Progress(192, WEEK_US, WEEK_US), ORDER)
     assert found.low == found.expected == found.high
     assert (found.expected.shortfall_units, found.expected.shortfall_minor) == (8, 36_000)
     assert found.remedies == {Remedy.REFUND: (0, 36_000), Remedy.CREDIT: (0, 36_000), Remedy.MAKE_UP: (8, 0)}
 
 
 def test_what_is_expected_over_has_its_price_and_the_routers_limit() -> None:
-    found = foresee(replace(HALF, counted=150), TERMS, ORDER)
+    found = ahead(replace(HALF, counted=150), ORDER)
     assert found.expected.overage_minor == found.expected.overage_units * 4_500 > 0
-    limited = foresee(replace(HALF, counted=150, most=220), TERMS, ORDER)
+    limited = ahead(replace(HALF, counted=150, most=220), ORDER)
     assert limited.high.units == limited.expected.units == 220
-    assert foresee(replace(HALF, counted=230, most=220), TERMS, ORDER).low.units == 230  # what is there is there
+    assert ahead(replace(HALF, counted=230, most=220), ORDER).low.units == 230  # what is there is there
 
 
 def test_the_weeks_before_steady_a_slow_start_and_give_way_later() -> None:
     early = Progress(counted=2, passed_us=WEEK_US // 28, open_us=WEEK_US, earlier=(210, 190))
-    alone = foresee(replace(early, earlier=()), TERMS, ORDER).expected.units
-    steadied = foresee(early, TERMS, ORDER).expected.units
+    alone = ahead(replace(early, earlier=()), ORDER).expected.units
+    steadied = ahead(early, ORDER).expected.units
     assert alone < 80 < steadied < 200
     late = Progress(counted=40, passed_us=WEEK_US * 6 // 7, open_us=WEEK_US, earlier=(210, 190))
-    assert foresee(late, TERMS, ORDER).expected.units < 55
+    assert ahead(late, ORDER).expected.units < 55
 
 
 def test_nothing_yet_is_no_certainty_of_nothing() -> None:
-    found = foresee(replace(HALF, counted=0), TERMS, ORDER)
+    found = ahead(replace(HALF, counted=0), ORDER)
     assert found.low.units == 0
     assert found.high.units >= 1
 
 
 def test_more_time_than_there_is_is_refused() -> None:
     with pytest.raises(ValueError, match="have passed"):
-        foresee(Progress(0, 2, 1), TERMS, ORDER)
+        ahead(Progress(0, 2, 1), ORDER)
 
 
 def test_a_week_is_foreseen_from_wednesday_on() -> None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from config.book import Buyer, Caps, Order, Terms
+from config.book import Buyer, Caps, Order, OrderClauses, Terms
 from config.hours import DAY_US
 from config.limits import (
     CapWindow,
@@ -23,7 +23,7 @@ from config.limits import (
     spans_at,
 )
 
-TERMS = Terms("westlake-fulfillment")
+TERMS = Terms("westlake-fulfillment", order_counts="billed")
 BUYER = Buyer("acme", "Acme", TERMS)
 HOUR_US = 3_600_000_000
 
@@ -102,7 +102,7 @@ def test_how_far_an_order_goes(terms: Terms, order: Order | None, most: int) -> 
     ],
 )
 def test_units_as_the_order_counts_them(counts: str, connected: int, failed: int, units: int) -> None:
-    assert order_units(replace(TERMS, order_counts=counts), connected, failed) == units
+    assert order_units(replace(TERMS, order_counts=counts), None, connected, failed) == units
 
 
 def test_under_way_stands_for_a_whole_unit() -> None:
@@ -148,10 +148,34 @@ def test_limits_of_a_moment() -> None:
     assert limits.duplicate_since_us == NOW - 2 * DAY_US
 
 
-def test_an_order_that_is_not_required_counts_and_does_not_limit() -> None:
-    limits = limits_for(BUYER, (Order("acme", "2026-06-01", 10),), "+12125550100", NOW)
+@pytest.mark.parametrize("required", [True, False])
+def test_every_order_binds_whether_one_is_required_or_not(required: bool) -> None:
+    buyer = replace(BUYER, order_required=required)
+    limits = limits_for(buyer, (Order("acme", "2026-06-01", 10),), "+12125550100", NOW)
     assert limits is not None
-    assert (limits.order, limits.caps, limits.concurrent, limits.duplicate_since_us) == (None, (), 0, None)
+    assert limits.order == OrderLimit(11, us("2026-06-01"), 93, 100)
+    assert (limits.caps, limits.concurrent, limits.duplicate_since_us) == ((), 0, None)
+
+
+def test_without_an_order_only_who_needs_one_is_limited_and_a_make_up_alone_was_not_ordered() -> None:
+    for orders in ((), (Order("acme", "2026-06-01", 0, make_up=8),)):
+        needed = limits_for(replace(BUYER, order_required=True), orders, "+12125550100", NOW)
+        assert needed is not None
+        assert needed.order is not None
+        assert needed.order.most == (8 if orders else 0)
+        free = limits_for(replace(BUYER, duplicate_days=1), orders, "+12125550100", NOW)
+        assert free is not None
+        assert free.order is None
+
+
+def test_an_invoiced_order_keeps_how_it_counts_and_how_far_it_runs_over() -> None:
+    frozen = Order("acme", "2026-06-01", 10, clauses=OrderClauses("sent", 50))
+    limit = order_limit(TERMS, frozen, spans_at(BUYER, NOW))
+    assert (limit.most, limit.connected_percent) == (15, 100)
+    assert order_units(TERMS, frozen, 10, 1) == 11
+    made_up = replace(frozen, make_up=8, make_up_owed=8, make_up_units=7)
+    assert order_most(TERMS, made_up) == 10 + 8 + 5
+    assert order_most(TERMS, replace(made_up, clauses=OrderClauses("billed", 0))) == 10 + 7
 
 
 def test_nobody_is_a_duplicate_without_a_number() -> None:

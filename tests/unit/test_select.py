@@ -17,7 +17,7 @@ from router.ports import ScrubResult
 from router.select import REFUSAL_CODES, Question, Selection, area_code, availability, choose
 from tests.world import did, plain, secure
 
-TERMS = Terms("westlake-fulfillment")
+TERMS = Terms("westlake-fulfillment", order_counts="billed")
 WEEK = "2026-06-01"
 OFFICE = ("mon-fri 09:00-12:30", "mon-fri 13:00-18:00")
 
@@ -102,6 +102,14 @@ REFUSED: list[Case] = [
         {"orders": {"acme": 10}},
         "order_filled",
         "11 units and 0 under way of 11 this week",
+    ),
+    (
+        "an order binds also where none is required",
+        {},
+        lambda a: a.used.update(acme=used(week_failed=99)),
+        {"orders": {"acme": 10}},
+        "order_filled",
+        "99 units and 0 under way of 11 this week",
     ),
     (
         "what is under way fills the order",
@@ -256,12 +264,6 @@ PASSES: list[tuple[str, dict[str, Any], Callable[[Around], object], dict[str, An
         "one unit is left of the order",
         {"order_required": True},
         lambda a: a.used.update(acme=used(week_connected=11)),  # floor(0.93 x 11) = 10 of 11
-        {"orders": {"acme": 10}},
-    ),
-    (
-        "an order that is filled and not required",
-        {},
-        lambda a: a.used.update(acme=used(week_failed=99)),
         {"orders": {"acme": 10}},
     ),
     ("below the cap", {"caps": Caps(hour=3)}, lambda a: a.used.update(acme=used(hour=2)), {}),
