@@ -52,7 +52,8 @@ def run(
     """Do what is due: settle weeks, invoice orders, overage and months, hold who has not paid.
 
     Idempotent: what was done is not done again. What was missed is caught up with in order. Without --dry-run an
-    instant that is still to come is refused: nothing is billed before its time.
+    instant that is still to come is refused: nothing is billed before its time. While closed transfers are not counted
+    yet, nothing is done but to hold who has not paid, as in the meter's own runs.
     """
     import time
 
@@ -79,7 +80,7 @@ def run(
         _print_steps(found, as_json=as_json)
     else:
         _print_report(found, as_json=as_json)
-        if found.trouble:
+        if found.trouble or found.waits:
             raise typer.Exit(1)
 
 
@@ -274,9 +275,11 @@ def _print_report(report: RunReport, *, as_json: bool) -> None:
         for one in report.trouble
     ]
     if as_json:
-        print_json({"done": rows, "trouble": trouble})
+        print_json({"done": rows, "trouble": trouble, "waits": report.waits})
         return
     print_table(("due", "step", "buyer", "period", "came to"), [list(one.values()) for one in rows])
     for one in trouble:
         out(f"cannot be done: {one['buyer']}, {one['step']} {one['period']}: {one['why']}")
+    if report.waits:
+        out("closed transfers are not counted yet, so nothing is settled or invoiced: is the meter running?")
     out(f"{len(rows)} steps done, {len(report.documents)} documents issued" if rows else "nothing was due")

@@ -118,7 +118,7 @@ def reverse(
 
 @refunds.command("list")
 def list_refunds(
-    every: Annotated[bool, typer.Option("--all", help="Also those that were sent.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also those that were sent, or wait for a payment.")] = False,
     config: ConfigOption = None,
     store: StoreOption = "",
     as_json: JsonOption = False,
@@ -135,10 +135,10 @@ def list_refunds(
         return
     rows = [
         (str(one["id"]), one["buyer"], one["week"] or "credits", one["units"], _money(one), one["due_on"],
-         one["reference"] or "")
+         one["reference"] or one["waits_for"])
         for one in found
     ]  # fmt: skip
-    print_table(("refund", "buyer", "week", "units", "amount", "due", "sent as"), rows)
+    print_table(("refund", "buyer", "week", "units", "amount", "due", "sent as, or waits for"), rows)
 
 
 @refunds.command("sent")

@@ -296,6 +296,7 @@ class BookFile:
     campaigns: tuple[Campaign, ...] = ()
     suppression_lists: tuple[ListSource, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    unsaid: frozenset[tuple[str, int]] = frozenset()  # versions of terms that do not say what an order counts
 
 
 def load_book(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) -> BookFile:
@@ -318,7 +319,8 @@ def validate_book(document: Document, presets: Mapping[str, Terms]) -> tuple[Boo
     used = {buyer.terms.name: buyer.terms for buyer in buyers if buyer.terms.name in presets}
     problems = reader.problems + cross_problems(document, frozenset(presets))
     warnings = tuple(cross_warnings(document))
-    return BookFile((*used.values(), *terms), buyers, campaigns, lists, warnings), problems
+    unsaid = reader.unsaid | {(one.name, one.version) for one in used.values()}
+    return BookFile((*used.values(), *terms), buyers, campaigns, lists, warnings, frozenset(unsaid)), problems
 
 
 class _Reader:
@@ -328,6 +330,7 @@ class _Reader:
         self._document = document
         self._presets = presets
         self.problems: list[Problem] = []
+        self.unsaid: set[tuple[str, int]] = set()
 
     def entries(self, section: str, model: type[E]) -> list[tuple[str, E]]:
         """(path, entry) of each valid entry; an invalid one leaves its problems and hides no other."""
@@ -353,6 +356,8 @@ class _Reader:
                 self.problems.append(self._document.problem(f"{path}.base", f"{entry.base!r} is no preset ({known})"))
             else:
                 found.append(entry.to_terms(self._presets))
+                if "order_counts" not in entry.model_fields_set:
+                    self.unsaid.add((entry.name, entry.version))
         return tuple(found)
 
     def buyers(self, terms: tuple[Terms, ...]) -> tuple[Buyer, ...]:

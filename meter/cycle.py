@@ -5,7 +5,8 @@ run twice at once, or not run for weeks, and comes to the same books (domain, se
 such as an order under terms by the minute, is told and tried again with the next look; it holds up no other buyer.
 
 A service week is settled when it has been over for a while and the meter has settled every closing fact there is: what
-is not settled then is, by the terms, an adjustment of the next week, but a meter that lags is no reason for one.
+is not settled then is, by the terms, an adjustment of the next week, but a meter that lags is no reason for one. By
+hand or by the clock: while closing facts wait, nothing is done but to hold who has not paid.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from meter.store.clerk import Clerk
 from meter.store.contracts import Contract, read_contracts
 from meter.store.db import StoreError, first_line
 from meter.store.documents import Run
-from meter.store.due import Step, StepKind, next_boundary, read_signs
-from meter.store.steps import Done, look, perform
+from meter.store.due import LAG_US, Step, StepKind, is_behind, next_boundary, read_signs
+from meter.store.steps import Done, NotCountedError, look, perform
 
 SETTLE_AFTER_US = 3_600_000_000  # of `billing.settle_after_ms`
 POLL_S = 5.0
@@ -64,6 +65,7 @@ class RunReport:
 
     done: list[Done] = field(default_factory=list)
     trouble: list[Trouble] = field(default_factory=list)
+    waits: bool = False  # closed transfers are not counted yet, so nothing was done but to hold who has not paid
 
     @property
     def documents(self) -> list[str]:
@@ -106,12 +108,14 @@ class Cycle:
     async def run_once(self, as_of_us: int | None = None, *, only: StepKind | None = None) -> RunReport:
         """Do everything that is due at `as_of_us`, by default now, or only steps of one kind; what it did. Idempotent.
 
-        `only` is for holds, which depend on no other step.
+        `only` is for holds, which depend on no other step: they are all that is done while closing facts wait.
         """
         now = self._clock() if as_of_us is None else as_of_us
         report = RunReport()
         stuck: set[Step] = set()
         for _ in range(MAX_ROUNDS):
+            if only is None and await self._clerk.read(partial(is_behind, self._counted_by(now))):
+                report.waits, only = True, StepKind.HOLD
             contracts, steps = await self._clerk.read(partial(look, now, self._options.settle_after_us))
             waiting = [step for step in steps if step not in stuck and only in (None, step.kind)]
             if not waiting:
@@ -123,6 +127,10 @@ class Cycle:
         if report.documents:
             self._on_documents()
         return report
+
+    def _counted_by(self, now: int) -> int:
+        """Until when closing facts have to be counted: also of the time after a day for which a run is done by hand."""
+        return max(now, self._clock()) - LAG_US
 
     async def preview(self, as_of_us: int) -> list[Step]:
         """The steps that are due at an instant; nothing is done."""
@@ -165,7 +173,10 @@ class Cycle:
         run = Run(self._options.issuer, now)
         started = time.monotonic()
         try:
-            done = await self._clerk.write(partial(perform, step, contract, run))
+            done = await self._clerk.write(partial(perform, step, contract, run, self._counted_by(now)))
+        except NotCountedError:
+            report.waits = True
+            return
         except (ValueError, LookupError) as error:
             report.trouble.append(Trouble(step, str(error)))
             return

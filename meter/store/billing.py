@@ -27,6 +27,7 @@ from meter.store.money import payments as payments_table
 from meter.store.money import remedies
 from meter.store.payments import Payment, PaymentError, Recorded
 from meter.store.schema import outbox
+from meter.store.withheld import waits_for
 
 T = TypeVar("T")
 
@@ -127,10 +128,15 @@ class BillingStore:
         return await self._rows(query.where(payments_table.c.buyer == buyer) if buyer else query)
 
     async def refunds(self, *, every: bool = False) -> list[dict[str, Any]]:
-        """The worklist of checks; with `every` those that were sent too."""
-        return await self._read(
-            lambda connection: [row._asdict() for row in payments.refunds_due(connection, every=every)]
-        )
+        """The worklist of checks; with `every` those that were sent too, and those that wait: `waits_for` says why."""
+
+        def work(connection: Connection) -> list[dict[str, Any]]:
+            rows = payments.refunds_due(connection, every=every)
+            is_sent = [row.paid_utc_us is not None for row in rows]
+            why = ["" if sent else waits_for(connection, row) for row, sent in zip(rows, is_sent, strict=True)]
+            return [{**row._asdict(), "waits_for": one} for row, one in zip(rows, why, strict=True)]
+
+        return await self._read(work)
 
     async def send_refund(self, refund: int, reference: str, by: str) -> None:
         """Write down that a check was sent. Raises PaymentError."""

@@ -45,6 +45,7 @@ from config.book import (
 from config.book_file import BookFile
 from meter.store.book_plan import ImportPlan, ImportRefusedError, Stored, plan_import
 from meter.store.clerk import Clerk
+from meter.store.contract_change import change_faults
 from meter.store.db import StoreError, reading
 from meter.store.earned import with_earned_ratings
 from meter.store.money import buyer_states
@@ -331,7 +332,8 @@ def import_file(
     stored = read_stored(connection)[0] if stored is None else stored
     version = version_of(connection)
     plan = plan_import(stored, with_earned_ratings(connection, file, stored.buyers), now)
-    faults = plan.faults if replace else plan.faults + plan.conflicts
+    faults = plan.faults + change_faults(connection, plan, stored)
+    faults += [] if replace else plan.conflicts
     if faults:
         raise ImportRefusedError(faults)
     changes = bool(plan.added or plan.replaced)

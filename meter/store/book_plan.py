@@ -7,7 +7,7 @@ an endpoint's password is one of them. A fault stands in the way even where conf
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -62,7 +62,8 @@ def plan_import(stored: Stored, file: BookFile, now: datetime) -> ImportPlan:
     """Hold each entry of the file against the store."""
     plan = ImportPlan()
     for terms in file.terms:
-        _sort(plan, terms, stored.terms.get((terms.name, terms.version)))
+        before = stored.terms.get((terms.name, terms.version))
+        _sort(plan, _as_agreed(terms, before, file), before)
     for buyer in file.buyers:
         _sort(plan, buyer, stored.buyers.get(buyer.name))
         _check_terms(plan, buyer, stored, file, now)
@@ -73,6 +74,13 @@ def plan_import(stored: Stored, file: BookFile, now: datetime) -> ImportPlan:
             f"{title_of(campaign)}: buyer {name!r} is not known" for name in campaign.buyers if name not in known
         ]
     return plan
+
+
+def _as_agreed(terms: Terms, before: Terms | None, file: BookFile) -> Terms:
+    """Terms that a file names again: where it does not say what an order counts, a new default changes no contract."""
+    if before is None or (terms.name, terms.version) not in file.unsaid:
+        return terms
+    return replace(terms, order_counts=before.order_counts)
 
 
 def title_of(entry: Entry) -> str:

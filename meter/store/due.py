@@ -20,17 +20,18 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
-from config.book import BuyerState, Rating
+from config.book import BuyerState, Rating, Terms
 from meter.billing.accounts import INCREMENT, UNIT
 from meter.billing.calendar import Week
 from meter.billing.months import Month, month_of
 from meter.store.contracts import Contract
 from meter.store.documents import IS_OPEN
-from meter.store.money import billing_periods, documents, ledger_heads, postings, refunds
+from meter.store.money import billing_periods, documents, ledger_heads, postings
 from meter.store.order_rows import is_something
 from meter.store.periods import kind_of
 from meter.store.reading import CLOSED
 from meter.store.schema import book_version, boots, facts, meter_cursors, orders
+from meter.store.withheld import count_due
 
 LAG_US = 60_000_000  # a meter this far behind is lagging: with traffic there is always something not settled yet
 LOOK_BACK_WEEKS = 520  # of an order or a transfer that was never billed
@@ -126,10 +127,16 @@ class _Look:
 
     def months(self, contract: Contract) -> set[Step]:
         name, terms = contract.buyer.name, contract.terms_at(self._now)
+        steps = self._months_over(contract, terms)
         by_minute = terms.rating is Rating.MINUTE
-        steps: set[Step] = set()
         if by_minute and terms.setup_fee_minor and contract.state is BuyerState.ACTIVE and not self._is_set_up(name):
-            steps.add(Step(self._now, StepKind.SETUP, name, ""))
+            first = min([self._now, *(one.at_us - 1 for one in steps)])  # before the first month, caught up with or not
+            steps.add(Step(first, StepKind.SETUP, name, ""))
+        return steps
+
+    def _months_over(self, contract: Contract, terms: Terms) -> set[Step]:
+        name, by_minute = contract.buyer.name, terms.rating is Rating.MINUTE
+        steps: set[Step] = set()
         last = self._last.get((name, "month"))
         if last is None and not any(one.rating is Rating.MINUTE for one in contract.versions):
             return steps  # no index tells increments from units: looking for some would read all that it ever posted
@@ -202,11 +209,12 @@ def read_signs(connection: Connection, now_utc_us: int | None = None) -> Signs:
     """A handful of rows. Without an instant any closing fact that is not settled is one too many."""
     query = select(func.min(documents.c.due_utc_us)).where(IS_OPEN, documents.c.held_utc_us.is_(None))
     version = connection.execute(select(book_version.c.version)).scalar() or 0
-    is_behind = _is_behind(connection, None if now_utc_us is None else now_utc_us - LAG_US)
-    return Signs(int(version), is_behind, connection.execute(query).scalar())
+    behind = is_behind(None if now_utc_us is None else now_utc_us - LAG_US, connection)
+    return Signs(int(version), behind, connection.execute(query).scalar())
 
 
-def _is_behind(connection: Connection, before_us: int | None) -> bool:
+def is_behind(before_us: int | None, connection: Connection) -> bool:
+    """Whether transfers closed by then are not counted yet; None: any."""
     cursor = func.coalesce(meter_cursors.c.seq, 0)
     of_boot = and_(meter_cursors.c.router == boots.c.router, meter_cursors.c.boot == boots.c.boot)
     waiting = (
@@ -221,10 +229,9 @@ def _is_behind(connection: Connection, before_us: int | None) -> bool:
 
 
 def money_gauges(now_utc_us: int, connection: Connection) -> tuple[int, int]:
-    """How many invoices are overdue, and how many checks are still to be sent."""
+    """How many invoices are overdue, and how many checks are to be sent now."""
     overdue = select(func.count()).where(IS_OPEN, documents.c.due_utc_us <= now_utc_us)
-    checks = select(func.count()).select_from(refunds).where(refunds.c.paid_utc_us.is_(None))
-    return int(connection.execute(overdue).scalar_one()), int(connection.execute(checks).scalar_one())
+    return int(connection.execute(overdue).scalar_one()), count_due(connection)
 
 
 def _last_periods(connection: Connection) -> dict[tuple[str, str], _Last]:

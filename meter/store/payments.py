@@ -29,6 +29,7 @@ from meter.store.money import billing_periods, payments, refunds, remedies
 from meter.store.schema import orders, outbox
 from meter.store.stops import change, raise_version
 from meter.store.weeks import frozen_order
+from meter.store.withheld import waits_for
 
 MAX_REFERENCE = 80  # characters; with the longest names a posting's key is still one of 200
 METHODS = ("check", "ach", "wire", "card", "cash", "other")
@@ -261,7 +262,7 @@ def choose(
 
 
 def pay_refund(connection: Connection, refund: int, *, reference: str, by: str, now_utc_us: int) -> None:
-    """Write down that a check was sent. Raises PaymentError where there is none to send, or it was sent before."""
+    """Write down that a check was sent. Raises PaymentError where there is none, it was sent before, or it waits."""
     row = connection.execute(select(refunds).where(refunds.c.id == refund)).one_or_none()
     if row is None:
         raise PaymentError(f"refund: there is no refund {refund}")
@@ -270,6 +271,9 @@ def pay_refund(connection: Connection, refund: int, *, reference: str, by: str, 
     if row.paid_utc_us is not None:
         raise PaymentError(f"refund: {refund} was sent before, as {row.reference!r}")
     lock_heads(connection, [row.buyer])
+    waiting = waits_for(connection, row)
+    if waiting:
+        raise PaymentError(f"refund: {refund} waits for {waiting}")
     changed = {"paid_utc_us": now_utc_us, "paid_by": by, "reference": reference}
     connection.execute(update(refunds).where(refunds.c.id == refund, refunds.c.paid_utc_us.is_(None)).values(**changed))
     posting = Posting(
@@ -317,9 +321,12 @@ def pay_out(connection: Connection, buyer: str, *, by: str, now_utc_us: int, rea
 
 
 def refunds_due(connection: Connection, *, every: bool = False) -> list[Row[Any]]:
-    """The worklist: checks that are to be sent, by the day on which they are due; with `every` those sent as well."""
+    """The worklist: checks to send, by the day on which they are due; with `every` those that wait and those sent."""
     query = select(refunds).order_by(refunds.c.due_on, refunds.c.id)
-    return list(connection.execute(query if every else query.where(refunds.c.paid_utc_us.is_(None))).all())
+    if every:
+        return list(connection.execute(query).all())
+    rows = connection.execute(query.where(refunds.c.paid_utc_us.is_(None))).all()
+    return [row for row in rows if not waits_for(connection, row)]
 
 
 def _check(connection: Connection, payment: Payment, contract: Contract, now_utc_us: int) -> None:
@@ -340,6 +347,8 @@ def _check(connection: Connection, payment: Payment, contract: Contract, now_utc
             raise PaymentError(f"document: {payment.document} is not {payment.buyer}'s")
         if document.due_utc_us is None:
             raise PaymentError(f"document: {payment.document} asks for nothing")
+        if document.currency != payment.currency:
+            raise PaymentError(f"document: {payment.document} is in {document.currency}, not in {payment.currency}")
 
 
 def _is_same(row: Row[Any], payment: Payment) -> bool:
@@ -357,6 +366,7 @@ def _share_out(connection: Connection, payment: Payment) -> list[tuple[str, int]
         found = [documents.find(connection, payment.document)]
     else:
         found = documents.find_all(connection, payment.buyer, open_only=True)
+        found = [one for one in found if one.currency == payment.currency]
         found.sort(key=lambda one: (one.due_utc_us or 0, one.number))
     left = payment.amount_minor
     shares = []

@@ -10,7 +10,7 @@ from meter.billing.months import Month
 from meter.store import months, payments, weeks
 from meter.store.contracts import Contract, read_contracts
 from meter.store.documents import Run
-from meter.store.due import Step, StepKind, due_steps
+from meter.store.due import Step, StepKind, due_steps, is_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,19 @@ class Done:
     held: bool = False
 
 
-def perform(step: Step, contract: Contract, run: Run, connection: Connection) -> Done:
-    """Do one step in the caller's write transaction."""
+class NotCountedError(ValueError):
+    """Closed transfers are not counted yet, so what a week or month comes to is not known."""
+
+
+def perform(step: Step, contract: Contract, run: Run, counted_by_us: int, connection: Connection) -> Done:
+    """Do one step in the caller's write transaction.
+
+    Raises NotCountedError for all but a hold, while facts that closed transfers by `counted_by_us` are not counted.
+    """
     if step.kind is StepKind.HOLD:
         return Done(step, held=payments.hold(connection, step.period, run.now_utc_us))
+    if is_behind(counted_by_us, connection):
+        raise NotCountedError("closed transfers are not counted yet")
     if step.kind is StepKind.SETUP:
         return Done(step, tuple(months.set_up(connection, contract, run)))
     if step.kind is StepKind.MONTH:

@@ -104,6 +104,50 @@ async def test_all_conflicts_are_listed_and_nothing_is_written(store: BookStore)
     assert after.buyers["acme"].terms.unit_price_minor == 1
 
 
+@pytest.mark.parametrize("field", ["currency", "time_zone"])
+async def test_versions_of_a_profile_share_currency_and_zone(store: BookStore, field: str) -> None:
+    """A version comes into force on a day to come, when invoices may be open: yen settled dollars."""
+    await store.import_book(BOOK)
+    other = {"currency": "JPY", "time_zone": "Asia/Tokyo"}
+    later = replace(TERMS, version=2, effective_from="2027-01-01", **{field: other[field]})
+    with pytest.raises(
+        ImportRefusedError, match=f"terms acme-2026 version 2: {field} is {other[field]}, other versions"
+    ):
+        await store.import_book(BookFile(terms=(later,)), replace=True)
+
+
+async def test_a_buyer_changes_its_currency_once_nothing_is_open(store: BookStore, engine: AsyncEngine) -> None:
+    from config.book import Order
+    from meter.store.orders import OrderStore
+
+    await store.import_book(BOOK)
+    await OrderStore(engine).set(Order("acme", "2027-01-04", 10), "jo")
+    yen = replace(TERMS, name="yen", currency="JPY")
+    moved = BookFile(terms=(yen,), buyers=(replace(ACME, terms=yen),))
+    with pytest.raises(ImportRefusedError, match="currency cannot go from USD to JPY while there are the order"):
+        await store.import_book(moved, replace=True)
+    await OrderStore(engine).set(Order("acme", "2027-01-04", 0), "jo")
+    assert (await store.import_book(moved, replace=True)).replaced == ("buyer acme",)
+
+
+async def test_a_new_default_of_what_orders_count_changes_no_contract(tmp_path: Path, store: BookStore) -> None:
+    """The presets count what was sent since; who had them before imports the same file again, and keeps its way."""
+    from config.book_file import load_book
+    from meter.terms import presets
+
+    own = '[[terms]]\nname = "own"\nbase = "westlake-fulfillment"\n[[buyers]]\nname = "a"\nterms = "own"\n'
+    file = tmp_path / "baton.toml"
+    file.write_text(own + '[[buyers]]\nname = "b"\nterms = "westlake-origination"\n', encoding="utf-8")
+    before = {name: replace(one, order_counts="billed") for name, one in presets().items()}
+    await store.import_book(load_book(file, {}, before))
+    again = await store.import_book(load_book(file, {}, presets()))
+    assert (again.added, again.replaced) == ((), ())
+    assert {one.terms.order_counts for one in (await store.load()).buyers.values()} == {"billed"}
+    file.write_text(file.read_text(encoding="utf-8").replace('base = "', 'order_counts = "sent"\nbase = "'), "utf-8")
+    with pytest.raises(ImportRefusedError, match="terms own version 1: the store has other content in order_counts"):
+        await store.import_book(load_book(file, {}, presets()))
+
+
 async def test_a_dry_run_tells_and_writes_nothing(store: BookStore) -> None:
     report = await store.import_book(BOOK, dry_run=True)
     assert "buyer acme" in report.added
@@ -112,7 +156,7 @@ async def test_a_dry_run_tells_and_writes_nothing(store: BookStore) -> None:
 
 async def test_an_import_never_touches_a_buyers_state(store: BookStore) -> None:
     await store.import_book(BOOK)
-    assert await store.set_buyer_state("acme", BuyerState.ON_HOLD, "billing") is BuyerState.ACTIVE
+    assert (await store.set_buyer_state("acme", BuyerState.ON_HOLD, "jo")).before is BuyerState.ACTIVE
     await store.import_book(BookFile(buyers=(replace(ACME, title="New", state=BuyerState.ACTIVE),)), replace=True)
     acme = (await store.load()).buyers["acme"]
     assert (acme.title, acme.state) == ("New", BuyerState.ON_HOLD)

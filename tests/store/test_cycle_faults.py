@@ -235,6 +235,60 @@ async def test_a_meter_that_lags_still_holds_who_has_not_paid(books: Books) -> N
     assert await books.documents(kind="week") == []
 
 
+async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(books: Books) -> None:
+    """Ten paid for and ten delivered came to a check for one, an overage of one, and a hold for that."""
+    from meter.settle import Follower, SettleOptions
+    from tests.facts_builder import UTC_0, connected_story
+    from tests.store.journal_tools import store
+
+    await books.agree("acme")
+    await books.order("acme", "2026-06-08", 200)
+    await books.run("2026-06-02 12:00")
+    await store(books.engine, connected_story())  # nobody settles it
+    assert at("2026-06-01 00:00") < UTC_0 < at("2026-06-08 00:00")
+    report = await books.cycle.run_once(at("2026-06-15 01:00"))
+    assert report.waits
+    assert {one.step.kind for one in report.done} == {StepKind.HOLD}
+    assert await books.documents(kind="week") == []
+    follower = Follower(books.engine, SettleOptions())
+    assert await follower.catch_up() == 1
+    await follower.close()
+    report = await books.run("2026-06-15 01:00")
+    assert not report.waits
+    assert [one.period for one in await books.documents(kind="week")] == ["2026-06-01", "2026-06-08"]
+
+
+async def test_a_check_waits_where_the_payment_it_rests_on_was_taken_back(books: Books) -> None:
+    await books.agree("acme")
+    await books.order("acme", "2026-06-08", 200)
+    await books.choose("acme", Remedy.REFUND, "2026-06-01 09:00")
+    await books.run("2026-06-02 12:00")
+    await books.pay("acme", 900_000, "2026-06-03 10:00", reference="check 1")
+    await books.deliver("acme", "2026-06-10 11:00", 0, 150)
+    await books.run("2026-06-16 12:00")
+    [check] = await books.read(payments.refunds_due)
+    back = {"reason": "bounced", "by": "clerk", "now_utc_us": at("2026-06-16 13:00")}
+    await books.write(lambda connection: payments.reverse(connection, "acme", "check 1", **back))
+    assert await books.read(payments.refunds_due) == []
+    send = {"reference": "4711", "by": "clerk", "now_utc_us": at("2026-06-17 09:00")}
+    with pytest.raises(payments.PaymentError, match="waits for the payment of INV-000001"):
+        await books.write(lambda connection: payments.pay_refund(connection, check.id, **send))
+    await books.pay("acme", 900_000, "2026-06-18 10:00", reference="wire 2")
+    assert [row.id for row in await books.read(payments.refunds_due)] == [check.id]
+    await books.write(lambda connection: payments.pay_refund(connection, check.id, **send))
+
+
+async def test_a_check_for_open_credits_waits_while_these_are_below_nothing(books: Books) -> None:
+    await books.agree("acme")
+    await books.pay("acme", 9_000, "2026-06-08 13:00", reference="check 1")
+    asked = {"by": "clerk", "now_utc_us": at("2026-06-09 10:00"), "reason": "left"}
+    await books.write(lambda connection: payments.pay_out(connection, "acme", **asked))
+    assert len(await books.read(payments.refunds_due)) == 1
+    back = {"reason": "bounced", "by": "clerk", "now_utc_us": at("2026-06-10 13:00")}
+    await books.write(lambda connection: payments.reverse(connection, "acme", "check 1", **back))
+    assert await books.read(payments.refunds_due) == []
+
+
 async def test_an_operators_hold_on_top_of_the_cycles_is_not_ended_by_a_payment(books: Books) -> None:
 
     await books.agree("acme")

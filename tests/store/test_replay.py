@@ -93,6 +93,22 @@ async def test_the_same_journal_under_the_same_terms_gives_the_same_to_the_cent(
     assert week.now.total_minor == 900_000 + 31_500
 
 
+async def test_what_was_taken_back_of_a_settled_week_is_no_fault_of_the_ledger(books: Books) -> None:
+    """It is the next week's, and takes nothing of the unit's own week with it."""
+    from meter.store import ledger
+
+    await billed(books)
+    for transfer in ("t-1", "t-220"):  # a connected and a failed one
+        back = {"reason": "wrong lead", "by": "clerk", "now_utc_us": at("2026-06-16 09:00")}
+        await books.write(
+            lambda connection, key=f"{transfer}:unit", back=back: ledger.reverse_transfer(connection, key, **back)
+        )
+    await books.run("2026-06-22 02:00")
+    report = await replay(books.engine, SPAN[0], at("2026-06-29 00:00"))
+    assert [one.week for one in report.weeks] == [MONDAY, "2026-06-15"]
+    assert report.is_same, report.wrong_weeks
+
+
 @pytest.mark.parametrize(
     ("terms", "difference"),
     [

@@ -150,6 +150,13 @@ async def test_the_month_is_invoiced_to_the_cent(books: Books) -> None:
     assert invoice.total_minor == sum(one.amount_minor for one in await rows(books)) == 944
 
 
+async def test_set_up_is_invoiced_before_the_first_month_also_where_that_is_caught_up_with(books: Books) -> None:
+    await books.agree("acme", terms=replace(await _terms(books), setup_fee_minor=95_000))
+    await report(books, said(), "2026-06-02 12:00")
+    await books.run("2026-08-20 12:00")
+    assert [one.kind for one in await books.documents("acme")] == ["setup", "month"]
+
+
 async def test_what_is_told_after_its_month_was_invoiced_is_in_the_next(books: Books) -> None:
     await report(books, said("m-1"))
     await books.run("2026-07-02 12:00")

@@ -1,0 +1,34 @@
+"""Checks that wait: the money that they give back has not come, or was taken back (domain, section 6).
+
+A check for what a week fell short of waits while the invoice of that week's order is open, as when its payment bounced
+after the remedy; one for open credits while these are below nothing. It is on the worklist again once that is over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, and_, select
+
+from meter.billing.accounts import Account
+from meter.store import ledger
+from meter.store.documents import IS_OPEN
+from meter.store.money import documents, refunds
+from meter.store.schema import orders
+
+
+def waits_for(connection: Connection, refund: Any) -> str:
+    """What a check that is not sent yet waits for, in words; empty: for nothing. `refund`: its row."""
+    if refund.week is None:
+        held = ledger.balance(connection, refund.buyer, Account.CREDITS, refund.currency)
+        return "open credits: what they came from was taken back" if held > 0 else ""
+    of_order = and_(documents.c.number == orders.c.invoice, IS_OPEN)
+    query = select(documents.c.number).join(orders, of_order)
+    number = connection.execute(query.where(orders.c.buyer == refund.buyer, orders.c.week == refund.week)).scalar()
+    return f"the payment of {number}" if number else ""
+
+
+def count_due(connection: Connection) -> int:
+    """Checks that can be sent now."""
+    rows = connection.execute(select(refunds).where(refunds.c.paid_utc_us.is_(None))).all()
+    return sum(not waits_for(connection, row) for row in rows)
