@@ -22,6 +22,7 @@ from suppression.reading.shapes import Flags, Ints, Keys, Octets, Spans, Times
 _TEN = 10  # digits: area code, exchange, line
 _LENGTHS = range(_TEN, 21)  # of cells read the quick way: `2125550100` to `+1 - (212) 555 - 0100`, within PAD
 _MAX_SHAPES = 24  # of cells of one length in one batch; more are read one by one
+_DECIMALS = range(1, 4)  # digits behind a dot that make a fraction, as for `numbers`
 _MAX_BLANKS = 8  # before or after, taken off the quick way
 _ZERO, _ONE, _PLUS, _DOT, _DASH = b"01+.-"
 _EXCHANGE_AT = 3
@@ -39,7 +40,7 @@ def _table(marks: bytes) -> Flags:
 
 
 _BLANK = _table(b" \t\n\v\f\r")
-_PUNCTUATION = _table(b" \t-.()/")  # the part of `numbers` that is ASCII
+_PUNCTUATION = _table(b" -.()/")  # of what `numbers` takes between digits, the usual
 _HEX = np.full(256, 255, np.uint8)
 _HEX[list(b"0123456789abcdef")] = range(16)
 _HEX[list(b"ABCDEF")] = range(10, 16)
@@ -140,11 +141,15 @@ def _of_one_length(text: Octets, begin: Ints, length: int, *, home: bool) -> Key
 def _of_one_shape(columns: list[Octets], digits: list[int], *, home: bool) -> Keys:
     """Cells that have digits at the same places and nowhere else."""
     length = len(columns)
+    dot = next((place for place in reversed(range(length)) if place not in digits), 0)
+    keys = _punctuated(columns, digits, home=home)
+    if length - 1 - dot not in _DECIMALS or len(digits) < length - 2:
+        return keys
+    keys[columns[dot] == _DOT] = 0  # a fraction
     if digits == [*range(length - 2), length - 1] and home:
         floating = (columns[-2] == _DOT) & (columns[-1] == _ZERO)  # 2125550100.0, as spreadsheets leave it
-        whole = _with_country(columns[: length - 2])
-        return np.where(floating, whole, _punctuated(columns, digits, home=home))
-    return _punctuated(columns, digits, home=home)
+        keys = np.where(floating, _with_country(columns[: length - 2]), keys)
+    return keys
 
 
 def _punctuated(columns: list[Octets], digits: list[int], *, home: bool) -> Keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import tempfile
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.numbers import NumberError, is_region, normalise, to_e164
+from config.numbers import MAX_EXTENSION, NumberError, is_region, normalise, to_e164
 from suppression.reading.reader import ListFile
+from tests import spellings
 
 DIGITS = "0123456789"
 _first = st.sampled_from("23456789")
@@ -42,6 +44,40 @@ SPELLINGS = (
 
 def spell(ten: str, how: str) -> str:
     return how.format(ten[:3], ten[3:6], ten[6:])
+
+
+@pytest.mark.parametrize(("text", "number"), spellings.SPELLINGS)
+def test_the_table_of_spellings_holds(text: str, number: str | None) -> None:
+    if number is not None:
+        assert to_e164(normalise(text)) == number
+        return
+    with pytest.raises(NumberError) as caught:
+        normalise(text)
+    assert not text.strip(" -+") or text.strip() not in str(caught.value)
+
+
+_odd = st.sampled_from(
+    ["x", "E", "e9", "O", "ext ", ";ext=", ";", ",,", ",", ".", ".0", "/", "#", "+", "1", "\n", "\u00b2", "*"]
+)
+
+
+@given(st.lists(st.one_of(_ten, st.text(DIGITS, max_size=8), _odd, st.sampled_from("-. ()")), min_size=1, max_size=6))
+@settings(max_examples=600, deadline=None)
+def test_no_digit_is_dropped_to_make_a_number(parts: list[str]) -> None:
+    """What is read has all digits of the text, but for a country's 1, what stands for +, `.0` and an extension."""
+    text = "".join(parts)
+    try:
+        number = str(normalise(text))
+    except NumberError:
+        return
+    written = re.sub(r"\.0+\Z", "", text.strip()) if re.fullmatch(r"\s*[0-9]+\.0{1,3}\s*", text) else text
+    power = re.fullmatch(r"\s*([0-9])\.?([0-9]*)[Ee]\+?[0-9]+\s*", text)
+    written = power[1] + power[2] if power else written
+    marks = list(re.finditer(r"(?i)(;ext=|ext|x|#|,,)", written))
+    behind = "".join(filter(str.isdigit, written[marks[-1].end() :])) if marks else ""
+    assert len(behind) <= MAX_EXTENSION
+    digits = "".join(filter(str.isdigit, written[: marks[-1].start()] if marks else written))
+    assert digits in {prefix + number for prefix in ("", "00", "011")} | {number[1:]}
 
 
 @pytest.mark.parametrize("how", SPELLINGS)

@@ -22,6 +22,7 @@ from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading import cells
 from suppression.reading.reader import Batch, ListFile, UnreadableError, Wanted
 from suppression.reading.rows import PAD, Scanner, unquote
+from tests.spellings import SPELLINGS
 
 DIGITS = "0123456789"
 _separator = st.sampled_from(["", "", "", "", " ", "-", ".", "(", ")", "/", "\t", ") ", " - ", "+", "\u00a0", "x"])
@@ -51,7 +52,11 @@ def _spelled(draw: st.DrawFn) -> str:
 FORMS = ("{0}{1}{2}", "({0}) {1}-{2}", "{0}-{1}-{2}", "+1{0}{1}{2}", "1{0}{1}{2}", "{0}.{1}.{2}", "{0}{1}{2}.0")
 _usual = st.tuples(_nanp, st.sampled_from(FORMS)).map(lambda one: one[1].format(one[0][:3], one[0][3:6], one[0][6:]))
 _near = st.tuples(_before, _usual, _behind).map("".join)
-_cell = st.one_of(_usual, _near, _spelled(), _spelled(), st.text(max_size=12), st.text(" \t.+-()/01259", max_size=24))
+_cell = st.one_of(
+    *(_usual, _near, _spelled(), _spelled(), st.text(max_size=12), st.text(" \t.+-()/01259", max_size=24)),
+    st.sampled_from([text for text, _ in SPELLINGS]),
+    st.from_regex(r"[-+]?[0-9]{6,11}\.[0-9]{1,4}", fullmatch=True),  # fractions, and what looks like them
+)
 
 
 def _read(data: bytes, wanted: Wanted, *, chunk: int = 1 << 20, name: str = "list") -> list[Batch]:
