@@ -147,6 +147,8 @@ def _print_ladder(ladder: Ladder) -> None:
     dialled = when(ladder.dialout_utc_us) or "never: no INVITE left"
     out(f"dial-out {dialled}; all times below are ms from dial-out")
     out(clean(ladder.explanation) if ladder.settled else f"still open; so far: {clean(ladder.explanation)}")
+    for problem in ladder.lead_problems:
+        out(clean(problem))
     print_table(
         ("endpoint", "kind", "INVITE", "100", "18x", "2xx", "bridged", "ended", "how it ended"),
         [_leg_row(leg) for leg in ladder.legs],

@@ -34,6 +34,7 @@ from config.book_checks import cross_problems, cross_warnings
 from config.document import Document, read
 from config.hours import OpeningHours
 from config.problems import ConfigError, Problem
+from config.sip_uri import is_sip_uri
 from config.trunk import TrunkEntry
 from config.types import (
     ClockTime,
@@ -134,9 +135,7 @@ class EndpointEntry(TrunkEntry):
             if not self.carrier:
                 raise ValueError("a did needs a carrier")
             return self
-        scheme, _, rest = self.uri.partition(":")
-        host = rest.rpartition("@")[2]
-        if scheme not in ("sip", "sips") or not host or any(mark in self.uri for mark in ' <>"\r\n\t'):
+        if not is_sip_uri(self.uri):
             raise ValueError("uri of a trunk must be a SIP URI, such as sip:leads@pbx.example:5061")
         if self.carrier:
             raise ValueError("a trunk is dialled directly; only a did names a carrier")

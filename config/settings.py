@@ -21,6 +21,7 @@ from config.mqtt import MqttSection
 from config.operator import BillingSection, OperatorSection
 from config.portal import PortalSection
 from config.problems import ConfigError, Problem
+from config.sip_uri import is_sip_uri, parse_uri
 from config.trunk import TrunkEntry
 from config.types import ConfigPath, IpAddress, IpNetwork, Model, Slug
 from config.webhooks import WebhooksSection
@@ -151,10 +152,10 @@ class Dialer(Model):
 
 
 def _with_number(value: str) -> str:
-    scheme, _, rest = value.partition(":")
-    if scheme not in ("sip", "sips") or not rest:
+    number = "+12125550100"  # any will do
+    if not is_sip_uri(value.replace("{number}", number)):
         raise ValueError("is not a SIP URI, such as sip:{number}@carrier.example")
-    if "{number}" not in rest.partition("@")[0]:
+    if number not in parse_uri(value.replace("{number}", number)).user:
         raise ValueError("needs {number} before the @, where the DID goes")
     return value
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from config.book import CODECS, Prack, SessionTimer, TrunkPolicy
+from config.sip_uri import is_sip_uri
 from config.types import ConfigPath, Model
 
 _HEADER = r"^[A-Za-z][A-Za-z0-9-]{0,63}$"
@@ -28,7 +29,7 @@ def _caller_id(value: str) -> str:
 
 
 def _registrar(value: str) -> str:
-    if value and value.partition(":")[0] not in ("sip", "sips"):
+    if value and not is_sip_uri(value):
         raise ValueError("is not a SIP URI, such as sip:registrar.example")
     return value
 

@@ -61,6 +61,7 @@ class Ladder:
     outcome: Outcome
     settled: bool  # the transfer is over: there is a closing fact
     explanation: str
+    lead_problems: tuple[str, ...] = ()  # what was wrong with the lead; nothing of it is repeated
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -89,6 +90,7 @@ def build_ladder(facts: Sequence[Fact], terms: OutcomeTerms | None = None) -> La
         outcome=outcome,
         settled=_first(facts, Kind.TRANSFER_CLOSED) is not None,
         explanation=explain(outcome, facts),
+        lead_problems=tuple(map(str, started.payload.get("lead_problems", ()))),
     )
 
 

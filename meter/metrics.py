@@ -274,8 +274,8 @@ BUILD_INFO = _gauge("baton_build_info", "Always 1; the version that runs.", ("ve
 _FREE = (
     *(f"not_attempted {reason}" for reason in (
         "suppressed", "suppression_unavailable", "duplicate", "filtered", "no_buyer", "no_endpoint", "paused",
-        "on_hold", "order_filled", "cap_reached", "closed", "no_capacity", "draining", "caller_gone", "rejected",
-        "fault",
+        "on_hold", "order_filled", "cap_reached", "closed", "bad_number", "no_capacity", "draining", "caller_gone",
+        "rejected", "fault",
     )),
     *(f"within_buffer {reason}" for reason in (
         "declined", "no_answer", "caller_gone", "caller_ended", "buyer_abandoned"

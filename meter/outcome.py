@@ -56,6 +56,7 @@ class Reason(StrEnum):
     ORDER_FILLED = "order_filled"
     CAP_REACHED = "cap_reached"
     CLOSED = "closed"
+    BAD_NUMBER = "bad_number"
     NO_CAPACITY = "no_capacity"
     DRAINING = "draining"
     REJECTED = "rejected"
@@ -77,7 +78,7 @@ NOT_ATTEMPTED_REASONS = frozenset(
     {
         Reason.SUPPRESSED, Reason.SUPPRESSION_UNAVAILABLE, Reason.DUPLICATE, Reason.FILTERED, Reason.NO_BUYER,
         Reason.NO_ENDPOINT, Reason.PAUSED, Reason.ON_HOLD, Reason.ORDER_FILLED, Reason.CAP_REACHED, Reason.CLOSED,
-        Reason.NO_CAPACITY, Reason.DRAINING, Reason.CALLER_GONE, Reason.REJECTED, Reason.FAULT,
+        Reason.BAD_NUMBER, Reason.NO_CAPACITY, Reason.DRAINING, Reason.CALLER_GONE, Reason.REJECTED, Reason.FAULT,
     }
 )  # fmt: skip
 

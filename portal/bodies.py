@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, TypeVar
 
 import orjson
@@ -14,6 +15,8 @@ from portal.leads import MAX_BODY
 from portal.problems import ProblemError
 
 BODY_S = 10.0  # for a body to arrive
+_CHARSET = re.compile(r"\bcharset\b", re.IGNORECASE)
+_UTF_8 = re.compile(r"\bcharset\s*=\s*\"?(?:utf-?8|us-ascii)\"?\s*(?:;|\Z)", re.IGNORECASE)  # RFC 8259 section 8.1
 
 
 class Body(BaseModel):
@@ -48,9 +51,11 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 async def read_body(request: Request, wanted: str = "application/json") -> bytes:
     """The body, of the media type `wanted`, within bounds of size and time. Raises ProblemError 400, 408, 413, 415."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != wanted:
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    if kind.strip().lower() != wanted:
         raise ProblemError(415, f"the body is to be {wanted}", errors=[("Content-Type", "is another")])
+    if _CHARSET.search(parameters) and not _UTF_8.search(parameters):
+        raise ProblemError(415, f"the body is to be {wanted} in UTF-8", errors=[("Content-Type", "is another")])
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_S):

@@ -10,7 +10,18 @@ from typing import Any
 import orjson
 
 from portal.problems import ProblemError
-from router.lead import MAX_FIELDS, MAX_NAME, MAX_VALUE, clean, e164, field_name
+from router.lead import (
+    MAX_FIELDS,
+    MAX_NAME,
+    MAX_VALUE,
+    PHONE,
+    LeadError,
+    as_text,
+    clean,
+    field_name,
+    one_number,
+    read_json,
+)
 
 MAX_BODY = 1 << 18  # bytes: 64 fields of 1,000 characters at 4 bytes each, with their names
 
@@ -18,8 +29,8 @@ MAX_BODY = 1 << 18  # bytes: 64 fields of 1,000 characters at 4 bytes each, with
 def read_document(body: bytes) -> bytes:
     """The lead as JSON, names in one spelling and the phone in E.164. Raises ProblemError, every field at once."""
     try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        given = read_json(body)
+    except LeadError as error:
         raise ProblemError(400, f"the body is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise ProblemError(422, "the body is not a JSON object of lead fields")
@@ -33,13 +44,13 @@ def read_document(body: bytes) -> bytes:
         if fault:
             errors.append((said[:MAX_NAME], fault))
         else:
-            fields[name] = clean(text or "")
-    phone = e164(fields.get("phone", ""))
-    if not phone and not any(field_name(field) == "phone" for field, _ in errors):
-        errors.append(("phone", "is not a phone number" if fields.get("phone") else "is required"))
+            fields[name] = (text or "") if name == PHONE else clean(text or "")  # the phone is read as it came
+    phone = one_number([fields[PHONE]]) if PHONE in fields else ""
+    if not phone and not any(field_name(field) == PHONE for field, _ in errors):
+        errors.append((PHONE, "is not a phone number" if fields.get(PHONE) else "is required"))
     if errors:
         raise ProblemError(422, "the lead cannot be used", errors=errors)
-    return orjson.dumps({**fields, "phone": phone}, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps({**fields, PHONE: phone}, option=orjson.OPT_SORT_KEYS)
 
 
 def _fault(said: str, name: str, text: str | None, fields: dict[str, str]) -> str:
@@ -55,8 +66,4 @@ def _fault(said: str, name: str, text: str | None, fields: dict[str, str]) -> st
 
 def _text(value: Any) -> str | None:
     """The value as a lead has it; None where it is a list or an object."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    return orjson.dumps(value).decode() if isinstance(value, bool | int | float) else None
+    return None if isinstance(value, list | dict) else as_text(value)

@@ -6,15 +6,31 @@ is on the record. Calls whose lead came along and whose campaign has no greeting
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from config.book import Campaign
+from meter.outcome import Reason
+from router.lead import Lead, read_lead
 from router.sip.port import Clock, EventKind, Invite, LegEvent, SipEngine, TimerHandle
 from router.wav import wav_ms
 
+LEAD_HEADER = "x-lead-id"
+LEAD_NOT_THERE = "lead: X-Lead-Id is not one id, is not known, or has expired"
+LEAD_NOT_READ = "lead: the lead of X-Lead-Id could not be read in time"
+_LEAD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEAVES = frozenset({EventKind.CANCELLED, EventKind.BYE, EventKind.FAILED, EventKind.GONE})
+
+
+def lead_asked_for(headers: Mapping[str, Sequence[str]]) -> str | None:
+    """The id of the lead that the call is about; None where it names none; empty where nobody can say which."""
+    given = headers.get(LEAD_HEADER)
+    if given is None:
+        return None
+    ids = {one.strip() for one in given}
+    return ids.pop() if len(ids) == 1 and all(map(_LEAD_ID.fullmatch, ids)) else ""
 
 
 class Stage(Enum):
@@ -30,8 +46,27 @@ class Arrived:
     answered: bool = False
     gone: bool = False
     key: str = ""
-    lead_json: bytes | None = None  # None: none was asked for, or it is not known
-    lead_missing: bool = False  # it was asked for, and none came
+    lead_json: bytes | None = None  # as `LeadReader.fetch` answers; None as well where none was fetched
+
+
+def lead_of(invite: Invite, how: Arrived) -> Lead:
+    """A lead that was asked for and did not come is in doubt: the INVITE's own number may be another's."""
+    unread = invite.unread
+    if not how.lead_json and lead_asked_for(invite.headers) is not None:
+        unread = (*unread, LEAD_NOT_THERE if how.lead_json is None else LEAD_NOT_READ)
+    return read_lead(
+        invite.headers,
+        invite.lead_json,
+        invite.caller,
+        posted=how.lead_json or b"",
+        unread=unread,
+        caller_unread=invite.caller_unread,
+    )
+
+
+def why_unread(lead: Lead) -> Reason:
+    """The refusal of a lead that cannot be read: for good, unless it was only not there in time."""
+    return Reason.SUPPRESSION_UNAVAILABLE if lead.unread == (LEAD_NOT_READ,) else Reason.BAD_NUMBER
 
 
 @dataclass(slots=True)
@@ -46,7 +81,6 @@ class Arrival:
     stage: Stage = Stage.DONE
     answered: bool = False
     lead_json: bytes | None = None
-    lead_missing: bool = False
     tries: int = 0
     timer: TimerHandle | None = None
     keys: frozenset[str] = field(default_factory=frozenset)
@@ -61,7 +95,7 @@ class Arrival:
 
     def _fetched(self, lead_json: bytes | None) -> None:
         if self.stage is Stage.LEAD:
-            self.lead_json, self.lead_missing = lead_json, lead_json is None
+            self.lead_json = lead_json
             self._greet()
 
     def _greet(self) -> None:
@@ -108,4 +142,4 @@ class Arrival:
             self.timer.cancel()
         if self.answered and not gone:
             self.engine.stop_playing(self.invite.handle)
-        self.done(self, Arrived(self.answered, gone, key, self.lead_json, self.lead_missing))
+        self.done(self, Arrived(self.answered, gone, key, self.lead_json))

@@ -89,7 +89,7 @@ class LeadReader(Protocol):
     """Leads that were posted before their call."""
 
     def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
-        """The lead's JSON, or None where this dialer posted none of that id, or the store is slow.
+        """The lead's JSON; None where this dialer posted none of that id; empty where the store is slow, or failed.
 
         Never answers before this returns.
         """

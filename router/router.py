@@ -20,11 +20,11 @@ from meter.facts import CALLER_LEG, Fact
 from meter.outcome import CountsAs, Outcome, Reason, Verdict
 from router import moves as m
 from router.around import Around, LiveTransfers, new_seed, watched
-from router.arrival import Arrival, Arrived
+from router.arrival import Arrival, Arrived, lead_asked_for, lead_of, why_unread
 from router.dialers import Dialer, Doorman, TurnAway
 from router.health import Prober
 from router.ids import new_id
-from router.lead import Lead, read_lead
+from router.lead import Lead
 from router.planning import first_word, start_of, target_of
 from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
 from router.recorder import Recorder
@@ -37,8 +37,6 @@ LATE_S = 40  # a callee may answer for 32 s after our CANCEL (timer B, RFC 3261 
 _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}
 _PARTINGS = frozenset({EventKind.BYE, EventKind.GONE})
 SPARE_SLOTS = 2  # slots kept back so that a 503 can still be said
-LEAD_HEADER = "x-lead-id"
-LEAD_NOT_THERE = "lead: X-Lead-Id is not known, has expired or was not read in time; the INVITE's own data is used"
 OK, FORBIDDEN, BUSY_NOW = 200, 403, 503
 LOOPED = TurnAway(482, "loop")
 TOO_MANY_CALLS = TurnAway(503, "concurrency", RETRY)
@@ -202,16 +200,16 @@ class Router:
         if dialer is not None and not self._let_in(dialer, invite):
             return
         campaign = self.book.book.campaigns.get(invite.user) if dialer is not None and not self.draining else None
-        lead_id = first_word(invite.headers, LEAD_HEADER) if dialer is not None else ""
+        lead_id = lead_asked_for(invite.headers) if dialer is not None else None
         greets = campaign is not None and campaign.enabled and bool(campaign.greeting_file)
-        if not greets and not (lead_id and self.leads is not None):
+        leads = self.leads if lead_id else None
+        if not greets and leads is None:
             self._start(invite, Arrived())
             return
         arrival = Arrival(invite, campaign if greets else None, self.engine, self.clock, self._arrived)
         self._arrivals[invite.handle] = arrival
-        leads = self.leads if lead_id else None
         name = dialer.name if dialer is not None else ""
-        arrival.begin((lambda answer: leads.fetch(lead_id, name, answer)) if leads is not None else None)
+        arrival.begin((lambda answer: leads.fetch(lead_id or "", name, answer)) if leads is not None else None)
 
     def _let_in(self, dialer: Dialer, invite: Invite) -> bool:
         """Loops, digest, rate and concurrency: what fails here is answered at once and leaves no transfer."""
@@ -249,14 +247,14 @@ class Router:
 
     def _start(self, invite: Invite, how: Arrived) -> None:
         dialer = self.doorman.of(invite.source)
-        lead = read_lead(invite.headers, how.lead_json or invite.lead_json, invite.caller)
-        if how.lead_missing:
-            lead = replace(lead, problems=(*lead.problems, LEAD_NOT_THERE))
+        lead = lead_of(invite, how)
         name = dialer.name if dialer is not None else ""
         refusal = self._standing(name)
         selection = Selection()
         if how.gone:
             refusal = Reason.CALLER_GONE
+        elif not refusal and lead.unread:
+            refusal = why_unread(lead)
         elif not refusal:
             selection = self._choose(invite.user, lead, key=how.key)
             refusal = selection.refusal or self._room(selection)

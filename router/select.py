@@ -37,6 +37,7 @@ REFUSAL_CODES: dict[str, int] = {
     Reason.DUPLICATE: 603,
     Reason.SUPPRESSED: 603,
     Reason.SUPPRESSION_UNAVAILABLE: 503,
+    Reason.BAD_NUMBER: 400,
     Reason.NO_CAPACITY: 503,
     Reason.DRAINING: 503,
     Reason.REJECTED: 403,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from config.sip_uri import without_user
 from router.dialers import Dialer
 from router.sip.port import Target
 
@@ -18,8 +19,7 @@ class Carrier:
     @property
     def host_uri(self) -> str:
         """Where to send an OPTIONS: the URI without the number."""
-        scheme, _, rest = self.target.uri.partition(":")
-        return f"{scheme}:{rest.rpartition('@')[2]}"
+        return without_user(self.target.uri)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from meter.store.clerk import Clerk
 from meter.store.schema import leads
 
-FETCH_S = 0.5  # a caller is waiting; then the call goes on with what its INVITE says
+FETCH_S = 0.5  # a caller is waiting; then the call is refused, to be tried again
 MAX_FETCHES = 500  # under way at once; more calls than that in half a second are no calls
 PURGE_ROWS = 50  # in one transaction: a router's commit waits for no more than that
 _ID_BYTES = 16  # 128 random bits: an id cannot be guessed
@@ -130,18 +130,18 @@ class LeadFetcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
-        """The lead's JSON, or None: not this dialer's, expired, not in time, or the store failed (which is logged)."""
+        """The lead's JSON; None: not this dialer's, or expired; empty: not in time, or the store failed (logged)."""
         loop = asyncio.get_running_loop()
         if len(self._tasks) >= MAX_FETCHES:
             _log.error("lead_not_fetched", why="too many at once")
-            loop.call_soon(answer, None)
+            loop.call_soon(answer, b"")
             return
         task = loop.create_task(self._fetch(lead_id, dialer, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
-        found: bytes | None = None
+        found: bytes | None = b""
         try:
             async with asyncio.timeout(self._within_s):
                 found = await self._store.get(lead_id, dialer)

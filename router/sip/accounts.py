@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from config.book import Prack, SessionTimer, Srtp, Transport, TrunkPolicy
-from router.sip.message import host_of
+from config.sip_uri import host_of
 from router.sip.pjlib import EngineConfig, EngineUnusableError
 from router.sip.port import Target
 from router.sip.wire import user_part

@@ -47,7 +47,7 @@ class Doors:
             found = True
             for record in pj.baton_options_drain().split("\x1e")[:-1]:
                 number, source, text = record.split("\x1f", 2)
-                request, headers, _ = split_message(text)
+                request, headers, _, _ = split_message(text)
                 self._listener().on_ask(Ask(int(number), source, user_of(request), headers))
         if pj.baton_probe_pending():
             found = True

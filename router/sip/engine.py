@@ -32,7 +32,7 @@ from router.sip.classes import make_classes
 from router.sip.doors import Doors
 from router.sip.legs import LegBook, parse_records
 from router.sip.media import Media
-from router.sip.message import json_part, split_message, user_of
+from router.sip.message import read_invite
 from router.sip.moving import Moving
 from router.sip.pjlib import (
     EngineConfig,
@@ -276,7 +276,7 @@ class PjsuaEngine(Services):
         self._pj.baton_slot_new(slot)
         at_us, lag_us = arrived or (monotonic_us(), self._clock.lag_us())
         try:
-            request, headers, body = split_message(text)
+            read = read_invite(text)
         except Exception:
             self.reject(handle, BAD_REQUEST)
             raise
@@ -289,10 +289,12 @@ class PjsuaEngine(Services):
                 source=host.strip("[]"),
                 source_port=int(port) if port.isdigit() else 0,
                 sip_call_id=call_id,
-                user=user_of(request),
-                caller=user_of((headers.get("from") or [""])[0]),
-                headers=headers,
-                lead_json=json_part(headers, body),
+                user=read.user,
+                caller=read.caller,
+                headers=read.headers,
+                lead_json=read.lead_json,
+                unread=read.unread,
+                caller_unread=read.caller_unread,
                 codecs=tuple(self._pj.baton_offered(slot).split(",")[:-1]),
             )
         )

@@ -1,22 +1,21 @@
 """Reading the one message that matters as a whole: the dialer's INVITE.
 
-PJSIP has parsed and accepted the message before we see it; here its headers become a map and the JSON part of a
-multipart body (RFC 5621) is taken out. Nothing here is trusted and nothing raises: what cannot be read is left out.
+PJSIP has parsed and accepted the message before we see it; here its headers become a map, its From a caller, and the
+JSON part of its body a lead. Nothing here is trusted and nothing raises. What cannot be read with certainty is said,
+in `Read.unread`, and refuses the transfer: the prospect's number may have been in it.
 """
 
 from __future__ import annotations
 
 import re
-from email import policy
-from email.parser import BytesParser
+from dataclasses import dataclass, field
 
-MAX_HEADERS = 200
-_USER = re.compile(r"<?sips?:([^@;>\s]*)@", re.IGNORECASE)
-_HOST = re.compile(
-    r"\s*(?:\"[^\"]*\"\s*|[\w .-]*)<?sips?:(?:[\w.+~!*'()-]*@)?(\[[0-9a-f:.]+\]|[a-z0-9.-]+)"
-    r"(?::[0-9]+)?(?:[;?>][^@]*)?\s*",
-    re.IGNORECASE | re.DOTALL,
-)
+from config.sip_uri import UriError, parse_address, parse_uri
+from router.sip.bodies import BodyError, lead_part
+
+_REQUEST = re.compile(r"[A-Z]+ (\S+) SIP/2\.0")
+_BARE_BREAK = re.compile(r"\r(?!\n)|(?<!\r)\n")
+_FOLDS = (" ", "\t")
 
 # Compact forms, RFC 3261 section 7.3.3 and 20.
 _COMPACT = {
@@ -25,70 +24,86 @@ _COMPACT = {
     "t": "to",
     "m": "contact",
     "c": "content-type",
+    "e": "content-encoding",
     "v": "via",
     "l": "content-length",
 }
 
+Headers = dict[str, list[str]]
 
-def split_message(text: str) -> tuple[str, dict[str, list[str]], bytes]:
-    """Request line, headers by lower-case name in order, body."""
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An INVITE. `unread` and `caller_unread` say why there is doubt about its lead and its From; both may be empty."""
+
+    user: str  # of the request URI
+    caller: str  # whose From it is, for config.numbers.normalise
+    headers: Headers = field(default_factory=dict)  # by lower-case name, in order
+    lead_json: bytes = b""  # empty where there is none
+    unread: tuple[str, ...] = ()
+    caller_unread: str = ""
+
+
+def read_invite(text: str) -> Read:
+    """All that the router wants of it."""
+    request, headers, body, unread = split_message(text)
+    caller = caller_unread = lead_json = None
+    try:
+        caller = parse_address(headers.get("from", [])).uri.subscriber
+    except UriError as error:
+        caller_unread = f"From: {error}"
+    try:
+        lead_json = lead_part(headers, _announced(headers, body))
+    except BodyError as error:
+        unread = (*unread, f"lead: {error}")
+    return Read(user_of(request), caller or "", headers, lead_json or b"", unread, caller_unread or "")
+
+
+def split_message(text: str) -> tuple[str, Headers, bytes, tuple[str, ...]]:
+    """Request line, headers by lower-case name in order, body; and what could not be read."""
     raw = text.encode("utf-8", "surrogateescape")
-    head, _, body = raw.partition(b"\r\n\r\n")
-    lines = _unfold(head.decode("utf-8", "replace"))
-    headers: dict[str, list[str]] = {}
-    for line in lines[1 : MAX_HEADERS + 1]:
+    head, end, body = raw.partition(b"\r\n\r\n")
+    whole = head.decode("utf-8", "replace")
+    unread = [] if end else ["the headers have no end"]
+    if _BARE_BREAK.search(whole):
+        unread.append("a line of the headers does not end in CRLF")
+    lines = _unfold(whole)
+    headers: Headers = {}
+    for line in lines[1:]:
         name, colon, value = line.partition(":")
         if colon:
             key = name.strip().lower()
             headers.setdefault(_COMPACT.get(key, key), []).append(value.strip())
-    return (lines[0] if lines else ""), headers, body
+        else:
+            unread.append("a line of the headers has no colon")
+    return (lines[0] if lines else ""), headers, body, tuple(unread)
 
 
 def _unfold(head: str) -> list[str]:
     """A line that begins with white space goes on with the one before (RFC 3261 section 7.3.1)."""
     lines: list[str] = []
     for line in head.split("\r\n"):
-        if line[:1] in (" ", "\t") and lines:
+        if line[:1] in _FOLDS and lines:
             lines[-1] += " " + line.strip()
         else:
             lines.append(line)
     return lines
 
 
-def user_of(value: str) -> str:
-    """The user part of the first SIP URI in a header or request line; empty where there is none."""
-    found = _USER.search(value)
-    return found.group(1) if found else ""
+def _announced(headers: Headers, body: bytes) -> bytes:
+    """The body, which must be what Content-Length says: what is too short never comes here. Raises BodyError."""
+    for said in set(headers.get("content-length", ())):
+        if not (said.isascii() and said.isdigit()) or int(said) > len(body):
+            raise BodyError("Content-Length does not fit the body")
+        if body[int(said) :].strip():
+            raise BodyError("more came than Content-Length says")
+    return body
 
 
-def host_of(value: str) -> str:
-    """The host of the one SIP URI in a header, lower case, without port; empty where it is not plainly written.
-
-    What decides on a host must read it as the stack will: a user part with anything but plain characters is refused.
-    """
-    found = _HOST.fullmatch(value) if value.count("@") <= 1 else None
-    return found.group(1).lower() if found else ""
-
-
-def json_part(headers: dict[str, list[str]], body: bytes) -> bytes:
-    """The first application/json part of a multipart body, or a body that is JSON itself; empty where there is none."""
-    content_type = (headers.get("content-type") or [""])[0]
-    kind = content_type.split(";")[0].strip().lower()
-    if kind == "application/json":
-        return body
-    if not kind.startswith("multipart/"):
-        return b""
+def user_of(request: str) -> str:
+    """The user part of a request line's URI; empty where there is none, or it cannot be read."""
+    found = _REQUEST.fullmatch(request.strip())
     try:
-        return _part_of(content_type, body)
-    except Exception:  # noqa: BLE001 - the library raises all sorts of things for what strangers send
-        return b""
-
-
-def _part_of(content_type: str, body: bytes) -> bytes:
-    whole = b"Content-Type: " + content_type.encode("utf-8", "replace") + b"\r\n\r\n" + body
-    message = BytesParser(policy=policy.HTTP).parsebytes(whole)
-    for part in message.walk():
-        if part.get_content_type() == "application/json":
-            payload = part.get_payload(decode=True)
-            return payload if isinstance(payload, bytes) else b""
-    return b""
+        return parse_uri(found[1]).user if found else ""
+    except UriError:
+        return ""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from config.sip_uri import host_of
 from router.clock import monotonic_us
 from router.sip.legs import Leg, LegBook
 from router.sip.media import Media
-from router.sip.message import host_of, split_message
+from router.sip.message import split_message
 from router.sip.port import EngineListener, EventKind, LegEvent
 from router.sip.registry import Calls
 
@@ -48,7 +49,7 @@ class Moving:
     def replace_asked(self, handle: str, account: Any, source: str, text: str) -> Any:
         """The pj Call for the new dialog, or None: refused."""
         leg = self._legs.live.get(handle)
-        _, headers, _ = split_message(text)
+        _, headers, _, _ = split_message(text)
         if leg is None or not leg.incoming or not self._listener().may_replace(handle, source, headers):
             return None
         return self._calls.new(handle, account)

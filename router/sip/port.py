@@ -26,7 +26,7 @@ class EventKind(StrEnum):
 
     SENT = "sent"  # the INVITE was handed to the transport
     TRYING = "trying"  # first 100
-    RINGING = "ringing"  # first 101 to 199
+    RINGING = "ringing"  # first of 180 to 183
     ANSWERED = "answered"  # first 2xx (for a leg that we hung up before: too late)
     FAILED = "failed"  # over before an answer; `local`: no final answer came from the far end
     CANCELLED = "cancelled"  # the dialer's CANCEL
@@ -69,9 +69,11 @@ class Invite:
     source_port: int
     sip_call_id: str
     user: str  # user part of the request URI
-    caller: str  # user part of the From URI
+    caller: str  # whose From it is: a number, a name, or a tel URI; empty where that cannot be told
     headers: dict[str, list[str]] = field(default_factory=dict)
-    lead_json: bytes = b""  # the JSON part of a multipart body, empty where there is none
+    lead_json: bytes = b""  # the JSON part of the body, empty where there is none
+    unread: tuple[str, ...] = ()  # what of it cannot be read with certainty, and might have the prospect's number
+    caller_unread: str = ""  # why its From cannot
     codecs: tuple[str, ...] = ()  # that the dialer offers, in its order
 
 

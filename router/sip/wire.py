@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from config.book import Transport
+from config.sip_uri import UriError, parse_uri
 from router.sip.pjlib import EngineConfig
 from router.sip.port import Target
 
@@ -31,6 +32,10 @@ def user_part(number: str) -> str:
 
 
 def with_transport(target: Target) -> str:
-    if target.transport is Transport.UDP or ";transport=" in target.uri.lower():
+    try:
+        said = parse_uri(target.uri).parameter("transport") is not None
+    except UriError:  # PJSIP will not dial it
+        said = True
+    if said or target.transport is Transport.UDP:
         return target.uri
     return f"{target.uri};transport={target.transport.value}"

@@ -148,7 +148,7 @@ class Party(asyncio.DatagramProtocol):
         lines += [f"CSeq: {request.header('CSeq')}", f"Contact: {contact or f'<sip:x@{HOST}:{self.port}>'}", *headers]
         if body:
             lines.append("Content-Type: application/sdp")
-        lines += [f"Content-Length: {len(body)}", "", body]
+        lines += [f"Content-Length: {len(body.encode())}", "", body]
         self.send("\r\n".join(lines), request.source)
 
 
@@ -214,7 +214,7 @@ class Callee(Party):
             "Max-Forwards: 70",
             *headers,
             *(["Content-Type: application/sdp"] if body else []),
-            f"Content-Length: {len(body)}",
+            f"Content-Length: {len(body.encode())}",
         ]
         self.send("\r\n".join([*lines, "", body]), invite.source)
         return branch

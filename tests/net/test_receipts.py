@@ -8,6 +8,7 @@ import time
 import orjson
 import pytest
 
+from meter.facts import Kind
 from meter.store.db import open_store
 from meter.store.suppression import ListRows
 from router.lead import NOT_A_NUMBER
@@ -114,14 +115,17 @@ async def test_a_listed_person_is_refused_however_the_lead_spells_the_number(sta
     unreadable = ("call me", "555-0177", "")
     for phone, code, reason in (
         *((one, 603, "suppressed") for one in listed),
-        *((one, 503, "suppression_unavailable") for one in unreadable),
+        *((one, 400, "bad_number") for one in unreadable),
         ("212 555 0178", 486, ""),
     ):
         call = station.caller.invite("acme", number="18005550199", headers=(f"X-Lead-Phone: {phone}",))
         final = await station.caller.final(call)
-        started = (await station.closed(call.call_id))[0].payload
-        assert (final.code, started["scrub"]["reason"]) == (code, reason), phone
-        assert (NOT_A_NUMBER in started.get("lead_problems", ())) == (code == 503)
+        facts = await station.closed(call.call_id)
+        started = facts[0].payload
+        refused = next((one.payload["reason"] for one in facts if one.kind is Kind.REFUSED), "")
+        assert (final.code, refused) == (code, reason), phone
+        assert (NOT_A_NUMBER in started.get("lead_problems", ())) == (code == 400)
+        assert (started.get("scrub", {}).get("reason")) == (None if code == 400 else reason)
         assert started["phone"] != "+18005550199"
     body = f"--b\r\nContent-Type: application/sdp\r\n\r\n{sdp(40_002)}\r\n--b\r\nContent-Type: application/json\r\n\r\n"
     body += '{"phone": 2125550177.0}\r\n--b--\r\n'

@@ -120,15 +120,15 @@ async def test_the_router_fetches_a_lead_or_none(engine: AsyncEngine, store: Lea
     await fetcher.close()
 
 
-async def test_a_store_that_is_slow_or_broken_answers_none_in_time(engine: AsyncEngine, store: LeadStore) -> None:
+async def test_a_store_that_is_slow_or_broken_answers_empty_in_time(engine: AsyncEngine, store: LeadStore) -> None:
     lead, _ = await store.put(ANN, "west", ttl_s=60)
     clerk = Clerk(engine)
     fetcher = LeadFetcher(clerk, within_s=0.1)
     slow = asyncio.create_task(clerk.read(lambda _connection: time.sleep(1.5)))
     await asyncio.sleep(0.02)
-    assert await _fetched(fetcher, lead.lead_id) is None
+    assert await _fetched(fetcher, lead.lead_id) == b"", "there may be one: not the same as none"
     assert not slow.done(), "the answer did not wait for the store"
     await slow
     await clerk.close()
-    assert await _fetched(fetcher, lead.lead_id) is None
+    assert await _fetched(fetcher, lead.lead_id) == b""
     await fetcher.close()

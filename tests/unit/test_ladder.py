@@ -108,3 +108,9 @@ def test_ended_by_nobody_known_is_said_so() -> None:
         "ended by the unknown (unknown)",
         "leg ended by us",
     ]
+
+
+def test_what_was_wrong_with_a_lead_is_told() -> None:
+    story = Story().start(lead_problems=["lead.phone: not a phone number"])
+    ladder = build_ladder(story.add(Kind.REFUSED, 0.0, reason="bad_number").close().facts)
+    assert (ladder.lead_problems, ladder.outcome.reason.value) == (("lead.phone: not a phone number",), "bad_number")

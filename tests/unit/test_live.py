@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
+from meter.facts import Kind
 from meter.logs import mask
 from router.live import Deadline, LegView, TransferView, arrival_view, arrivals_of, is_empty, router_view, transfer_view
 from router.sip.memory import Script
@@ -87,16 +90,47 @@ def test_a_call_whose_lead_is_looked_up_is_arriving() -> None:
     assert (started["phone"], "lead_problems" in started) == ("+12125550199", False)
 
 
-def test_a_lead_that_is_not_there_leaves_the_call_its_own_data_and_a_note() -> None:
-    class Empty:
+@pytest.mark.parametrize(
+    ("ids", "posted", "reason"),
+    [
+        (["L1"], None, "bad_number"),  # nobody posted it, or it has expired
+        (["L1"], b"", "suppression_unavailable"),  # the store is slow: come back
+        (["L1"], b"{", "bad_number"),
+        (["L1"], b'{"phone": "+12125550199", "phone": "+12125550198"}', "bad_number"),
+        (["L1"], b'{"phone": "call me"}', "bad_number"),
+        (["L1", "L2"], b'{"phone": "+12125550199"}', "bad_number"),
+        (["L1, L2"], b'{"phone": "+12125550199"}', "bad_number"),
+        (["L" * 65], b'{"phone": "+12125550199"}', "bad_number"),
+        ([""], b'{"phone": "+12125550199"}', "bad_number"),
+        (["L1", "L1 "], b'{"phone": "+12125550199"}', ""),
+        (["L1"], b'{"phone": "+12125550199"}', ""),
+    ],
+)
+@pytest.mark.parametrize("own", [{}, {"x-lead-phone": ["+12125550199"]}])
+def test_a_lead_by_reference_that_cannot_be_had_refuses_whatever_number_the_invite_has(
+    ids: list[str], posted: bytes | None, reason: str, own: dict[str, list[str]]
+) -> None:
+    class Posted:
         def fetch(self, lead_id: str, dialer: str, answer: Callable[[bytes | None], None]) -> None:
-            world.clock.call_at(world.clock.now_us(), lambda: answer(None))
+            assert lead_id == "L1"
+            world.clock.call_at(world.clock.now_us(), lambda: answer(posted))
 
     world = World([plain()])
     world.script(party(declines(1_000)))
-    world.router.leads = Empty()
-    world.engine.invite("leads", Script(), headers={"x-lead-id": ["L1"], "x-lead-first-name": ["Bo"]})
+    world.router.leads = Posted()
+    world.engine.invite("leads", Script(), headers={"x-lead-id": ids, **own})
     world.clock.run_for(60_000_000)
     started = world.journal.facts[0].payload
-    assert (started["phone"], started["lead"]["first_name"]) == ("+12125550123", "Bo")
-    assert started["lead_problems"][0].startswith("lead: X-Lead-Id is not known")
+    refused = [one.payload["reason"] for one in world.journal.facts if one.kind is Kind.REFUSED]
+    assert refused == ([reason] if reason else [])
+    assert started["phone"] == ("" if reason else "+12125550199")
+    assert ("lead_problems" in started) is bool(reason)
+
+
+def test_a_router_that_keeps_no_leads_refuses_a_lead_by_reference() -> None:
+    world = World([plain()])
+    world.router.leads = None
+    world.engine.invite("leads", Script(), headers={"x-lead-id": ["L1"]})
+    world.clock.run_for(60_000_000)
+    refused = [one.payload["reason"] for one in world.journal.facts if one.kind is Kind.REFUSED]
+    assert refused == ["bad_number"]
