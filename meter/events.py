@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from meter.facts import Fact, Kind
+from meter.facts import Fact, Kind, rings
 from meter.ladder import at_ms
 
 SCHEMA = 1  # version of docs/mqtt/*.schema.json
@@ -156,7 +156,7 @@ def _of_leg(fact: Fact, known: _Known) -> dict[str, Any]:
 
 
 def _ringing(fact: Fact, known: _Known) -> Event | None:
-    if known.rang:
+    if known.rang or not rings(fact):
         return None
     known.rang = True
     more = {**_of_leg(fact, known), "code": _whole(fact.payload.get("code"))}

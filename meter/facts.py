@@ -32,8 +32,8 @@ class Kind(StrEnum):
     REFUSED = "refused"  # no INVITE will leave: payload.reason
     DIALED = "dialed"  # an INVITE was handed to the transport; the first of a transfer is its dial-out
     NOT_SENT = "not_sent"  # a leg that was planned and never dialled: payload.why, payload.ours
-    TRYING = "trying"  # first 100 of a leg
-    RINGING = "ringing"  # first 101 to 199 of a leg: payload.code
+    TRYING = "trying"  # a provisional answer that is no ringing: first 100 of a leg, first other: payload.code
+    RINGING = "ringing"  # first of 180 to 183 of a leg: payload.code; see `rings`
     ANSWERED = "answered"  # the leg's first 2xx; payload.must_accept where it had to hear or press something first
     ANSWERED_LATE = "answered_late"  # a 2xx after another leg had won or the attempt was over; ACKed, then BYEd
     ACCEPTED = "accepted"  # the endpoint accepted by key, where it must
@@ -52,6 +52,10 @@ class Kind(StrEnum):
     FAULT = "fault"  # something of ours failed: payload.what
     INTERRUPTED = "interrupted"  # written by recovery: the router died while this transfer was open
     TRANSFER_CLOSED = "transfer_closed"  # the closing fact, with the router's own verdict
+
+
+TRYING = 100  # RFC 3261 section 21.1.1; it comes from the next hop
+RINGING_CODES = range(180, 184)  # domain 2: Ringing, Call Is Being Forwarded, Queued, Session Progress
 
 
 class Party(StrEnum):
@@ -118,6 +122,12 @@ class Fact:
     def digest(self, previous: bytes) -> bytes:
         """SHA-256 over the predecessor's digest and this fact."""
         return hashlib.sha256(previous + self.canonical()).digest()
+
+
+def rings(fact: Fact) -> bool:
+    """Whether it says that an endpoint rang. Facts of earlier releases call every provisional answer above 100 so."""
+    code = fact.payload.get("code")
+    return fact.kind is Kind.RINGING and (not isinstance(code, int) or code in RINGING_CODES)
 
 
 def duration_ms(start_us: int, end_us: int, lag_us: int = 0) -> int:

@@ -23,7 +23,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from config.types import MailAddress
-from meter.facts import CALLER_LEG, Fact, Kind, Party
+from meter.facts import CALLER_LEG, Fact, Kind, Party, rings
 from meter.outcome import Outcome, Verdict
 
 MAX_TEXT = 20_000  # characters of an e-mail or a chat
@@ -219,13 +219,13 @@ class _Call:
     @property
     def ring_ms(self) -> int | None:
         """See above; in ms, rounded down. A 2xx without an 18x before it is an answer at once."""
-        rings = [one for one in self._facts if one.kind is Kind.RINGING and one.leg]
+        rung = [one for one in self._facts if rings(one) and one.leg]
         if self.answered is not None:
-            rings = [one for one in rings if one.leg == self.answered.leg]
-            return _span_ms(rings[0], self.answered) if rings else 0
+            rung = [one for one in rung if one.leg == self.answered.leg]
+            return _span_ms(rung[0], self.answered) if rung else 0
         if self._end.kind is not Kind.ENDED or self._end.payload.get("by") != Party.CALLER:
             return None
-        return _span_ms(rings[0], self._end) if rings else 0
+        return _span_ms(rung[0], self._end) if rung else 0
 
     @property
     def longest_hold_ms(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from meter.facts import CALLER_LEG, Fact, Kind
+from meter.facts import CALLER_LEG, TRYING, Fact, Kind, rings
 from meter.outcome import Outcome, OutcomeTerms, decide
 
 
@@ -146,7 +146,13 @@ def _once(name: str) -> _Change:
 
 
 def _rang(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
-    return {} if leg.ringing_ms is not None else {"ringing_ms": at, "ringing_code": _code(fact)}
+    return {} if leg.ringing_ms is not None or not rings(fact) else {"ringing_ms": at, "ringing_code": _code(fact)}
+
+
+def _tried(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
+    """100 alone: 199 and the like are on the clock."""
+    first = leg.trying_ms is None and fact.payload.get("code", TRYING) == TRYING
+    return {"trying_ms": at} if first else {}
 
 
 def _answered_late(_leg: LegTimes, _fact: Fact, at: int) -> dict[str, Any]:
@@ -173,7 +179,7 @@ def _code(fact: Fact) -> int | None:
 
 _LEG_CHANGES: dict[Kind, _Change] = {
     Kind.DIALED: _once("sent_ms"),
-    Kind.TRYING: _once("trying_ms"),
+    Kind.TRYING: _tried,
     Kind.RINGING: _rang,
     Kind.ANSWERED: _once("answered_ms"),
     Kind.ANSWERED_LATE: _answered_late,
@@ -233,7 +239,7 @@ _SAID: dict[Kind, Callable[[dict[str, Any]], str]] = {
     Kind.REFUSED: lambda payload: f"refused: {payload.get('reason') or 'unknown'}",
     Kind.DIALED: lambda _: "INVITE sent",
     Kind.NOT_SENT: lambda payload: f"not dialled: {payload.get('why') or 'unknown'}",
-    Kind.TRYING: lambda _: "100 Trying",
+    Kind.TRYING: lambda payload: _answer(payload) if payload.get("code", TRYING) != TRYING else "100 Trying",
     Kind.RINGING: lambda payload: _answer(payload) or "ringing",
     Kind.ANSWERED: _said_answered,
     Kind.ANSWERED_LATE: lambda payload: f"answered too late, {_answer(payload) or '200'}: acknowledged and hung up",

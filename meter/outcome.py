@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from meter.facts import OUR_FAILURES, EndCause, Fact, Kind, Party, duration_ms
+from meter.facts import OUR_FAILURES, EndCause, Fact, Kind, Party, duration_ms, rings
 
 TALK_CONNECTED_MS = 15_000  # domain 3, row 2: inclusive
 SECURE_BUFFER_MS = 15_000  # domain 4: every endpoint a secure SIP trunk
@@ -253,7 +253,7 @@ def _read_leg(leg: _Leg, fact: Fact) -> None:
         leg.dialed = True
     elif fact.kind in (Kind.TRYING, Kind.RINGING, Kind.ANSWERED, Kind.ANSWERED_LATE):
         leg.responded = True
-        leg.rang = leg.rang or fact.kind is Kind.RINGING
+        leg.rang = leg.rang or rings(fact)
     elif fact.kind is Kind.LEG_ENDED:
         leg.ended = True
         code = fact.payload.get("code")

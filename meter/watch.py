@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
 from meter.credits import show_credits
-from meter.facts import Fact, Kind
+from meter.facts import Fact, Kind, rings
 from meter.outcome import Outcome
 from meter.pause import pause
 from meter.store.book import BookSnapshot, BookStore
@@ -53,7 +53,7 @@ def count_settled(transfer: str, facts: Sequence[Fact], outcome: Outcome, *, agr
         return
     zero_us = dialed[0].mono_us
     metrics.FANOUT_SPREAD.observe((dialed[-1].mono_us - zero_us) / 1_000_000)
-    ringing = next((fact for fact in facts if fact.kind is Kind.RINGING), None)
+    ringing = next((fact for fact in facts if rings(fact)), None)
     answered = next((fact for fact in facts if fact.kind is Kind.ANSWERED), None)
     if ringing is not None:
         metrics.DIALOUT_TO_RINGING.observe((ringing.mono_us - zero_us) / 1_000_000)
@@ -76,7 +76,7 @@ def _count_legs(facts: Sequence[Fact], started: Fact, buyer: str, zero_us: int) 
         if not leg or leg not in names:
             continue
         at_s = (fact.mono_us - zero_us) / 1_000_000
-        if fact.kind is Kind.RINGING and leg not in rang:
+        if rings(fact) and leg not in rang:
             rang.add(leg)
             metrics.TRUNK_RINGING.labels(metrics.TRUNKS.of(f"{buyer}/{names[leg]}")).observe(at_s)
         elif fact.kind is Kind.ANSWERED:

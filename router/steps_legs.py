@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meter.facts import CALLER_LEG, EndCause, Kind, Party
+from meter.facts import CALLER_LEG, RINGING_CODES, TRYING, EndCause, Kind, Party
 from router.codes import CODE_NO_ANSWER, better
 from router.moves import (
     AnswerCaller,
@@ -82,10 +82,15 @@ def _not_sent(state: State, number: int, event: LegEvent) -> Step:
 def _trying(state: State, number: int, event: LegEvent) -> Step:
     if state.leg(number) is LegPhase.ENDED:
         return state, []
-    return state, [Emit(Kind.TRYING, number, {"code": event.code})]
+    said: dict[str, Any] = {"code": event.code}
+    if event.code != TRYING:
+        said["phrase"] = event.phrase
+    return state, [Emit(Kind.TRYING, number, said)]
 
 
 def _ringing(state: State, number: int, event: LegEvent) -> Step:
+    if event.code not in RINGING_CODES:
+        return _trying(state, number, event)
     if state.leg(number) is not LegPhase.DIALED:
         return state, []
     after = state.with_leg(number, LegPhase.RINGING)

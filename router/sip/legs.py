@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from meter.facts import RINGING_CODES, TRYING
 from router.sip.port import EventKind, LegEvent
 
 LATE_US = 40_000_000  # timer B is 32 s (RFC 3261 17.1.1.2); 40 leaves room
 MAX_ARRIVALS = 10_000  # arrival times of INVITEs that PJSIP has not shown us (yet); then the oldest go
 
-TRYING, OK, REDIRECT = 100, 200, 300  # first codes of the classes, RFC 3261 section 21
+OK, REDIRECT = 200, 300  # first codes of the classes, RFC 3261 section 21
 
 
 class Record(NamedTuple):
@@ -55,6 +56,7 @@ class Leg:
     peer: str = ""
     bridged: bool = False
     answered: bool = False
+    progressed: bool = False  # a provisional answer came that is neither 100 nor ringing
     seen: set[EventKind] = field(default_factory=set)
     final: Record | None = None  # the last final refusal of our INVITE
     left: Record | None = None  # CANCEL or BYE from the far end
@@ -127,7 +129,7 @@ class LegBook:
             leg.final = None  # sent again, with credentials: the challenge was no refusal
             self._once(leg, EventKind.SENT, record)
         elif TRYING <= record.status < OK:
-            self._once(leg, EventKind.TRYING if record.status == TRYING else EventKind.RINGING, record)
+            self._note_provisional(leg, record)
         elif OK <= record.status < REDIRECT:
             leg.answered = True
             if leg.to_tag and record.to_tag != leg.to_tag:
@@ -136,6 +138,16 @@ class LegBook:
             self._once(leg, EventKind.ANSWERED, record)
         elif record.status >= REDIRECT:
             leg.final = record
+
+    def _note_provisional(self, leg: Leg, record: Record) -> None:
+        """Domain 2: 180 to 183 are ringing. The first 100 and the first other say that somebody is there."""
+        if record.status in RINGING_CODES:
+            self._once(leg, EventKind.RINGING, record)
+        elif record.status == TRYING:
+            self._once(leg, EventKind.TRYING, record)
+        elif not leg.progressed:
+            leg.progressed = True
+            self._tell(leg, EventKind.TRYING, record, local=False)
 
     def _once(self, leg: Leg, kind: EventKind, record: Record) -> None:
         """Retransmissions say nothing new."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from meter.facts import RINGING_CODES
 from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Probed, Slots, Target
 
 EPOCH_UTC_US = 1_780_000_000_000_000  # an arbitrary Tuesday in 2026 for virtual wall time
@@ -84,7 +85,7 @@ class Does(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """At `at_ms` from the INVITE the party does this; `code` for DECLINE and RING."""
+    """At `at_ms` from the INVITE the party does this; `code` for DECLINE and RING, which is any provisional answer."""
 
     at_ms: float
     does: Does
@@ -277,7 +278,9 @@ class MemoryEngine:
             case Does.TRYING:
                 self._tell(party, EventKind.TRYING, code=100)
             case Does.RING:
-                self._tell(party, EventKind.RINGING, code=act.code or 180, phrase="Ringing")
+                code = act.code or RINGING_CODES.start
+                kind = EventKind.RINGING if code in RINGING_CODES else EventKind.TRYING
+                self._tell(party, kind, code=code, phrase="Ringing" if kind is EventKind.RINGING else "Progress")
             case Does.ANSWER:
                 party.answered = True
                 self._tell(party, EventKind.ANSWERED, code=200, phrase="OK")

@@ -25,7 +25,7 @@ class EventKind(StrEnum):
     """What can happen to a leg."""
 
     SENT = "sent"  # the INVITE was handed to the transport
-    TRYING = "trying"  # first 100
+    TRYING = "trying"  # a provisional answer that is no ringing: first 100, first other
     RINGING = "ringing"  # first of 180 to 183
     ANSWERED = "answered"  # first 2xx (for a leg that we hung up before: too late)
     FAILED = "failed"  # over before an answer; `local`: no final answer came from the far end

@@ -78,7 +78,7 @@ def _callee(dice: random.Random) -> Script:  # noqa: C901 - a die for each thing
         acts.append(Act(dice.uniform(0, 200), Does.TRYING))
     for _ in range(dice.choice((0, 1, 1, 1, 2, 20))):
         at += dice.uniform(0, 500)
-        acts.append(Act(at, Does.RING, dice.choice((180, 183))))
+        acts.append(Act(at, Does.RING, dice.choice((101, 180, 181, 182, 183, 199))))
     what = dice.random()
     at += dice.choice((dice.uniform(0, 50), dice.uniform(0, 5_000), dice.uniform(0, 40_000)))
     if what < 0.35:

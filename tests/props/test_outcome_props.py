@@ -119,3 +119,16 @@ def test_a_ladder_can_be_told_of_any_facts(facts: list[Fact]) -> None:
     ladder = build_ladder(facts)
     assert f"by row {ladder.outcome.row} of the table" in ladder.explanation
     assert ladder.as_dict()["transfer"] == "t"
+
+
+@given(histories(), st.sampled_from([Kind.TRYING, Kind.RINGING]), st.integers(101, 199), st.integers(1, 4))
+@settings(max_examples=500, deadline=None)
+def test_a_provisional_answer_that_is_no_ringing_only_says_that_somebody_is_there(
+    facts: list[Fact], kind: Kind, code: int, leg: int
+) -> None:
+    if code in {180, 181, 182, 183} or not facts:
+        return
+    more = replace(facts[0], kind=kind, leg=leg, payload={"code": code, "phrase": "Progress"})
+    before, after = decide(_planned(facts, 0)), decide(_planned([more, *facts], 0))
+    if before.row != 6:
+        assert replace(after, evidence=()) == replace(before, evidence=())

@@ -143,6 +143,20 @@ def test_an_endpoint_cancels_nothing_and_its_bye_is_seen() -> None:
     assert (book.events[-1].kind, book.events[-1].at_us) == (EventKind.BYE, 9_000_000)
 
 
+def test_provisional_answers_by_kind() -> None:
+    """Ringing is 180, 181, 182 or 183. Of the others the first is told, beside the first 100; repeats are not."""
+    for code in range(101, 200):
+        book = LegBook()
+        book.add("T-1", slot=1)
+        for status in (code, 100, code, 100, 199, 183):
+            book.note(record(status, "INVITE", status))
+        rings = code in {180, 181, 182, 183}
+        told = [(one.kind, one.code) for one in book.events]
+        first = (EventKind.RINGING if rings else EventKind.TRYING, code)
+        assert told[:2] == [first, (EventKind.TRYING, 100)]
+        assert told[2:] == ([(EventKind.TRYING, 199)] if rings else [(EventKind.RINGING, 183)])
+
+
 def test_a_leg_that_was_never_sent_says_so() -> None:
     book = LegBook()
     book.add("T-1", slot=1)

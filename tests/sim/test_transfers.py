@@ -75,6 +75,28 @@ def test_own_carrier_answers_503_after_300_ms_is_a_carrier_fault() -> None:
     assert (outcome.verdict, outcome.reason) == (Verdict.FAULT, Reason.CARRIER_FAULT)
 
 
+PROVISIONAL = (101, 102, 110, 150, 179, 180, 181, 182, 183, 184, 189, 190, 198, 199)
+RINGING = (180, 181, 182, 183)  # domain, section 2
+
+
+@pytest.mark.parametrize("code", PROVISIONAL)
+def test_what_a_provisional_answer_of_our_own_carrier_is_before_its_503(code: int) -> None:
+    world = World([did()]).script(party(Act(100, Does.RING, code), declines(300, 503)))
+    outcome = world.call()
+    rang = code in RINGING
+    assert outcome.reason is (Reason.DECLINED if rang else Reason.CARRIER_FAULT)
+    assert ("ring" in [command[0] for command in world.engine.commands]) is rang, (
+        "the caller hears ringing where there is any"
+    )
+    assert world.kinds().count("ringing") == int(rang)
+
+
+@pytest.mark.parametrize("code", PROVISIONAL)
+def test_whoever_gives_any_provisional_answer_is_reached(code: int) -> None:
+    outcome = World([plain()]).script(party(Act(100, Does.RING, code))).call()
+    assert (outcome.verdict, outcome.reason) == (Verdict.FAILED, Reason.NO_ANSWER)
+
+
 @pytest.mark.parametrize("provisionals", [0, 1, 20])
 def test_provisional_replies_never_move_the_clock(provisionals: int) -> None:
     acts = [Act(100 + 500 * n, Does.RING, 180 + n % 4) for n in range(provisionals)]

@@ -283,6 +283,13 @@ def test_a_payload_of_hostile_shape_makes_an_event_all_the_same() -> None:
     assert made[0].payload["endpoints"] == []
 
 
+def test_a_provisional_answer_that_is_no_ringing_makes_no_event() -> None:
+    story = Story().start(legs=2).dial(1, 2).ring(1, 0.5, 199).ring(2, 0.7, 101).ring(2, 0.9, 183)
+    events = Events()
+    told = [one for fact in story.facts if (one := events.fold(fact, None)) and one.kind is EventKind.RINGING]
+    assert [(one.payload["code"], one.payload["after_dialout_ms"]) for one in told] == [(183, 900)]
+
+
 def test_the_winner_that_left_and_the_next_one_have_events_of_their_own() -> None:
     events = Events()
     story = Story("t-1").start(legs=2).add(Kind.DIALED, leg=1).add(Kind.DIALED, leg=2)

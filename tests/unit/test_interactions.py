@@ -76,6 +76,11 @@ def test_the_winners_own_ringing_counts_and_its_own_name() -> None:
     assert (row["agent"], row["ring_to_answer_ms"]) == ("desk-2", 7_000)
 
 
+def test_what_is_no_ringing_starts_no_clock() -> None:
+    story = begun().ring(1, 0.5, 199).ring(1, 3.0, 183).answer(1, 10.0).bridge(1, 10.1).hang_up(40.0, Party.CALLER)
+    assert row_of(story.close())["ring_to_answer_ms"] == 7_000
+
+
 def test_an_answer_without_ringing_is_an_answer_at_once() -> None:
     assert row_of(begun().answer(1, 2.0).bridge(1).hang_up(40.0, Party.CALLER).close())["ring_to_answer_ms"] == 0
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from meter.facts import EndCause, Fact, Kind, Party
+from meter.ladder import build_ladder
 from meter.outcome import (
     NOT_ATTEMPTED_REASONS,
     CountsAs,
@@ -249,6 +250,16 @@ def test_a_late_answer_is_no_talk() -> None:
 def test_every_code_of_the_own_carrier(code: int) -> None:
     story = Story().start(**DID).dial(1).decline(1, 0.5, code).end(0.5, ROUTER, FAILED)
     assert decide(story.facts).reason == "carrier_fault"
+
+
+@pytest.mark.parametrize("code", range(101, 200))
+def test_every_provisional_answer_before_the_own_carriers_503(code: int) -> None:
+    """Also in facts of earlier releases, which called every one of them ringing."""
+    story = Story().start(**DID).dial(1).ring(1, 0.2, code).decline(1, 0.5, 503).end(0.5, ROUTER, FAILED)
+    assert decide(story.facts).reason == ("declined" if code in {180, 181, 182, 183} else "carrier_fault")
+    ladder = build_ladder(story.facts)
+    rang = code if code in {180, 181, 182, 183} else None
+    assert (ladder.legs[0].ringing_code, ladder.legs[0].trying_ms) == (rang, None)
 
 
 @pytest.mark.parametrize(
