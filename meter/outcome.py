@@ -234,10 +234,14 @@ def _gather(facts: Iterable[Fact]) -> _Case:
                 case.answers.append(fact)
             elif fact.kind is Kind.BRIDGED:
                 case.bridge = case.bridge or fact
-            elif fact.kind is Kind.FAULT or (fact.kind is Kind.NOT_SENT and fact.payload.get("ours") is True):
-                case.short_of_a_leg = True
+            elif _is_our_fault(fact) and not (fact.leg in case.legs and case.legs[fact.leg].ended):
+                case.short_of_a_leg = True  # on a leg that was over it changes nothing: its endpoint had its say
             _read_leg(case.legs.setdefault(fact.leg, _Leg()), fact)
     return case
+
+
+def _is_our_fault(fact: Fact) -> bool:
+    return fact.kind is Kind.FAULT or (fact.kind is Kind.NOT_SENT and fact.payload.get("ours") is True)
 
 
 def _read_plan(case: _Case, fact: Fact) -> None:

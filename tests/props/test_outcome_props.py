@@ -92,6 +92,22 @@ def test_a_longer_buffer_never_bills_what_was_free(facts: list[Fact], one: int, 
         assert with_long.counts_as is CountsAs.FREE
 
 
+@settings(max_examples=120, deadline=None)
+@given(histories(), st.integers(0, 40))
+def test_a_fault_of_ours_on_a_leg_that_is_over_changes_nothing(facts: list[Fact], place: int) -> None:
+    facts = _planned(facts, 0)
+    over = {fact.leg: at for at, fact in enumerate(facts) if fact.kind is Kind.LEG_ENDED and fact.leg}
+    closed = next((at for at, fact in enumerate(facts) if fact.kind is Kind.TRANSFER_CLOSED), len(facts))
+    for leg, ended_at in over.items():
+        at = min(len(facts), ended_at + 1 + place)
+        near = facts[at - 1]
+        fault = replace(near, kind=Kind.FAULT, leg=leg, payload={"what": "engine"})
+        told = decide([*facts[:at], fault, *facts[at:]])
+        was = decide(facts)
+        if was.row != 1 and at <= closed and near.kind not in (Kind.INTERRUPTED, Kind.ENDED):
+            assert (told.verdict, told.counts_as) == (was.verdict, was.counts_as)
+
+
 @settings(max_examples=80, deadline=None)
 @given(histories(), st.integers(0, 2_000_000))
 def test_more_doubt_never_bills_what_was_free(facts: list[Fact], lag_us: int) -> None:

@@ -246,6 +246,17 @@ def test_a_late_answer_is_no_talk() -> None:
     assert decide(story.facts).verdict == "caller_abandoned"
 
 
+@pytest.mark.parametrize("ours", [(Kind.FAULT, {"what": "engine"}), (Kind.NOT_SENT, {"ours": True})])
+def test_a_fault_of_ours_counts_on_a_leg_that_was_up_and_on_no_other(ours: tuple[Kind, dict[str, Any]]) -> None:
+    kind, payload = ours
+    begun = Story().start(legs=2).dial(1, 2).ring(1, 1.0).ring(2, 1.0)
+    over = begun.decline(1, 16.0).add(kind, 16.5, 1, **payload).decline(2, 20.0).end(20.0, ROUTER, FAILED)
+    assert (decide(over.facts).verdict, decide(over.facts).reason) == ("failed", "declined")
+    begun = Story().start(legs=2).dial(1, 2).ring(1, 1.0).ring(2, 1.0)
+    up = begun.decline(1, 16.0).add(kind, 16.5, 2, **payload).end(20.0, ROUTER, FAILED)
+    assert (decide(up.facts).verdict, decide(up.facts).reason) == ("fault", "router_fault")
+
+
 @pytest.mark.parametrize("code", [401, 403, 404, 407, 408, 484, 488, 500, 503, 599])
 def test_every_code_of_the_own_carrier(code: int) -> None:
     story = Story().start(**DID).dial(1).decline(1, 0.5, code).end(0.5, ROUTER, FAILED)
