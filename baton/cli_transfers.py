@@ -101,7 +101,9 @@ def show(
 
 @journal.command()
 def verify(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
-    """Compute every hash chain again, of the facts and of the ledger, and hold the documents against the ledger.
+    """Compute every hash chain again, of the facts and of the ledger, and hold all else against them.
+
+    That is documents, orders, weeks, payments, checks, credits, holds, and each outcome against its facts.
 
     Exit code 1: something was changed, dropped or inserted.
     """
@@ -120,7 +122,8 @@ def verify(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOp
         for problem in ledger.problems:
             out(problem)
         out(f"{facts.facts:,} facts in {facts.chains} chains: {_whole(facts.problem_count)}")
-        counts = f"{ledger.postings:,} postings of {ledger.buyers} buyers, {ledger.documents:,} documents"
+        counts = f"{ledger.postings:,} postings of {ledger.buyers} buyers, {ledger.documents:,} documents,"
+        counts += f" {ledger.outcomes:,} outcomes"
         out(f"{counts}: {_whole(ledger.problem_count)}")
     if not (facts.ok and ledger.ok):
         raise typer.Exit(1)

@@ -3,7 +3,9 @@
 Each buyer's chain is computed again from its first posting, as the facts' are, and must end where its head says. Each
 document's body must have the digest that was written down with it, the numbers of each series must run without a gap,
 and an invoice's total must be what was posted under its number. What a week left unbilled must be less than one unit,
-and of each currency the accounts must sum to nothing. Read in pages, each a short transaction.
+and of each currency the accounts must sum to nothing. All that no chain keeps is held against these
+(`meter.store.verify_money`), and each outcome against its facts (`meter.store.verify_outcomes`). Read in pages, each a
+short transaction.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from meter.store import periods
 from meter.store.clerk import Clerk
 from meter.store.ledger import digest_of
 from meter.store.money import document_series, documents, ledger_heads, postings
+from meter.store.schema import outcomes
+from meter.store.verify_money import money_problems
+from meter.store.verify_outcomes import check_outcomes, missing_outcomes
 
 PAGE = 2_000  # postings read at a time
 MAX_PROBLEMS = 100  # kept for the report; all are counted
@@ -36,6 +41,7 @@ class LedgerReport:
     buyers: int
     postings: int
     documents: int
+    outcomes: int
     problems: tuple[str, ...]
     problem_count: int
 
@@ -65,7 +71,7 @@ class _Chain:
 
 
 async def verify_ledger(engine: AsyncEngine) -> LedgerReport:
-    """Compute everything again. Reads all postings; takes about 10 s per million."""
+    """Compute everything again. Reads all postings, documents and facts of settled transfers."""
     clerk = Clerk(engine)
     findings = _Findings()
     count = 0
@@ -79,9 +85,33 @@ async def verify_ledger(engine: AsyncEngine) -> LedgerReport:
                 findings.add(f"ledger of {buyer}: ends at {chain.seq}, its head says {seq}")
             await clerk.read(partial(_check_balances, buyer, findings))
         papers = await clerk.read(partial(_check_documents, findings))
+        await clerk.read(partial(_check_money, findings))
+        settled = await _check_outcomes(clerk, findings)
     finally:
         await clerk.close()
-    return LedgerReport(len(heads), count, papers, tuple(findings.kept), findings.count)
+    return LedgerReport(len(heads), count, papers, settled, tuple(findings.kept), findings.count)
+
+
+def _check_money(findings: _Findings, connection: Connection) -> None:
+    for one in money_problems(connection):
+        findings.add(one)
+
+
+async def _check_outcomes(clerk: Clerk, findings: _Findings) -> int:
+    """Page by page; how many there are."""
+    after: str | None = ""
+    while after is not None:
+        problems: list[str] = []
+        after = await clerk.read(partial(check_outcomes, after, problems))
+        for one in problems:
+            findings.add(one)
+    for one in await clerk.read(missing_outcomes):
+        findings.add(one)
+    return await clerk.read(_count_outcomes)
+
+
+def _count_outcomes(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(outcomes)).scalar_one())
 
 
 def _heads(connection: Connection) -> dict[str, tuple[int, bytes]]:

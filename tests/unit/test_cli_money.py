@@ -97,7 +97,7 @@ def test_a_week_from_order_to_books_that_verify(run: Run, tmp_path: Path) -> Non
     assert pdf.read_bytes().startswith(b"%PDF-")
     assert run("invoices", "get", "W-000001", "--format", "html")[1].count("Westlake") >= 1
     code, out, _ = run("journal", "verify")
-    assert (code, out.splitlines()[-1]) == (0, "2 postings of 1 buyers, 2 documents: whole")
+    assert (code, out.splitlines()[-1]) == (0, "2 postings of 1 buyers, 2 documents, 0 outcomes: whole")
 
 
 def test_buyers_are_cancelled_with_a_reason_and_their_history_is_shown(run: Run) -> None:
