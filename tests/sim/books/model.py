@@ -1,8 +1,12 @@
 """A second bookkeeper: what the books must say, worked out from a log of events, with no code of the product's.
 
-Written from the domain page, sections 2, 5, 6, 8 and 9, in an order of its own: it walks each buyer's calendar from the
-first Monday to the instant of a run, and does on each Monday and each Tuesday noon what that day asks for, where it has
-not been done. Amounts are minor units, instants microseconds UTC, `monday` a date in the zone of the buyer's terms.
+Written from the domain page, sections 2, 5, 6, 8 and 9, and from decision 076, in an order of its own: it walks each
+buyer's calendar from the first Monday to the instant of a run, and does on each Monday and each Tuesday noon what that
+day asks for, where it has not been done. Amounts are minor units, instants microseconds UTC, `monday` a date in the
+zone of the buyer's terms.
+
+A week is weighed twice (`weigh`): in what its order counts, which says what is over and what is short; and in billed
+units, which say what that is worth. In either the order is filled first and the make-up on top of it last.
 """
 
 from __future__ import annotations
@@ -40,6 +44,101 @@ def nearest(amount: int, share: int, of: int) -> int:
     return int((Decimal(amount * share) / Decimal(of)).quantize(Decimal(1), ROUND_HALF_EVEN)) if of else 0
 
 
+class ImpossibleError(LookupError):
+    """The log says that something happened that must not."""
+
+
+@dataclass(frozen=True)
+class Bargain:
+    """What a week is held against. Transfers are as the order counts them, units are billed ones."""
+
+    counts: str  # sent or billed
+    price: int
+    overrun: int = 0  # per cent
+    ordered: int = 0
+    ordered_units: int = 0  # paid for in advance
+    make_up: int = 0
+    make_up_units: int = 0
+    make_up_minor: int = 0  # what these were once paid with
+    is_paid: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of a week: in what the order counts, in billed units, and in money."""
+
+    counted: int = 0
+    units: int = 0
+    minor: int = 0
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.counted or self.units or self.minor)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Prepaid units that stayed with the buyer, and what was paid for them."""
+
+    units: int = 0
+    minor: int = 0
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What a week comes to."""
+
+    counted: int
+    over: Part  # of its units and money, what is charged
+    short: Part
+    waiting: Part  # short as well, of an order that is not paid
+    beyond: int
+    used: int  # of the units that were kept before
+    kept: Kept  # after it
+
+
+def weigh(bargain: Bargain, sent: dict[str, int], billed: dict[str, int], before: Kept) -> Weighed:
+    """Hold a week against its order. `sent`, `billed`: transfers and billed units by kind; `before`: kept so far."""
+    units = sum(billed.values())
+    counted = sum(sent.values()) if bargain.counts == "sent" else units
+    ordered_missing, make_up_missing, beyond_both = _fill(counted, bargain.ordered, bargain.make_up)
+    ordered_left, make_up_left, excess = _fill(units, bargain.ordered_units, bargain.make_up_units)
+    make_up_left_minor = nearest(bargain.make_up_minor, make_up_left, bargain.make_up_units)
+    missing = ordered_missing + make_up_missing
+    short, waiting, kept = Part(), Part(), before
+    if missing:
+        if not bargain.is_paid:
+            held_back = min(bargain.ordered_units, ordered_left)
+            waiting = Part(min(bargain.ordered, ordered_missing), held_back, held_back * bargain.price)
+        owed = ordered_left - waiting.units
+        short = Part(missing - waiting.counted, owed + make_up_left, owed * bargain.price + make_up_left_minor)
+    else:
+        stays_minor = ordered_left * bargain.price + make_up_left_minor
+        kept = Kept(before.units + ordered_left + make_up_left, before.minor + stays_minor)
+    used = min(excess, before.units)
+    if used:
+        kept = Kept(before.units - used, before.minor - nearest(before.minor, used, before.units))
+    charged = excess - used
+    return Weighed(
+        counted=counted,
+        over=Part(beyond_both, charged, charged * bargain.price),
+        short=short,
+        waiting=waiting,
+        beyond=max(0, beyond_both - bargain.ordered * bargain.overrun // 100),
+        used=used,
+        kept=kept,
+    )
+
+
+def _fill(delivered: int, order: int, on_top: int) -> tuple[int, int, int]:
+    """Fill the order, then what is on top of it: what each of them lacks, and what is beyond both.
+
+    An order lacks more than it is where less than nothing was delivered.
+    """
+    spilt = max(0, delivered - order)
+    return max(0, order - delivered), max(0, on_top - spilt), max(0, spilt - on_top)
+
+
 @dataclass
 class Unit:
     at: int
@@ -72,27 +171,36 @@ class Paper:
 
 @dataclass
 class Sold:
-    """An order."""
+    """An order. Of its make-up, `owed` comes from weeks that fell short; the rest are presents of the operator's."""
 
     quantity: int = 0
     make_up: int = 0
-    worth: int = 0  # what its make-up units were once paid with
+    owed: int = 0
+    owed_units: int = 0  # billed units that came with what is owed
+    worth: int = 0  # what these were once paid with
     invoice: Paper | None = None
     terms: dict[str, Any] = field(default_factory=dict)
+    paid_units: int = 0  # that its invoice is for
 
     @property
     def is_something(self) -> bool:
-        return bool(self.quantity or self.make_up)
+        return bool(self.quantity or self.make_up or self.owed_units or self.worth)
+
+    def on_top(self, terms: dict[str, Any]) -> tuple[int, int]:
+        """The make-up, as an order on these terms counts it, and in billed units."""
+        presents = self.make_up - self.owed
+        if terms["counts"] == "billed":
+            return self.owed_units + presents, self.owed_units + presents
+        return self.make_up, self.owed_units + -(-presents * terms["connected_percent"] // 100)
 
 
 @dataclass
 class Over:
     """A settled week and what is left to do for it."""
 
-    short: int
-    short_minor: int
-    waiting: int
-    waiting_minor: int
+    short: Part
+    waiting: Part
+    kept: Kept
     earned: int
     remedied: bool
     awaited: bool
@@ -118,13 +226,14 @@ class Customer:
         self.zone: str = profile[0]["zone"]
         self.extra_lines: int = event.get("extra_lines", 0)
         self.first = monday_of(event["at"], self.zone) - 2 * WEEK
-        self.state = "active"
+        self.stops: set[str] = set()  # why it is not served
         self.states: list[tuple[int, str, str, str]] = []
         self.pool: list[Unit] = []
         self.units: dict[str, Unit] = {}
         self.talk: list[tuple[int, tuple[int, str, int], int]] = []  # dial-out, price and terms, increments
         self.calls: dict[str, tuple[int, tuple[int, str, int], int]] = {}
         self.sums = {"connected": 0, "failed": 0}
+        self.kept = Kept()
         self.orders: dict[date, Sold] = {}
         self.weeks: dict[date, Over] = {}
         self.months: dict[str, int] = {}
@@ -176,16 +285,36 @@ class Customer:
             self.pool.append(Unit(unit.at, unit.kind, unit.percent, -1))
 
     def on_order(self, event: Event) -> None:
-        self.orders.setdefault(date.fromisoformat(event["week"]), Sold()).quantity = event["quantity"]
+        order = self.orders.setdefault(date.fromisoformat(event["week"]), Sold())
+        if order.invoice is not None:
+            raise ImpossibleError(f"{self.name}: the order for {event['week']} was invoiced and stays as it is")
+        order.quantity = event["quantity"]
+        if event["make_up"] is not None:
+            order.make_up = event["make_up"]
+        if order.make_up < order.owed:
+            raise ImpossibleError(f"{self.name}: of the make-up for {event['week']}, {order.owed} are owed")
 
     def on_remedy(self, event: Event) -> None:
         self.choices.append((event["at"], event["week"], event["choice"]))
 
+    @property
+    def state(self) -> str:
+        if "cancelled" in self.stops:
+            return "cancelled"
+        if self.stops & {"held", "unpaid"}:
+            return "on_hold"
+        return "paused" if self.stops else "active"
+
     def on_state(self, event: Event) -> None:
-        on_top = self.state == event["state"] == "on_hold"  # an operator's own hold, on top of the cycle's
-        if on_top or self.state != event["state"]:
-            self.states.append((event["at"], self.state, event["state"], event["by"]))
-            self.state = event["state"]
+        by_hand = {"paused": {"paused"}, "on_hold": {"held"}, "cancelled": {"cancelled"}}
+        wanted = self.stops | by_hand[event["state"]] if event["state"] in by_hand else self.stops & {"unpaid"}
+        self._stop(wanted, event["at"], event["by"])
+
+    def _stop(self, wanted: set[str], at: int, by: str) -> None:
+        before, changes = self.state, wanted != self.stops
+        self.stops = set(wanted)
+        if changes:
+            self.states.append((at, before, self.state, by))
 
     def on_payment(self, event: Event) -> None:
         left, shares = event["amount"], []
@@ -223,10 +352,25 @@ class Customer:
         self.allowances += amount
         self.credits += amount
 
+    def on_worklist(self, event: Event) -> None:
+        due = [place for place, one in enumerate(self.checks) if not one.sent and not self.withholds(one)]
+        if sorted(event["due"]) != due:
+            raise ImpossibleError(f"{self.name}: checks {event['due']} were to be sent, not {due}")
+
     def on_check(self, event: Event) -> None:
         check = self.checks[event["index"]]
+        is_late = check.sent or self.withholds(check)
         check.sent = True
         self.cash -= check.amount
+        if is_late:
+            raise ImpossibleError(f"{self.name}: the check {check} was not to be sent")
+
+    def withholds(self, check: Check) -> bool:
+        """Whether what the check pays back is itself not paid."""
+        if check.week is None:
+            return self.credits < 0
+        order = self.orders.get(date.fromisoformat(check.week))
+        return order is not None and order.invoice is not None and order.invoice.is_open
 
     def on_pay_out(self, event: Event) -> None:
         day = day_of(event["at"], self.zone).isoformat()
@@ -238,10 +382,10 @@ class Customer:
         monday = date.fromisoformat(paper.period)
         order, over = self.orders[monday], self.weeks.get(monday)
         if over is None:
-            units, amount = order.quantity, order.quantity * order.terms["price"]
-            order.quantity, order.invoice = 0, None
+            units, amount = order.paid_units, order.paid_units * order.terms["price"]
+            order.quantity, order.paid_units, order.invoice = 0, 0, None
         else:
-            units, amount, over.awaited = over.waiting, over.waiting_minor, True
+            units, amount, over.awaited = over.waiting.units, over.waiting.minor, True
         owed = min(amount, paper.open)
         paper.open -= owed
         if paper.open <= 0 and paper.settled is None:
@@ -253,7 +397,6 @@ class Customer:
     # the cycle
 
     def run(self, now: int) -> None:
-        is_active = self.state == "active"
         monday = self.first
         while instant(monday, MIDNIGHT, self.zone) <= now:
             if instant(monday, MIDNIGHT, self.zone) + HOUR_US <= now:
@@ -262,19 +405,13 @@ class Customer:
             if noon <= now:
                 self._tuesday(monday + WEEK, noon, now)
             monday += WEEK
+        self._bill_setup(now)
         self._bill_months(now)
-        terms = self.terms_at(now)
-        if terms["rating"] == "minute" and terms["setup"] and not self.has_setup and is_active:
-            self.has_setup = True
-            due = self._days_later(now, terms["month_days"])
-            paper = self._issue("setup", "", now, due, [(1, terms["setup"])], uses_credits=True)
-            self.revenue += paper.total
         late = [one for one in self.papers if one.is_open and one.held is None and (one.due or 0) <= now]
-        for paper in sorted(late, key=lambda one: (one.due or 0, one.number)):
+        for paper in late:
             paper.held = now
-            if self.state in ("active", "paused"):
-                self.states.append((now, self.state, "on_hold", ""))
-                self.state = "on_hold"
+        if late:
+            self._stop(self.stops | {"unpaid"}, now, "")
 
     def _settle(self, monday: date, now: int) -> None:
         if self.weeks and monday <= max(self.weeks):
@@ -295,70 +432,72 @@ class Customer:
             self.sums[kind] += percent * count
         for kind, was in before.items():
             billed[kind] = self.sums[kind] // 100 - was // 100
-        terms = order.terms if order.invoice is not None else self.week_terms(monday)
-        quantity = order.quantity if order.invoice is not None else 0
-        is_paid = not order.is_something or (order.invoice is not None and order.invoice.settled is not None)
-        counted = sum(billed.values()) if terms["counts"] == "billed" else sum(sent.values())
-        price, make_up = terms["price"], order.make_up
-        covered = quantity + make_up
-        more, missing = max(0, counted - covered), max(0, covered - counted)
-        lost = min(make_up, missing)
-        waiting = 0 if is_paid else min(quantity, missing - lost)
-        short = missing - waiting
-        short_minor = (short - lost) * price + nearest(order.worth, lost, make_up)
-        earned = quantity * price + order.worth - short_minor - waiting * price
-        self.revenue += earned + more * price
-        figures = {
-            "week": monday.isoformat(),
-            "counts": terms["counts"],
-            "counted": counted,
-            "quantity": quantity,
-            "make_up": make_up,
-            "sent_connected": sent["connected"],
-            "sent_failed": sent["failed"],
-            "billed_connected": billed["connected"],
-            "billed_failed": billed["failed"],
-            "overage_units": more,
-            "overage_minor": more * price,
-            "shortfall_units": short,
-            "shortfall_minor": short_minor,
-            "awaiting_units": waiting,
-            "awaiting_minor": waiting * price,
-            "beyond_units": max(0, counted - covered - quantity * terms["overrun"] // 100),
-        }
+        is_invoiced = order.invoice is not None
+        terms = order.terms if is_invoiced else self.week_terms(monday)
+        make_up, make_up_units = order.on_top(terms)
+        bargain = Bargain(
+            counts=terms["counts"],
+            price=terms["price"],
+            overrun=terms["overrun"],
+            ordered=order.quantity if is_invoiced else 0,
+            ordered_units=order.paid_units if is_invoiced else 0,
+            make_up=make_up,
+            make_up_units=make_up_units,
+            make_up_minor=order.worth,
+            is_paid=order.invoice is None or order.invoice.settled is not None,
+        )
+        was, week = self.kept, weigh(bargain, sent, billed, self.kept)
+        self.kept = week.kept
+        paid = bargain.ordered_units * bargain.price + bargain.make_up_minor + was.minor
+        earned = paid - self.kept.minor - week.short.minor - week.waiting.minor
+        self.revenue += earned + week.over.minor
+        figures = {"week": monday.isoformat(), **_figures(bargain, sent, billed, week)}
         number = None
-        if more:
+        if week.over.units:
             due = max(instant(monday + timedelta(days=8), CLOSING_TIME, self.zone), self._days_later(now, 1))
-            paper = self._issue("overage", monday.isoformat(), now, due, [(more, more * price)])
+            lines = [(week.over.units, week.over.minor)]
+            uses_credits = terms["overage_credits"]
+            paper = self._issue("overage", monday.isoformat(), now, due, lines, uses_credits=uses_credits)
             paper.figures, number = figures, paper.number
         lines = [(billed["connected"], 0), (billed["failed"], 0)]
         statement = self._issue("week", monday.isoformat(), now, None, lines, asks=False)
-        statement.figures = figures | {"price_minor": price, "overage_invoice": number}
-        self.weeks[monday] = Over(short, short_minor, waiting, waiting * price, earned, not short, not waiting)
+        statement.figures = figures | {"price_minor": bargain.price, "overage_invoice": number}
+        is_remedied, is_awaited = week.short.is_nothing, week.waiting.is_nothing
+        self.weeks[monday] = Over(week.short, week.waiting, week.kept, earned, is_remedied, is_awaited)
 
     def _tuesday(self, target: date, noon: int, now: int) -> None:
         for monday, over in sorted(self.weeks.items()):
             closes = self._closes(monday)
             if not over.remedied and closes <= noon:
                 over.remedied = True
-                self._remedy(monday, over.short, over.short_minor, target)
+                self._remedy(monday, over.short, target)
             if not over.awaited:
                 invoice = self.orders[monday].invoice
                 if invoice is not None and invoice.settled is not None and invoice.settled <= noon:
                     over.awaited = True
-                    self._remedy(monday, over.waiting, over.waiting_minor, target)
+                    self._remedy(monday, over.waiting, target)
         order = self.orders.get(target)
         if order is None or not order.quantity or order.invoice is not None or target in self.weeks:
             return
         if self.state == "cancelled":
             return
         order.terms = dict(self.week_terms(target))
-        total = order.quantity * order.terms["price"]
+        order.paid_units = self._paid_units(order)
+        make_up, _ = order.on_top(order.terms)
         due = max(instant(target - timedelta(days=4), CLOSING_TIME, self.zone), self._days_later(now, 2))
-        lines = [(order.quantity, total), *([(order.make_up, 0)] if order.make_up else [])]
+        lines = [(order.paid_units, order.paid_units * order.terms["price"])]
+        lines += [(make_up, 0)] if make_up else []
         order.invoice = self._issue("order", target.isoformat(), now, due, lines, uses_credits=True)
 
-    def _remedy(self, monday: date, units: int, amount: int, target: date) -> None:
+    def _paid_units(self, order: Sold) -> int:
+        """Units that an order is to pay in advance: without drift, over all that stand invoiced as it counts."""
+        if order.terms["counts"] == "billed":
+            return order.quantity
+        invoiced = [one for one in self.orders.values() if one.invoice is not None and one.terms["counts"] == "sent"]
+        hundredths = sum(one.quantity * one.terms["connected_percent"] for one in [*invoiced, order])
+        return max(0, hundredths // 100 - sum(one.paid_units for one in invoiced))
+
+    def _remedy(self, monday: date, what: Part, target: date) -> None:
         closes = self._closes(monday)
         before = [(week, choice) for at, week, choice in self.choices if at < closes]
         own = [choice for week, choice in before if week == monday.isoformat()]
@@ -368,15 +507,26 @@ class Customer:
             choice = "refund"
         if choice == "make_up":
             order = self.orders.setdefault(target, Sold())
-            order.make_up += units
-            order.worth += amount
+            order.make_up += what.counted
+            order.owed += what.counted
+            order.owed_units += what.units
+            order.worth += what.minor
         elif choice == "credit":
-            self.credits += amount
-        elif amount:
-            self.checks.append(Check(monday.isoformat(), units, amount, (target - timedelta(days=5)).isoformat()))
+            self.credits += what.minor
+        elif what.minor:
+            due_on = (target - timedelta(days=5)).isoformat()
+            self.checks.append(Check(monday.isoformat(), what.units, what.minor, due_on))
 
     def _closes(self, monday: date) -> int:
         return instant(monday + timedelta(days=8), NOON, self.zone)
+
+    def _bill_setup(self, now: int) -> None:
+        terms = self.terms_at(now)
+        if terms["rating"] == "minute" and terms["setup"] and not self.has_setup and self.state == "active":
+            self.has_setup = True
+            due = self._days_later(now, terms["month_days"])
+            paper = self._issue("setup", "", now, due, [(1, terms["setup"])], uses_credits=True)
+            self.revenue += paper.total
 
     def _bill_months(self, now: int) -> None:
         month = self.first.replace(day=1)
@@ -443,13 +593,9 @@ class Customer:
         return sorted((one for one in self.papers if one.is_open), key=lambda one: (one.due or 0, one.number))
 
     def _release(self, at: int) -> None:
-        if self.state != "on_hold" or not self.states:
-            return
-        _, before, after, by = self.states[-1]
-        if by or after != "on_hold" or any(one.is_open and one.held is not None for one in self.papers):
-            return
-        self.states.append((at, "on_hold", before, ""))
-        self.state = before
+        """After a payment or a cancellation: no open invoice holds any more."""
+        if not any(one.is_open and one.held is not None for one in self.papers):
+            self._stop(self.stops - {"unpaid"}, at, "")
 
     def _days_later(self, now: int, days: int) -> int:
         return instant(day_of(now, self.zone) + timedelta(days=days), CLOSING_TIME, self.zone)
@@ -458,10 +604,11 @@ class Customer:
 
     def balances(self) -> dict[str, int]:
         """By the meaning of each account, debits positive; nothing here adds up moves."""
-        to_come = sum(one.quantity * one.terms["price"] for one in self._unsettled() if one.invoice is not None)
+        to_come = sum(one.paid_units * one.terms["price"] for one in self._unsettled() if one.invoice is not None)
         to_come += sum(one.worth for one in self._unsettled())
-        to_come += sum(one.short_minor for one in self.weeks.values() if not one.remedied)
-        to_come += sum(one.waiting_minor for one in self.weeks.values() if not one.awaited)
+        to_come += sum(one.short.minor for one in self.weeks.values() if not one.remedied)
+        to_come += sum(one.waiting.minor for one in self.weeks.values() if not one.awaited)
+        to_come += self.kept.minor
         found = {
             "receivable": sum(one.open for one in self.papers),
             "prepaid": -to_come,
@@ -489,3 +636,25 @@ class Customer:
         waiting, billed = sum(count for _, _, count in self.talk), sum(self.months.values())
         found = {"unbilled_minutes": waiting, "billed": billed, "delivered": -waiting - billed}
         return {account: amount for account, amount in found.items() if amount}
+
+
+def _figures(bargain: Bargain, sent: dict[str, int], billed: dict[str, int], week: Weighed) -> dict[str, Any]:
+    """A week's result as its statement shows it."""
+    parts = {"overage": week.over, "shortfall": week.short, "awaiting": week.waiting}
+    return {
+        "counts": bargain.counts,
+        "counted": week.counted,
+        "quantity": bargain.ordered,
+        "make_up": bargain.make_up,
+        "paid_units": bargain.ordered_units,
+        "make_up_units": bargain.make_up_units,
+        **{f"sent_{kind}": count for kind, count in sent.items()},
+        **{f"billed_{kind}": count for kind, count in billed.items()},
+        **{f"{name}_counted": part.counted for name, part in parts.items()},
+        **{f"{name}_units": part.units for name, part in parts.items()},
+        **{f"{name}_minor": part.minor for name, part in parts.items()},
+        "beyond_units": week.beyond,
+        "prepaid_used": week.used,
+        "prepaid_units": week.kept.units,
+        "prepaid_minor": week.kept.minor,
+    }
