@@ -29,7 +29,7 @@ async def test_a_run_that_is_killed_again_and_again_leaves_the_books_of_one_that
     year = Year(engine, SEED, Size(BUYERS, WEEKS, units=12), runs_for_weeks=RUN_BEFORE)
     log = await year.play()
     await engine.dispose()
-    log = [*log, {"what": "run", "at": year.end_us}]
+    log = [*log, {"what": "run", "at": year.end_us, "behind": False}]
     dice = random.Random(SEED)
     with helper("kill") as process:
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.sim.books.model import Bargain, Customer, ImpossibleError, Kept, Over, Paper, Part, weigh
+from tests.sim.books.model import Bargain, Customer, ImpossibleError, Kept, Over, Paper, Part, monday_of, weigh
 
 PRICE = 4_500
 NOTHING = Part()
@@ -417,3 +417,83 @@ def test_the_set_up_comes_before_the_first_month_and_only_to_who_is_served() -> 
     assert [one.kind for one in held.state("active", "2026-05-26 10:00").run("2026-05-26 11:00").customer.papers] == [
         "setup"
     ]
+
+
+class Chance:
+    """A buyer to whom anything happens."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        choices = {"counts": ("sent", "billed"), "connected_percent": (93, 88, 77), "price": (4_500, 101, 3_999)}
+        days = sorted((date(2026, 6, 1) + timedelta(days=self.dice.randrange(90))).isoformat() for _ in range(6))
+        versions = [{"from": day} | {name: self.dice.choice(of) for name, of in choices.items()} for day in days]
+        self.book = Book(versions=[{}, *versions])
+        self.customer = self.book.customer
+        self.now = _at("2026-05-25 10:00")
+        self._places = 0
+        self._paid: list[str] = []
+        self._moves = (self.runs, self.delivers, self.tops_up, self.orders, self.pays, self.bounces, self.chooses)
+
+    def goes_on(self) -> str:
+        self.now += self.dice.randrange(1, 12) * 3_600_000_000
+        move = self.dice.choice((*self._moves, self.takes_back))
+        move()
+        return move.__name__
+
+    def runs(self) -> None:
+        self.customer.run(self.now)
+
+    def delivers(self, count: int | None = None) -> None:
+        terms = self.customer.terms_at(self.now)
+        for _ in range(self.dice.randrange(8) if count is None else count):
+            self._places += 1
+            kind = self.dice.choice(("connected", "connected", "connected", "failed"))
+            of = {"kind": kind, "percent": terms[f"{kind}_percent"], "dialout": self.now}
+            self.customer.on_unit({"transfer": f"t-{self._places}", **of})
+
+    def tops_up(self) -> None:
+        """As many as the order of the week is for."""
+        monday = monday_of(self.now, self.customer.zone)
+        order = self.customer.orders.get(monday)
+        if order is not None:
+            self.delivers(max(0, order.quantity + order.make_up - sum(one.count for one in self.customer.pool)))
+
+    def takes_back(self) -> None:
+        if self.customer.units:
+            self.customer.on_take_back({"transfer": self.dice.choice(list(self.customer.units))})
+
+    def orders(self) -> None:
+        week = monday_of(self.now, self.customer.zone) + timedelta(weeks=self.dice.choice((0, 1, 1, 2)))
+        order = self.customer.orders.get(week)
+        if week in self.customer.weeks or (order is not None and order.invoice is not None):
+            return
+        make_up = (order.owed if order else 0) + self.dice.randrange(3) if self.dice.random() < 0.2 else None
+        self.book.order(week.isoformat(), self.dice.choice((5, 10, 20)), make_up)
+
+    def pays(self) -> None:
+        owed = sum(one.open for one in self.customer.papers if one.is_open)
+        self._paid.append(f"check:{self.now}")
+        amount = max(1, owed * self.dice.choice((50, 100, 100, 120)) // 100)
+        self.customer.on_payment({"at": self.now, "reference": self._paid[-1], "amount": amount, "document": ""})
+
+    def bounces(self) -> None:
+        if self._paid and self.dice.random() < 0.3:
+            self.customer.on_bounce({"at": self.now, "reference": self._paid.pop()})
+
+    def chooses(self) -> None:
+        self.customer.choices.append((self.now, None, self.dice.choice(("make_up", "make_up", "credit", "refund"))))
+
+
+def test_whatever_happens_its_accounts_balance() -> None:
+    """No account is the rest of the others, and yet they come to nothing: in money, and in hundredths of a unit."""
+    weeks: list[dict[str, Any]] = []
+    for seed in range(30):
+        chance = Chance(seed)
+        for _ in range(600):
+            did = chance.goes_on()
+            assert sum(chance.customer.balances().values()) == 0, (seed, did)
+            assert sum(chance.customer.units_held().values()) == 0, (seed, did)
+            assert chance.customer.balances().get("prepaid", 0) <= 0, (seed, did)
+        weeks += [one.figures for one in chance.book.papers("week")]
+    for name in ("prepaid_units", "prepaid_used", "awaiting_counted", "shortfall_counted", "overage_units", "make_up"):
+        assert sum(one[name] > 0 for one in weeks) > 5, name

@@ -15,13 +15,14 @@ import pytest
 
 from meter.store.db import open_store
 from meter.store.verify_ledger import verify_ledger
-from tests.sim.books.checker import check
+from tests.sim.books.checker import EXAMPLES, check
 from tests.sim.books.helpers import bill
 from tests.sim.books.year import Size, Year
 from tests.store.money_tools import WESTLAKE, Books, at
 
 SEEDS = [int(one) for one in os.environ.get("BATON_YEAR_SEEDS", "1").split(",")]
 SIZE = Size(int(os.environ.get("BATON_YEAR_BUYERS", "50")), int(os.environ.get("BATON_YEAR_WEEKS", "53")))
+SHOWN = ("sent", "billed", *EXAMPLES)
 PRODUCT = {"baton", "config", "meter", "portal", "router", "suppression"}
 
 
@@ -43,12 +44,14 @@ async def test_a_year_of_contracts_is_billed_to_the_cent(tmp_path: Path, seed: i
     print(  # noqa: T201 - figures of the run, shown where it fails or on request
         f"seed {seed}: {len(log):,} events, {year.runs} runs, {found.documents:,} documents, {found.weeks:,} weeks,"
         f" {found.postings:,} postings, {found.holds} holds; played in {played - started:.1f} s,"
-        f" checked in {time.monotonic() - played:.1f} s"
+        f" checked in {time.monotonic() - played:.1f} s; weeks: {dict(found.weeks_by)}"
     )
     assert found.problems == [], f"seed {seed}: {len(found.problems)} problems: " + "\n".join(found.problems[:20])
     assert report.problems == ()
     assert found.documents > SIZE.buyers * SIZE.weeks // 2
     assert found.holds > 0
+    if Size() == SIZE:  # a whole year: it has met everything that the bookkeeper knows
+        assert min(found.weeks_by[name] for name in SHOWN) > 0, found.weeks_by
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Delivery:
 
 
 DEALS = {
-    "east": replace(WESTLAKE, name="east"),
-    "isle": replace(WESTLAKE, name="isle", time_zone="Europe/London", connected_percent=88),
+    "east": replace(WESTLAKE, name="east", order_counts="billed"),
+    "isle": replace(WESTLAKE, name="isle", time_zone="Europe/London", connected_percent=88, order_counts="sent"),
     "south": replace(WESTLAKE, name="south", time_zone="Australia/Sydney", order_counts="sent"),
 }
 HOUR_US = 3_600_000_000

@@ -17,6 +17,18 @@ from typing import Any
 
 from tests.sim.books.model import Customer, Event, Paper
 
+EXAMPLES = (  # of what a week may show
+    "over",
+    "short",
+    "waiting",
+    "make-up",
+    "make-up of other units",
+    "kept units",
+    "kept units used",
+    "charged on target",
+    "charged though short",
+    "short of nothing",
+)
 SERIES = {"credit_note": "credit_note", "week": "statement"}  # of a kind; all others are invoices
 
 
@@ -28,6 +40,7 @@ class Findings:
     documents: int = 0
     postings: int = 0
     weeks: int = 0
+    weeks_by: Counter[str] = field(default_factory=Counter)  # by what they show: a way of counting, units kept, ...
     holds: int = 0
 
     def expect(self, what: str, found: object, wanted: object) -> None:
@@ -58,7 +71,9 @@ class _Check:
         for customer in self._customers.values():
             self._documents(customer)
             self._orders(customer)
-            self._checks_and_states(customer)
+            self._weeks(customer)
+            self._checks(customer)
+            self._states(customer)
             self._accounts(customer)
             self._chain(customer.name)
         self._strangers()
@@ -86,7 +101,7 @@ class _Check:
                 self._customers[event["buyer"]] = Customer(event, profiles[event["name"]], numbers)
             elif what == "run":
                 for customer in self._customers.values():
-                    customer.run(event["at"])
+                    customer.run(event["at"], is_behind=event["behind"])
             else:
                 if what == "unit":
                     self._percentage(event)
@@ -120,10 +135,16 @@ class _Check:
             self._found.problems.append(f"{number} of {customer.name}: a document too many: {said}")
         for number in sorted(wanted.keys() - rows.keys()):
             self._found.problems.append(f"{customer.name}: missing: {wanted[number]}")
-        self._found.weeks += len(customer.weeks)
         for number in sorted(rows.keys() & wanted.keys()):
             self._found.documents += 1
             self._document(rows[number], wanted[number])
+        currencies = {row["currency"] for row in rows.values()}
+        self._found.expect(f"currencies of {customer.name}", currencies <= {customer.currency}, True)
+        setup = [row["sequence"] for row in rows.values() if row["kind"] == "setup"]
+        months = [row["sequence"] for row in rows.values() if row["kind"] == "month"]
+        is_first = [paper.kind for paper in customer.papers if paper.kind in ("setup", "month")][:1] == ["setup"]
+        if setup and months and is_first:
+            self._found.expect(f"{customer.name}: the set-up before the first month", setup[0] < min(months), True)
 
     def _document(self, row: sqlite3.Row, paper: Paper) -> None:
         said = {name: row[name] for name in ("kind", "total_minor", "applied_minor", "due_utc_us", "issued_utc_us")}
@@ -154,30 +175,58 @@ class _Check:
             self._found.expect(f"{row['number']}: figures", body["figures"], paper.figures)
 
     def _orders(self, customer: Customer) -> None:
-        query = "SELECT week, quantity, make_up, make_up_minor, invoice, price_minor FROM orders WHERE buyer = ?"
-        found = {
-            row["week"]: (row["quantity"], row["make_up"], row["make_up_minor"], row["invoice"])
-            for row in self._rows(query, customer.name)
-        }
-        wanted = {
-            monday.isoformat(): (one.quantity, one.make_up, one.worth, one.invoice.number if one.invoice else None)
-            for monday, one in customer.orders.items()
-        }
-        self._found.expect(f"orders of {customer.name}", found, wanted)
+        columns = (
+            "quantity, make_up, make_up_owed, make_up_units, make_up_minor, invoice, paid_units, connected_percent"
+        )
+        query = f"SELECT week, {columns} FROM orders WHERE buyer = ?"
+        found = {row["week"]: tuple(row)[1:] for row in self._rows(query, customer.name)}
+        wanted = {}
+        for monday, one in customer.orders.items():
+            is_invoiced = one.invoice is not None
+            frozen = (one.paid_units, one.terms["connected_percent"]) if is_invoiced else (None, None)
+            number = one.invoice.number if one.invoice is not None else None
+            make_up = (one.make_up, one.owed, one.owed_units, one.worth)
+            wanted[monday.isoformat()] = (one.quantity, *make_up, number, *frozen)
+        for week in sorted({*found, *wanted}):
+            self._found.expect(f"order of {customer.name} for {week}", found.get(week), wanted.get(week))
 
-    def _checks_and_states(self, customer: Customer) -> None:
+    def _weeks(self, customer: Customer) -> None:
+        columns = "short_counted, short_units, short_minor, awaiting_counted, awaiting_units, awaiting_minor"
+        query = f"SELECT period, {columns}, prepaid_units, prepaid_minor FROM billing_periods"
+        rows = self._rows(f"{query} WHERE buyer = ? AND length(period) = 10", customer.name)
+        found = {row["period"]: tuple(row)[1:] for row in rows}
+        wanted = {}
+        for monday, one in customer.weeks.items():
+            parts = [value for part in (one.short, one.waiting) for value in (part.counted, part.units, part.minor)]
+            wanted[monday.isoformat()] = (*parts, one.kept.units, one.kept.minor)
+        for week in sorted({*found, *wanted}):
+            self._found.expect(f"week of {customer.name} from {week}", found.get(week), wanted.get(week))
+        self._found.weeks += len(wanted)
+        for paper in customer.papers:
+            if paper.kind == "week":
+                self._found.weeks_by.update(_shown(paper.figures))
+
+    def _checks(self, customer: Customer) -> None:
         checks = [
             (row["week"], row["units"], row["amount_minor"], row["due_on"], row["paid_utc_us"] is not None)
             for row in self._rows("SELECT * FROM refunds WHERE buyer = ? ORDER BY id", customer.name)
         ]
         wanted = [(one.week, one.units, one.amount, one.due_on, one.sent) for one in customer.checks]
         self._found.expect(f"checks to {customer.name}", checks, wanted)
+        for table in ("refunds", "payments"):
+            query = f"SELECT DISTINCT currency FROM {table} WHERE buyer = ?"
+            currencies = {row["currency"] for row in self._rows(query, customer.name)}
+            self._found.expect(f"currencies of {table} of {customer.name}", currencies <= {customer.currency}, True)
+
+    def _states(self, customer: Customer) -> None:
         states = [
             (row["at_utc_us"], row["before"], row["after"], row["by"])
             for row in self._rows("SELECT * FROM buyer_states WHERE buyer = ? ORDER BY id", customer.name)
         ]
         self._found.expect(f"states of {customer.name}", states, customer.states)
-        self._found.holds += sum(after == "on_hold" for _, _, after, _ in states)
+        self._found.holds += sum(before != after == "on_hold" for _, before, after, _ in states)
+        stops = {row["reason"] for row in self._rows("SELECT * FROM buyer_stops WHERE buyer = ?", customer.name)}
+        self._found.expect(f"reasons not to serve {customer.name}", stops, customer.stops)
         [now] = self._rows("SELECT state FROM buyers WHERE name = ?", customer.name)
         self._found.expect(f"state of {customer.name}", now["state"], customer.state)
 
@@ -194,9 +243,8 @@ class _Check:
                     open_of[row["document"]] += sign * row["amount"]
             self._found.expect(f"{row['key']}: amount is not negative", row["amount"] >= 0, True)
         self._found.expect(f"sums of {customer.name}", any(sums.values()), False)
-        [currency] = {one["currency"] for one in customer.profile}
         for asset, wanted in (
-            (currency, customer.balances()),
+            (customer.currency, customer.balances()),
             ("unit", customer.units_held()),
             ("increment", customer.minutes_held()),
         ):
@@ -223,7 +271,7 @@ class _Check:
 
     def _strangers(self) -> None:
         known = set(self._customers)
-        for table in ("documents", "postings", "refunds", "buyer_states", "payments"):
+        for table in ("documents", "postings", "refunds", "buyer_states", "buyer_stops", "payments"):
             found = {row["buyer"] for row in self._rows(f"SELECT DISTINCT buyer FROM {table}")}
             self._found.expect(f"{table} of nobody", found - known, set())
 
@@ -252,3 +300,22 @@ class _Check:
         )
         self._found.expect("units too many", list(found - wanted), [])
         self._found.expect("units missing", list(wanted - found), [])
+
+
+def _shown(figures: dict[str, Any]) -> list[str]:
+    """What a week is an example of."""
+    short, over = figures["shortfall_counted"], figures["overage_counted"]
+    is_short = bool(short or figures["awaiting_counted"])
+    shows = (
+        over,
+        short,
+        figures["awaiting_counted"],
+        figures["make_up"],
+        figures["make_up"] != figures["make_up_units"],
+        figures["prepaid_units"],
+        figures["prepaid_used"],
+        not is_short and not over and figures["overage_units"],
+        is_short and figures["overage_units"],
+        is_short and not figures["shortfall_units"] + figures["awaiting_units"],
+    )
+    return [figures["counts"], *(name for name, does in zip(EXAMPLES, shows, strict=True) if does)]

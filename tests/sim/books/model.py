@@ -224,6 +224,7 @@ class Customer:
         self.name: str = event["buyer"]
         self.profile = profile
         self.zone: str = profile[0]["zone"]
+        self.currency: str = profile[0]["currency"]
         self.extra_lines: int = event.get("extra_lines", 0)
         self.first = monday_of(event["at"], self.zone) - 2 * WEEK
         self.stops: set[str] = set()  # why it is not served
@@ -286,11 +287,10 @@ class Customer:
 
     def on_order(self, event: Event) -> None:
         order = self.orders.setdefault(date.fromisoformat(event["week"]), Sold())
-        if order.invoice is not None:
+        make_up = order.make_up if event["make_up"] is None else event["make_up"]
+        if order.invoice is not None and (order.quantity, order.make_up) != (event["quantity"], make_up):
             raise ImpossibleError(f"{self.name}: the order for {event['week']} was invoiced and stays as it is")
-        order.quantity = event["quantity"]
-        if event["make_up"] is not None:
-            order.make_up = event["make_up"]
+        order.quantity, order.make_up = event["quantity"], make_up
         if order.make_up < order.owed:
             raise ImpossibleError(f"{self.name}: of the make-up for {event['week']}, {order.owed} are owed")
 
@@ -396,7 +396,17 @@ class Customer:
 
     # the cycle
 
-    def run(self, now: int) -> None:
+    def run(self, now: int, *, is_behind: bool = False) -> None:
+        """`is_behind`: closing facts wait to be counted, so nothing is billed yet."""
+        if not is_behind:
+            self._bill(now)
+        late = [one for one in self.papers if one.is_open and one.held is None and (one.due or 0) <= now]
+        for paper in late:
+            paper.held = now
+        if late:
+            self._stop(self.stops | {"unpaid"}, now, "")
+
+    def _bill(self, now: int) -> None:
         monday = self.first
         while instant(monday, MIDNIGHT, self.zone) <= now:
             if instant(monday, MIDNIGHT, self.zone) + HOUR_US <= now:
@@ -407,11 +417,6 @@ class Customer:
             monday += WEEK
         self._bill_setup(now)
         self._bill_months(now)
-        late = [one for one in self.papers if one.is_open and one.held is None and (one.due or 0) <= now]
-        for paper in late:
-            paper.held = now
-        if late:
-            self._stop(self.stops | {"unpaid"}, now, "")
 
     def _settle(self, monday: date, now: int) -> None:
         if self.weeks and monday <= max(self.weeks):

@@ -1,9 +1,13 @@
 """A year of contracts, played on the real store by a random hand: what happens is logged for the checker.
 
-One seed is one year. Buyers differ in terms, zone, price and habits; people order early, late and in the running week,
-pay in time, late, in part, too much and for the wrong invoice; payments bounce; operators hold, pause, resume and
-cancel; outcomes arrive late and are taken back. The cycle runs at irregular instants, is away for up to three weeks,
-and sometimes runs twice at once. Everything between two runs is one transaction, for a year has to pass in a minute.
+One seed is one year. Buyers differ in terms, zone, currency, price and habits; half of them count as sent, and terms
+change all of that but the currency in mid-week. People order early, late and in the running week, pay in time, late, in
+part, too much and for the wrong invoice; payments bounce, also after what they paid for was remedied; operators give
+presents, hold, pause, resume and cancel on top of the cycle's own holds; outcomes arrive late and are taken back.
+
+The cycle runs at irregular instants, by hand at any moment, on the very boundaries of the calendar and while facts wait
+to be counted; it is away for up to three weeks, and sometimes runs twice at once. Everything between two runs is one
+transaction, for a year has to pass in a minute.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -35,6 +40,7 @@ from meter.store.contracts import read_contract
 from meter.store.documents import Run
 from meter.store.money import payments as payments_table
 from meter.store.money import refunds
+from meter.store.schema import orders as orders_table
 from meter.terms import in_force, presets
 from tests.facts_builder import UTC_0, Story
 from tests.facts_builder import WESTLAKE as TOLD
@@ -43,7 +49,9 @@ from tests.store.journal_tools import store
 from tests.store.money_tools import unit_posting
 
 FIRST = date(2026, 2, 2)  # a Monday; both changes of New York's clock are within a year of it
-DAY_US = 24 * 3_600_000_000
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+NEW_YORK = ZoneInfo("America/New_York")
 START_US = int(datetime(2026, 2, 2, 8, tzinfo=UTC).timestamp()) * 1_000_000
 REASONS = load_reasons()
 REMEDIES = (Remedy.REFUND, Remedy.CREDIT, Remedy.MAKE_UP)
@@ -71,6 +79,8 @@ class Deal:
     odd: float  # that it pays oddly
     facts: bool = False  # its transfers are real facts, decided by the verdict table
     makes_up: bool = False
+    fails: float = 0.15  # chance that a transfer is a failed one
+    tops_up: bool = False  # gets what is left of its order at the end of the week
     extra_lines: int = 0
     recent: list[tuple[str, int]] = field(default_factory=list)  # transfers and their dial-out
     spent: set[str] = field(default_factory=set)  # transfers with a credit or a reversal
@@ -111,8 +121,8 @@ class Year:
                     place += 1
                 if place > last:
                     await self._clerk.write(lambda c, last=last, place=place: self._act(c, actions[last:place]))
-                await self._tell_facts()
-                if self._runs_until is None or now <= self._runs_until:
+                await self._tell_facts(now)
+                if self._may_run(now):
                     await self._run(now)
         finally:
             await self._clerk.close()
@@ -125,8 +135,12 @@ class Year:
     def end_us(self) -> int:
         return START_US + self._size.weeks * 7 * DAY_US
 
-    async def _run(self, now: int) -> None:
-        self._note("run", now)
+    def _may_run(self, now: int) -> bool:
+        return self._runs_until is None or now <= self._runs_until
+
+    async def _run(self, now: int, *, is_behind: bool = False) -> None:
+        """`is_behind`: closing facts wait to be counted."""
+        self._note("run", now, behind=is_behind)
         self.runs += 1
         cycles = self._cycles if self._dice.random() < 0.1 else self._cycles[:1]
         for report in await asyncio.gather(*(one.run_once(now) for one in cycles)):
@@ -147,17 +161,21 @@ class Year:
             name=f"terms-{number:03d}",
             effective_from="2026-01-01",
             time_zone=zone,
-            order_counts="sent" if number % 5 == 3 else "billed",
+            currency=_currency(number),
+            order_counts="billed" if number % 2 else "sent",
+            overage_uses_credits=number % 4 != 3,
             overrun_percent=(0, 10, 25)[number % 3],
             unit_price_minor=0 if number == 4 else dice.choice((4_500, 3_999, 101, 12_345)),
         )
         if number % 10 == 9:
             terms = replace(presets()["customer-success"], name=terms.name, effective_from="2026-01-01")
-            terms = replace(terms, extra_line_price_minor=2_500)
+            terms = replace(terms, extra_line_price_minor=2_500, currency=_currency(number))
         orders_often = 0.0 if number % 8 == 7 else dice.choice((0.6, 0.9, 1.0))
         deal = Deal(name, [terms], orders_often, dice.choice((0.0, 0.1, 0.4)), 0.9, dice.choice((0.0, 0.1, 0.4)))
         deal.facts = number in (5, 6)
-        deal.makes_up = number % 10 == 0
+        deal.makes_up = number % 5 == 0
+        deal.fails = {0: 0.0, 1: 0.0, 4: 0.5}.get(number % 8, 0.15)  # without any, a week on target leaves units over
+        deal.tops_up = number % 4 in (0, 1)
         deal.extra_lines = 2 if number == 9 else 0
         return deal
 
@@ -193,6 +211,7 @@ class Year:
             failed_percent=terms.failed_percent,
             counts=terms.order_counts,
             overrun=terms.overrun_percent,
+            overage_credits=terms.overage_uses_credits,
             setup=terms.setup_fee_minor,
             month_days=terms.month_due_days,
             line_price=terms.extra_line_price_minor,
@@ -201,13 +220,20 @@ class Year:
     # when things happen
 
     def _instants(self, end: int) -> list[int]:
-        """Of the runs: two to four in a week, some weeks none."""
-        dice, found, at = self._dice, [], START_US + 3_600_000_000
+        """Of the runs: two to four in a week, some weeks none; and by hand at any moment, also on a boundary."""
+        dice, found, at = self._dice, [], START_US + HOUR_US
         while at < end:
             found.append(at)
+            if dice.random() < 0.2:
+                found.append(at + dice.randrange(DAY_US))
             away = 21 * DAY_US if dice.random() < 0.015 else 0
             at += away + dice.randrange(DAY_US, 4 * DAY_US)
-        return [*found, end]
+        for _ in range(self._size.weeks // 4):
+            monday = datetime.combine(FIRST, time.min, NEW_YORK) + timedelta(weeks=dice.randrange(1, self._size.weeks))
+            days, clock = dice.choice(((0, 0), (0, 1), (1, 12), (1, 17), (2, 17), (3, 17)))
+            moment = monday + timedelta(days=days, hours=clock)  # by the clock of the wall
+            found.append(int(moment.timestamp()) * 1_000_000 + dice.choice((-1, 0, 0, 1)))
+        return [*sorted(at for at in found if at < end), end]
 
     def _plan(self, end: int) -> list[tuple[int, Action]]:
         plan: list[tuple[int, Action]] = []
@@ -215,6 +241,8 @@ class Year:
             for week in range(self._size.weeks):
                 start = START_US + week * 7 * DAY_US
                 plan += [(start + self._dice.randrange(7 * DAY_US), one) for one in self._week(deal)]
+                if deal.tops_up and not deal.facts and deal.versions[0].rating is Rating.UNIT:
+                    plan.append((start + self._dice.randrange(5 * DAY_US, 6 * DAY_US), self._top_up(deal)))
             changes = self._size.weeks // 3 if deal.makes_up else self._dice.choice((0, 0, 1, 3))
             plan += [(self._at(end), self._change_terms(deal)) for _ in range(changes)]
             if deal.makes_up:  # at prices that change: what is made up for has been paid for at several of them
@@ -229,12 +257,13 @@ class Year:
         if deal.versions[0].rating is Rating.MINUTE:
             wanted: list[tuple[float, Action]] = [(0.8, self._talk(deal)), (0.5, self._talk(deal))]
         else:
-            wanted = [(0.9, self._deliver(deal)), (0.7, self._deliver(deal)), (0.4, self._deliver(deal))]
+            often = 0.4 if deal.tops_up else 0.8
+            wanted = [(often, self._deliver(deal)), (often, self._deliver(deal)), (0.3, self._deliver(deal))]
             wanted += [(deal.orders, self._order(deal)), (0.2, self._order(deal)), (0.1, self._credit(deal))]
             wanted += [(0.3, self._choose(deal)), (0.04, self._cancel(deal))]
-        wanted += [(deal.pays, self._pay(deal)), (0.5, self._pay(deal)), (0.03, self._bounce(deal))]
-        wanted += [(0.05, self._take_back(deal)), (0.1, self._send_check(deal)), (0.01, self._pay_out(deal))]
-        wanted += [(0.04, self._set_state(deal)), (0.03, self._resume(deal)), (0.0015, self._leave(deal))]
+        wanted += [(deal.pays, self._pay(deal)), (0.5, self._pay(deal)), (0.05, self._bounce(deal))]
+        wanted += [(0.08, self._take_back(deal)), (0.15, self._send_check(deal)), (0.02, self._pay_out(deal))]
+        wanted += [(0.07, self._set_state(deal)), (0.07, self._resume(deal)), (0.0015, self._leave(deal))]
         return [one for chance, one in wanted if dice.random() < chance]
 
     def _act(self, connection: Connection, actions: list[tuple[int, Action]]) -> None:
@@ -257,6 +286,8 @@ class Year:
                 connected_percent=last.connected_percent and self._dice.choice((93, 88, 90, 77)),
                 overrun_percent=self._dice.choice((0, 10, 25)),
                 minute_price_minor=last.minute_price_minor and self._dice.choice((118, 99, 130)),
+                order_counts=self._dice.choice(("sent", "billed")),
+                overage_uses_credits=self._dice.random() < 0.7,
             )
             deal.versions.append(changed)
             self._tell_terms(changed, at)
@@ -271,19 +302,41 @@ class Year:
                 back = self._dice.randrange(2 * DAY_US)
                 if self._dice.random() < 0.03:
                     back += self._dice.randrange(16 * DAY_US)  # an outcome that comes late
-                dialout = max(START_US, at - back)
-                kind = "failed" if self._dice.random() < 0.15 else "connected"
-                terms = deal.terms_at(dialout)
-                percent = terms.connected_percent if kind == "connected" else terms.failed_percent
-                event = self._transfer(deal, dialout, kind=kind, percent=percent)
-                if deal.facts:
-                    self._stories.append((self._story(deal, event, terms), event, at))
-                    continue
-                made.append(unit_posting(event["transfer"], deal.name, kind, percent, dialout))
-                self._note("unit", at, **event)
+                made += self._unit(deal, at, max(START_US, at - back))
             ledger.append(connection, made)
 
         return act
+
+    def _top_up(self, deal: Deal) -> Action:
+        """As many as the order of the week is short of, counted as sent, so that weeks end on target or nearly so."""
+
+        def act(connection: Connection, at: int) -> None:
+            day = datetime.fromtimestamp(at // 1_000_000, ZoneInfo(deal.versions[0].time_zone)).date()
+            monday = day - timedelta(days=day.weekday())
+            of_week = (orders_table.c.buyer == deal.name, orders_table.c.week == monday.isoformat())
+            order = connection.execute(select(orders_table).where(*of_week)).one_or_none()
+            if order is None:
+                return
+            start = read_contract(connection, deal.name).week_from(order.week).start_us
+            sent = sum(dialout >= start for _, dialout in deal.recent)
+            made = []
+            for _ in range(order.quantity + order.make_up - sent - self._dice.choice((0, 0, 0, 1, 2))):
+                made += self._unit(deal, at, at)
+            ledger.append(connection, made)
+
+        return act
+
+    def _unit(self, deal: Deal, at: int, dialout: int) -> list[Posting]:
+        """A transfer that counts: its posting, or none where its facts are to be told."""
+        kind = "failed" if self._dice.random() < deal.fails else "connected"
+        terms = deal.terms_at(dialout)
+        percent = terms.connected_percent if kind == "connected" else terms.failed_percent
+        event = self._transfer(deal, dialout, kind=kind, percent=percent)
+        if deal.facts:
+            self._stories.append((self._story(deal, event, terms), event, at))
+            return []
+        self._note("unit", at, **event)
+        return [unit_posting(event["transfer"], deal.name, kind, percent, dialout)]
 
     def _transfer(self, deal: Deal, dialout: int, **more: Any) -> Event:
         self._transfers += 1
@@ -309,12 +362,15 @@ class Year:
         story.facts = [replace(fact, utc_us=fact.utc_us - UTC_0 + event["dialout"]) for fact in story.facts]
         return story.close()
 
-    async def _tell_facts(self) -> None:
+    async def _tell_facts(self, now: int) -> None:
         """Real facts into the journal, and the follower over them: the verdict table is in the loop."""
         if not self._stories:
             return
         self._boots += 1
         await store(self._engine, *(story for story, _, _ in self._stories), boot=f"boot-{self._boots}")
+        waits = any(story.facts[-1].utc_us < now - HOUR_US for story, _, _ in self._stories)
+        if waits and self._may_run(now) and self._dice.random() < 0.2:
+            await self._run(now, is_behind=True)
         assert await self._follower.catch_up() == len(self._stories)
         for _, event, at in self._stories:
             if event["kind"] != "free":
@@ -340,12 +396,16 @@ class Year:
             ahead = 0 if self._dice.random() < deal.late else self._dice.choice((7, 7, 7, 14, 21))
             day = _utc(at).date() + timedelta(days=ahead)
             week = (day - timedelta(days=day.weekday())).isoformat()
-            quantity = self._dice.choice((0, 5, 10, 20, 25, 30, 40))
+            quantity, make_up = self._dice.choice((0, 1, 10, 20, 25, 30, 40, 60)), None
+            if self._dice.random() < 0.1:  # a present, or one taken back
+                of_week = (orders_table.c.buyer == deal.name, orders_table.c.week == week)
+                there = connection.execute(select(orders_table.c.make_up).where(*of_week)).scalar() or 0
+                make_up = max(0, there + self._dice.randrange(-3, 6))
             try:
-                orders._set(connection, Order(deal.name, week, quantity), at, True)
+                orders._set(connection, Order(deal.name, week, quantity, make_up or 0), at, make_up is None)
             except orders.OrderError:
                 return
-            self._note("order", at, buyer=deal.name, week=week, quantity=quantity)
+            self._note("order", at, buyer=deal.name, week=week, quantity=quantity, make_up=make_up)
 
         return act
 
@@ -366,7 +426,7 @@ class Year:
                     number = self._dice.choice(made).number
             self._references += 1
             reference = f"check:{self._references}"
-            paid = payments.Payment(deal.name, reference, amount, "USD", _utc(at).date(), number)
+            paid = payments.Payment(deal.name, reference, amount, deal.versions[0].currency, _utc(at).date(), number)
             payments.record(connection, paid, "clerk", at)
             self._note("payment", at, buyer=deal.name, reference=reference, amount=amount, document=number)
 
@@ -376,7 +436,7 @@ class Year:
         def act(connection: Connection, at: int) -> None:
             mine = payments_table.c
             query = select(mine.reference).where(mine.buyer == deal.name, mine.reversed_utc_us.is_(None))
-            made = list(connection.execute(query.order_by(mine.id.desc()).limit(4)).scalars())
+            made = list(connection.execute(query.order_by(mine.id.desc()).limit(self._dice.choice((2, 8)))).scalars())
             if not made:
                 return
             reference = self._dice.choice(made)
@@ -445,15 +505,22 @@ class Year:
         return act
 
     def _send_check(self, deal: Deal) -> Action:
+        """What is on the worklist; and what is not, and then has to be refused."""
+
         def act(connection: Connection, at: int) -> None:
             query = select(refunds).where(refunds.c.buyer == deal.name).order_by(refunds.c.id)
-            made = list(connection.execute(query))
-            due = [(index, row) for index, row in enumerate(made) if row.paid_utc_us is None]
-            if not due:
+            places = {row.id: place for place, row in enumerate(connection.execute(query))}
+            due = [row.id for row in payments.refunds_due(connection) if row.buyer == deal.name]
+            self._note("worklist", at, buyer=deal.name, due=[places[one] for one in due])
+            if not places:
                 return
-            index, row = due[0]
-            payments.pay_refund(connection, row.id, reference=f"check {row.id}", by="clerk", now_utc_us=at)
-            self._note("check", at, buyer=deal.name, index=index)
+            check = due[0] if due and self._dice.random() < 0.8 else self._dice.choice(list(places))
+            try:
+                payments.pay_refund(connection, check, reference=f"check {check}", by="clerk", now_utc_us=at)
+            except payments.PaymentError:
+                assert check not in due
+                return
+            self._note("check", at, buyer=deal.name, index=places[check])
 
         return act
 
@@ -502,6 +569,10 @@ def _minutes(event: Event) -> Posting:
         terms_version=event["version"],
         dialout_utc_us=event["dialout"],
     )
+
+
+def _currency(number: int) -> str:
+    return {2: "EUR", 5: "JPY"}.get(number % 7, "USD")
 
 
 def _utc(at_us: int) -> datetime:
