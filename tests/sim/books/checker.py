@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.sim.books.model import Customer, Event, Paper
 
-EXAMPLES = (  # of what a week may show
+WEEKS = (  # of what a week may show
     "over",
     "short",
     "waiting",
@@ -29,6 +29,20 @@ EXAMPLES = (  # of what a week may show
     "charged though short",
     "short of nothing",
 )
+STATES = (  # reasons for not serving, before and after: of every order in which they come and go
+    "held > held unpaid",
+    "unpaid > held unpaid",
+    "held unpaid > unpaid",
+    "held unpaid > held",
+    "held > held paused",
+    "held paused > held paused unpaid",
+    "paused > paused unpaid",
+    "unpaid > paused unpaid",
+    "paused unpaid > unpaid",
+    "paused unpaid > paused",
+)
+OTHERS = ("taken back from a settled week", "bounced after its week was remedied", "checks withheld")
+EXAMPLES = ("sent", "billed", *WEEKS, *STATES, *OTHERS)  # a year is to meet every one of them
 SERIES = {"credit_note": "credit_note", "week": "statement"}  # of a kind; all others are invoices
 
 
@@ -40,7 +54,7 @@ class Findings:
     documents: int = 0
     postings: int = 0
     weeks: int = 0
-    weeks_by: Counter[str] = field(default_factory=Counter)  # by what they show: a way of counting, units kept, ...
+    met: Counter[str] = field(default_factory=Counter)  # examples, of `EXAMPLES` and more
     holds: int = 0
 
     def expect(self, what: str, found: object, wanted: object) -> None:
@@ -140,11 +154,9 @@ class _Check:
             self._document(rows[number], wanted[number])
         currencies = {row["currency"] for row in rows.values()}
         self._found.expect(f"currencies of {customer.name}", currencies <= {customer.currency}, True)
-        setup = [row["sequence"] for row in rows.values() if row["kind"] == "setup"]
-        months = [row["sequence"] for row in rows.values() if row["kind"] == "month"]
-        is_first = [paper.kind for paper in customer.papers if paper.kind in ("setup", "month")][:1] == ["setup"]
-        if setup and months and is_first:
-            self._found.expect(f"{customer.name}: the set-up before the first month", setup[0] < min(months), True)
+        invoices = [paper.number for paper in customer.papers if SERIES.get(paper.kind, "invoice") == "invoice"]
+        places = [rows[number]["sequence"] for number in invoices if number in rows]
+        self._found.expect(f"invoices of {customer.name} in the order of what they are for", places, sorted(places))
 
     def _document(self, row: sqlite3.Row, paper: Paper) -> None:
         said = {name: row[name] for name in ("kind", "total_minor", "applied_minor", "due_utc_us", "issued_utc_us")}
@@ -204,7 +216,7 @@ class _Check:
         self._found.weeks += len(wanted)
         for paper in customer.papers:
             if paper.kind == "week":
-                self._found.weeks_by.update(_shown(paper.figures))
+                self._found.met.update(_shown(paper.figures))
 
     def _checks(self, customer: Customer) -> None:
         checks = [
@@ -229,6 +241,7 @@ class _Check:
         self._found.expect(f"reasons not to serve {customer.name}", stops, customer.stops)
         [now] = self._rows("SELECT state FROM buyers WHERE name = ?", customer.name)
         self._found.expect(f"state of {customer.name}", now["state"], customer.state)
+        self._found.met.update(customer.met)
 
     def _accounts(self, customer: Customer) -> None:
         held: dict[str, Counter[str]] = {}
@@ -318,4 +331,4 @@ def _shown(figures: dict[str, Any]) -> list[str]:
         is_short and figures["overage_units"],
         is_short and not figures["shortfall_units"] + figures["awaiting_units"],
     )
-    return [figures["counts"], *(name for name, does in zip(EXAMPLES, shows, strict=True) if does)]
+    return [figures["counts"], *(name for name, does in zip(WEEKS, shows, strict=True) if does)]

@@ -20,6 +20,7 @@ TABLES = (
     "orders",
     "refunds",
     "buyer_states",
+    "buyer_stops",
     "buyers",
     "outbox",
 )

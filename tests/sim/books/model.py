@@ -229,6 +229,7 @@ class Customer:
         self.first = monday_of(event["at"], self.zone) - 2 * WEEK
         self.stops: set[str] = set()  # why it is not served
         self.states: list[tuple[int, str, str, str]] = []
+        self.met: Counter[str] = Counter()  # what happened of what seldom does
         self.pool: list[Unit] = []
         self.units: dict[str, Unit] = {}
         self.talk: list[tuple[int, tuple[int, str, int], int]] = []  # dial-out, price and terms, increments
@@ -284,6 +285,7 @@ class Customer:
         else:
             unit = self.units[event["transfer"]]
             self.pool.append(Unit(unit.at, unit.kind, unit.percent, -1))
+            self.met["taken back from a settled week"] += monday_of(unit.at, self.zone) in self.weeks
 
     def on_order(self, event: Event) -> None:
         order = self.orders.setdefault(date.fromisoformat(event["week"]), Sold())
@@ -312,6 +314,8 @@ class Customer:
 
     def _stop(self, wanted: set[str], at: int, by: str) -> None:
         before, changes = self.state, wanted != self.stops
+        if changes:
+            self.met[f"{' '.join(sorted(self.stops))} > {' '.join(sorted(wanted))}"] += 1
         self.stops = set(wanted)
         if changes:
             self.states.append((at, before, self.state, by))
@@ -339,6 +343,8 @@ class Customer:
                 self.credits -= share
                 continue
             paper.open += share
+            over = self.weeks.get(date.fromisoformat(paper.period)) if paper.kind == "order" else None
+            self.met["bounced after its week was remedied"] += over is not None and over.remedied
             if paper.open > 0 and paper.settled is not None:
                 paper.settled = paper.held = None
 
@@ -353,7 +359,9 @@ class Customer:
         self.credits += amount
 
     def on_worklist(self, event: Event) -> None:
-        due = [place for place, one in enumerate(self.checks) if not one.sent and not self.withholds(one)]
+        there = [place for place, one in enumerate(self.checks) if not one.sent]
+        due = [place for place in there if not self.withholds(self.checks[place])]
+        self.met["checks withheld"] += len(there) - len(due)
         if sorted(event["due"]) != due:
             raise ImpossibleError(f"{self.name}: checks {event['due']} were to be sent, not {due}")
 

@@ -53,6 +53,7 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 NEW_YORK = ZoneInfo("America/New_York")
 START_US = int(datetime(2026, 2, 2, 8, tzinfo=UTC).timestamp()) * 1_000_000
+LONG_WEEKS = 26
 REASONS = load_reasons()
 REMEDIES = (Remedy.REFUND, Remedy.CREDIT, Remedy.MAKE_UP)
 Action = Callable[[Connection, int], None]
@@ -220,8 +221,11 @@ class Year:
     # when things happen
 
     def _instants(self, end: int) -> list[int]:
-        """Of the runs: two to four in a week, some weeks none; and by hand at any moment, also on a boundary."""
-        dice, found, at = self._dice, [], START_US + HOUR_US
+        """Of the runs: two to four in a week, some weeks none; and by hand at any moment, also on a boundary.
+
+        In a long year the first is late enough for a month to be over: what was set up is then caught up with as well.
+        """
+        dice, found, at = self._dice, [], START_US + (33 * DAY_US if self._size.weeks > LONG_WEEKS else HOUR_US)
         while at < end:
             found.append(at)
             if dice.random() < 0.2:
@@ -233,7 +237,7 @@ class Year:
             days, clock = dice.choice(((0, 0), (0, 1), (1, 12), (1, 17), (2, 17), (3, 17)))
             moment = monday + timedelta(days=days, hours=clock)  # by the clock of the wall
             found.append(int(moment.timestamp()) * 1_000_000 + dice.choice((-1, 0, 0, 1)))
-        return [*sorted(at for at in found if at < end), end]
+        return [*sorted(at for at in found if found[0] <= at < end), end]
 
     def _plan(self, end: int) -> list[tuple[int, Action]]:
         plan: list[tuple[int, Action]] = []
@@ -257,7 +261,7 @@ class Year:
         if deal.versions[0].rating is Rating.MINUTE:
             wanted: list[tuple[float, Action]] = [(0.8, self._talk(deal)), (0.5, self._talk(deal))]
         else:
-            often = 0.4 if deal.tops_up else 0.8
+            often = 0.2 if deal.tops_up else 0.8
             wanted = [(often, self._deliver(deal)), (often, self._deliver(deal)), (0.3, self._deliver(deal))]
             wanted += [(deal.orders, self._order(deal)), (0.2, self._order(deal)), (0.1, self._credit(deal))]
             wanted += [(0.3, self._choose(deal)), (0.04, self._cancel(deal))]
@@ -368,9 +372,6 @@ class Year:
             return
         self._boots += 1
         await store(self._engine, *(story for story, _, _ in self._stories), boot=f"boot-{self._boots}")
-        waits = any(story.facts[-1].utc_us < now - HOUR_US for story, _, _ in self._stories)
-        if waits and self._may_run(now) and self._dice.random() < 0.2:
-            await self._run(now, is_behind=True)
         assert await self._follower.catch_up() == len(self._stories)
         for _, event, at in self._stories:
             if event["kind"] != "free":
@@ -442,6 +443,8 @@ class Year:
             reference = self._dice.choice(made)
             payments.reverse(connection, deal.name, reference, reason="bounced", by="clerk", now_utc_us=at)
             self._note("bounce", at, buyer=deal.name, reference=reference)
+            if self._dice.random() < 0.5:  # someone is at the checks just then
+                self._send_check(deal)(connection, at)
 
         return act
 
