@@ -52,6 +52,7 @@ class _Week:
     carried: CarriedUnits
     kept: Prepaid
     was: Charge | None
+    is_passed: bool = False  # it was empty as weeks after it were settled: what came late for it is in one of those
 
 
 async def replay(
@@ -86,6 +87,8 @@ async def _replay_buyer(
         changed = replace(contract, versions=tuple(other[contract.buyer.terms.name]))
     for week in _weeks(contract, *span):
         found = await clerk.read(partial(_look, contract, week))
+        if found.is_passed:
+            continue
         units: list[Unit] = []
         terms = found.terms if changed is contract else unit_terms(changed, week)
         async for history, posted in _transfers(clerk, name, found.bounds):
@@ -192,7 +195,9 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
     is_paid = row is None or not (row.awaiting_units or row.awaiting_counted)
     bought = frozen.bought(paid=is_paid) if frozen else None
     if row is None:
-        return _Week(week, bounds, frozen, bought, terms, carried, kept, None)
+        last = periods.last(connection, name, periods.WEEK)
+        is_passed = last is not None and last.end_utc_us >= week.end_us
+        return _Week(week, bounds, frozen, bought, terms, carried, kept, None, is_passed)
     said = orjson.loads(row.body)
     was = Charge(
         connected=said["sent_connected"],

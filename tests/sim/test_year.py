@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from meter.store.db import open_store
+from meter.store.replaying import replay
 from meter.store.verify_ledger import verify_ledger
 from tests.sim.books.checker import EXAMPLES, check
 from tests.sim.books.helpers import bill
-from tests.sim.books.year import Size, Year
+from tests.sim.books.year import DAY_US, START_US, Size, Year
 from tests.store.money_tools import WESTLAKE, Books, at
 
 SEEDS = [int(one) for one in os.environ.get("BATON_YEAR_SEEDS", "1").split(",")]
@@ -37,6 +38,7 @@ async def test_a_year_of_contracts_is_billed_to_the_cent(tmp_path: Path, seed: i
         log = await year.play()
         played = time.monotonic()
         report = await verify_ledger(engine)
+        again = await replay(engine, START_US - 14 * DAY_US, year.end_us)
     finally:
         await engine.dispose()
     found = check(path, log)
@@ -47,6 +49,8 @@ async def test_a_year_of_contracts_is_billed_to_the_cent(tmp_path: Path, seed: i
     )
     assert found.problems == [], f"seed {seed}: {len(found.problems)} problems: " + "\n".join(found.problems[:20])
     assert report.problems == ()
+    wrong = [f"{one.buyer} {one.week}: {one.was}, not {one.now}" for one in again.wrong_weeks]
+    assert wrong + again.differing == [], "a replay calls a correct ledger wrong: " + "\n".join(wrong)
     assert found.documents > SIZE.buyers * SIZE.weeks // 2
     assert found.holds > 0
     if Size() == SIZE:  # a whole year: it has met everything that the bookkeeper knows
