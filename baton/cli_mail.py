@@ -1,4 +1,4 @@
-"""Commands on e-mail: `mail list`, `show`, `resend`, `preview`, `test`, `check-templates`, `bounce`."""
+"""Commands on e-mail: `mail list`, `waiting`, `show`, `resend`, `preview`, `test`, `check-templates`, `bounce`."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from meter.bounces import Recorded
     from meter.letters import Letter
-    from meter.mail import Taken
+    from meter.smtp import Reply
     from meter.store.mail import BounceRow, MailRow
+    from meter.store.recipients import Recipient, Waiting
 
 EX_DATAERR = 65  # sysexits.h: an MTA takes this for "no use in trying again"
 EX_TEMPFAIL = 75  # and this for "try again later"
@@ -50,6 +51,7 @@ class State(StrEnum):
     PENDING = "pending"
     DONE = "done"
     DEAD = "dead"
+    WAITING = "waiting"
     BOUNCED = "bounced"
 
 
@@ -68,7 +70,7 @@ def list_(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List messages, the newest first: waiting, handed to the server, given up, or bounced for good."""
+    """List messages, the newest first: on their way, handed over, given up, waiting for an address, bounced."""
     from meter.store.clerk import Clerk
     from meter.store.mail import list_mail
 
@@ -101,24 +103,51 @@ def list_(
 
 
 @mail.command()
+def waiting(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
+    """Show, by buyer, how many messages wait for an address, and for which. Exit code 1: some do."""
+    from meter.store.clerk import Clerk
+    from meter.store.recipients import waiting as read_waiting
+
+    async def work(engine: AsyncEngine) -> list[Waiting]:
+        clerk = Clerk(engine)
+        try:
+            return await clerk.read(read_waiting)
+        finally:
+            await clerk.close()
+
+    found = with_store(find_place(config, store), work)
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        rows = [(one.buyer, one.field, one.messages, when(one.oldest_utc_us)) for one in found]
+        print_table(("buyer", "needs", "messages", "oldest"), rows)
+    if found:
+        raise typer.Exit(1)
+
+
+@mail.command()
 def show(
     message_id: MessageArgument, config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False
 ) -> None:
     """Show one message: its attempts, its recipients, and every bounce."""
     from meter.store.clerk import Clerk
     from meter.store.mail import bounces_of
+    from meter.store.recipients import recipients_of
 
-    async def work(engine: AsyncEngine) -> tuple[MailRow, list[BounceRow]]:
+    async def work(engine: AsyncEngine) -> tuple[MailRow, list[BounceRow], list[Recipient]]:
         clerk = Clerk(engine)
         try:
-            return await _find(clerk, message_id), await clerk.read(partial(bounces_of, message_id))
+            row = await _find(clerk, message_id)
+            tried = await clerk.read(partial(recipients_of, message_id))
+            return row, await clerk.read(partial(bounces_of, message_id)), list(tried.values())
         finally:
             await clerk.close()
 
-    row, bounces = with_store(find_place(config, store), work)
+    row, bounces, tried = with_store(find_place(config, store), work)
     resent = row.payload.get("resent")
     if as_json:
-        print_json(_listed(row) | {"resent": resent, "bounces": [asdict(one) for one in bounces]})
+        more = {"recipients": [asdict(one) for one in tried], "bounces": [asdict(one) for one in bounces]}
+        print_json(_listed(row) | {"resent": resent, **more})
         return
     out(f"{clean(row.message_id)}: {row.kind}, {row.state}, {row.attempts} attempts")
     out(f"to {clean(', '.join(row.to)) or 'the present addresses of the buyer'}")
@@ -131,6 +160,8 @@ def show(
         out(f"{'given up' if row.state == State.DEAD else 'handed over'} {when(row.done_utc_us)}")
     if row.error:
         out(f"error: {clean(row.error)}")
+    if tried:
+        _print_recipients(tried)
     if bounces:
         _print_bounces(bounces)
 
@@ -150,7 +181,7 @@ def resend(
     import structlog
 
     from meter.store.clerk import Clerk
-    from meter.store.mail import send_again
+    from meter.store.recipients import send_again
 
     if to and current:
         raise typer.BadParameter("give --to or --current, not both", param_hint="--current")
@@ -216,20 +247,24 @@ def send_test(
     from baton.mailing import find_mailing
     from meter.mail import Postman
     from meter.outbox import DeliveryError
+    from meter.store.recipients import TAKEN
 
     options = find_mailing(config, "").server
     letter = _test_letter(_address(address))
     postman = Postman(options)
 
-    async def work() -> Taken:
+    async def work() -> dict[str, Reply]:
         return await postman.send(letter)
 
     try:
-        taken = asyncio.run(work())
+        [reply] = asyncio.run(work()).values()
     except DeliveryError as error:
         raise CommandError(f"{options.host}:{options.port} did not take it: {clean(str(error))}") from error
+    if reply.state != TAKEN:
+        said = f"{reply.code or ''} {reply.said}".strip()
+        raise CommandError(f"{options.host}:{options.port} did not take it: {clean(said)}")
     signed = "signed" if options.dkim is not None else "not signed"
-    out(f"{options.host}:{options.port} took it ({signed}) and said: {clean(taken.said)}")
+    out(f"{options.host}:{options.port} took it ({signed}) and said: {clean(reply.said)}")
 
 
 @mail.command("check-templates")
@@ -342,6 +377,23 @@ def _listed(row: MailRow) -> dict[str, Any]:
     shown = asdict(row)
     del shown["payload"], shown["id"]
     return shown | {"age_s": max(0, _now() - row.created_utc_us) // 1_000_000}
+
+
+def _print_recipients(tried: list[Recipient]) -> None:
+    print_table(
+        ("recipient", "state", "attempts", "last try", "next try", "said"),
+        [
+            (
+                one.address,
+                one.state,
+                one.attempts,
+                when(one.at_utc_us),
+                when(one.next_try_utc_us) if one.state == "retried" else "",
+                clean(f"{one.code or ''} {one.said}".strip()),
+            )
+            for one in tried
+        ],
+    )
 
 
 def _print_bounces(bounces: list[BounceRow]) -> None:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from meter import texts
 from meter.credits import CreditError, ReasonBook, State, load_reasons
 from meter.hostile import one_line
-from meter.letters import Letter
+from meter.letters import Letter, addressees
 from meter.localised import money_text, short_when_text, when_text
 from meter.outbox import NeverDeliverableError
 from meter.store.book import UnknownBuyerError
@@ -34,7 +34,7 @@ class CreditComposer:
         self._reasons = reasons or load_reasons()
 
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
-        """The letter. Raises NeverDeliverableError where there is no such decision or nobody to write to."""
+        """The letter. Raises NeverDeliverableError where there is no such decision, NobodyError without an address."""
         request = order.get("id")
         if not isinstance(request, int):
             raise NeverDeliverableError("the order names no credit request")
@@ -44,13 +44,12 @@ class CreditComposer:
             raise NeverDeliverableError(str(error)) from error
         if found.request.decided_utc_us is None:
             raise NeverDeliverableError(f"credit request {request} is not decided")
-        to = order.get("to", found.contract.documents_to)
-        recipients = tuple(str(one) for one in to) if isinstance(to, list | tuple) else ()
-        if not recipients:
-            raise NeverDeliverableError("billing_emails: there is no recipient")
+        who = addressees(order, "billing_emails", found.request.buyer, found.contract.documents_to)
         shown = _shown(found, self._reasons)
         return Letter(
-            to=recipients,
+            to=who.to,
+            present=who.present,
+            waits_for=who.waits_for,
             subject=texts.render(f"{TEMPLATE}.subject.jinja", shown),
             text=texts.render(f"{TEMPLATE}.txt.jinja", shown),
             html=texts.render(f"{TEMPLATE}.html.jinja", shown),

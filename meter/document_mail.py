@@ -12,13 +12,13 @@ from typing import Any
 
 from meter import texts
 from meter.hostile import one_line
-from meter.letters import Attachment, Letter
+from meter.letters import Addressees, Attachment, Letter, addressees
 from meter.outbox import NeverDeliverableError
 from meter.papers import lines_csv, paper, sample, shown
 from meter.store import documents
 from meter.store.clerk import Clerk
 from meter.store.detail import write_detail
-from meter.store.mail import buyer_mail
+from meter.store.mail import BuyerMail, buyer_mail
 
 KIND = "document"
 TEMPLATE = "document_mail"
@@ -31,10 +31,10 @@ class DocumentComposer:
     """Makes the letter of one document: order `{"number": NUMBER, "to": [ADDRESS, ...]}`."""
 
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
-        """The letter. Raises NeverDeliverableError where there is no such document or nobody to write to."""
+        """The letter. Raises NeverDeliverableError where there is no such document, NobodyError without an address."""
         number = str(order.get("number", ""))
         document, body = await _read(number, clerk)
-        to = await _recipients(order, document, clerk)
+        who = await _recipients(order, document, clerk)
         name = one_line(number, 32).replace("/", "-")
         attachments = [
             Attachment(f"{name}.pdf", "application/pdf", await paper(clerk, number, "pdf")),
@@ -45,7 +45,9 @@ class DocumentComposer:
             attachments.append(Attachment(f"{name}-transfers.csv", "text/csv", detail))
         values = shown(body) | {"has_detail": detail is not None}
         return Letter(
-            to=to,
+            to=who.to,
+            present=who.present,
+            waits_for=who.waits_for,
             subject=texts.render(f"{TEMPLATE}.subject.jinja", values),
             text=texts.render(f"{TEMPLATE}.txt.jinja", values),
             html=texts.render(f"{TEMPLATE}.html.jinja", values),
@@ -59,12 +61,15 @@ class HoldComposer:
     """Makes the notice that an unpaid invoice has put its buyer on hold: order `{"number": ..., "to": [...]}`."""
 
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
-        """The letter. Raises NeverDeliverableError where there is no such invoice, or nobody to write to."""
+        """The letter. Raises NeverDeliverableError where there is no such invoice, NobodyError without an address."""
         number = str(order.get("number", ""))
         document, body = await _read(number, clerk)
         values = shown(body)
+        who = await _recipients(order, document, clerk)
         return Letter(
-            to=await _recipients(order, document, clerk),
+            to=who.to,
+            present=who.present,
+            waits_for=who.waits_for,
             subject=texts.render(f"{HOLD_TEMPLATE}.subject.jinja", values),
             text=texts.render(f"{HOLD_TEMPLATE}.txt.jinja", values),
             html="",
@@ -74,15 +79,10 @@ class HoldComposer:
         )
 
 
-async def _recipients(order: Mapping[str, Any], document: documents.Document, clerk: Clerk) -> tuple[str, ...]:
-    """Those that the order names, else the buyer's present ones. Raises NeverDeliverableError where there are none."""
-    to = order.get("to")
-    if to is None:
-        buyer = await clerk.read(partial(buyer_mail, document.buyer))
-        to = list(buyer.billing_emails) if buyer is not None else []
-    if not isinstance(to, list) or not to:
-        raise NeverDeliverableError(f"{document.number}: nobody is to receive it")
-    return tuple(str(one) for one in to)
+async def _recipients(order: Mapping[str, Any], document: documents.Document, clerk: Clerk) -> Addressees:
+    """Those that the order names, else the buyer's present ones. Raises NobodyError where there are none."""
+    buyer = await clerk.read(partial(buyer_mail, document.buyer)) or BuyerMail()
+    return addressees(order, "billing_emails", document.buyer, buyer.billing_emails)
 
 
 async def _read(number: str, clerk: Clerk) -> tuple[documents.Document, dict[str, Any]]:

@@ -3,7 +3,8 @@
 One lead per message: plain text, HTML, and the fields as a CSV attachment; the reason, and the times of every leg from
 dial-out that prove it; a signed link to ask for a credit. The letter is made from the facts when it is sent. It goes to
 the addresses that were frozen with the transfer, unless the order names others; an order without addresses goes to
-those that the buyer has now. Dates are in the zone of the terms and written as the buyer's locale has them.
+those that the buyer has now, and waits for one where it has none. Dates are in the zone of the terms and written as the
+buyer's locale has them.
 
 The shipped subject holds nothing of the lead. The lead's fields are hostile input and go through `meter.hostile`, HTML
 templates escape everything, and the CSV holds no formulas.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,7 +24,7 @@ from meter import texts
 from meter.facts import Fact, Kind
 from meter.hostile import csv_cell, fields_of, one_line
 from meter.ladder import Ladder, LegTimes, build_ladder
-from meter.letters import Attachment, Letter
+from meter.letters import Attachment, Letter, addressees
 from meter.links import LinkOptions, credit_link
 from meter.localised import DEFAULT_LOCALE, short_when_text, when_text
 from meter.outbox import NeverDeliverableError
@@ -42,14 +44,16 @@ class LeadComposer:
         self._link = link
 
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
-        """The letter. Raises NeverDeliverableError where there is no such transfer or nobody to write to."""
+        """The letter. Raises NeverDeliverableError where there is no such transfer, NobodyError without an address."""
         facts = await clerk.read(lambda connection: facts_of(connection, str(order.get("transfer", ""))))
         started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
-        name = str(started.payload.get("buyer", "")) if started is not None else ""
+        if started is None:
+            raise NeverDeliverableError("the transfer has no transfer_started")
+        name = str(started.payload.get("buyer", ""))
         buyer = await clerk.read(partial(buyer_mail, name)) or BuyerMail()
-        to = order.get("to", buyer.lead_emails)
-        recipients = [str(one) for one in to] if isinstance(to, list | tuple) else []
-        return render_lead(facts, recipients, self._link, buyer.locale)
+        who = addressees(order, "lead_emails", name, buyer.lead_emails)
+        letter = render_lead(facts, who.to, self._link, buyer.locale)
+        return replace(letter, present=who.present, waits_for=who.waits_for)
 
 
 def render_lead(

@@ -20,16 +20,18 @@ from typing import Any, Protocol
 
 from meter.dkim_signing import DkimOptions
 from meter.hostile import one_line
-from meter.outbox import NeverDeliverableError
+from meter.outbox import NeverDeliverableError, NobodyError
 from meter.store.clerk import Clerk
+from meter.store.outbox import waits_for
 
 TIMEOUT_S = 30.0
-MAX_RECIPIENTS = 50  # of one message; RFC 5321, 4.5.3.1.8 promises 100
+MAX_RECIPIENTS = 50  # of one transaction; RFC 5321, 4.5.3.1.8 promises 100
 MAX_SUBJECT = 200  # characters
 MESSAGE_HEADER = "X-Baton-Message"  # a bounce that lost the Message-ID may still have it
 _MIN_SECRET = 16  # characters
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _LEFT = re.compile(r"[A-Za-z0-9!#$%&'*/=?^_`{|}~.-]{1,200}")  # RFC 5322, 3.6.4: dot-atom, without the plus sign
+_WIDE = re.compile(r"[^\x00-\x7f]")
 _POLICY = SMTP.clone(cte_type="7bit")
 
 
@@ -53,6 +55,31 @@ class Letter:
     attachments: tuple[Attachment, ...]
     message_id: str
     date_utc_us: int
+    present: tuple[str, ...] = ()  # where it goes if all of `to` refuse it: what its buyer has now
+    waits_for: str = ""  # the addresses that it waits for if all refuse it; empty: it dies
+
+
+@dataclass(frozen=True, slots=True)
+class Addressees:
+    """Whom a letter is for, as its fields of these names say."""
+
+    to: tuple[str, ...]
+    present: tuple[str, ...]
+    waits_for: str
+
+
+def addressees(order: Mapping[str, Any], field: str, buyer: str, present: tuple[str, ...]) -> Addressees:
+    """Those that the order names, else those that the buyer has now in this field.
+
+    An order by hand names the only ones. Raises NobodyError where there are none.
+    """
+    found = order.get("to")
+    named = tuple(str(one) for one in found) if isinstance(found, list | tuple) else ()
+    if order.get("only") and named:
+        return Addressees(named, (), "")
+    if not named and not present:
+        raise NobodyError(waits_for(field, buyer), f"{buyer} has no {field}")
+    return Addressees(named or present, present, waits_for(field, buyer))
 
 
 class Composer(Protocol):
@@ -61,7 +88,7 @@ class Composer(Protocol):
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
         """The letter for an outbox payload. Without `to` in the order it goes to the buyer's present addresses.
 
-        Raises NeverDeliverableError where it can never be made.
+        Raises NobodyError where it has none, NeverDeliverableError where the letter can never be made.
         """
 
 
@@ -85,10 +112,10 @@ class MailOptions:
     bounce_secret: str = field(default="", repr=False)  # signs what tells one message's bounces from another's
 
     def __post_init__(self) -> None:
-        _address("mail sender", self.sender)
+        address_of("mail sender", self.sender)
         for name in ("reply_to", "bounce_address"):
             if getattr(self, name):
-                _address(f"mail {name}", getattr(self, name))
+                address_of(f"mail {name}", getattr(self, name))
         if self.security not in ("starttls", "tls", "none"):
             raise ValueError(f"mail security: {self.security!r} is none of starttls, tls, none")
         if not _DOMAIN.fullmatch(self.domain):
@@ -103,15 +130,18 @@ class MailOptions:
         return self.message_domain or self.sender.rpartition("@")[2]
 
 
-def to_message(letter: Letter, options: MailOptions) -> EmailMessage:
-    """The message of a letter, unsigned. Raises NeverDeliverableError where nobody can receive it."""
-    to = recipients(letter)
+def to_message(letter: Letter, options: MailOptions, *, utf8: bool = False) -> EmailMessage:
+    """The message of a letter, unsigned. Raises NeverDeliverableError where nobody can receive it.
+
+    An address that is none is left out of its heading, and so is one beyond ASCII, but where `utf8` (RFC 6532) lets it.
+    """
+    to = _heading(letter, utf8=utf8)
     if not _LEFT.fullmatch(letter.message_id):
         raise NeverDeliverableError(f"{one_line(letter.message_id, 100)!r} cannot stand in a Message-ID")
-    message = EmailMessage(policy=_POLICY)
-    message["From"] = _address("mail sender", options.sender)
+    message = EmailMessage(policy=_POLICY.clone(utf8=True) if utf8 else _POLICY)
+    message["From"] = address_of("mail sender", options.sender)
     message["To"] = to
-    message["Reply-To"] = _address("mail reply_to", options.reply_to or options.sender)
+    message["Reply-To"] = address_of("mail reply_to", options.reply_to or options.sender)
     message["Subject"] = one_line(letter.subject, MAX_SUBJECT)
     message["Date"] = format_datetime(datetime.fromtimestamp(letter.date_utc_us // 1_000_000, UTC))
     message["Message-ID"] = f"<{letter.message_id}@{options.domain}>"
@@ -125,15 +155,19 @@ def to_message(letter: Letter, options: MailOptions) -> EmailMessage:
     return message
 
 
-def recipients(letter: Letter) -> list[Address]:
-    """Whom a letter goes to. Raises NeverDeliverableError where there is none, or one is no address."""
-    try:
-        to = [_address("recipient", one) for one in letter.to[:MAX_RECIPIENTS]]
-    except ValueError as error:
-        raise NeverDeliverableError(str(error)) from error
-    if not to:
+def _heading(letter: Letter, *, utf8: bool) -> list[Address]:
+    """What stands in `To`. Raises NeverDeliverableError where there is none, or none is an address."""
+    if not letter.to:
         raise NeverDeliverableError("there is no recipient")
-    return to
+    found, wrong = [], ""
+    for one in letter.to:
+        try:
+            found.append(address_of("recipient", one))
+        except ValueError as error:
+            wrong = wrong or str(error)
+    if not found:
+        raise NeverDeliverableError(wrong)
+    return [one for one in found if utf8 or one.username.isascii()]
 
 
 def _attach(message: EmailMessage, one: Attachment) -> None:
@@ -143,11 +177,13 @@ def _attach(message: EmailMessage, one: Attachment) -> None:
     message.add_attachment(one.content, maintype=main, subtype=sub, filename=name, params=params)
 
 
-def _address(name: str, text: str) -> Address:
+def address_of(name: str, text: str) -> Address:
+    """The address, its domain in ASCII. Raises ValueError, which begins with `name`."""
     try:
-        address = Address(addr_spec=text)
-        if not address.domain.isascii():
-            address = Address(username=address.username, domain=address.domain.encode("idna").decode("ascii"))
+        address = Address(addr_spec=_WIDE.sub("x", text))  # the parser takes no letters beyond ASCII (RFC 6531, 3.3)
+        if not text.isascii():
+            name_, _, domain = text.rpartition("@")
+            address = Address(username=name_, domain=domain.encode("idna").decode("ascii"))
     except Exception as error:  # the parser raises many kinds
         raise ValueError(f"{name}: {one_line(text, 100)!r} is no e-mail address") from error
     if not address.username or not address.domain or one_line(text) != text:

@@ -183,10 +183,11 @@ WEBHOOKS_DISABLED = _gauge(
 OUTBOX_DEPTH = _gauge("baton_outbox_depth", "Messages waiting to be delivered.", ("channel",), "livemax")
 OUTBOX_OLDEST = _gauge("baton_outbox_oldest_seconds", "Age of the oldest message waiting.", ("channel",), "livemax")
 OUTBOX_DEAD = _counter("baton_outbox_dead_total", "Messages given up.", ("channel",))
-MAIL_SENT = _counter("baton_mail_sent_total", "Attempts to send an e-mail: sent, retried or dead.", ("result",))
+MAIL_SENT = _counter("baton_mail_sent_total", "Attempts at an e-mail: sent, retried, dead or waiting.", ("result",))
 MAIL_BOUNCES = _gauge(
     "baton_mail_bounces", "Recipients that bounced in the last seven days.", ("permanent",), "livemax"
 )
+MAIL_WAITING = _gauge("baton_mail_waiting", "E-mails that wait for an address: lead or other.", ("what",), "livemax")
 MAIL_TEMPLATES_FAILED = _counter(
     "baton_mail_templates_failed_total",
     "Texts for which the operator's template failed and the shipped one was used.",
@@ -288,8 +289,9 @@ _FROM_ZERO: tuple[tuple[Counter | Gauge, str], ...] = (
     (SCRUB, "pass suppressed unavailable"),
     (TRUNK_PROBES, "ok no_answer"),
     (INVITES_TURNED_AWAY, "challenge password rate concurrency loop hops"),
-    (MAIL_SENT, "sent retried dead"),
+    (MAIL_SENT, "sent retried dead waiting"),
     (MAIL_BOUNCES, "yes no"),
+    (MAIL_WAITING, "lead other"),
     (OUTBOX_DEAD, "mail mqtt webhook"),
     (WEBHOOKS_SENT, "sent retried dead"),
     (BILLING_STEPS, "settle tuesday setup month hold"),

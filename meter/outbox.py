@@ -29,7 +29,7 @@ from meter.pause import pause
 from meter.store.clerk import Clerk
 from meter.store.commands import forget_commands
 from meter.store.db import StoreError, first_line
-from meter.store.outbox import DEAD, DONE, PENDING, Message, Result, due_or_next, prune, record
+from meter.store.outbox import DEAD, DONE, PENDING, WAITING, Message, Result, due_or_next, prune, record
 
 FIRST_RETRY_S = 5.0
 LAST_RETRY_S = 15 * 60.0
@@ -47,7 +47,9 @@ _log = structlog.get_logger()
 
 
 class DeliveryError(Exception):
-    """The message was not delivered; it is tried again."""
+    """The message was not delivered; it is tried again, at `retry_at_utc_us` where that is said."""
+
+    retry_at_utc_us: int | None = None
 
 
 class NeverDeliverableError(DeliveryError):
@@ -62,6 +64,14 @@ class LaterError(Exception):
         self.at_utc_us = at_utc_us
 
 
+class NobodyError(Exception):
+    """There is nobody to deliver to, until there is what the message `waits_for` (meter.store.recipients)."""
+
+    def __init__(self, waits_for: str, why: str) -> None:
+        super().__init__(why)
+        self.waits_for = waits_for
+
+
 class Deliverer(Protocol):
     """One channel's way out."""
 
@@ -72,7 +82,7 @@ class Deliverer(Protocol):
         """Return when an attempt is worth making; for ever where the other side stays away."""
 
     async def deliver(self, message: Message) -> None:
-        """Return when the other side has taken the message. Raises DeliveryError, or LaterError untried."""
+        """Return when the other side has taken the message. Raises DeliveryError; LaterError, NobodyError untried."""
 
 
 @runtime_checkable
@@ -204,6 +214,9 @@ class OutboxLoop:
             await self._deliverer.deliver(message)
         except LaterError as later:
             return Result(message.id, PENDING, later.at_utc_us, str(later), tried=False)
+        except NobodyError as nobody:
+            _log.error("message waits for an address", message_id=message.message_id, waits_for=nobody.waits_for)
+            return Result(message.id, WAITING, _now(), str(nobody), tried=False, waits_for=nobody.waits_for)
         except DeliveryError as error:
             return self._failed(message, error)
         except Exception as error:  # noqa: BLE001 - a message that breaks its deliverer must not stop the others
@@ -221,6 +234,9 @@ class OutboxLoop:
             _log.error("message given up", channel=message.channel, message_id=message.message_id, error=said)
             return Result(message.id, DEAD, now, said)
         pause_s = retry_delay_s(message.attempts + 1, self._options, random.random())  # noqa: S311 - jitter
+        at = error.retry_at_utc_us if isinstance(error, DeliveryError) else None
+        if at is not None:
+            pause_s = max(0.0, (at - now) / 1_000_000)
         _log.warning(
             "message not delivered", channel=message.channel, message_id=message.message_id, error=said, retry_s=pause_s
         )

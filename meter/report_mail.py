@@ -8,12 +8,12 @@ from typing import Any
 
 from meter import texts
 from meter.hostile import one_line
-from meter.letters import Attachment, Letter
+from meter.letters import Attachment, Letter, addressees
 from meter.links import LinkOptions, interaction_link
 from meter.outbox import NeverDeliverableError
 from meter.reports import TEMPLATE, csv_of, html_of, shown
 from meter.store.clerk import Clerk
-from meter.store.mail import buyer_mail
+from meter.store.mail import BuyerMail, buyer_mail
 from meter.store.reports import KIND, Report, UnknownReportError, read
 
 __all__ = ["KIND", "ReportComposer", "page_of"]
@@ -26,21 +26,19 @@ class ReportComposer:
         self._link = link
 
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
-        """The letter. Raises NeverDeliverableError where there is no such report or nobody to write to."""
+        """The letter. Raises NeverDeliverableError where there is no such report, NobodyError without an address."""
         buyer, day = str(order.get("buyer", "")), str(order.get("day", ""))
         try:
             report = await clerk.read(lambda connection: read(connection, buyer, day))
         except UnknownReportError as error:
             raise NeverDeliverableError(one_line(str(error))) from error
-        to = order.get("to")
-        if to is None:
-            found = await clerk.read(partial(buyer_mail, buyer))
-            to = list(found.report_emails) if found is not None else []
-        if not isinstance(to, list) or not to:
-            raise NeverDeliverableError("report_emails: there is no recipient")
+        found = await clerk.read(partial(buyer_mail, buyer)) or BuyerMail()
+        who = addressees(order, "report_emails", buyer, found.report_emails)
         values = shown(report.body, _links(report, self._link))
         return Letter(
-            to=tuple(str(one) for one in to),
+            to=who.to,
+            present=who.present,
+            waits_for=who.waits_for,
             subject=texts.render(f"{TEMPLATE}.subject.jinja", values),
             text=texts.render(f"{TEMPLATE}.txt.jinja", values),
             html=page_of(report, self._link),

@@ -51,6 +51,7 @@ from meter.store.streams import Boot
 from meter.store.webhooks import CHANNEL as WEBHOOK
 from meter.stream import POLL_MS as STREAM_POLL_MS
 from meter.stream import Stream, Taken
+from meter.waiting import Releaser
 from meter.watch import Watch
 from meter.webhooks import STREAM as WEBHOOK_STREAM
 from meter.webhooks import WebhookDeliverer, WebhookOptions, WebhookQueue
@@ -121,7 +122,7 @@ class _Meter:
     def __init__(self, engine: AsyncEngine, options: MeterOptions) -> None:
         self._engine = engine
         self._options = options
-        self._mail = MailDeliverer(engine, options.mail, composers(options)) if options.mail else None
+        self._mail = MailDeliverer(engine, options.mail, composers(options), options.outbox) if options.mail else None
         self._mqtt = _Mqtt(engine, options, options.mqtt, self._wake) if options.mqtt else None
         self._loops = [OutboxLoop(engine, self._mail, options.outbox)] if self._mail else []
         if self._mqtt is not None:
@@ -132,6 +133,7 @@ class _Meter:
         self._follower = Follower(engine, settle, on_settled=self._wake)
         self._cycle = Cycle(engine, options.cycle, on_documents=self._wake) if options.cycle else None
         self._streams = [self._webhooks.stream, *([self._mqtt.stream] if self._mqtt is not None else [])]
+        self._releaser = Releaser(engine)
         self._watch = Watch(engine, (MAIL, MQTT, WEBHOOK), self._streams)
         self._reports = DailyReports(engine, options.reports, on_mail=self._wake) if options.reports else None
 
@@ -162,6 +164,7 @@ class _Meter:
             yield "billing", self._cycle
         if self._reports is not None:
             yield "reports", self._reports
+        yield "waiting", self._releaser
         yield "gauges", self._watch
 
     def health(self) -> dict[str, str]:

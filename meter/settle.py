@@ -36,7 +36,7 @@ from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError, first_line
 from meter.store.interactions import ask_message
-from meter.store.outbox import new_row
+from meter.store.outbox import new_row, waits_for
 from meter.store.settlement import (
     MANY_TRANSFERS,
     MAX_TRANSFERS,
@@ -89,7 +89,7 @@ def settle(history: Sequence[Fact], closing: Fact, options: SettleOptions, now_u
     about = _About(started, dialout, closing, now_utc_us)
     row = about.outcome_row(outcome, agreed=agreed)
     posting = about.posting(outcome)
-    messages = [about.mail()] if outcome.counts_as is CountsAs.FAILED and about.lead_emails else []
+    messages = about.mails() if outcome.counts_as is CountsAs.FAILED else []
     call = about.interaction(facts, outcome, posting)
     ask = about.ask() if options.ask_rating and call is not None and call["started_utc_us"] is not None else None
     return Settled(SettledRows(row, posting, messages, call, ask), outcome, agreed, facts)
@@ -206,13 +206,17 @@ class _About:
             "posted_utc_us": self._now_utc_us,
         }
 
-    def mail(self) -> Columns:
-        """The lead's e-mail, as little as is needed to make it from the facts."""
-        return self._message("mail", "lead", {"transfer": self._closing.transfer, "to": self.lead_emails})
+    def mails(self) -> list[Columns]:
+        """The lead's e-mail, as little as is needed to make it from the facts.
 
-    def _message(self, channel: str, what: str, payload: Columns) -> Columns:
-        transfer = self._closing.transfer
-        return new_row(channel, transfer, f"{transfer}.{what}", payload, self._now_utc_us)
+        Of a buyer without an address it waits for one, since the unit is charged; who pays by the minute pays none.
+        """
+        transfer, to, buyer = self._closing.transfer, self.lead_emails, self._text("buyer")
+        if not to and (not buyer or self._terms.get("rating") == MINUTE_RATING):
+            return []
+        said = {"transfer": transfer, **({"to": to} if to else {})}
+        needs = "" if to else waits_for("lead_emails", buyer)
+        return [new_row("mail", transfer, f"{transfer}.lead", said, self._now_utc_us, needs=needs)]
 
     def _text(self, name: str, limit: int = 64) -> str:
         value = self._started.payload.get(name)

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import orjson
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.billing.accounts import Account, Posting
@@ -26,6 +25,7 @@ from meter.store.export import Wanted, export
 from meter.store.money import payments as payments_table
 from meter.store.money import remedies
 from meter.store.payments import Payment, PaymentError, Recorded
+from meter.store.recipients import queue_again
 from meter.store.schema import outbox
 from meter.store.withheld import waits_for
 
@@ -90,16 +90,13 @@ class BillingStore:
                 raise PaymentError(f"--to: {document.buyer} has no address for documents")
             now = self._clock()
             this = (outbox.c.channel == "mail", outbox.c.message_id == f"{number}.document")
-            there = connection.execute(select(outbox.c.id, outbox.c.state).where(*this)).one_or_none()
+            there = connection.execute(select(outbox.c.id).where(*this)).one_or_none()
             if there is None:
-                documents.queue_mail(connection, number, wanted, now)
+                documents.queue_mail(connection, number, document.buyer, wanted, now)
                 return wanted
-            if there.state == "pending":
+            payload = {"kind": "document", "number": number, "to": wanted, **({"only": True} if to else {})}
+            if not queue_again(there.id, f"{number}.document", payload, now, connection):
                 raise PaymentError(f"{number}: its e-mail is still on its way; `baton mail list` shows it")
-            payload = orjson.dumps({"kind": "document", "number": number, "to": wanted})
-            again = {"state": "pending", "attempts": 0, "next_try_utc_us": now, "done_utc_us": None, "error": None}
-            values = {**again, "created_utc_us": now, "payload": payload}
-            connection.execute(update(outbox).where(outbox.c.id == there.id).values(**values))
             return wanted
 
         return await self._write(work)

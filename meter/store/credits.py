@@ -35,7 +35,7 @@ from meter.store.credit_calls import billed_call, credit_of
 from meter.store.credit_reading import IS_OPEN, LEVELS, Request, find, first_open, of_level
 from meter.store.ledger import append, lock_heads, read
 from meter.store.money import credit_requests
-from meter.store.outbox import new_row
+from meter.store.outbox import new_row, waits_for
 from meter.store.schema import outbox
 
 KIND = "credit"  # of the e-mail
@@ -188,10 +188,8 @@ def _key(this: Request) -> str:
 
 
 def _queue_mail(connection: Connection, this: Request, to: Sequence[str], now_utc_us: int) -> None:
-    """The decision's e-mail; of a buyer without any address there is none."""
-    if not to:
-        return
-    said = {"kind": KIND, "id": this.id, "to": list(to)}
-    connection.execute(
-        insert(outbox).values(**new_row("mail", f"credit:{this.id}", f"credit-{this.id}.decision", said, now_utc_us))
-    )
+    """The decision's e-mail; of a buyer without any address it waits for one."""
+    said = {"kind": KIND, "id": this.id, **({"to": list(to)} if to else {})}
+    needs = "" if to else waits_for("billing_emails", this.buyer)
+    row = new_row("mail", f"credit:{this.id}", f"credit-{this.id}.decision", said, now_utc_us, needs=needs)
+    connection.execute(insert(outbox).values(**row))

@@ -23,7 +23,7 @@ from meter.billing.accounts import Account, Posting, Rule
 from meter.billing.drafts import SERIES, Draft, Issuer, Series, Stamp, body_of
 from meter.store.ledger import append, balance, lock_heads
 from meter.store.money import document_files, document_series, documents, postings
-from meter.store.outbox import new_row
+from meter.store.outbox import new_row, waits_for
 from meter.store.schema import outbox
 
 IS_OPEN = documents.c.settled_utc_us.is_(None) & documents.c.due_utc_us.is_not(None)  # asked for and not paid
@@ -136,8 +136,7 @@ def issue(
             )
         )
     append(connection, made)
-    if to:
-        queue_mail(connection, number, to, now_utc_us)
+    queue_mail(connection, number, buyer, to, now_utc_us)
     return Issued(number, new=True)
 
 
@@ -156,12 +155,17 @@ def stamp_of(draft: Draft, number: str, applied_minor: int, now_utc_us: int) -> 
     )
 
 
-def queue_mail(connection: Connection, number: str, to: Sequence[str], now_utc_us: int, kind: str = "document") -> None:
-    """Queue a document's e-mail, or a notice about it; its message id is the document's, so a repeat is recognised."""
-    said = {"kind": kind, "number": number, "to": list(to)}
-    connection.execute(
-        insert(outbox).values(**new_row("mail", f"document:{number}", f"{number}.{kind}", said, now_utc_us))
-    )
+def queue_mail(
+    connection: Connection, number: str, buyer: str, to: Sequence[str], now_utc_us: int, *, kind: str = "document"
+) -> None:
+    """Queue a document's e-mail, or a notice about it; its message id is the document's, so a repeat is recognised.
+
+    Without addresses it waits for one.
+    """
+    said = {"kind": kind, "number": number, **({"to": list(to)} if to else {})}
+    needs = "" if to else waits_for("billing_emails", buyer)
+    row = new_row("mail", f"document:{number}", f"{number}.{kind}", said, now_utc_us, needs=needs)
+    connection.execute(insert(outbox).values(**row))
 
 
 def find(connection: Connection, number: str) -> Document:

@@ -1,4 +1,4 @@
-"""What e-mail needs of the store: messages as people look at them, sending one again, bounces, a buyer's addresses.
+"""What e-mail needs of the store: messages as people look at them, bounces, a buyer's addresses.
 
 A message counts as `bounced` where it was handed to the server and a report of permanent failure came since it was last
 queued. Bounced messages outlive the others in the outbox, so that they can be sent again.
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, insert, select
 
 from meter.store.money import mail_bounces
-from meter.store.outbox import DONE, PENDING
+from meter.store.outbox import DONE
 from meter.store.schema import buyers, outbox
 
 CHANNEL = "mail"
@@ -41,7 +41,7 @@ class MailRow:
     id: int
     message_id: str
     kind: str
-    state: str  # pending, done, dead, bounced
+    state: str  # pending, done, dead, waiting, bounced
     attempts: int
     created_utc_us: int
     next_try_utc_us: int
@@ -104,31 +104,6 @@ def list_mail(state: str, limit: int, connection: Connection) -> list[MailRow]:
         query = query.where(outbox.c.state == state)
     newest = query.order_by(outbox.c.created_utc_us.desc(), outbox.c.id.desc()).limit(min(limit, MAX_LISTED))
     return [_mail_row(row) for row in connection.execute(newest)]
-
-
-def send_again(row: MailRow, to: Sequence[str] | None, by: str, now_utc_us: int, connection: Connection) -> bool:
-    """Make a message pending again, its age and attempts counted anew; False where it is pending already.
-
-    `to` replaces its addresses; an empty one leaves them to the composer, which takes the buyer's. Who asked is kept in
-    the payload.
-    """
-    payload = dict(row.payload)
-    if to is not None:
-        payload.pop("to", None)
-    if to:
-        payload["to"] = list(to)
-    payload["resent"] = {"by": by, "at_utc_us": now_utc_us}
-    values = {
-        "state": PENDING,
-        "attempts": 0,
-        "created_utc_us": now_utc_us,
-        "next_try_utc_us": now_utc_us,
-        "done_utc_us": None,
-        "error": None,
-        "payload": orjson.dumps(payload),
-    }
-    this = (outbox.c.id == row.id, outbox.c.message_id == row.message_id, outbox.c.state != PENDING)
-    return bool(connection.execute(update(outbox).where(*this).values(**values)).rowcount)
 
 
 def add_bounces(rows: Sequence[BounceRow], connection: Connection) -> list[bool]:

@@ -1,6 +1,7 @@
 """The outbox's rows: which messages are due, and what became of them.
 
-A message waits as `pending` until it is `done` or, given up, `dead`. Of each key only the oldest pending message is
+A message waits as `pending` until it is `done` or, given up, `dead`; an e-mail that nobody can be sent is `waiting`
+until there is an address, and holds up nobody. Of each key only the oldest pending message is
 ever due, so order is kept and one is in flight per key. Done rows are removed after a while, dead ones stay until
 somebody revives or removes them.
 """
@@ -26,9 +27,10 @@ from sqlalchemy import (
 )
 
 from meter.store.money import mail_bounces
-from meter.store.schema import outbox
+from meter.store.schema import mail_recipients, outbox
 
 PENDING, DONE, DEAD = "pending", "done", "dead"
+WAITING = "waiting"  # of e-mails: for an address (meter.store.recipients)
 _PENDING_LITERAL: ColumnElement[str] = literal_column(
     "'pending'"
 )  # no parameter: SQLite's partial index needs to see it
@@ -57,6 +59,7 @@ class Result:
     next_try_utc_us: int
     error: str = ""
     tried: bool = True  # False: it was put off without an attempt
+    waits_for: str = ""  # for `waiting`
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,25 @@ class Depth:
     dead: int
 
 
-def new_row(channel: str, key: str, message_id: str, payload: Mapping[str, Any], now_utc_us: int) -> dict[str, Any]:
-    """The columns of a message to queue. `key`: order is kept per key; `message_id` is stable: it is queued once."""
+def waits_for(field: str, buyer: str) -> str:
+    """For which of a buyer's addresses a message waits, as it is kept: `lead_emails/acme`."""
+    return f"{field}/{buyer}"
+
+
+def new_row(
+    channel: str, key: str, message_id: str, payload: Mapping[str, Any], now_utc_us: int, *, needs: str = ""
+) -> dict[str, Any]:
+    """The columns of a message to queue. `key`: order is kept per key; `message_id` is stable: it is queued once.
+
+    `needs`: the addresses for which it waits from the beginning (`waits_for`).
+    """
     return {
         "channel": channel,
         "key": key,
         "message_id": message_id,
         "payload": orjson.dumps(payload),
-        "state": PENDING,
+        "state": WAITING if needs else PENDING,
+        "waits_for": needs or None,
         "attempts": 0,
         "created_utc_us": now_utc_us,
         "next_try_utc_us": now_utc_us,
@@ -142,6 +156,7 @@ def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -
             next_try_utc_us=bindparam("next_try"),
             done_utc_us=bindparam("done"),
             error=bindparam("why"),
+            waits_for=bindparam("for_whom"),
         ),
         [
             {
@@ -149,8 +164,9 @@ def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -
                 "tried": int(one.tried),
                 "new_state": one.state,
                 "next_try": one.next_try_utc_us,
-                "done": None if one.state == PENDING else now_utc_us,
+                "done": None if one.state in (PENDING, WAITING) else now_utc_us,
                 "why": one.error[:MAX_ERROR] or None,
+                "for_whom": one.waits_for or None,
             }
             for one in results
         ],
@@ -192,9 +208,12 @@ def prune(before_utc_us: int, limit: int, connection: Connection) -> int:
         mail_bounces.c.permanent,
         mail_bounces.c.at_utc_us >= outbox.c.created_utc_us,  # as in meter.store.mail
     )
-    old = select(outbox.c.id).where(outbox.c.state == DONE, outbox.c.done_utc_us < before_utc_us, ~bounced.exists())
-    old = old.limit(limit)
-    return connection.execute(delete(outbox).where(outbox.c.id.in_(old))).rowcount
+    old = select(outbox.c.id, outbox.c.message_id, outbox.c.channel)
+    old = old.where(outbox.c.state == DONE, outbox.c.done_utc_us < before_utc_us, ~bounced.exists())
+    found = connection.execute(old.limit(limit)).all()
+    mails = [one.message_id for one in found if one.channel == "mail"]
+    connection.execute(delete(mail_recipients).where(mail_recipients.c.message_id.in_(mails)))
+    return connection.execute(delete(outbox).where(outbox.c.id.in_([one.id for one in found]))).rowcount
 
 
 def revive(channel: str, now_utc_us: int, connection: Connection) -> int:
@@ -207,4 +226,8 @@ def revive(channel: str, now_utc_us: int, connection: Connection) -> int:
         "done_utc_us": None,
     }
     dead = (outbox.c.channel == channel, outbox.c.state == DEAD)
+    if channel == "mail":  # who refused them is asked once more
+        messages = select(outbox.c.message_id).where(*dead)
+        missed = (mail_recipients.c.message_id.in_(messages), mail_recipients.c.state != "taken")
+        connection.execute(delete(mail_recipients).where(*missed))
     return connection.execute(update(outbox).where(*dead).values(**values)).rowcount

@@ -159,8 +159,9 @@ def hold(connection: Connection, number: str, now_utc_us: int) -> bool:
 def _notify(connection: Connection, number: str, contract: Contract, now_utc_us: int) -> None:
     """Tell the buyer; once per invoice, for one whose payment was taken back holds again under the same message id."""
     told = select(outbox.c.id).where(outbox.c.channel == "mail", outbox.c.message_id == f"{number}.hold")
-    if contract.documents_to and connection.execute(told).first() is None:
-        documents.queue_mail(connection, number, contract.documents_to, now_utc_us, kind="hold")
+    if connection.execute(told).first() is None:
+        buyer = contract.buyer.name
+        documents.queue_mail(connection, number, buyer, contract.documents_to, now_utc_us, kind="hold")
 
 
 def release(connection: Connection, buyer: str, now_utc_us: int) -> bool:

@@ -119,12 +119,13 @@ outbox = Table(
     Column("key", String(160), nullable=False),  # order is kept per key
     Column("message_id", String(200), nullable=False),  # stable: a repeat is recognised by it
     Column("payload", LargeBinary, nullable=False),
-    Column("state", String(16), nullable=False),  # pending, done, dead
+    Column("state", String(16), nullable=False),  # pending, done, dead, waiting
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("created_utc_us", BigInteger, nullable=False),
     Column("next_try_utc_us", BigInteger, nullable=False),
     Column("done_utc_us", BigInteger),
     Column("error", Text),
+    Column("waits_for", String(160)),  # of an e-mail without anybody to go to: which addresses, of which buyer
     UniqueConstraint("channel", "message_id", name="outbox_once"),
     Index("outbox_due", "channel", "state", "next_try_utc_us", "created_utc_us"),  # the last for the age of the oldest
     Index(  # the head of each key's queue
@@ -135,6 +136,25 @@ outbox = Table(
         sqlite_where=text("state = 'pending'"),
         postgresql_where=text("state = 'pending'"),
     ),
+    Index(
+        "outbox_waiting",
+        "waits_for",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+)
+
+mail_recipients = Table(  # how each address of an e-mail stands that was tried once or more
+    "mail_recipients",
+    metadata,
+    Column("message_id", String(200), primary_key=True),  # of the outbox
+    Column("address", String(320), primary_key=True),  # as the message names it
+    Column("state", String(16), nullable=False),  # taken, retried, refused
+    Column("attempts", Integer, nullable=False),
+    Column("at_utc_us", BigInteger, nullable=False),  # of the last attempt
+    Column("next_try_utc_us", BigInteger, nullable=False),  # while it is retried
+    Column("code", Integer, nullable=False),  # of the server's last reply; 0: it was none of its
+    Column("said", Text, nullable=False),
 )
 
 buyers = Table(

@@ -17,9 +17,10 @@ from meter.letters import MailOptions
 from meter.mail import MailDeliverer
 from meter.outbox import OutboxLoop
 from meter.store.clerk import Clerk
-from meter.store.mail import bounce_counts, bounces_of, find_mail, list_mail, send_again
+from meter.store.mail import bounce_counts, bounces_of, find_mail, list_mail
 from meter.store.money import mail_bounces
 from meter.store.outbox import Message, prune
+from meter.store.recipients import send_again
 from meter.store.schema import outbox
 from meter.watch import show_bounces
 from tests.facts_builder import failed_story

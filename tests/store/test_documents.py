@@ -19,7 +19,7 @@ from meter import papers
 from meter.document_mail import DocumentComposer, HoldComposer
 from meter.letters import MailOptions
 from meter.mail import MailDeliverer
-from meter.outbox import NeverDeliverableError, OutboxLoop
+from meter.outbox import NeverDeliverableError, NobodyError, OutboxLoop
 from meter.papers import lines_csv, paper
 from meter.store import documents
 from meter.store.billing import BillingStore
@@ -153,12 +153,14 @@ async def test_sent_again_a_document_keeps_its_message_id(books: Books) -> None:
     assert b"other@acme.example" in row.payload
 
 
-async def test_a_document_that_is_not_there_or_goes_to_nobody_can_never_be_delivered(books: Books) -> None:
+async def test_a_document_that_is_not_there_is_dead_and_one_without_an_address_waits(
+    books: Books,
+) -> None:
     await billed(books, billing_emails=())
     composer = DocumentComposer()
     with pytest.raises(NeverDeliverableError, match="INV-9"):
         await composer.compose({"number": "INV-9", "to": ["a@b.example"]}, books.clerk)
-    with pytest.raises(NeverDeliverableError, match="nobody"):
+    with pytest.raises(NobodyError, match="acme has no billing_emails"):
         await composer.compose({"number": "INV-000001"}, books.clerk)
     with pytest.raises(UnknownDocumentError):
         await paper(books.clerk, "INV-9", "pdf")

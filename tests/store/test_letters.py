@@ -27,9 +27,10 @@ from meter.lead_mail import LeadComposer, render_lead
 from meter.letters import Attachment, Composer, Letter, MailOptions, to_message
 from meter.localised import date_text, money_text, number_text, short_when_text, when_text
 from meter.mail import MailDeliverer, Postman
-from meter.outbox import NeverDeliverableError, OutboxLoop
+from meter.outbox import NeverDeliverableError, NobodyError, OutboxLoop
 from meter.run import MeterOptions, composers, use_templates
 from meter.settle import Follower
+from meter.smtp import Reply
 from meter.store.clerk import Clerk
 from meter.store.mail import BuyerMail, buyer_mail
 from meter.store.outbox import Message
@@ -252,7 +253,7 @@ async def test_an_order_without_addresses_goes_to_those_the_buyer_has_now(
     box, given = wire
     await store(engine, failed_story(lead_emails=["old@acme.example"]))
     bare = Message(1, "mail", "t-1", "t-1.lead", b'{"transfer": "t-1"}', 0, UTC_0)
-    with pytest.raises(NeverDeliverableError, match="no recipient"):
+    with pytest.raises(NobodyError, match="acme has no lead_emails"):
         await deliver(engine, MailOptions(**given), bare)
     await add_buyer(engine, b'{"lead_emails": ["new@acme.example", 7], "locale": "de_DE"}')
     await deliver(engine, MailOptions(**given), bare)
@@ -267,8 +268,11 @@ async def test_one_refused_recipient_among_several_does_not_stop_the_others(
     box, given = wire
     box.refused = {"gone@acme.example"}
     letter = Letter(("gone@acme.example", "here@acme.example"), "s", "t", "", (), "m-1", UTC_0)
-    taken = await Postman(MailOptions(**given)).send(letter)
-    assert (taken.said, taken.refused) == ("2.0.0 queued as 4711", {"gone@acme.example": 550})
+    found = await Postman(MailOptions(**given)).send(letter)
+    assert found == {
+        "gone@acme.example": Reply("refused", 550, "5.1.1 no such user"),
+        "here@acme.example": Reply("taken", 250, "2.0.0 queued as 4711"),
+    }
     assert box.envelopes[0][1] == ["here@acme.example"]
 
 

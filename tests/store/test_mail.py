@@ -20,7 +20,7 @@ from meter.lead_mail import LeadComposer, fields_csv, render_lead
 from meter.letters import MailOptions, to_message
 from meter.links import BadLinkError, LinkOptions, credit_link, read_credit_token
 from meter.mail import MailDeliverer
-from meter.outbox import DeliveryError, NeverDeliverableError, OutboxLoop
+from meter.outbox import DeliveryError, NeverDeliverableError, NobodyError, OutboxLoop
 from meter.settle import Follower
 from meter.store.outbox import Message
 from tests.facts_builder import UTC_0, WESTLAKE, Story, failed_story
@@ -298,7 +298,7 @@ async def test_a_failed_transfer_reaches_the_buyers_mailbox(
     [
         ("answer", "554 no thanks", NeverDeliverableError),
         ("answer", "451 later", DeliveryError),
-        ("rcpt_answer", "550 no such user", NeverDeliverableError),
+        ("rcpt_answer", "550 no such user", NobodyError),  # the lead waits for an address that takes it
         ("rcpt_answer", "450 greylisted", DeliveryError),
     ],
 )

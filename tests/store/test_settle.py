@@ -117,10 +117,12 @@ async def test_minute_rating_posts_started_increments_and_no_units(engine: Async
     assert (posting["debit"], posting["credit"]) == ("unbilled_minutes", "delivered")
 
 
-async def test_a_buyer_without_addresses_gets_no_mail(engine: AsyncEngine) -> None:
+async def test_a_lead_of_a_buyer_without_addresses_waits_for_one(engine: AsyncEngine) -> None:
     await store(engine, failed_story(lead_emails=[]))
     await catch_up(engine)
-    assert await rows(engine, outbox) == []
+    [row] = await rows(engine, outbox)
+    assert (row["message_id"], row["state"], row["waits_for"]) == ("t-1.lead", "waiting", "lead_emails/acme")
+    assert orjson.loads(row["payload"]) == {"transfer": "t-1"}
 
 
 async def test_settling_again_changes_nothing(engine: AsyncEngine) -> None:

@@ -1,0 +1,184 @@
+"""The addresses of each e-mail in the store, and the messages that wait for one.
+
+Delivery is per recipient: a row is written with the server's reply to each, in one transaction of its own right after
+the reply, so that who got a message does not get it again and who did not is tried alone. Who was refused for good has
+a bounce beside it, as from a report.
+
+A message that nobody can be sent is `waiting`, with the addresses for which it waits (`waits_for`, such as
+`lead_emails/acme`). It is due again when its buyer has one that has not refused it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, delete, func, insert, literal_column, select, update
+
+from meter.store.mail import BuyerMail, MailRow, buyer_mail
+from meter.store.money import mail_bounces
+from meter.store.outbox import MAX_ERROR, PENDING
+from meter.store.schema import mail_recipients, outbox
+
+TAKEN, RETRIED, REFUSED = "taken", "retried", "refused"
+MAX_LISTED = 1_000
+# A literal, not a parameter: SQLite uses a partial index only where the statement itself says its condition.
+IS_WAITING = outbox.c.state == literal_column("'waiting'")
+_FRESH: dict[str, Any] = {"state": PENDING, "attempts": 0, "done_utc_us": None, "error": None, "waits_for": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """How one address of a message stands. Times in microseconds UTC; `next_try_utc_us` while it is retried."""
+
+    address: str
+    state: str  # taken, retried, refused
+    attempts: int
+    at_utc_us: int
+    next_try_utc_us: int
+    code: int  # of the server's last reply; 0: it was none of its
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many messages wait for the addresses of one buyer, and since when the oldest does."""
+
+    buyer: str
+    field: str  # lead_emails, billing_emails or report_emails
+    messages: int
+    oldest_utc_us: int
+
+
+def recipients_of(message_id: str, connection: Connection) -> dict[str, Recipient]:
+    """Those addresses of a message that were tried, by address."""
+    columns = [mail_recipients.c[name] for name in Recipient.__slots__]
+    query = select(*columns).where(mail_recipients.c.message_id == message_id).order_by(mail_recipients.c.address)
+    return {row.address: Recipient(*row) for row in connection.execute(query)}
+
+
+def put_recipients(message_id: str, created_utc_us: int, tried: Sequence[Recipient], connection: Connection) -> None:
+    """Write what came of an attempt; a refusal for good is a bounce too. `created_utc_us`: of the outbox row."""
+    addresses = [one.address for one in tried]
+    this = (mail_recipients.c.message_id == message_id, mail_recipients.c.address.in_(addresses))
+    connection.execute(delete(mail_recipients).where(*this))
+    rows = [{"message_id": message_id} | {name: getattr(one, name) for name in Recipient.__slots__} for one in tried]
+    connection.execute(insert(mail_recipients), rows)
+    for one in tried:
+        if one.state == REFUSED:
+            _bounce(message_id, created_utc_us, one, connection)
+
+
+def _bounce(message_id: str, created_utc_us: int, one: Recipient, connection: Connection) -> None:
+    seed = f"smtp\0{message_id}\0{created_utc_us}\0{one.address}\0{one.at_utc_us}"
+    row = {
+        "at_utc_us": one.at_utc_us,
+        "message_id": message_id,
+        "recipient": one.address,
+        "permanent": True,
+        "status": "",
+        "diagnostic": f"{one.code or ''} {one.said}".strip()[:MAX_ERROR],
+        "checksum": hashlib.sha256(seed.encode()).hexdigest(),
+    }
+    connection.execute(insert(mail_bounces).values(**row))
+
+
+def send_again(row: MailRow, to: Sequence[str] | None, by: str, now_utc_us: int, connection: Connection) -> bool:
+    """Make a message pending again; False where it is pending already. Who asked is kept in the payload.
+
+    `to` replaces its addresses, and nobody else gets it then; an empty one leaves them to the composer, which takes the
+    buyer's present ones.
+    """
+    payload = dict(row.payload)
+    if to is not None:
+        payload.pop("to", None)
+        payload.pop("only", None)
+    if to:
+        payload |= {"to": list(to), "only": True}
+    payload["resent"] = {"by": by, "at_utc_us": now_utc_us}
+    return queue_again(row.id, row.message_id, payload, now_utc_us, connection)
+
+
+def queue_again(
+    row_id: int, message_id: str, payload: Mapping[str, Any], now_utc_us: int, connection: Connection
+) -> bool:
+    """Make a message due again, its age and attempts counted anew; False where it is pending already.
+
+    It goes to those who did not get it, or of whom a report came that they did not; where all got it, to all; and to
+    those whom the payload names as the only ones.
+    """
+    this = (outbox.c.id == row_id, outbox.c.message_id == message_id, outbox.c.state != PENDING)
+    values = _FRESH | {"created_utc_us": now_utc_us, "next_try_utc_us": now_utc_us, "payload": orjson.dumps(payload)}
+    if not connection.execute(update(outbox).where(*this).values(**values)).rowcount:
+        return False
+    _forget(message_id, list(payload.get("to", ())) if payload.get("only") else [], connection)
+    return True
+
+
+def _forget(message_id: str, named: Sequence[str], connection: Connection) -> None:
+    this = mail_recipients.c.message_id == message_id
+    came_back = select(mail_bounces.c.id).where(
+        mail_bounces.c.message_id == message_id,
+        mail_bounces.c.permanent,
+        mail_bounces.c.at_utc_us >= mail_recipients.c.at_utc_us,
+        func.lower(mail_bounces.c.recipient) == func.lower(mail_recipients.c.address),
+    )
+    missed = (mail_recipients.c.state != TAKEN) | came_back.exists() | mail_recipients.c.address.in_(named)
+    if not connection.execute(delete(mail_recipients).where(this, missed)).rowcount:
+        connection.execute(delete(mail_recipients).where(this))
+
+
+def releasable(connection: Connection) -> list[int]:
+    """The waiting messages whose buyer has an address now that has not refused them, the oldest first."""
+    known = _present(connection)
+    if not known:
+        return []
+    query = select(outbox.c.id, outbox.c.message_id, outbox.c.waits_for)
+    query = query.where(IS_WAITING, outbox.c.waits_for.in_(sorted(known))).order_by(outbox.c.id)
+    found = connection.execute(query).all()
+    refused = _refused([one.message_id for one in found], connection)
+    return [one.id for one in found if known[one.waits_for] - refused.get(one.message_id, set())]
+
+
+def release(rows: Sequence[int], now_utc_us: int, connection: Connection) -> int:
+    """Make waiting messages due, their age counted from now; how many that still wait."""
+    again = _FRESH | {"created_utc_us": now_utc_us, "next_try_utc_us": now_utc_us}
+    return connection.execute(update(outbox).where(outbox.c.id.in_(rows), IS_WAITING).values(**again)).rowcount
+
+
+def waiting(connection: Connection) -> list[Waiting]:
+    """What waits for an address, by buyer."""
+    query = select(outbox.c.waits_for, func.count(), func.min(outbox.c.created_utc_us))
+    rows = connection.execute(query.where(IS_WAITING).group_by(outbox.c.waits_for))
+    split = [((for_ or "").partition("/"), count, oldest) for for_, count, oldest in rows]
+    return sorted((Waiting(buyer, field, count, oldest) for (field, _, buyer), count, oldest in split), key=_of_buyer)
+
+
+def _of_buyer(one: Waiting) -> tuple[str, str]:
+    return one.buyer, one.field
+
+
+def _present(connection: Connection) -> dict[str, set[str]]:
+    """The addresses that buyers have now, by what waits for them; only where something does, and there are any."""
+    names = connection.execute(select(outbox.c.waits_for).where(IS_WAITING).distinct()).scalars()
+    found: dict[str, set[str]] = {}
+    for name in names:
+        field, _, buyer = (name or "").partition("/")
+        mail = buyer_mail(buyer, connection) or BuyerMail()
+        if addresses := getattr(mail, field, ()):
+            found[name] = set(addresses)
+    return found
+
+
+def _refused(message_ids: Sequence[str], connection: Connection) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for at in range(0, len(message_ids), MAX_LISTED):
+        some = message_ids[at : at + MAX_LISTED]
+        query = select(mail_recipients.c.message_id, mail_recipients.c.address)
+        query = query.where(mail_recipients.c.message_id.in_(some), mail_recipients.c.state == REFUSED)
+        for message_id, address in connection.execute(query):
+            found.setdefault(message_id, set()).add(address)
+    return found
