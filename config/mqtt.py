@@ -41,7 +41,10 @@ class MqttSection(Model):
         description="Client identifier; the same on all meters, since one of them at a time is connected.",
     )
     tls: bool = Field(False, description="Speak TLS to the broker.")
-    mask_phone: bool = Field(True, description="Publish only the last four digits of phone numbers.")
+    mask_phone: bool = Field(
+        True,
+        description="Of phone numbers the last four digits, and those only of transfers that count; off: all, whole.",
+    )
     ca_file: ConfigPath | None = Field(None, description="CA certificates for the broker, PEM; empty: the system's.")
     certificate_file: ConfigPath | None = Field(None, description="Our certificate, where the broker wants one, PEM.")
     key_file: ConfigPath | None = Field(None, description="Its private key, PEM.")

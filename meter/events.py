@@ -13,15 +13,15 @@ by webhooks, by the feed of the HTTP API. Each has an id that is the same in eve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from meter.disclosure import NOTHING, Claim, is_by_minute
 from meter.facts import Fact, Kind, rings
 from meter.ladder import at_ms
 
 SCHEMA = 1  # version of docs/mqtt/*.schema.json
-PHONE_DIGITS_SHOWN = 4
 KINDS = (Kind.TRANSFER_STARTED, Kind.DIALED, Kind.RINGING, Kind.ANSWERED, Kind.TRANSFER_CLOSED)
 _NOT_PUBLISHED = ("evidence", "boot", "agreed")  # of an outcome's row: what only the store needs
 
@@ -38,12 +38,13 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `payload` is JSON, with the phone number as it is: who sends it on masks it (`masked`)."""
+    """One event. `payload` is JSON of all there is to tell: who sends it on discloses it (`meter.disclosure`)."""
 
     kind: EventKind
     transfer: str
     buyer: str
     payload: dict[str, Any]
+    claim: Claim = NOTHING  # of the buyer to the person's data, by then
 
     @property
     def id(self) -> str:
@@ -58,6 +59,7 @@ class _Known:
     endpoints: dict[int, dict[str, Any]]
     dialout_us: int | None = None
     rang: bool = False
+    by_minute: bool = False
 
 
 class Events:
@@ -80,20 +82,15 @@ class Events:
     def fold(self, fact: Fact, outcome: Mapping[str, Any] | None) -> Event | None:
         """The event that this fact is, if it is one. `outcome`: the settled row, for a closing fact."""
         if fact.kind is Kind.TRANSFER_STARTED:
-            known = self._known[fact.transfer] = _Known(_about(fact), _endpoints(fact))
+            known = self._known[fact.transfer] = _Known(_about(fact), _endpoints(fact), by_minute=is_by_minute(fact))
             return _started(fact, known)
         if fact.kind is Kind.TRANSFER_CLOSED:
-            self._known.pop(fact.transfer, None)
-            return _outcome(fact.transfer, outcome) if outcome is not None else None
+            ended = self._known.pop(fact.transfer, None)
+            by_minute = ended is not None and ended.by_minute
+            return _outcome(fact.transfer, outcome, by_minute=by_minute) if outcome is not None else None
         known = self._known.get(fact.transfer) or _Known({}, {})
         made = _OF_LEGS.get(fact.kind)
         return made(fact, known) if made is not None else None
-
-
-def masked(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload with the last four digits of the phone number alone."""
-    phone = payload.get("phone")
-    return {**payload, "phone": f"***{phone[-PHONE_DIGITS_SHOWN:]}"} if phone else dict(payload)
 
 
 def _about(started: Fact) -> dict[str, Any]:
@@ -164,13 +161,16 @@ def _ringing(fact: Fact, known: _Known) -> Event | None:
 
 
 def _answered(fact: Fact, known: _Known) -> Event:
-    return _event(EventKind.ANSWERED, fact, known, f"{fact.transfer}.answered.{fact.leg}", _of_leg(fact, known))
+    made = _event(EventKind.ANSWERED, fact, known, f"{fact.transfer}.answered.{fact.leg}", _of_leg(fact, known))
+    answered = not fact.payload.get("must_accept")  # else nobody has taken the call yet
+    return replace(made, claim=Claim(answered=answered, by_minute=known.by_minute))
 
 
 _OF_LEGS = {Kind.DIALED: _dialed, Kind.RINGING: _ringing, Kind.ANSWERED: _answered}
 
 
-def _outcome(transfer: str, row: Mapping[str, Any]) -> Event:
+def _outcome(transfer: str, row: Mapping[str, Any], *, by_minute: bool) -> Event:
     shown = {name: value for name, value in row.items() if name not in _NOT_PUBLISHED}
     payload = {"schema": SCHEMA, "id": f"{transfer}.outcome", "event": EventKind.OUTCOME.value, **shown}
-    return Event(EventKind.OUTCOME, transfer, str(row.get("buyer", "")), payload)
+    claim = Claim(str(row.get("counts_as", "")), _whole(row.get("talk_ms")) > 0, by_minute)
+    return Event(EventKind.OUTCOME, transfer, str(row.get("buyer", "")), payload, claim)

@@ -21,6 +21,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from meter import texts
+from meter.disclosure import claim_of
 from meter.facts import Fact, Kind
 from meter.hostile import csv_cell, fields_of, one_line
 from meter.ladder import Ladder, LegTimes, build_ladder
@@ -28,6 +29,7 @@ from meter.letters import Attachment, Letter, addressees
 from meter.links import LinkOptions, credit_link
 from meter.localised import DEFAULT_LOCALE, short_when_text, when_text
 from meter.outbox import NeverDeliverableError
+from meter.outcome import CountsAs
 from meter.store.clerk import Clerk
 from meter.store.mail import BuyerMail, buyer_mail
 from meter.store.reading import facts_of
@@ -49,6 +51,8 @@ class LeadComposer:
         started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
         if started is None:
             raise NeverDeliverableError("the transfer has no transfer_started")
+        if claim_of(facts).counts_as != CountsAs.FAILED.value:  # whoever queued it: it is not the buyer's
+            raise NeverDeliverableError("the transfer does not count as failed")
         name = str(started.payload.get("buyer", ""))
         buyer = await clerk.read(partial(buyer_mail, name)) or BuyerMail()
         who = addressees(order, "lead_emails", name, buyer.lead_emails)

@@ -29,7 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
-from meter.events import Event, EventKind, masked
+from meter.disclosure import Reader, disclosed
+from meter.events import Event, EventKind
 from meter.lease import Lease
 from meter.mqtt_client import Connection, Publication, RefusedByBrokerError
 from meter.outbox import DeliveryError, NeverDeliverableError
@@ -191,7 +192,8 @@ class MqttLink:
         )
 
     def _of_event(self, event: Event) -> Publication:
-        payload = masked(event.payload) if self._options.mask_phone else event.payload
+        reader = Reader.BROKER if self._options.mask_phone else Reader.OPERATOR
+        payload = disclosed(event.payload, reader, event.claim)
         return Publication(self.topic(f"transfers/{event.transfer}/{event.kind}"), orjson.dumps(payload))
 
     async def _publish(self, messages: Sequence[Publication]) -> None:

@@ -1,9 +1,10 @@
 """Webhooks: a transfer's lead and what becomes of it, posted to the buyer's HTTPS endpoint.
 
 A follower of the journal queues what buyers have asked for (`dialed`, `answered`, `failed`, `outcome`), in the outbox,
-per webhook and transfer in their order. What is posted is made from the facts when it is posted, with the fields that
-operator and buyer let through, and signed as Standard Webhooks 1.0 says: `webhook-id`, `webhook-timestamp`,
-`webhook-signature`. A 2xx is a yes; anything else is tried again.
+per webhook and transfer in their order. What is posted is made from the facts when it is posted, as the buyer may see
+it (`meter.disclosure`): of the person nothing until the transfer has connected or counts as failed, and of the lead
+those fields that operator and buyer let through. It is signed as Standard Webhooks 1.0 says: `webhook-id`,
+`webhook-timestamp`, `webhook-signature`. A 2xx is a yes; anything else is tried again.
 
 A webhook that fails rests as a whole, longer each time, so that a dead endpoint costs one attempt and not one for every
 message. When it has failed for days it is disabled: a line in the log, `baton_webhooks_disabled`, an alert; what was
@@ -25,7 +26,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
-from meter.events import KINDS, SCHEMA, Event, EventKind, Events, masked
+from meter.disclosure import Reader, disclosed, masked
+from meter.events import KINDS, SCHEMA, Event, EventKind, Events
 from meter.facts import Fact, Kind
 from meter.ladder import build_ladder
 from meter.outbox import DeliveryError, LaterError, NeverDeliverableError
@@ -296,8 +298,8 @@ def compose(
 def document(hook: Webhook, event: Event, name: str, facts: Sequence[Fact], redact: frozenset[str]) -> bytes:
     """The body: type, timestamp and data, as Standard Webhooks advises."""
     started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
-    data = masked(event.payload) if hook.mask_phone else dict(event.payload)
-    data["lead"] = lead_of(hook, started, redact)
+    data = disclosed({**event.payload, "lead": lead_of(hook, started, redact)}, Reader.BUYER, event.claim)
+    data = masked(data) if hook.mask_phone else data
     if event.kind is EventKind.OUTCOME:
         ladder = build_ladder(facts)
         data["explanation"] = ladder.explanation

@@ -17,6 +17,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import HTMLResponse, Response
 
 from meter.credits import MAX_WORDS, CreditError, Reason, Refusal, State, Window
+from meter.disclosure import Reader, claim_of, knows_person
 from meter.facts import Fact, Kind
 from meter.hostile import fields_of, one_line
 from meter.ladder import LegTimes, build_ladder
@@ -196,7 +197,7 @@ def _shown_call(seen: Seen) -> dict[str, Any]:
         "facts": [(name, value) for name, value in facts if value],
         "explanation": one_line(ladder.explanation) if ladder else "",
         "legs": [_shown_leg(leg) for leg in ladder.legs] if ladder else [],
-        "lead": _lead(started),
+        "lead": _lead(started) if knows_person(Reader.BUYER, claim_of(seen.facts)) else [],
     }
 
 

@@ -38,7 +38,7 @@ _PAYLOAD = {
         **{name: {"type": "string"} for name in ("transfer", "call_id", "campaign", "buyer")},
         "router": {"type": "string", "description": "The operator's alone."},
         "dialer": {"type": "string", "description": "Not told to buyers."},
-        "phone": {"type": "string", "description": "E.164, or `***` and the last four digits."},
+        "phone": {"type": "string", "description": "E.164; to a buyer only where the person is its own."},
     },
 }
 _STREAMED = {
@@ -118,9 +118,9 @@ async def get_events(
     once it is settled. A position holds for ever. A stream ends after an hour, or when the portal stops; an event
     without data tells a new position. Otherwise a page as JSON, which may be empty though there is more.
 
-    The operator sees all, numbers whole. A buyer and a dialer see their own transfers: a dialer the whole numbers, a
-    buyer that of an outcome which counts, else its last four digits. What a token is not told is empty or 0: to buyers
-    dialer and `sip_call_id`, to dialers endpoints, buffer and terms.
+    The operator sees all, a buyer and a dialer their own transfers. What a token is not told is empty or 0: to buyers
+    dialer and `sip_call_id`, and but of an outcome that counts `phone` and `call_id`, by the minute but from the answer
+    on; to dialers endpoints, buffer and terms.
     """
     feed = _feed(request)
     view = View(who, frozenset(said.kinds))

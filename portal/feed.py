@@ -21,8 +21,8 @@ import structlog
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 
-from meter.events import Event, EventKind, masked
-from meter.outcome import CountsAs
+from meter.disclosure import Reader, disclosed
+from meter.events import Event, EventKind
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.db import StoreError
@@ -44,12 +44,6 @@ AGAIN_S = 1.0  # after the store has failed
 _NAMES = 2  # of a boot: its router's and its own
 _MAX_SEQ = 1 << 62
 _OWN = {Scope.BUYER: "buyer", Scope.DIALER: "dialer"}
-# What a token is not told, as elsewhere in the API: names empty, numbers 0, so that the schemas hold.
-_WITHHELD: dict[Scope, dict[str, Any]] = {
-    Scope.BUYER: {"router": "", "dialer": "", "sip_call_id": ""},
-    Scope.DIALER: {"router": "", "endpoints": [], "endpoint": "", "buffer_ms": 0, "terms_name": "", "terms_version": 0},
-}
-
 _log = structlog.get_logger("portal")
 
 
@@ -66,11 +60,8 @@ class View:
         return (own is None or event.payload.get(own) == self.who.of) and (not self.kinds or event.kind in self.kinds)
 
     def shown(self, event: Event) -> dict[str, Any]:
-        """The payload as it may be seen; a buyer sees the whole number in an outcome that counts, and nowhere else."""
-        withheld = _WITHHELD.get(self.who.scope, {})
-        payload = {name: withheld.get(name, value) for name, value in event.payload.items()}
-        counts = payload.get("counts_as") in (CountsAs.CONNECTED.value, CountsAs.FAILED.value)
-        return payload if self.who.scope is not Scope.BUYER or counts else masked(payload)
+        """The payload as it may be seen."""
+        return disclosed(event.payload, Reader(self.who.scope), event.claim)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The HTTP API for the live view, version 1: what is up now, once or as a stream of events.
 
-The operator sees the router whole; a buyer and a dialer the transfers of their own, of which a buyer is not told the
-dialer and a dialer not the buyer's endpoints. Callers' numbers are masked by the router itself.
+The operator sees the router whole; a buyer and a dialer the transfers of their own, of which a buyer is told neither
+the dialer nor the prospect, and a dialer not the buyer's endpoints. Callers' numbers are masked by the router itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as ASGIScope
 
+from meter.disclosure import NOTHING, Reader, disclosed
 from portal.access import AnyToken, needed, services
 from portal.lists_models import Count
 from portal.live import MAX_SHOWN, LiveView, RouterAwayError
@@ -92,11 +93,11 @@ class LiveTransfer(BaseModel):
     """A transfer that is up."""
 
     transfer: str
-    call_id: str
+    call_id: str = Field(description="Not told to buyers.")
     dialer: str = Field(description="Not told to buyers.")
     campaign: str
     buyer: str
-    caller: str = Field(description="The prospect's number, masked.")
+    caller: str = Field(description="The prospect's number, masked. Not told to buyers.")
     phase: str
     age_ms: int
     dialout_ms: Count = Field(description="Since dial-out; null: before it.")
@@ -196,8 +197,9 @@ def shown_live(who: Token, view: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own(who: Token, one: dict[str, Any]) -> dict[str, Any]:
+    one = disclosed(one, Reader(who.scope), NOTHING)  # nothing is known yet of what it will count as
     if who.scope is Scope.BUYER:
-        return {**one, "dialer": "", "next": None}
+        return {**one, "next": None}
     return {**one, "next": None, "legs": [leg for leg in one["legs"] if leg["leg"] == _CALLER_LEG]}
 
 

@@ -18,6 +18,7 @@ from fastapi import Request
 from fastapi.responses import FileResponse
 from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
+from meter.disclosure import Reader, claim_of, knows_person
 from meter.facts import Fact, Kind
 from meter.store.clerk import Clerk
 from meter.store.reading import facts_of
@@ -43,6 +44,8 @@ class RecordingOffice:
         facts = await self._clerk.read(lambda connection: facts_of(connection, transfer))
         started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
         if started is None or (buyer and started.payload.get("buyer") != buyer):
+            raise ProblemError(404, _NONE)
+        if buyer and not knows_person(Reader.BUYER, claim_of(facts)):  # what is said in it is the person's too
             raise ProblemError(404, _NONE)
         made = _recorded(facts)
         if part > len(made):

@@ -89,7 +89,7 @@ async def post_interaction(request: Request, response: Response, who: OperatorTo
     response.headers["Location"] = f"/v1/interactions/{made.id}"
     what = "interaction_kept" if is_new else "interaction_repeated"
     _log.info(what, interaction=made.id, buyer=made.buyer, by=who.name)
-    return shown_interaction(made)
+    return shown_interaction(made, who)
 
 
 @service.get(
@@ -115,14 +115,14 @@ async def get_interactions(request: Request, who: BuyerOrOperator, said: Annotat
         return await office.find_all(replace(wanted, before=last, limit=limit))
 
     def cells(one: Interaction) -> list[Any]:
-        shown = shown_interaction(one)
+        shown = shown_interaction(one, who)
         return [getattr(shown, name) for name in COLUMNS]
 
     start = read_cursor(_LIST, said.cursor, int, str)
     if wants_csv(request):
         return await csv_answer(_LIST, COLUMNS, fetch, key_of=_key, cells=cells, start=start)
     found, following = await page(lambda limit: fetch(start, limit), said.limit, _LIST, _key)
-    return Interactions(interactions=[shown_interaction(one) for one in found], next=following)
+    return Interactions(interactions=[shown_interaction(one, who) for one in found], next=following)
 
 
 @service.get(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, Field
 
+from meter.disclosure import Reader, disclosed
 from meter.interactions import MAX_BY, MAX_CUSTOMER, MAX_REFERENCE, MAX_TEXT, MAX_WORDS, MOST
 from meter.store.interactions import Interaction
 from meter.store.reports import Report
@@ -70,7 +71,7 @@ class InteractionShown(BaseModel):
     kind: str = Field(description="`call`, `email` or `chat`.")
     reference: str = Field(description="Of a call its transfer.")
     agent: str = Field(description="Of a call the endpoint that answered.")
-    customer: str
+    customer: str = Field(description="Who was served; of a call nobody answered the operator's alone.")
     received_at: datetime
     started_at: Moment = Field(description="Answered, or work begun; null: nobody answered.")
     ended_at: Moment
@@ -151,8 +152,9 @@ COLUMNS = tuple(InteractionShown.model_fields)
 BODIES: tuple[type[Body], ...] = (InteractionReport, RatingReport)
 
 
-def shown_interaction(one: Interaction) -> InteractionShown:
-    return InteractionShown(**_fields(one))
+def shown_interaction(one: Interaction, who: Token) -> InteractionShown:
+    """As this token may see it."""
+    return InteractionShown(**_fields(one, who))
 
 
 def shown_detail(one: Interaction, who: Token) -> InteractionDetail:
@@ -168,7 +170,7 @@ def shown_detail(one: Interaction, who: Token) -> InteractionDetail:
         )
         for rating in one.ratings
     ]
-    return InteractionDetail(**_fields(one), text=one.text, ratings=ratings)
+    return InteractionDetail(**_fields(one, who), text=one.text, ratings=ratings)
 
 
 def shown_report(one: Report) -> ReportShown:
@@ -194,9 +196,10 @@ _SAME = ("id", "buyer", "reference", "agent", "customer", "handled_ms", "resolve
 _SAME_TOO = ("longest_hold_ms", "recording", "increments", "amount_minor", "currency")
 
 
-def _fields(one: Interaction) -> dict[str, Any]:
+def _fields(one: Interaction, who: Token) -> dict[str, Any]:
+    same = {name: getattr(one, name) for name in (*_SAME, *_SAME_TOO)}
     return {
-        **{name: getattr(one, name) for name in (*_SAME, *_SAME_TOO)},
+        **disclosed(same, Reader(who.scope), one.claim),
         "kind": one.kind.value,
         "received_at": _moment(one.received_utc_us),
         "started_at": None if one.started_utc_us is None else _moment(one.started_utc_us),

@@ -15,6 +15,7 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from meter.disclosure import Reader, knows_person
 from meter.hostile import one_line
 from meter.interactions import LEAST, MAX_TEXT, MAX_WORDS, MOST, Channel, InteractionError, RatingKind, Refusal
 from meter.links import BadLinkError, LinkOptions, read_interaction_token, read_rating_token
@@ -154,7 +155,7 @@ def _facts(found: Interaction, contract: Contract) -> list[tuple[str, str]]:
     facts = [
         ("Id", found.id),
         ("Reference", found.reference if not is_call else ""),
-        ("Customer", found.customer),
+        ("Customer", found.customer if knows_person(Reader.BUYER, found.claim) else ""),
         ("Agent", found.agent),
         ("Came in", _when(found.received_utc_us, contract)),
         ("Answered" if is_call else "Begun", _when(answered, contract) if answered is not None else "nobody answered"),

@@ -167,7 +167,7 @@ def _wanted(said: TransferQuery, who: Token) -> Wanted:
         call_id=said.call_id,
         from_us=microseconds(said.since),
         to_us=microseconds(said.until),
-        paid=bool(phone) and who.scope is Scope.BUYER,  # of others it is not told the number
+        known=bool(phone or said.call_id) and who.scope is Scope.BUYER,  # of others it is not told the person
         newest_first=said.order == "newest",
     )
 

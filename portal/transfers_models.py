@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, Field
 
+from meter.disclosure import Claim, Reader, disclosed
 from meter.outcome import CountsAs, Reason, Verdict
 from meter.store.api_transfers import SettledTransfer
 from portal.lists_models import Moment
@@ -26,7 +27,7 @@ class TransferShown(BaseModel):
     """A settled transfer. Durations are in ms; what a token is not told is empty or null."""
 
     transfer: str
-    call_id: str = Field(description="Shared by the transfers of one prospect.")
+    call_id: str = Field(description="Shared by the transfers of one prospect; told like `phone`.")
     campaign: str
     buyer: str = Field(description="Empty where none was found.")
     phone: str = Field(description="The prospect's, E.164; to a buyer only where the transfer counts.")
@@ -71,14 +72,14 @@ class TransferQuery(PageQuery):
 
 def shown_transfer(one: SettledTransfer, who: Token) -> TransferShown:
     """As this token may see it."""
-    is_buyer, is_dialer = who.scope is Scope.BUYER, who.scope is Scope.DIALER
-    hides_phone = is_buyer and one.counts_as == CountsAs.FREE.value
+    is_dialer = who.scope is Scope.DIALER
+    claim = Claim(one.counts_as, one.talk_ms > 0, one.by_minute)
+    of_person = {name: getattr(one, name) for name in ("call_id", "phone", "dialer", "sip_call_id")}
     return TransferShown(
+        **disclosed(of_person, Reader(who.scope), claim),
         transfer=one.transfer,
-        call_id=one.call_id,
         campaign=one.campaign,
         buyer=one.buyer,
-        phone="" if hides_phone else one.phone,
         started_at=moment(one.started_utc_us),
         dialout_at=None if one.dialout_utc_us is None else moment(one.dialout_utc_us),
         ended_at=moment(one.closed_utc_us),
@@ -89,8 +90,6 @@ def shown_transfer(one: SettledTransfer, who: Token) -> TransferShown:
         talk_ms=one.talk_ms,
         buffer_ms=None if is_dialer else one.buffer_ms,
         terms="" if is_dialer or not one.terms_name else f"{one.terms_name} v{one.terms_version}",
-        dialer="" if is_buyer else one.dialer,
-        sip_call_id="" if is_buyer else one.sip_call_id,
     )
 
 

@@ -50,7 +50,9 @@ class WebhookPut(Body):
         list(DEFAULT_EVENTS), min_length=1, max_length=len(EVENTS), description=f"One or more of {', '.join(EVENTS)}."
     )
     lead_fields: list[FieldName] = Field(
-        [ALL_FIELDS], max_length=_MAX_FIELDS, description="Fields of the lead that go along; `*`: all."
+        [ALL_FIELDS],
+        max_length=_MAX_FIELDS,
+        description="Fields of the lead that go along, where the person is the buyer's; `*`: all.",
     )
     redact_fields: list[FieldName] = Field([], max_length=_MAX_FIELDS, description="Fields that never do.")
     mask_phone: bool = Field(False, description="Only the last four digits of numbers.")

@@ -45,13 +45,14 @@ class SettledTransfer:
     terms_name: str
     terms_version: int
     agreed: bool
+    by_minute: bool  # it was charged by the minute
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which transfers; empty words do not restrict. They ended from `from_us` to before `to_us`.
 
-    `paid`: only those that count as connected or failed. `after`: the last one that was seen.
+    `known`: only those whose person their buyer knows (meter.disclosure). `after`: the last one that was seen.
     """
 
     buyer: str = ""
@@ -64,7 +65,7 @@ class Wanted:
     call_id: str = ""
     from_us: int | None = None
     to_us: int | None = None
-    paid: bool = False
+    known: bool = False
     newest_first: bool = False
     after: str = ""
 
@@ -73,7 +74,8 @@ class UnknownTransferError(LookupError):
     """The transfer after which a page is to begin is not there."""
 
 
-_COLUMNS = tuple(outcomes.c[one.name] for one in fields(SettledTransfer))
+_BY_MINUTE = select(postings.c.key).where(postings.c.key == outcomes.c.transfer + ":minutes").exists()
+_COLUMNS = (*(outcomes.c[one.name] for one in fields(SettledTransfer) if one.name != "by_minute"), _BY_MINUTE)
 
 
 def settled(connection: Connection, wanted: Wanted, limit: int) -> list[SettledTransfer]:
@@ -90,8 +92,8 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         found.append(outcomes.c.closed_utc_us >= wanted.from_us)
     if wanted.to_us is not None:
         found.append(outcomes.c.closed_utc_us < wanted.to_us)
-    if wanted.paid:
-        found.append(outcomes.c.counts_as != "free")
+    if wanted.known:
+        found.append((outcomes.c.counts_as != "free") | _BY_MINUTE)
     return found
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, and_, insert, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select
 
 from config.book import Rating as RatedBy
 from meter.billing.accounts import INCREMENT, Account, Posting, Rule
 from meter.billing.minutes import rate
+from meter.disclosure import Claim
 from meter.interactions import (
     Channel,
     Charged,
@@ -31,7 +32,7 @@ from meter.store.contracts import Contract, read_contract
 from meter.store.ledger import append, lock_heads
 from meter.store.money import interactions, ratings
 from meter.store.outbox import new_row
-from meter.store.schema import buyers, outbox
+from meter.store.schema import buyers, outbox, outcomes
 
 RATING = "rating"  # kind of the message that asks for one
 MAX_LISTED = 5_000  # rows in one answer
@@ -72,7 +73,13 @@ class Interaction:
     amount_minor: int
     currency: str
     created_utc_us: int
+    counts_as: str = ""  # of a call
     ratings: tuple[RatingRow, ...] = ()
+
+    @property
+    def claim(self) -> Claim:
+        """The buyer's to who was served; who wrote has written to the buyer."""
+        return Claim(self.counts_as, self.kind is not Channel.CALL or self.started_utc_us is not None, by_minute=True)
 
     @property
     def at_utc_us(self) -> int:
@@ -133,7 +140,7 @@ def add(connection: Connection, said: Reported, now_utc_us: int, *, ask: bool) -
 
 def find(connection: Connection, interaction: str, buyer: str = "") -> Interaction:
     """One interaction; with `buyer` only where it is that one's. Raises InteractionError."""
-    query = select(interactions).where(interactions.c.id == interaction)
+    query = _interactions().where(interactions.c.id == interaction)
     row = connection.execute(query.where(interactions.c.buyer == buyer) if buyer else query).one_or_none()
     if row is None:
         raise InteractionError("id", "there is no such interaction", Refusal.UNKNOWN)
@@ -143,7 +150,7 @@ def find(connection: Connection, interaction: str, buyer: str = "") -> Interacti
 def find_all(connection: Connection, wanted: Wanted) -> list[Interaction]:
     """The interactions that are wanted, at most `MAX_LISTED`."""
     table = interactions.c
-    query = select(interactions).where(table.buyer == wanted.buyer)
+    query = _interactions().where(table.buyer == wanted.buyer)
     if wanted.kind is not None:
         query = query.where(table.kind == wanted.kind.value)
     if wanted.from_us is not None:
@@ -235,6 +242,12 @@ def _row(said: Reported, charged: Charged, now_utc_us: int) -> dict[str, Any]:
     }
 
 
+def _interactions() -> Select[Any]:
+    """Interactions, and what a call counts as."""
+    counts_as = select(outcomes.c.counts_as).where(outcomes.c.transfer == interactions.c.id)
+    return select(interactions, func.coalesce(counts_as.scalar_subquery(), "").label("counts_as"))
+
+
 _PLAIN = tuple(one.name for one in fields(Interaction) if one.name not in ("kind", "ratings"))
 _AT_ONCE = 500  # ids of one query: SQLite's bound for parameters
 
@@ -260,12 +273,12 @@ def with_ratings_at(connection: Connection, buyer: str, span: tuple[int, int], s
     rated = select(ratings.c.interaction).where(ratings.c.interaction == interactions.c.id)
     rated = rated.where(ratings.c.at_utc_us >= span[0], ratings.c.at_utc_us < span[1])
     mine = (interactions.c.buyer == buyer, interactions.c.received_utc_us >= since_us)
-    query = select(interactions).where(*mine, rated.exists()).order_by(interactions.c.received_utc_us)
+    query = _interactions().where(*mine, rated.exists()).order_by(interactions.c.received_utc_us)
     return _with_ratings(connection, connection.execute(query).all())
 
 
 def of_span(connection: Connection, buyer: str, from_us: int, to_us: int) -> list[Interaction]:
     """The buyer's interactions that came in from the one instant to before the other, oldest first."""
     at = interactions.c.received_utc_us
-    query = select(interactions).where(interactions.c.buyer == buyer, at >= from_us, at < to_us)
+    query = _interactions().where(interactions.c.buyer == buyer, at >= from_us, at < to_us)
     return _with_ratings(connection, connection.execute(query.order_by(at, interactions.c.id)).all())

@@ -84,7 +84,7 @@ ACME = Buyer(
         Endpoint("desk", EndpointKind.DID, "+12125550100", carrier="main"),
     ),
 )
-BEST = Buyer(name="best", title="Best Roofs", terms=WESTLAKE)
+BEST = Buyer(name="best", title="Best Roofs", terms=WESTLAKE, lead_emails=("leads@best.example",))
 BOLT = Buyer(name="bolt", title="Bolt Service", terms=replace(SERVICE, name="minutes"))
 
 

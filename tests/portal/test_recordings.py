@@ -11,7 +11,7 @@ import pytest
 
 from meter.facts import Kind
 from portal.recordings import find_below
-from tests.facts_builder import Story
+from tests.facts_builder import Story, connected_story
 from tests.portal.house import House, recorded, wav
 from tests.store.journal_tools import store
 
@@ -83,7 +83,7 @@ async def test_to_whom_it_does_not_belong_it_is_not_there(house: House) -> None:
 
 
 async def test_a_call_that_moved_has_several(house: House) -> None:
-    story = recorded(Story("t-5").start(), "2026-06-02/t-5.wav", WHOLE)
+    story = recorded(connected_story("t-5"), "2026-06-02/t-5.wav", WHOLE)
     other = wav(0.5)
     recorded(story, "2026-06-02/t-5-2.wav", other)
     story.add(Kind.RECORDED, 61.0, file="2026-06-02/t-5-3.wav", sha256="", bytes=0, audio_ms=0, error="disk full")

@@ -100,7 +100,8 @@ async def test_events_survive_the_brokers_death_in_their_order(
             assert problems(payload, schema_of(suffix)) == [], payload
         if payload is not None and suffix.startswith("transfers/"):
             assert suffix == f"transfers/{payload['transfer']}/{payload['event']}"
-            assert payload["phone"] == "***0123"
+            counts = payload.get("counts_as") in ("connected", "failed")
+            assert payload["phone"] == ("***0123" if counts else "")
             if payload["id"] not in seen[payload["transfer"]]:
                 seen[payload["transfer"]].append(payload["id"])
     assert seen["t-2"] == ["t-2.started", "t-2.ringing", "t-2.answered.1", "t-2.outcome"]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.events import Event, EventKind, Events, masked
+from meter.disclosure import masked
+from meter.events import Event, EventKind, Events
 from meter.facts import EndCause, Kind, Party
 from meter.settle import Follower
 from meter.store.clerk import Clerk
