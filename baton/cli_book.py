@@ -60,6 +60,7 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
 ) -> None:
     """Import buyers, campaigns, terms and suppression lists of a file into the store."""
+    from config.addresses import NO_MAIL, pays_failed
     from config.book_file import load_book
     from config.settings import load
     from meter.terms import presets
@@ -69,6 +70,8 @@ def import_(
     place = Place.of(settings)
     for warning in book.warnings:
         out(f"warning: {warning}")
+    if settings.mail is None and any(map(pays_failed, book.buyers)):
+        out(f"warning: mail: {NO_MAIL}")
 
     async def work(engine: AsyncEngine) -> None:
         from baton.lists import print_imported

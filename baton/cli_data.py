@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -80,6 +81,7 @@ def load(
     import getpass
     import time
 
+    from baton.cli_orders import has_mail
     from meter.store.loading import Who
     from meter.store.loading import load as run
 
@@ -90,9 +92,27 @@ def load(
     async def work(engine: AsyncEngine) -> Loaded:
         return await run(engine, what, text, Who(getpass.getuser(), time.time_ns() // 1000), dry_run=dry_run)
 
-    loaded = with_store(find_place(config, store), work)
+    place = find_place(config, store)
+    loaded = with_store(place, work)
     would = "would be " if dry_run else ""
     out(f"{loaded.new:,} {what} {would}loaded, {loaded.known:,} were there already")
+    if what == "orders":
+        for one in with_store(place, partial(_unreachable, has_mail=has_mail(config, store))):
+            typer.echo(f"warning: {one}", err=True)
+
+
+async def _unreachable(engine: AsyncEngine, *, has_mail: bool) -> list[str]:
+    """What keeps leads and documents from reaching those who have orders, by buyer."""
+    from baton.cli_orders import address_warnings
+    from meter.store.book import BookStore
+    from meter.store.orders import OrderStore
+
+    ordering = {one.order.buyer for one in await OrderStore(engine).list()}
+    known = (await BookStore(engine).load()).buyers
+    found: list[str] = []
+    for name in sorted(ordering & known.keys()):
+        found += [f"{name}: {said}" for said in await address_warnings(engine, [known[name]], has_mail=has_mail)]
+    return found
 
 
 def _text(file: Path) -> str:

@@ -3,17 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import ConfigOption, JsonOption, StoreOption, find_place, out, print_json, print_table, with_store
+from baton.console import (
+    ConfigOption,
+    JsonOption,
+    StoreOption,
+    find_place,
+    find_settings,
+    out,
+    print_json,
+    print_table,
+    with_store,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from config.book import Order
+    from config.book import Buyer, Order
     from meter.store.orders import OrderProgress
 
 orders = typer.Typer(help="Orders: what a buyer bought for a week.", no_args_is_help=True)
@@ -47,7 +60,7 @@ def set_(
 
     async def work(engine: AsyncEngine) -> tuple[Order | None, str, tuple[str, ...]]:
         before = await OrderStore(engine).set(order, getpass.getuser(), keep_make_up=make_up is None)
-        return before, *await _told(engine, order)
+        return before, *await _told(engine, order, has_mail=has_mail(config, store))
 
     before, what, warnings = with_store(find_place(config, store), work)
     was = "" if before is None else "is so already" if before == order else f"instead of {_bought(before, what)}"
@@ -59,7 +72,7 @@ def set_(
         typer.echo(f"warning: {one}", err=True)
 
 
-async def _told(engine: AsyncEngine, order: Order) -> tuple[str, tuple[str, ...]]:
+async def _told(engine: AsyncEngine, order: Order, *, has_mail: bool) -> tuple[str, tuple[str, ...]]:
     """What the order counts, in words, and what can be ordered and is seldom meant."""
     from datetime import UTC, datetime
 
@@ -70,7 +83,30 @@ async def _told(engine: AsyncEngine, order: Order) -> tuple[str, tuple[str, ...]
     found = (await BookStore(engine).load()).buyers.get(order.buyer)
     if found is None:
         return "", ()  # its terms are not in force yet
-    return COUNTED_IN[found.terms.order_counts], warnings_of(order, found.terms, datetime.now(UTC).date())
+    what = COUNTED_IN[found.terms.order_counts]
+    if not order.quantity:
+        return what, ()
+    said = warnings_of(order, found.terms, datetime.now(UTC).date())
+    return what, said + await address_warnings(engine, [found], has_mail=has_mail)
+
+
+async def address_warnings(engine: AsyncEngine, buyers: Iterable[Buyer], *, has_mail: bool) -> tuple[str, ...]:
+    """What keeps leads and documents from reaching these buyers."""
+    from meter.store.clerk import Clerk
+    from meter.store.recipients import order_warnings
+
+    clerk = Clerk(engine)
+    try:
+        work = [await clerk.read(partial(order_warnings, one, has_mail=has_mail)) for one in buyers]
+    finally:
+        await clerk.close()
+    return tuple(said for some in work for said in some)
+
+
+def has_mail(config: Path | None, store: str) -> bool:
+    """Whether a mail server is configured; where only a store is named, that is not known, and taken for yes."""
+    settings = None if store and config is None else find_settings(config)
+    return settings is None or settings.mail is not None
 
 
 @orders.command("list")

@@ -211,7 +211,8 @@ def _server_config(services: Services, portal: PortalSection) -> uvicorn.Config:
 def book_rules(config_path: Path, settings: Settings) -> BookRules:
     """What of the configuration a buyer that comes over HTTP is held against."""
     carriers = frozenset(one.name for one in settings.carriers)
-    return BookRules(config_path, carriers, has_ca=settings.tls.ca_file is not None)
+    has_mail = settings.mail is not None
+    return BookRules(config_path, carriers, has_ca=settings.tls.ca_file is not None, has_mail=has_mail)
 
 
 async def _availability(router: Path, room: asyncio.Semaphore, campaign: str) -> dict[str, Any]:

@@ -7,13 +7,14 @@ preset (`base`) and say only what differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
+from config.addresses import address_warnings
 from config.book import (
     DEFAULT_RING_TIMEOUT_MS,
     DEFAULT_TIME_ZONE,
@@ -317,9 +318,16 @@ def validate_book(document: Document, presets: Mapping[str, Terms]) -> tuple[Boo
     )
     used = {buyer.terms.name: buyer.terms for buyer in buyers if buyer.terms.name in presets}
     problems = reader.problems + cross_problems(document, frozenset(presets))
-    warnings = tuple(cross_warnings(document))
+    warnings = (*cross_warnings(document), *_address_warnings(document, buyers))
     unsaid = reader.unsaid | {(one.name, one.version) for one in used.values()}
     return BookFile((*used.values(), *terms), buyers, campaigns, lists, warnings, frozenset(unsaid)), problems
+
+
+def _address_warnings(document: Document, buyers: Iterable[Buyer]) -> Iterator[Problem]:
+    paths = {str(raw.get("name")): path for path, raw in document.entries("buyers")}
+    for buyer in buyers:
+        for field, what in address_warnings(buyer):
+            yield document.problem(f"{paths[buyer.name]}.{field}", what)
 
 
 class _Reader:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.addresses import NO_MAIL, pays_failed
 from config.book import Terms
 from config.book_file import BookFile, validate_book
 from config.document import Document, read
@@ -48,7 +49,10 @@ def check(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) 
     ]
     problems += _prompts(document, book)
     ordered = sorted(set(problems), key=lambda one: (one.line or 0, one.path))
-    return Checked(settings, book, tuple(ordered), book.warnings)
+    warnings = book.warnings
+    if settings is not None and settings.mail is None and any(map(pays_failed, book.buyers)):
+        warnings = (*warnings, document.problem("mail", NO_MAIL))
+    return Checked(settings, book, tuple(ordered), warnings)
 
 
 def _prompts(document: Document, book: BookFile) -> Iterator[Problem]:

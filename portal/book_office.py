@@ -23,6 +23,7 @@ from meter.store.book_editing import (
 )
 from meter.store.clerk import Clerk
 from meter.store.orders import OrderStore, warnings_of
+from meter.store.recipients import order_warnings
 from meter.store.stops import StateChange, set_state
 
 Expected = Callable[[str], bool]
@@ -86,7 +87,12 @@ class BookOffice:
         before = await self._orders.set(order, by, keep_make_up=keep_make_up)
         now = self._clock()
         kept = await self._clerk.read(lambda connection: find_buyer(connection, order.buyer, now))
-        return before, warnings_of(order, kept.buyer.terms, now.date())
+        if not order.quantity:
+            return before, ()
+        unreachable = await self._clerk.read(
+            lambda connection: order_warnings(kept.buyer, connection, has_mail=self._rules.has_mail)
+        )
+        return before, warnings_of(order, kept.buyer.terms, now.date()) + unreachable
 
     async def _change(self, name: str, change: Callable[[Raw | None], Raw], expected: Expected | None) -> Saved:
         now = self._clock()

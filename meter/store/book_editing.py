@@ -52,6 +52,7 @@ class BookRules:
     file: Path
     carriers: frozenset[str] = frozenset()
     has_ca: bool = False
+    has_mail: bool = True
 
 
 @dataclass(frozen=True, slots=True)

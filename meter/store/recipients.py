@@ -18,6 +18,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, delete, func, insert, literal_column, select, update
 
+from config.addresses import NO_MAIL, address_warnings, pays_failed
+from config.book import Buyer
 from meter.store.mail import BuyerMail, MailRow, buyer_mail
 from meter.store.money import mail_bounces
 from meter.store.outbox import MAX_ERROR, PENDING
@@ -155,6 +157,18 @@ def waiting(connection: Connection) -> list[Waiting]:
     rows = connection.execute(query.where(IS_WAITING).group_by(outbox.c.waits_for))
     split = [((for_ or "").partition("/"), count, oldest) for for_, count, oldest in rows]
     return sorted((Waiting(buyer, field, count, oldest) for (field, _, buyer), count, oldest in split), key=_of_buyer)
+
+
+def order_warnings(buyer: Buyer, connection: Connection, *, has_mail: bool) -> tuple[str, ...]:
+    """What keeps that from reaching a buyer which it will pay for (domain, section 7)."""
+    found = [f"{field}: {what}" for field, what in address_warnings(buyer)]
+    if not has_mail and pays_failed(buyer):
+        found.append(NO_MAIL)
+    count = sum(one.messages for one in waiting(connection) if one.buyer == buyer.name)
+    if count:
+        what = "1 e-mail waits" if count == 1 else f"{count:,} e-mails wait"
+        found.append(f"{what} for an address of {buyer.name} already: `baton mail waiting`")
+    return tuple(found)
 
 
 def _of_buyer(one: Waiting) -> tuple[str, str]:

@@ -235,6 +235,20 @@ async def test_a_pause_over_a_hold_does_not_get_around_the_unpaid_invoice(house:
     assert (refused.status_code, refused.json()["detail"]) == (409, f"an invoice is due and not paid: {held[0].number}")
 
 
+async def test_who_orders_for_a_buyer_without_an_address_is_told_so(house: House) -> None:
+    """By the order and by the change of the buyer, over HTTP as by command (domain, section 7)."""
+    kept = (await house.ask("noc", "GET", "/buyers/best")).json()
+    saved = await house.ask("noc", "PUT", "/buyers/best", json={**kept, "lead_emails": []})
+    fields = [one.partition(":")[0] for one in saved.json()["warnings"]]
+    assert fields[-2:] == ["lead_emails", "billing_emails"]
+    week = {"buyer": "best", "week": "2031-06-02"}
+    told = (await house.ask("noc", "PUT", "/orders", json={**week, "quantity": 5})).json()["warnings"]
+    assert [one.partition(":")[0] for one in told] == ["lead_emails", "billing_emails"]
+    assert "failed transfers are charged, and their leads wait until there is one" in told[0]
+    nothing = (await house.ask("noc", "PUT", "/orders", json={**week, "quantity": 0})).json()["warnings"]
+    assert nothing == []
+
+
 async def test_orders_are_set_as_by_hand_and_shown_with_what_they_came_to(house: House) -> None:
     week = "2031-06-02"
     body = {"buyer": "best", "week": week, "quantity": 50}
@@ -256,6 +270,8 @@ async def test_orders_are_set_as_by_hand_and_shown_with_what_they_came_to(house:
     assert [one["quantity"] for one in csv.DictReader(io.StringIO(table.text))] == ["10", "60"]
     old = {"buyer": "bolt", "week": "2026-05-04", "quantity": 1}
     warned = (await house.ask("noc", "PUT", "/orders", json=old)).json()["warnings"]
+    assert "1 e-mail waits for an address of bolt already" in warned.pop()  # the invoice of its set-up
+    assert "billing_emails: there is none" in warned.pop()
     assert (len(warned), "that week is over" in warned[0]) == (2, datetime.now(UTC).date().isoformat() > "2026-05-11")
 
 

@@ -48,6 +48,7 @@ password = "s3cret"
 [[buyers]]
 name = "bolt"
 terms = "westlake-fulfillment"
+lead_emails = ["leads@bolt.example"]
 [[buyers.endpoints]]
 name = "desk"
 kind = "did"
