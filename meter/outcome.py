@@ -22,9 +22,8 @@ TALK_CONNECTED_MS = 15_000  # domain 3, row 2: inclusive
 SECURE_BUFFER_MS = 15_000  # domain 4: every endpoint a secure SIP trunk
 NO_BUFFER_MS = 0  # domain 4: anything else
 
-# Domain 3, row 4: the operator's own carrier refused before any ringing.
-CARRIER_FAULT_CODES = frozenset({401, 403, 404, 407, 408, 484, 488})
-SERVER_FAILURES = range(500, 600)  # RFC 3261, 21.5
+# Domain 3, row 4: the operator's own carrier refused before any ringing; RFC 3261, 21.4 and 21.5.
+CARRIER_FAULT_CODES = frozenset({401, 403, 404, 407, 408, 484, 488, *range(500, 600)})
 DECLINED_FROM = 300  # domain 3, row 10: a final 3xx to 6xx
 
 
@@ -149,6 +148,10 @@ class _Leg:
     final_code: int | None = None  # a final answer that the far end sent
     ended: bool = False
 
+    @property
+    def carrier_refused(self) -> bool:
+        return self.final_code in CARRIER_FAULT_CODES
+
 
 @dataclass(slots=True)
 class _Case:
@@ -200,9 +203,7 @@ class _Case:
 
     def span_ms(self, start: Fact | None) -> int:
         end = self.end
-        if start is None or end is None:
-            return 0
-        return duration_ms(start.mono_us, end.mono_us, end.lag_us)
+        return 0 if start is None or end is None else duration_ms(start.mono_us, end.mono_us, end.lag_us)
 
     @property
     def any_declined(self) -> bool:
@@ -234,9 +235,10 @@ def _gather(facts: Iterable[Fact]) -> _Case:
                 case.answers.append(fact)
             elif fact.kind is Kind.BRIDGED:
                 case.bridge = case.bridge or fact
-            elif _is_our_fault(fact) and not (fact.leg in case.legs and case.legs[fact.leg].ended):
-                case.short_of_a_leg = True  # on a leg that was over it changes nothing: its endpoint had its say
-            _read_leg(case.legs.setdefault(fact.leg, _Leg()), fact)
+            leg = case.legs.setdefault(fact.leg, _Leg())
+            if _is_our_fault(fact) and not leg.ended:  # of a leg that was over the endpoint had had its say
+                case.short_of_a_leg = True
+            _read_leg(leg, fact)
     return case
 
 
@@ -317,13 +319,9 @@ def _row_4(case: _Case, _: OutcomeTerms) -> _Row | None:
     dialed = [leg for leg in case.legs.values() if leg.dialed]
     if not (case.only_dids and dialed and case.cause == EndCause.LEGS_FAILED):
         return None
-    if all(not leg.rang and _carrier_refused(leg.final_code) for leg in dialed):
+    if all(not leg.rang and leg.carrier_refused for leg in dialed):
         return Verdict.FAULT, Reason.CARRIER_FAULT, CountsAs.FREE
     return None
-
-
-def _carrier_refused(code: int | None) -> bool:
-    return code is not None and (code in CARRIER_FAULT_CODES or code in SERVER_FAILURES)
 
 
 def _row_5(case: _Case, _: OutcomeTerms) -> _Row | None:
@@ -382,8 +380,7 @@ def _row_9(case: _Case, terms: OutcomeTerms) -> _Row | None:
 
 def _row_10(case: _Case, _: OutcomeTerms) -> _Row | None:
     """Not answered: every leg declined or rang out."""
-    over = case.cause in _UNANSWERED
-    if case.talk_start is None and case.has(Kind.DIALED) and over:
+    if case.talk_start is None and case.has(Kind.DIALED) and case.cause in _UNANSWERED:
         reason = Reason.DECLINED if case.any_declined else Reason.NO_ANSWER
         return Verdict.FAILED, reason, CountsAs.FAILED
     return None

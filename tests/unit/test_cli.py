@@ -200,7 +200,7 @@ def test_an_empty_store_has_no_transfers_and_a_whole_journal(run: Run, config: P
         "baton: no transfer has the id 'nope"
     )
     code, out, _ = run("journal", "verify", "--config", config)
-    assert (code, out) == (0, "0 facts in 0 chains: whole\n0 postings of 0 buyers, 0 documents: whole\n")
+    assert (code, out) == (0, "0 facts in 0 chains: whole\n0 postings of 0 buyers, 0 documents, 0 outcomes: whole\n")
 
 
 @pytest.mark.parametrize(

@@ -62,3 +62,11 @@ def _insert(reason: str, where: str) -> None:
     into = 'INSERT INTO buyer_stops (buyer, reason, since_utc_us, "by", why)'
     statement = sa.text(f"{into} SELECT {values} FROM {source} WHERE {where}")  # noqa: S608 - constants of this file
     op.get_bind().execute(statement, {"reason": reason})
+
+
+def downgrade() -> None:
+    op.drop_table("buyer_stops")
+    for name in ("prepaid_minor", "prepaid_units", "awaiting_counted", "short_counted"):
+        op.drop_column("billing_periods", name)
+    for name in ("make_up_units", "make_up_owed", "connected_percent", "paid_units"):
+        op.drop_column("orders", name)
