@@ -247,8 +247,11 @@ def _print_import(report: ImportReport, *, dry_run: bool) -> None:
 
 
 async def _import_lists(engine: AsyncEngine, place: Place, book: BookFile, *, dry_run: bool) -> list[Imported]:
-    from baton.lists import import_task, task_of
+    from baton.lists import import_task, task_of, zone_of
 
-    return [
-        await import_task(engine, place, task_of(one, dry_run=dry_run), ask=False) for one in book.suppression_lists
-    ]
+    zones = {one.name: one.terms.time_zone for one in book.buyers}
+    done = []
+    for one in book.suppression_lists:
+        zone = zones.get(one.buyer) or await zone_of(engine, one.buyer)
+        done.append(await import_task(engine, place, task_of(one, dry_run=dry_run, zone=zone), ask=False))
+    return done

@@ -20,7 +20,16 @@ from baton.console import (
     print_json,
     with_store,
 )
-from baton.lists import check_buyer, import_task, list_store, number_of, print_imported, until_us, who
+from baton.lists import (
+    import_task,
+    list_store,
+    number_of,
+    print_imported,
+    until_us,
+    who,
+    zone_of,
+    zone_of_list,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -36,7 +45,23 @@ ListArgument = Annotated[str, typer.Argument(metavar="LIST", help="Name of the l
 NumbersArgument = Annotated[
     list[str], typer.Argument(metavar="NUMBER...", help="Numbers in any usual spelling, or digests in hex.")
 ]
-UntilOption = Annotated[str, typer.Option("--expires", help="Until when, such as 2027-01-31 (that day included, UTC).")]
+UntilOption = Annotated[
+    str, typer.Option("--expires", help="Until when, such as 2027-01-31: that day included, in the contract's zone.")
+]
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", help="Column of the numbers: its name, or #2; several times for several. Guessed without."
+    ),
+]
+HeaderOption = Annotated[
+    bool | None, typer.Option("--header/--no-header", help="Whether the first row is a header; seen without.")
+]
+SkipOption = Annotated[
+    int, typer.Option("--skip-rows", min=0, max=1000, help="Lines above the header that are no list.")
+]
+MemberOption = Annotated[str, typer.Option(help="Which files of a ZIP archive, such as *.csv.")]
+SheetOption = Annotated[str, typer.Option(help="Which sheets of a workbook, such as DNC*.")]
 
 
 class _Mode(enum.StrEnum):
@@ -59,12 +84,15 @@ def import_(
     buyer: Annotated[str, typer.Option("--buyer", help="The buyer whose list it is.")] = "",
     is_global: Annotated[bool, typer.Option("--global", help="The list applies to every buyer.")] = False,
     mode: Annotated[_Mode, typer.Option(help="What the file does to the list.")] = _Mode.REPLACE,
-    column: Annotated[str, typer.Option(help="Column of the numbers: its name, or #2; guessed without.")] = "",
+    column: ColumnsOption = None,
     area_column: Annotated[str, typer.Option(help="Column of area codes, where --column has seven digits.")] = "",
     expires_column: Annotated[str, typer.Option(help="Column that says until when an entry holds.")] = "",
     hashed: Annotated[_Hash | None, typer.Option(help="The entries are digests of this kind; seen without.")] = None,
     region: Annotated[str, typer.Option(help="Country of numbers that do not say theirs.")] = "US",
-    member: Annotated[str, typer.Option(help="Which files of a ZIP archive, such as *.csv.")] = "",
+    member: MemberOption = "",
+    sheet: SheetOption = "",
+    header: HeaderOption = None,
+    skip_rows: SkipOption = 0,
     expires: UntilOption = "",
     reject_percent: Annotated[
         float, typer.Option(min=0, max=100, help="More rejected lines than this, and nothing is activated.")
@@ -90,16 +118,26 @@ def import_(
         from suppression.kinds import Kind
         from suppression.reading.shapes import Wanted
 
-        if buyer:
-            await check_buyer(engine, buyer)
-        wanted = Wanted(column, area_column, expires_column, Kind(hashed.value) if hashed else None, region, member)
+        zone = await zone_of(engine, buyer)
+        wanted = Wanted(
+            tuple(column or ()),
+            area_column,
+            expires_column,
+            Kind(hashed.value) if hashed else None,
+            region,
+            member,
+            sheet,
+            header,
+            skip_rows,
+            zone,
+        )
         task = Task(
             file,
             name,
             buyer or None,
             Mode(mode.value),
             wanted,
-            until_us(expires),
+            until_us(expires, zone),
             allow_empty,
             keep_changes,
             reject_percent,
@@ -124,23 +162,26 @@ def add(
     store: StoreOption = "",
 ) -> None:
     """Put numbers on a list; routers have them within `suppression.reload_ms`."""
-    until_s = (until_us(expires) or 0) // 1_000_000
-    _edit(name, dict.fromkeys(numbers, until_s), [], config, store)
+    _edit(name, numbers, [], config, store, expires)
 
 
 @suppression.command()
 def remove(name: ListArgument, numbers: NumbersArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
     """Take numbers off a list."""
-    _edit(name, {}, numbers, config, store)
+    _edit(name, [], numbers, config, store)
 
 
-def _edit(name: str, adding: dict[str, int], removing: list[str], config: Path | None, store: str) -> None:
+def _edit(  # noqa: PLR0917 - the two commands' own
+    name: str, adding: list[str], removing: list[str], config: Path | None, store: str, expires: str = ""
+) -> None:
     place = find_place(config, store)
 
     async def work(engine: AsyncEngine) -> Edited:
         from suppression.editing import edit
 
-        return await edit(list_store(engine), place.data_dir, name, add=adding, remove=removing, who=who())
+        until_s = (until_us(expires, await zone_of_list(engine, name)) or 0) // 1_000_000
+        add = dict.fromkeys(adding, until_s)
+        return await edit(list_store(engine), place.data_dir, name, add=add, remove=removing, who=who())
 
     done = with_store(place, work)
     out(f"list {name}: version {done.version}.{done.revision}, {done.count:,} numbers")
@@ -189,19 +230,19 @@ def restore(
 @suppression.command()
 def expire(
     name: ListArgument,
-    expires: Annotated[str, typer.Argument(metavar="DATE", help="Such as 2027-01-31 (included, UTC), or `never`.")],
+    expires: Annotated[str, typer.Argument(metavar="DATE", help="Such as 2027-01-31 (included), or `never`.")],
     config: ConfigOption = None,
     store: StoreOption = "",
 ) -> None:
     """Say until when a whole list holds; afterwards it applies to nobody."""
-    until = None if expires == "never" else until_us(expires)
 
     async def work(engine: AsyncEngine) -> bool:
+        until = None if expires == "never" else until_us(expires, await zone_of_list(engine, name))
         return await list_store(engine).extend(name, until, who())
 
     if not with_store(find_place(config, store), work):
         raise CommandError(f"no list called {name!r} is in force")
-    out(f"list {name}: holds {'for ever' if until is None else f'until {expires}'}")
+    out(f"list {name}: holds {'for ever' if expires == 'never' else f'until {expires}'}")
 
 
 @suppression.command()
@@ -231,9 +272,7 @@ def exempt(
     wanted = number_of(number)
 
     async def work(engine: AsyncEngine) -> int:
-        if buyer:
-            await check_buyer(engine, buyer)
-        until = until_us(expires)
+        until = until_us(expires, await zone_of(engine, buyer))
         if until is None:
             raise CommandError("--expires: an exemption has an end")
         try:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.cli_lists import ListArgument, suppression
+from baton.cli_lists import (
+    ColumnsOption,
+    HeaderOption,
+    ListArgument,
+    MemberOption,
+    SheetOption,
+    SkipOption,
+    suppression,
+)
 from baton.console import (
     CommandError,
     ConfigOption,
@@ -369,8 +377,12 @@ def scrub(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TXT, XLSX, or one of them in ZIP or GZ.")],
     *,
     buyer: Annotated[str, typer.Option("--buyer", help="For whom: the global lists and the buyer's own.")],
-    column: Annotated[str, typer.Option(help="Column of the numbers: its name, or #2; guessed without.")] = "",
+    column: ColumnsOption = None,
     region: Annotated[str, typer.Option(help="Country of numbers that do not say theirs.")] = "US",
+    member: MemberOption = "",
+    sheet: SheetOption = "",
+    header: HeaderOption = None,
+    skip_rows: SkipOption = 0,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for the results; the file's own without.")
     ] = None,
@@ -394,7 +406,15 @@ def scrub(
         lists = Scrub(rows, place.data_dir, signer(place), mapped=True)
         await lists.reload()
         try:
-            job = Job(file, buyer, folder or file.parent, Wanted(column=column, region=region))
+            wanted = Wanted(
+                tuple(column or ()),
+                region=region,
+                member=member,
+                sheet=sheet,
+                header=header,
+                skip_rows=skip_rows,
+            )
+            job = Job(file, buyer, folder or file.parent, wanted)
             with progress_bar(file.name) as progress:
                 done = await asyncio.to_thread(
                     scrub_file,
@@ -406,7 +426,13 @@ def scrub(
                 )
         except (BatchRefusedError, UnreadableError) as error:
             raise CommandError(str(error)) from error
-        detail = {"file": done.file, "lines": done.lines, "suppressed": done.suppressed, "receipt": done.receipt}
+        detail = {
+            "file": done.file,
+            "columns": list(done.columns),
+            "lines": done.lines,
+            "suppressed": done.suppressed,
+            "receipt": done.receipt,
+        }
         await rows.log_scrub("", who(), {"buyer": buyer, **detail})
         return done
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from baton.console import CommandError, Place, out
+from config.book import DEFAULT_TIME_ZONE
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from meter.store.suppression import ListRows
     from suppression.importer import Imported, Progress, ReadReport, Task
     from suppression.ports import Who
-    from suppression.reading.shapes import Layout
+    from suppression.reading.shapes import Layout, Reject
     from suppression.receipt import Signer
 
 KEEP_VERSIONS = 5  # where no configuration says
@@ -78,8 +79,11 @@ async def import_task(engine: AsyncEngine, place: Place, task: Task, *, ask: boo
     return done
 
 
-def task_of(source: ListSource, *, dry_run: bool = False) -> Task:
-    """A list that a configuration file names. What was changed by hand since is kept: the import may be repeated."""
+def task_of(source: ListSource, *, dry_run: bool = False, zone: str = DEFAULT_TIME_ZONE) -> Task:
+    """A list that a configuration file names. What was changed by hand since is kept: the import may be repeated.
+
+    `zone`: where the days of its expiries end, see `zone_of`.
+    """
     from suppression.importer import Task
     from suppression.reading.shapes import Wanted
 
@@ -88,21 +92,27 @@ def task_of(source: ListSource, *, dry_run: bool = False) -> Task:
         area_column=source.area_column,
         expires_column=source.expires_column,
         region=source.region,
+        member=source.member,
+        sheet=source.sheet,
+        header=source.header,
+        skip_rows=source.skip_rows,
+        zone=zone,
     )
     return Task(source.file, source.name, source.buyer or None, wanted=wanted, keep_changes=True, dry_run=dry_run)
 
 
 def confirm_column(*, ask: bool, yes: bool) -> Callable[[Layout], bool]:
-    """Asked where a column was guessed and another might be meant."""
+    """Asked where columns were guessed and others might be meant. Where several may hold numbers, all are taken."""
 
     def confirm(layout: Layout) -> bool:
-        said = (
-            f"column {layout.column_name!r}: {layout.readable} of {layout.sampled} lines read, such as {layout.example}"
-        )
+        each = [f"column {name!r}: {many}" for name, many in zip(layout.column_names, layout.counts, strict=True)]
+        where = f"{layout.member}: " if layout.member else ""
+        said = f"{where}{', '.join(each)} of {layout.sampled} lines read, such as {layout.example}"
         if yes:
             out(f"{said}: taken")
             return True
-        return ask and _at_terminal() and typer.confirm(f"{said}: is that the one?")
+        question = "is that the one?" if len(each) == 1 else "are the numbers of all of them meant?"
+        return ask and _at_terminal() and typer.confirm(f"{said}: {question}")
 
     return confirm
 
@@ -141,24 +151,40 @@ def print_imported(done: Imported, *, dry_run: bool = False) -> None:
         out(f"list {done.name}: version {done.version} {verb}, {done.entries:,} numbers, {report.repeats:,} repeats")
     if report.dropped:
         out(f"  {report.dropped:,} changes made by hand are not carried over (--keep-changes does)")
-    for member in report.skipped:
-        out(f"  not read: {member}")
+    print_used(report)
     _print_rejects(report, err=False)
+
+
+def print_used(report: ReadReport) -> None:
+    """The columns that were read, and all that was not: short where there is but the one column."""
+    from suppression.importer import shown_unused
+
+    if len(report.columns) > 1 or report.unused:
+        out(f"  read: {', '.join(map(repr, report.columns))}")
+    for one in shown_unused(report.unused):
+        out(f"  not read: {one}")
 
 
 def _print_rejects(report: ReadReport, *, err: bool) -> None:
     for reject in report.rejects[:_MANY_REJECTS]:
-        where = f"{reject.member}, line {reject.line}" if reject.member else f"line {reject.line}"
-        typer.echo(f"  {where} rejected: {reject.why}", err=err)
+        typer.echo(f"  {_where(reject)} rejected: {reject.why}", err=err)
     hidden = report.rejected - min(_MANY_REJECTS, len(report.rejects))
     if hidden:
         typer.echo(f"  and {hidden:,} more lines rejected", err=err)
+    for one in report.endless_lines[:_MANY_REJECTS]:
+        typer.echo(f"  {_where(one)}: {one.why}", err=err)
+    if report.endless > _MANY_REJECTS:
+        typer.echo(f"  {report.endless:,} lines in all are kept for ever", err=err)
     if report.rejects_file is not None:
         typer.echo(f"  all of them: {report.rejects_file}", err=err)
 
 
-def until_us(text: str) -> int | None:
-    """The end of a day (UTC) or an instant as microseconds of the Unix epoch; None for empty text.
+def _where(one: Reject) -> str:
+    return f"{one.member}, line {one.line}" if one.member else f"line {one.line}"
+
+
+def until_us(text: str, zone: str = DEFAULT_TIME_ZONE) -> int | None:
+    """The end of a day in that zone, or an instant, as microseconds of the Unix epoch; None for empty text.
 
     Raises CommandError for what is no ISO 8601 date or time, or is in the past.
     """
@@ -167,7 +193,7 @@ def until_us(text: str) -> int | None:
     from suppression.expiry import LAST_DAY, LAST_S, end_us
 
     try:
-        found = end_us(text)
+        found = end_us(text, zone)
     except ValueError as error:
         raise CommandError(f"{text!r} is no date such as 2027-01-31, nor a time such as 2027-01-31T12:00Z") from error
     if found <= time.time_ns() // 1000:
@@ -185,6 +211,27 @@ def number_of(text: str, what: str = "NUMBER") -> int:
         return normalise(text)
     except NumberError as error:
         raise CommandError(f"{what}: {error}") from error
+
+
+async def zone_of(engine: AsyncEngine, buyer: str | None) -> str:
+    """Where the days end until which entries hold: in a buyer's contract, and for global lists here.
+
+    Raises CommandError where no buyer has that name.
+    """
+    from meter.store.book import BookStore
+
+    if not buyer:
+        return DEFAULT_TIME_ZONE
+    found = (await BookStore(engine).load()).buyers.get(buyer)
+    if found is None:
+        raise CommandError(f"no buyer is called {buyer!r}")
+    return found.terms.time_zone
+
+
+async def zone_of_list(engine: AsyncEngine, name: str) -> str:
+    """The same of a list in force; of one that is not there it does not matter."""
+    found = await list_store(engine).find(name)
+    return await zone_of(engine, None if found is None else found.buyer)
 
 
 async def check_buyer(engine: AsyncEngine, name: str) -> None:

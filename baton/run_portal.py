@@ -22,6 +22,7 @@ from baton.lists import list_store, signer
 from baton.run_meter import mail_options, webhook_options
 from baton.serve import relog_on_hangup, stop_on_signals
 from baton.vitals import Vitals, alive, portal_up
+from config.book import DEFAULT_TIME_ZONE
 from config.portal import PortalSection, PortalToken
 from config.settings import Settings, load
 from meter import logs
@@ -160,6 +161,7 @@ async def _desk(database: AsyncEngine, settings: Settings, portal: PortalSection
         partial(_buyers, database),
         keep_versions=settings.suppression.keep_versions,
         max_import_bytes=portal.max_import_bytes,
+        zone=partial(_zone, database),
     )
 
 
@@ -170,6 +172,12 @@ def _links(settings: Settings) -> LinkOptions | None:
 
 async def _buyers(database: AsyncEngine) -> Collection[str]:
     return (await BookStore(database).load()).buyers
+
+
+async def _zone(database: AsyncEngine, buyer: str) -> str:
+    """Of a buyer's terms; one that is not in the book any more has no days of its own."""
+    found = (await BookStore(database).load()).buyers.get(buyer)
+    return DEFAULT_TIME_ZONE if found is None else found.terms.time_zone
 
 
 def _token(one: PortalToken) -> Token:

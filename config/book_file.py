@@ -267,9 +267,17 @@ class ListEntry(Model):
     file: ConfigPath = Field(
         description="CSV, TXT or XLSX file, or one of them in ZIP or GZ; relative to the configuration file."
     )
-    column: str = Field("", description="Column that holds the numbers, its name or `#2`; empty: the only such one.")
+    column: str | tuple[str, ...] = Field(
+        (), description="Columns that hold the numbers, each its name or `#2`; empty: the only such one."
+    )
     area_column: str = Field("", description="Column of area codes, where `column` has seven digits.")
     expires_column: str = Field("", description="Column that says until when an entry holds.")
+    header: bool | None = Field(
+        None, description="Whether the first row is a header; empty: it is where it has a name that is known."
+    )
+    skip_rows: int = Field(0, ge=0, le=1000, description="How many lines stand above the header and are no list.")
+    member: str = Field("", description="Which files of a ZIP archive, such as `*.csv`; empty: all.")
+    sheet: str = Field("", description="Which sheets of a workbook, such as `DNC*`; empty: all that hold numbers.")
     region: str = Field("US", min_length=2, max_length=2, description="Country of numbers that do not say theirs.")
 
 
@@ -280,9 +288,13 @@ class ListSource:
     name: str
     file: Path
     buyer: str = ""
-    column: str = ""
+    column: str | tuple[str, ...] = ()
     area_column: str = ""
     expires_column: str = ""
+    header: bool | None = None
+    skip_rows: int = 0
+    member: str = ""
+    sheet: str = ""
     region: str = "US"
     path: str = ""  # where in the configuration file
 

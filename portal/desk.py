@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from config.book import DEFAULT_TIME_ZONE
 from config.numbers import to_e164
 from meter.store.suppression import ListRow, ListRows
 from portal.problems import ProblemError
@@ -72,7 +73,7 @@ class Rejected:
 
 
 class Desk:
-    """`buyers` are the names of those in the book."""
+    """`buyers` are the names of those in the book; `zone` is that of a buyer's terms."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Desk:
         *,
         keep_versions: int,
         max_import_bytes: int,
+        zone: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         self.store = store
         self.data_dir = data_dir.resolve()
@@ -90,6 +92,7 @@ class Desk:
         self.max_import_bytes = max_import_bytes
         self.uploads = self.data_dir / FOLDER / UPLOADS
         self._buyers = buyers
+        self._zone = zone
         self._keep_versions = keep_versions
         self._uploading: list[str] = []  # the tokens
         self._running: dict[asyncio.Task[tuple[Imported, list[Rejected]]], _Watch] = {}
@@ -100,6 +103,10 @@ class Desk:
 
     async def is_buyer(self, name: str) -> bool:
         return name in await self._buyers()
+
+    async def zone(self, buyer: str | None) -> str:
+        """Where the days end until which entries of a list hold; None: of a global one."""
+        return DEFAULT_TIME_ZONE if buyer is None or self._zone is None else await self._zone(buyer)
 
     async def newest(self, name: str) -> ListRow | None:
         """The newest version of a list, in force or not: it says whose the name is."""
@@ -242,7 +249,7 @@ class _Watch:
 def _rejects(file: Path) -> list[Rejected]:
     try:
         with file.open(encoding="utf-8", newline="") as opened:
-            rows = islice(csv.DictReader(opened), MAX_REJECTS_TOLD)
+            rows = islice((one for one in csv.DictReader(opened) if not one["kept"]), MAX_REJECTS_TOLD)
             return [Rejected(int(one["line"]), one["reason"], one["member"]) for one in rows]
     except FileNotFoundError:
         return []

@@ -32,6 +32,7 @@ from portal.lists_models import (
     shown_list,
     shown_log,
     shown_rejects,
+    shown_unused,
     until_s,
 )
 from portal.paging import MAX_PAGE, Cursor, page, read_cursor
@@ -44,7 +45,7 @@ from suppression.editing import edit, restore
 from suppression.importer import Mode, Task
 from suppression.kinds import Kind
 from suppression.ports import Who
-from suppression.reading.shapes import UnreadableError, Wanted
+from suppression.reading.shapes import ColumnError, UnreadableError, Wanted
 from suppression.snapshot import SnapshotError
 
 _REJECTS = ".rejects"  # beside the upload, whose name does not begin with a dot
@@ -80,12 +81,14 @@ async def post_import(
     """Import a file and put it in force; the version before stays in force where the file is refused.
 
     The body is the file as it is, whatever its media type is said to be: CSV, TXT, XLSX, or one of them in ZIP or GZ.
-    The same file again changes nothing. A column that was guessed and may be another is refused (422, field `column`):
-    name it. For the operator, and for buyers on their own lists. Imports take turns.
+    The same file again changes nothing. Where several columns may hold numbers, or the one that was guessed may be
+    another, the file is refused (422, field `column`): name it, several times for several. For the operator, and for
+    buyers on their own lists. Imports take turns.
     """
     desk = services(request).lists
     buyer = await _buyer(desk, who, name, said.buyer)
-    wanted, expires_us = _wanted(said), _expires_us(said.expires)
+    zone = await desk.zone(buyer)
+    wanted, expires_us = _wanted(said, zone), _expires_us(said.expires, zone)
     with desk.room(who.name):
         async with received(request, desk.uploads, said.filename, desk.max_import_bytes) as file:
             task = Task(
@@ -119,13 +122,17 @@ async def post_import(
         changed=done.changed,
         dry_run=said.dry_run,
         kind=str(report.layout.kind) if report.layout is not None else "",
-        column=report.layout.column_name if report.layout is not None else "",
+        column=next(iter(report.columns), ""),
+        columns=list(report.columns),
         lines=report.lines,
         repeats=report.repeats,
         rejected=report.rejected,
         rejects=shown,
+        kept_for_ever=report.endless,
+        kept=shown_rejects(report.endless_lines),
         dropped=report.dropped,
         skipped=list(report.skipped),
+        unused=shown_unused(report.unused),
     )
 
 
@@ -144,7 +151,8 @@ async def post_entries(request: Request, who: BuyerOrOperator, name: ListName) -
     """
     desk = services(request).lists
     row = await _own(desk, who, name)
-    add, remove = _entries(await read_model(request, ListEdit), Kind(row.kind))
+    zone = await desk.zone(row.buyer)
+    add, remove = _entries(await read_model(request, ListEdit), Kind(row.kind), zone)
     async with desk.looking():
         try:
             done = await edit(desk.store, desk.data_dir, name, add=add, remove=remove, who=_author(request, who))
@@ -274,23 +282,34 @@ async def _buyer(desk: Desk, who: Token, name: str, said: str) -> str | None:
     return buyer or None
 
 
-def _wanted(said: ImportQuery) -> Wanted:
+def _wanted(said: ImportQuery, zone: str) -> Wanted:
     kind = Kind(said.hashed) if said.hashed is not None else None
     try:
-        return Wanted(said.column, said.area_column, said.expires_column, kind, said.region, said.member)
+        return Wanted(
+            tuple(said.column),
+            said.area_column,
+            said.expires_column,
+            kind,
+            said.region,
+            said.member,
+            said.sheet,
+            said.header,
+            said.skip_rows,
+            zone,
+        )
     except UnreadableError as error:
-        field = "area_column" if said.area_column and kind is not None else "region"
+        field = "area_column" if "area" in str(error) else "region"
         raise ProblemError(422, str(error), errors=[(field, str(error))]) from error
 
 
-def _expires_us(text: str) -> int | None:
+def _expires_us(text: str, zone: str) -> int | None:
     try:
-        return until_s(text, datetime.now(UTC)) * 1_000_000 if text else None
+        return until_s(text, datetime.now(UTC), zone) * 1_000_000 if text else None
     except ValueError as error:
         raise ProblemError(422, f"expires {error}", errors=[("expires", str(error))]) from error
 
 
-def _entries(said: ListEdit, kind: Kind) -> tuple[dict[str, int], list[str]]:
+def _entries(said: ListEdit, kind: Kind, zone: str) -> tuple[dict[str, int], list[str]]:
     """What to add, each with its end, and what to remove. Raises ProblemError with every entry that cannot be read."""
     errors: list[tuple[str, str]] = []
     first: dict[Entry, tuple[int, int]] = {}  # entry -> its end, and where it stands
@@ -303,7 +322,7 @@ def _entries(said: ListEdit, kind: Kind) -> tuple[dict[str, int], list[str]]:
             errors.append((f"add[{at}].entry", f"entry {at + 1} to be added: {error}"))
             continue
         try:
-            until = until_s(one.expires, now) if one.expires else 0
+            until = until_s(one.expires, now, zone) if one.expires else 0
         except ValueError as error:
             errors.append((f"add[{at}].expires", f"entry {at + 1} to be added: expires {error}"))
             continue
@@ -339,10 +358,9 @@ async def _refusal(desk: Desk, error: Exception, rejects_file: Path | None = Non
 
 def _is_about_columns(error: Exception) -> bool:
     """The reader could not choose a column, or was not sure of its choice."""
-    layout = error.report.layout if isinstance(error, ListRefusedError) and error.report is not None else None
-    if layout is not None:
-        return not layout.sure
-    return isinstance(error.__cause__, UnreadableError) and "column" in str(error)
+    return isinstance(error.__cause__, ColumnError) or (
+        isinstance(error.__cause__, UnreadableError) and "column" in str(error)
+    )
 
 
 def _disk_error(error: BaseException) -> OSError | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from config.book import DEFAULT_TIME_ZONE
 from config.numbers import DEFAULT_REGION
 from meter.store.suppression import ListRow, LogRow
 from portal.bodies import Body
@@ -18,11 +19,15 @@ from suppression.changes import MAX_ENTRIES
 from suppression.expiry import LAST_S, end_us
 from suppression.importer import REJECT_PERCENT
 from suppression.lookups import Found
+from suppression.reading.shapes import MAX_SKIPPED, Reject, Unused
 
 _MAX_ENTRY = 128  # characters: a digest of SHA-256 in hex has 64
 _MAX_TIME = 40
 _MAX_FILE_NAME = 200  # bytes
 _MAX_RECEIPT = 16_384
+_MAX_COLUMN = 200  # characters of a name
+_MAX_COLUMNS = 50
+MAX_UNUSED = 1_000  # told in an answer
 
 Moment = Annotated[datetime | None, WithJsonSchema({"type": ["string", "null"], "format": "date-time"})]
 Count = Annotated[int | None, WithJsonSchema({"type": ["integer", "null"], "format": "int64"})]
@@ -59,6 +64,16 @@ class RejectShown(BaseModel):
     member: str = Field(description="The file inside an archive of several; else empty.")
 
 
+class UnusedShown(BaseModel):
+    """A part of the file that was not taken as entries."""
+
+    what: str = Field(description="`column`, `sheet`, `member` or `lines`.")
+    name: str = Field(description="Its name; of a column without one `#2`; of lines what they are.")
+    member: str = Field(description="The file inside an archive of several, or the sheet, in which it is; else empty.")
+    numbers: int = Field(description="How many of its cells read as numbers all the same.")
+    line: int = Field(description="On which the first of these is; 0: there is none.")
+
+
 class ImportDone(BaseModel):
     """What an import did; with `dry_run` what it would have done."""
 
@@ -70,13 +85,20 @@ class ImportDone(BaseModel):
     changed: bool = Field(description="False where the list had exactly these entries already.")
     dry_run: bool
     kind: str = Field(description="`number`; or `md5`, `sha1`, `sha256`: a hashed list.")
-    column: str = Field(description="The column that was read: its name in the header, or `#2`.")
+    column: str = Field(description="The first column that was read: its name in the header, or `#2`.")
+    columns: list[str] = Field(description="All columns that were read, of all members and sheets.")
     lines: int = Field(description="Lines with content, the header not counted.")
     repeats: int = Field(description="Entries that the file has more than once.")
-    rejected: int = Field(description="Lines that could not be read.")
+    rejected: int = Field(description="Lines of which a number could not be read. What could be read of them counts.")
     rejects: list[RejectShown] = Field(description="The first 1,000 of these.")
+    kept_for_ever: int = Field(description="Lines with an expiry that could not be read: they hold for ever.")
+    kept: list[RejectShown] = Field(description="The first of these.")
     dropped: int = Field(description="Changes by hand that the new version does not have.")
     skipped: list[str] = Field(description="Members of an archive and sheets of a workbook that were not read.")
+    unused: list[UnusedShown] = Field(
+        description="These, and all else that was not taken as entries: columns, the header, lines above it. Those that"
+        " seem to hold numbers come first; at most 1,000."
+    )
 
 
 class EditDone(BaseModel):
@@ -159,10 +181,10 @@ class ReceiptShown(BaseModel):
     )
 
 
-def until_s(text: str, now: datetime) -> int:
-    """The second of the Unix epoch at which the end of a day (UTC), or an instant, is. Raises ValueError for people."""
+def until_s(text: str, now: datetime, zone: str) -> int:
+    """The second of the Unix epoch at which a day ends in that zone, or an instant is. Raises ValueError for people."""
     try:
-        found = end_us(text)
+        found = end_us(text, zone)
     except ValueError as error:
         raise ValueError("is no date such as 2027-01-31, nor a time such as 2027-01-31T12:00Z") from error
     if found <= now.timestamp() * 1_000_000:
@@ -194,7 +216,11 @@ class ImportQuery(BaseModel):
     mode: Literal["replace", "add", "remove"] = Field(
         "replace", description="What the file does to the list: `replace`, `add` or `remove`."
     )
-    column: str = Field("", max_length=200, description="Column of the numbers: its name, or `#2`; guessed without.")
+    column: list[Annotated[str, Field(max_length=_MAX_COLUMN)]] = Field(
+        [],
+        max_length=_MAX_COLUMNS,
+        description="Column of the numbers: its name, or `#2`. Several times for several; guessed without.",
+    )
     area_column: str = Field(
         "", max_length=200, description="Column of area codes, where that of the numbers has seven digits."
     )
@@ -207,9 +233,17 @@ class ImportQuery(BaseModel):
         max_length=2,
         description=f"Country of numbers that do not say theirs, such as `{DEFAULT_REGION}`, the default.",
     )
+    header: bool | None = Field(
+        None, description="Whether the first row is a header; without, it is where it has a name that is known."
+    )
+    skip_rows: int = Field(0, ge=0, le=MAX_SKIPPED, description="How many lines above the header are no list.")
     member: str = Field("", max_length=200, description="Which files of a ZIP archive, such as `*.csv`.")
+    sheet: str = Field("", max_length=200, description="Which sheets of a workbook, such as `DNC*`.")
     expires: str = Field(
-        "", max_length=_MAX_TIME, description="Until when the whole list holds: `2027-01-31` (that day included, UTC)."
+        "",
+        max_length=_MAX_TIME,
+        description="Until when the whole list holds: `2027-01-31`, that day included, in the zone of the buyer's"
+        f" terms, of a global list in {DEFAULT_TIME_ZONE}.",
     )
     reject_percent: float = Field(
         REJECT_PERCENT,
@@ -267,7 +301,7 @@ class ListEdit(Body):
     add: list[Added] = Field(
         [],
         max_length=MAX_ENTRIES,
-        description='Each a text, or `{"entry": "+12125550123", "expires": "2027-01-31"}`: that day included, UTC.',
+        description='Each a text, or `{"entry": "+12125550123", "expires": "2027-01-31"}`: that day included.',
     )
     remove: list[Annotated[str, Field(min_length=1, max_length=_MAX_ENTRY)]] = Field(
         [], max_length=MAX_ENTRIES, description=f"Each a text. No more than {MAX_ENTRIES:,} entries in all."
@@ -320,7 +354,14 @@ def shown_list(one: ListRow, who: Token) -> ListShown:
     )
 
 
-def shown_rejects(rejects: list[Rejected]) -> list[RejectShown]:
+def shown_unused(unused: tuple[Unused, ...]) -> list[UnusedShown]:
+    return [
+        UnusedShown(what=str(one.what), name=one.name, member=one.member, numbers=one.numbers, line=one.line)
+        for one in unused[:MAX_UNUSED]
+    ]
+
+
+def shown_rejects(rejects: list[Rejected] | list[Reject]) -> list[RejectShown]:
     return [RejectShown(line=one.line, why=one.why, member=one.member) for one in rejects]
 
 

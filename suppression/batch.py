@@ -1,8 +1,10 @@
 """A whole file scrubbed for a buyer: who may be transferred, who may not, and lines of which that cannot be said.
 
 Rows are kept as they stand in the file, byte for byte; those suppressed get the list that has them as one more column,
-those that cannot be read the reason. A line is in exactly one of the three files, and one whose number cannot be read
-is never among the clean ones. The files take their names when all of them are complete, the signed summary last.
+those that cannot be read the reason. A line is in exactly one of the three files. One with several numbers is
+suppressed where one of them is on a list; one with a number that cannot be read is never among the clean ones. The
+summary names the columns that were looked up, and all that was not. The files take their names when all of them are
+complete, the signed summary last.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy.typing as npt
 import orjson
 
 from suppression.changes import Entry
-from suppression.importer import Confirm, Progress, name_text, unsure
+from suppression.importer import Confirm, Progress, check_sure, columns_of, name_text, shown_unused
 from suppression.index import LoadedList, Mask, Part, Probe, find_sorted
 from suppression.kinds import Kind
 from suppression.reading.reader import Batch, ListFile, UnreadableError, Wanted
@@ -59,6 +61,8 @@ class Summary:
     file: str
     buyer: str
     at: str  # ISO 8601, UTC
+    columns: tuple[str, ...] = ()  # that were looked up
+    unused: list[str] = field(default_factory=list)  # columns, sheets, members and lines that were not
     header_lines: int = 0  # taken as names of columns and not looked up; one of each member that has one
     lines: int = 0
     clean: int = 0
@@ -89,7 +93,7 @@ def scrub_file(
     try:
         with ListFile(job.file, job.wanted) as opened, _Outputs(job) as outputs:
             _check_layout(opened, job, confirm)
-            summary.header_lines = opened.header_lines
+            summary.header_lines, summary.columns = opened.header_lines, columns_of(opened)
             outputs.header(opened.header_bytes, opened.layout.delimiter)
             judge = _Judge(state, own, job.buyer, time.time())
             for batch in opened:
@@ -98,7 +102,7 @@ def scrub_file(
                 _count(summary, verdicts, judge.names)
                 if progress is not None:
                     progress(opened.bytes_read, opened.bytes_total, summary.lines)
-            summary.exempt = judge.exempted
+            summary.exempt, summary.unused = judge.exempted, shown_unused(opened.unused)
             summary.checksums = {summary.file: opened.checksum, **outputs.checksums()}
             summary.took_ms = (time.monotonic_ns() - started) // 1_000_000
             summary.receipt = _signed(signer, summary)
@@ -118,13 +122,12 @@ def _check_layout(opened: ListFile, job: Job, confirm: Confirm | None) -> None:
     layout = opened.layout
     if opened.uneven:
         raise BatchRefusedError(
-            f"{job.file}: its members differ in header, column or delimiter, and their rows would stand under one"
-            f" header: {', '.join(map(repr, opened.uneven))} are unlike the others; scrub them one by one"
+            f"{job.file}: its members or sheets differ in header, column or delimiter, and their rows would stand under"
+            f" one header: {', '.join(map(repr, opened.uneven))} are unlike the others; scrub them one by one"
         )
     if layout.kind is not Kind.NUMBER:
         raise BatchRefusedError(f"{job.file}: holds digests; only numbers can be scrubbed")
-    if not layout.sure and (confirm is None or not confirm(layout)):
-        raise BatchRefusedError(unsure(job.file, layout))
+    check_sure(job.file, opened, confirm)
 
 
 def _spelt(part: Part) -> list[object]:
@@ -152,6 +155,8 @@ def _signed(signer: Signer, summary: Summary) -> str:
             "iat": int(time.time()),
             "buyer": summary.buyer,
             "file": summary.file,
+            "columns": list(summary.columns),
+            "not_used": summary.unused,
             "sha256": summary.checksums,
             "clean": summary.clean,
             "suppressed": summary.suppressed,
@@ -179,11 +184,13 @@ class _Judge:
 
     def verdicts(self, batch: Batch) -> Verdicts:
         """One a row, in the order of the rows."""
-        found = np.full(len(batch.ok), UNREADABLE, np.int32)
-        readable = np.flatnonzero(batch.ok)
-        numbers = batch.keys[readable]
-        order = np.argsort(numbers)  # memory likes look-ups in order
-        found[readable[order]] = self._sorted(numbers[order])
+        found = np.where(batch.ok, CLEAN, UNREADABLE).astype(np.int32)
+        for read in batch.reads:
+            readable = np.flatnonzero(read.done & (found <= CLEAN))  # one hit is enough
+            numbers = read.keys[readable]
+            order = np.argsort(numbers)  # memory likes look-ups in order
+            verdicts = self._sorted(numbers[order])
+            found[readable[order[verdicts > CLEAN]]] = verdicts[verdicts > CLEAN]
         return found
 
     def _sorted(self, numbers: Keys) -> Verdicts:
@@ -262,8 +269,10 @@ class _Outputs:
         ends = [self._delimiter + name.encode() + b"\n" for name in names]
         by_row = (ends[place - 1] for place in verdicts[suppressed].tolist())
         self._suppressed.put(_with_ends(text, batch.starts[suppressed], batch.ends[suppressed], by_row))
-        unreadable = ~batch.ok
-        why = (self._delimiter + b'"' + one.why.replace('"', '""').encode() + b'"\n' for one in batch.rejects)
+        unreadable = verdicts == UNREADABLE
+        still = unreadable[~batch.ok]  # one that has another number on a list is suppressed
+        rejects = (one for one, is_so in zip(batch.rejects, still.tolist(), strict=True) if is_so)
+        why = (self._delimiter + b'"' + one.why.replace('"', '""').encode() + b'"\n' for one in rejects)
         self._unreadable.put(_with_ends(text, batch.starts[unreadable], batch.ends[unreadable], why))
 
     def checksums(self) -> dict[str, str]:
@@ -327,6 +336,9 @@ def _rows(text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.
 def each_line(summary: Summary) -> Iterator[str]:
     """The summary for people."""
     yield f"{summary.file}: {summary.lines:,} lines for {summary.buyer}"
+    yield f"  looked up   {', '.join(map(repr, summary.columns))}"
+    for one in summary.unused:
+        yield f"  not used    {one}"
     if summary.header_lines:
         yield f"  header      {summary.header_lines:,} (not looked up)"
     yield f"  clean       {summary.clean:,}"

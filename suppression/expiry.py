@@ -1,19 +1,36 @@
-"""Until when an entry or a whole list holds, as people write it: a day, through its end in UTC, or an instant."""
+"""Until when an entry or a whole list holds, as people write it: a day, through its end, or an instant.
+
+A day is one of a contract's calendar (domain, section 10): of a buyer's list it ends where the buyer's terms have their
+zone, of a global one where the operator has his. A time that does not say its distance to UTC is of the same clock.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from config.book import DEFAULT_TIME_ZONE
+from config.limits import midnight_us
 
 LAST_S = 2**32 - 1  # the last second of the Unix epoch that an entry's end may be, in 2106: 32 bits
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
 LAST_DAY = (_EPOCH + timedelta(seconds=LAST_S)).date() - timedelta(days=1)  # the last one that ends by then
 
 
-def end_us(text: str) -> int:
+def end_us(text: str, zone: str = DEFAULT_TIME_ZONE) -> int:
     """The microsecond of the Unix epoch from which it no longer holds. Raises ValueError: no ISO 8601 date or time."""
     try:
-        since = timedelta(days=date.fromisoformat(text).toordinal() + 1 - _EPOCH.toordinal())
+        day = date.fromisoformat(text)
     except ValueError:
         when = datetime.fromisoformat(text)
-        since = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - _EPOCH
-    return since // timedelta(microseconds=1)
+        return ((when if when.tzinfo is not None else when.replace(tzinfo=ZoneInfo(zone))) - _EPOCH) // _MICROSECOND
+    return day_end_us(day, zone)
+
+
+def day_end_us(day: date, zone: str) -> int:
+    """The first instant of the following day, also where days have 23 or 25 hours."""
+    if day == date.max:  # what many a program writes for ever
+        return midnight_us(day, zone) + _DAY_US
+    return midnight_us(day + timedelta(days=1), zone)

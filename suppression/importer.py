@@ -31,19 +31,20 @@ from suppression.activating import FOLDER, Base, ListRefusedError, Made, changed
 from suppression.expiry import LAST_S
 from suppression.kinds import Kind
 from suppression.ports import ListStore, ListVersion, Who
-from suppression.reading.reader import Batch, Layout, ListFile, Reject, UnreadableError, Wanted
+from suppression.reading.reader import Batch, ColumnError, Layout, ListFile, Reject, UnreadableError, Unused, Wanted
 from suppression.snapshot import Entries, Extent
 from suppression.sorting import Collector, Tally, merge
 
 REJECT_PERCENT = 2.0  # of the lines with content; more, and the list is not activated
 MAX_REJECTS_KEPT = 20  # shown; the others are in the file of rejects
 MAX_REJECTS_LISTED = 1_000_000  # in the file of rejects; the others are counted
+MAX_UNUSED = 100  # parts of a file that are named one by one
 MANY_REJECTS = 100_000  # so many, and HOPELESS_PERCENT of the lines read so far: the rest is not read
 HOPELESS_PERCENT = 50.0  # or the percentage that is allowed, if that is higher
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 Progress = Callable[[int, int, int], None]  # bytes of the file read, bytes in all, lines read
-Confirm = Callable[[Layout], bool]  # is this the column?
+Confirm = Callable[[Layout], bool]  # are these the columns?
 
 
 class Mode(StrEnum):
@@ -80,9 +81,13 @@ class ReadReport:
     rejected: int = 0
     rejects: list[Reject] = field(default_factory=list)  # the first MAX_REJECTS_KEPT
     rejects_file: Path | None = None
-    layout: Layout | None = None
+    endless: int = 0  # lines with an expiry that cannot be read: their entries hold for ever
+    endless_lines: list[Reject] = field(default_factory=list)  # the first MAX_REJECTS_KEPT
+    layout: Layout | None = None  # of the first part of the file
+    columns: tuple[str, ...] = ()  # that were read, of all its parts
     dropped: int = 0  # entries changed by hand that a replaced list does not carry over
-    skipped: tuple[str, ...] = ()  # members of an archive that were not read
+    skipped: tuple[str, ...] = ()  # members of an archive, and sheets of a workbook, that were not read
+    unused: tuple[Unused, ...] = ()  # these too, and all else in the file that was not taken as entries
 
     def too_many(self, percent: float) -> bool:
         return self.rejected * 100 > percent * self.lines
@@ -176,17 +181,36 @@ def _check_owner(task: Task, before: ListVersion | None) -> None:
 def _open(stack: contextlib.ExitStack, task: Task, confirm: Confirm | None, report: ReadReport) -> ListFile:
     opened = stack.enter_context(ListFile(task.file, task.wanted))
     report.layout = opened.layout
-    if not opened.layout.sure and (confirm is None or not confirm(opened.layout)):
-        raise ListRefusedError(unsure(task.file, opened.layout))
+    report.columns = columns_of(opened)
+    report.skipped = opened.skipped
+    if task.mode is Mode.REMOVE and any(len(one.columns) > 1 and one.guessed for one in opened.layouts):
+        confirm = None  # numbers of orders that are taken off a list may be somebody's
+    check_sure(task.file, opened, confirm)
     return opened
 
 
-def unsure(file: Path, layout: Layout) -> str:
-    """The column was guessed, and another might be meant."""
+def check_sure(file: Path, opened: ListFile, confirm: Confirm | None) -> None:
+    """Raises ColumnError for the first part of the file of which the columns were guessed, and are not confirmed."""
+    for layout in opened.layouts:
+        if not layout.sure and (confirm is None or not confirm(layout)):
+            raise ColumnError(_unsure(f"{file}: {layout.member}" if layout.member else f"{file}", layout))
+
+
+def _unsure(where: str, layout: Layout) -> str:
+    """The columns were guessed, and others might be meant."""
+    named = list(zip(layout.column_names, layout.counts, strict=True))
+    if len(named) > 1:
+        told = ", ".join(f"{name!r} ({many} of {layout.sampled} lines)" for name, many in named)
+        return f"{where}: the columns {told} may all hold numbers; name those that do"
     return (
-        f"{file}: is it column {layout.column_name!r} that is meant? {layout.readable} of {layout.sampled} lines of it"
+        f"{where}: is it column {named[0][0]!r} that is meant? {layout.readable} of {layout.sampled} lines of it"
         " can be read; name the column"
     )
+
+
+def columns_of(opened: ListFile) -> tuple[str, ...]:
+    """The columns that are read, each once."""
+    return tuple(dict.fromkeys(name for layout in opened.layouts for name in layout.column_names))
 
 
 def _collect(  # noqa: PLR0917 - as it is called in a thread
@@ -199,13 +223,15 @@ def _collect(  # noqa: PLR0917 - as it is called in a thread
 ) -> None:
     with _Rejects(task.rejects_file or _rejects_path(folder, task.name), report) as rejects:
         for batch in opened:
-            collected.add(_ending(_accepted(batch), _entries_end(task)))
+            for entries in _accepted(batch):
+                collected.add(_ending(entries, _entries_end(task)))
             report.lines += len(batch.ok)
             rejects.take(batch.rejects)
+            rejects.note(batch.endless)
             _check_hope(task, report)
             if progress is not None:
                 progress(opened.bytes_read, opened.bytes_total, report.lines)
-    report.skipped = opened.skipped
+    report.unused = opened.unused
 
 
 def _check_hope(task: Task, report: ReadReport) -> None:
@@ -218,9 +244,11 @@ def _check_hope(task: Task, report: ReadReport) -> None:
         )
 
 
-def _accepted(batch: Batch) -> Entries:
-    whole = Entries(batch.keys, batch.rest, batch.expires)
-    return whole if bool(batch.ok.all()) else whole.only(batch.ok)
+def _accepted(batch: Batch) -> Iterator[Entries]:
+    """All that could be read, column by column, also in rows that have another cell that cannot be."""
+    for read in batch.reads:
+        whole = Entries(read.keys, read.rest, batch.expires)
+        yield whole if bool(read.done.all()) else whole.only(read.done)
 
 
 def _entries_end(task: Task) -> int:
@@ -306,7 +334,19 @@ def _detail(task: Task, report: ReadReport, why: str) -> dict[str, object]:
         "rejected": report.rejected,
         "repeats": report.repeats,
     }
+    if report.columns:
+        detail["columns"] = list(report.columns)
+    if report.endless:
+        detail["kept_for_ever"] = report.endless
+    if report.unused:
+        detail["not_used"] = shown_unused(report.unused)
     return {**detail, "why": why.replace(str(task.file), name_text(task.file.name))} if why else detail
+
+
+def shown_unused(unused: tuple[Unused, ...]) -> list[str]:
+    """For people; those that hold numbers are first, and of very many the others are counted."""
+    more = len(unused) - MAX_UNUSED
+    return [*map(str, unused[:MAX_UNUSED]), *([f"and {more:,} more"] if more > 0 else [])]
 
 
 def name_text(name: str) -> str:
@@ -319,7 +359,7 @@ def _rejects_path(folder: Path, name: str) -> Path:
 
 
 class _Rejects:
-    """The file of rejects; none is made where there are none."""
+    """The file of rejects, and of what is kept for ever; none is made where there are none."""
 
     def __init__(self, path: Path, report: ReadReport) -> None:
         self._path = path
@@ -339,6 +379,7 @@ class _Rejects:
                 self._write([Reject(self._more.line, many, self._more.member)])
 
     def take(self, rejects: list[Reject]) -> None:
+        """Lines that are rejected."""
         if not rejects:
             return
         report = self._report
@@ -349,16 +390,26 @@ class _Rejects:
         if self._more is None and len(rejects) > room:
             self._more = rejects[room]
 
-    def _write(self, rejects: list[Reject]) -> None:
+    def note(self, endless: list[Reject]) -> None:
+        """Lines that are kept for ever."""
+        if not endless:
+            return
+        report = self._report
+        room = max(0, MAX_REJECTS_LISTED - report.endless)
+        report.endless += len(endless)
+        report.endless_lines += endless[: MAX_REJECTS_KEPT - len(report.endless_lines)]
+        self._write(endless[:room], "for ever")
+
+    def _write(self, lines: list[Reject], kept: str = "") -> None:
         csv.writer(self._open(), lineterminator="\n").writerows(
-            (_inert(one.member), one.line, one.why) for one in rejects
+            (_inert(one.member), one.line, one.why, kept) for one in lines
         )
 
     def _open(self) -> TextIOWrapper:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("w", encoding="utf-8", newline="")
-            self._file.write("member,line,reason\n")
+            self._file.write("member,line,reason,kept\n")
             self._report.rejects_file = self._path
         return self._file
 

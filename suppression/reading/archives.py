@@ -32,8 +32,9 @@ def is_workbook(archive: ZipFile) -> bool:
 
 
 def choose(archive: ZipFile, pattern: str, where: str) -> tuple[list[ZipInfo], tuple[str, ...]]:
-    """(members to read, names of those left out by the pattern). Raises UnreadableError."""
-    real = [one for one in archive.infolist() if not _is_of_the_system(one)]
+    """(members to read, names of the others). Raises UnreadableError."""
+    files = [one for one in archive.infolist() if not one.is_dir()]
+    real = [one for one in files if not _is_of_the_system(one)]
     chosen = [one for one in real if not pattern or _matches(one.filename, pattern)]
     if not chosen:
         what = f"no member that matches {pattern!r}" if pattern else "no member"
@@ -44,12 +45,12 @@ def choose(archive: ZipFile, pattern: str, where: str) -> tuple[list[ZipInfo], t
     locked = next((one.filename for one in chosen if one.flag_bits & _ENCRYPTED), None)
     if locked is not None:
         raise UnreadableError(f"{where}: {locked!r} is encrypted: unpack it first")
-    return chosen, tuple(one.filename for one in real if one not in chosen)
+    return chosen, tuple(one.filename for one in files if one not in chosen)
 
 
 def _is_of_the_system(member: ZipInfo) -> bool:
     path = PurePosixPath(member.filename)
-    return member.is_dir() or path.parts[:1] == ("__MACOSX",) or path.name.startswith(".")
+    return path.parts[:1] == ("__MACOSX",) or path.name.startswith(".")
 
 
 def _suffix(name: str) -> str:

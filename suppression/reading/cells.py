@@ -7,17 +7,17 @@ places: one comparison finds them all, and then ten digits are ten columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import reduce
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from suppression.expiry import LAST_S, end_us
+from suppression.expiry import LAST_S, day_end_us, end_us
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading.rows import QUOTE
-from suppression.reading.shapes import Flags, Ints, Keys, Octets, Spans, Times
+from suppression.reading.shapes import Flags, Ints, Keys, Octets, Read, Spans, Times
 
 _TEN = 10  # digits: area code, exchange, line
 _LENGTHS = range(_TEN, 21)  # of cells read the quick way: `2125550100` to `+1 - (212) 555 - 0100`, within PAD
@@ -29,6 +29,7 @@ _EXCHANGE_AT = 3
 _NOT_FIRST = 2  # area code and exchange start with 2 to 9
 _COUNTRY = np.uint64(10_000_000_000)
 _DAY = 86_400  # seconds
+_FIRST = date(1970, 1, 1)
 _MONTHS = 12
 _LABELS = {Kind.MD5: "an MD5", Kind.SHA1: "a SHA-1", Kind.SHA256: "a SHA-256"}
 
@@ -48,15 +49,6 @@ _HEX[list(b"ABCDEF")] = range(10, 16)
 
 class CellError(ValueError):
     """The cell is no digest or no time. The message does not repeat it."""
-
-
-@dataclass(slots=True)
-class Read:
-    """Of a column. `rest` as in a batch."""
-
-    keys: Keys  # 0 where not done
-    done: Flags
-    rest: Octets | None = None
 
 
 def trim(text: Octets, cells: Spans) -> Spans:
@@ -228,7 +220,7 @@ def digest(text: str, kind: Kind) -> bytes:
     return bytes.fromhex(bare)
 
 
-def expiries(text: Octets, cells: Spans) -> tuple[Times, Flags]:
+def expiries(text: Octets, cells: Spans, zone: str) -> tuple[Times, Flags]:
     """(seconds since 1970 from which an entry no longer holds, done) of dates such as 2026-01-31; empty cells: 0."""
     begin, end = cells
     done = begin >= end
@@ -245,7 +237,7 @@ def expiries(text: Octets, cells: Spans) -> tuple[Times, Flags]:
     months = np.where(good, (year - 1970) * _MONTHS + month - 1, 0)
     first, following = (_first_day(months + one) for one in (0, 1))
     good &= first + day <= following
-    found[which[good]] = _clamped((first + day)[good] * _DAY)
+    found[which[good]] = _clamped(_ends((first + day)[good], zone))
     done[which[good]] = True
     return found, done
 
@@ -255,18 +247,27 @@ def _first_day(months: Ints) -> Ints:
     return cast("Ints", months.astype("M8[M]").astype("M8[D]").astype(np.int64))
 
 
+def _ends(following: Ints, zone: str) -> Ints:
+    """When the days before these (since 1970) end, in seconds since then: a zone's clock is asked once for each."""
+    each, place = np.unique(following, return_inverse=True)
+    ends = each * _DAY
+    for at in np.flatnonzero((each > 0) & (each <= LAST_S // _DAY + 1)).tolist():  # others are clamped in any zone
+        ends[at] = day_end_us(_FIRST + timedelta(days=int(each[at]) - 1), zone) // 1_000_000
+    return ends[place]
+
+
 def _clamped(seconds: Ints) -> Times:
     """Past what 32 bits hold is never, and before 1970 is long ago."""
     return np.where(seconds > LAST_S, 0, np.maximum(seconds, 1)).astype(np.uint32)
 
 
-def expiry(text: str) -> int:
+def expiry(text: str, zone: str) -> int:
     """Of one cell, as `expiries`. Raises CellError."""
     bare = text.strip()
     if not bare:
         return 0
     try:
-        seconds = end_us(bare) // 1_000_000
+        seconds = end_us(bare, zone) // 1_000_000
     except ValueError as error:
         raise CellError("expiry: not a date such as 2026-01-31, nor an ISO time") from error
     return 0 if seconds > LAST_S else max(seconds, 1)

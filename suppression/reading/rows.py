@@ -90,24 +90,104 @@ def exact(delimiter: str) -> Exact:
     return Exact(delimiter)
 
 
+class Cells:
+    """Where the cells of rows are, one after another; `first`: the place of each row's first one.
+
+    `begin` None: where the one before stops, behind its delimiter or line end. `regular`: how many each row has, where
+    all have as many. `returns`: a line may end with CR and LF, and the CR is not the last cell's.
+    """
+
+    __slots__ = ("_begin", "_first", "_regular", "_returns", "_stop", "_text")
+
+    def __init__(
+        self,
+        text: Octets,
+        stop: Ints,
+        first: Ints,
+        begin: Ints | None = None,
+        *,
+        regular: int = 0,
+        returns: bool = False,
+    ) -> None:
+        self._text = text
+        self._stop = stop
+        self._first = first
+        self._begin = begin
+        self._regular = regular
+        self._returns = returns
+
+    @property
+    def width(self) -> int:
+        """Of the widest row."""
+        return self._regular or int(np.diff(self._first, append=len(self._stop)).max())
+
+    def all(self) -> Spans:
+        """With what stands between the last one of a row and its end."""
+        if self._begin is None:
+            self._begin = np.empty_like(self._stop)
+            self._begin[0] = 0
+            np.add(self._stop[:-1], 1, out=self._begin[1:])
+        return self._begin, self._stop
+
+    def places(self, cells: Ints) -> tuple[Ints, Ints]:
+        """(rows, columns) of some cells."""
+        if self._regular:
+            return cells // self._regular, cells % self._regular
+        rows = np.searchsorted(self._first, cells, side="right") - 1
+        return rows, cells - self._first[rows]
+
+    def column(self, column: int) -> Spans:
+        """The cells of a column; empty where a row has none."""
+        begin, stop = self._uniform(column) if self._regular else self._ragged(column)
+        return begin, stop - ((self._text[stop - 1] == CR) & (stop > begin)) if self._returns else stop
+
+    def _uniform(self, column: int) -> Spans:
+        many = self._regular
+        if column >= many:
+            last = self._stop[many - 1 :: many]
+            return last, last
+        if many == 1:
+            return self.all()
+        stop = self._stop[column::many]
+        if column:
+            return self._stop[column - 1 :: many] + 1, stop
+        begin = np.empty_like(stop)
+        begin[0] = 0
+        np.add(self._stop[many - 1 : -1 : many], 1, out=begin[1:])
+        return begin, stop
+
+    def _ragged(self, column: int) -> Spans:
+        begin, stop = self.all()
+        last = np.append(self._first[1:], len(stop)) - 1
+        at = np.minimum(self._first + column, last)
+        return np.where(self._first + column <= last, begin[at], stop[at]), stop[at]
+
+
 class Rows:
-    """Whole rows of a text, and of the columns asked for the cells: quotes included, empty where a row has none."""
+    """Whole rows of a text; their cells with the quotes around them."""
 
-    __slots__ = ("breaks", "cells", "data", "ends", "lines", "starts", "text")
+    __slots__ = ("_kept", "all_lines", "breaks", "cells", "data", "ends", "lines", "starts", "text")
 
-    def __init__(self, data: bytes, starts: Ints, ends: Ints, cells: list[Spans]) -> None:
+    def __init__(self, data: bytes, starts: Ints, ends: Ints, cells: Cells) -> None:
         self.data = data
         self.text: Octets = np.frombuffer(data, np.uint8)
         self.starts = starts
         self.ends = ends
-        self.cells = cells
         self.lines: Ints = starts  # until they are counted
+        self.all_lines: Ints = starts  # also of rows that are not kept
         self.breaks: Ints | None = None  # where lines end, if some do inside of cells
+        self.cells = cells  # of all rows, also those that are not kept
+        self._kept: Ints | None = None
+
+    def column(self, column: int) -> Spans:
+        """The cells of a column, quotes included, empty where a row has none."""
+        begin, stop = self.cells.column(column)
+        return (begin, stop) if self._kept is None else (begin[self._kept], stop[self._kept])
 
     def keep(self, which: Flags) -> None:
         """Drop the others."""
         self.starts, self.ends, self.lines = self.starts[which], self.ends[which], self.lines[which]
-        self.cells = [(begin[which], end[which]) for begin, end in self.cells]
+        self._kept = np.flatnonzero(which) if self._kept is None else self._kept[which]
 
 
 class Scanner:
@@ -116,10 +196,9 @@ class Scanner:
     Raises UnreadableError, saying the line on which it began: a row past MAX_ROW, or a quote that is never closed.
     """
 
-    def __init__(self, delimiter: str, columns: tuple[int, ...], where: str, line: int = 1) -> None:
+    def __init__(self, delimiter: str, where: str, line: int = 1) -> None:
         self._delimiter = delimiter
         self._mark = ord(delimiter)
-        self._columns = columns
         self._where = where
         self._line = line  # on which the next row begins
         self._carry = b""
@@ -154,9 +233,7 @@ class Scanner:
         if stops is None:
             rows = self._slowly(data, end, last=last)
         else:
-            rows = _grid(data, stops, ending, self._columns, end, last=last)
-            if rows is not None and returns is not None:  # the CR of a CRLF is not the last cell's
-                rows.cells = [(begin, stop - ((text[stop - 1] == CR) & (stop > begin))) for begin, stop in rows.cells]
+            rows = _grid(data, stops, ending, end, last=last, returns=returns is not None)
         if rows is not None and quoted:
             rows.breaks = np.flatnonzero(ending)
         return rows
@@ -179,11 +256,12 @@ class Scanner:
         parser = exact(self._delimiter)
         starts: list[int] = []
         ends: list[int] = []
-        cells: list[list[tuple[int, int]]] = []
+        firsts: list[int] = []
+        cells: list[tuple[int, int]] = []
         at = 0
         while at < end and (stop := parser.row(data, at, end, last=last)) >= 0:
-            all_cells = parser.cells(data, at, stop)
-            cells.append([all_cells[one] if one < len(all_cells) else (stop, stop) for one in self._columns])
+            firsts.append(len(cells))
+            cells += parser.cells(data, at, stop)
             starts.append(at)
             ends.append(stop)
             at = stop
@@ -192,9 +270,10 @@ class Scanner:
             raise never_closes(self._where, line)
         if not starts:
             return None
-        spans = np.array(cells, dtype=np.int64).reshape(len(starts), len(self._columns), 2)
-        places = [(spans[:, one, 0].copy(), spans[:, one, 1].copy()) for one in range(len(self._columns))]
-        return Rows(data, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), places)
+        spans = np.array(cells, dtype=np.int64)
+        text: Octets = np.frombuffer(data, np.uint8)
+        where = Cells(text, spans[:, 1].copy(), np.array(firsts, dtype=np.int64), spans[:, 0].copy())
+        return Rows(data, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), where)
 
     def _finish(self, rows: Rows, used: int) -> None:
         """Number the lines, drop the empty ones, and let no row be too long."""
@@ -204,6 +283,7 @@ class Scanner:
         else:
             rows.lines = self._line + np.searchsorted(rows.breaks, rows.starts)
             self._line += int(np.searchsorted(rows.breaks, used))
+        rows.all_lines = rows.lines
         long = rows.ends - rows.starts > MAX_ROW
         if long.any():
             raise too_long(self._where, int(rows.lines[long.argmax()]))
@@ -213,7 +293,7 @@ class Scanner:
             rows.keep(~empty)
 
 
-def _grid(data: bytes, stops: Ints, ending: Flags, columns: tuple[int, ...], end: int, *, last: bool) -> Rows | None:
+def _grid(data: bytes, stops: Ints, ending: Flags, end: int, *, last: bool, returns: bool) -> Rows | None:
     """Rows from the places of delimiters and line ends."""
     closing = ending[stops]
     if last and not (stops.size and stops[-1] == end - 1 and closing[-1]):  # the last row lacks its line end
@@ -227,24 +307,10 @@ def _grid(data: bytes, stops: Ints, ending: Flags, columns: tuple[int, ...], end
     np.add(row_stops[:-1], 1, out=starts[1:])
     ends = np.minimum(row_stops + 1, end)
     width = (int(closers[-1]) + 1) // len(closers)
-    if np.array_equal(closers, np.arange(width - 1, width * len(closers), width)):
-        grid = stops[: width * len(closers)].reshape(-1, width)
-        cells = [_regular(grid, starts, one) for one in columns]
-    else:
-        cells = [_ragged(stops, closers, starts, one) for one in columns]
+    regular = np.array_equal(closers, np.arange(width - 1, width * len(closers), width))
+    stops = stops[: int(closers[-1]) + 1]
+    first = np.concatenate((np.zeros(1, np.int64), closers[:-1] + 1)) if not regular else closers
+    text: Octets = np.frombuffer(data, np.uint8)
+    begin = starts if regular and width == 1 else None
+    cells = Cells(text, stops, first, begin, regular=width if regular else 0, returns=returns)
     return Rows(data, starts, ends, cells)
-
-
-def _regular(grid: Ints, starts: Ints, column: int) -> Spans:
-    """The cells of a column where all rows have as many."""
-    if column >= grid.shape[1]:
-        return grid[:, -1], grid[:, -1]
-    return starts if column == 0 else grid[:, column - 1] + 1, grid[:, column]
-
-
-def _ragged(stops: Ints, closers: Ints, starts: Ints, column: int) -> Spans:
-    """The cells of a column where rows differ; empty ones for the rows that are too short."""
-    at = column + np.concatenate((np.zeros(1, np.int64), closers[:-1] + 1))
-    has = at <= closers
-    at = np.minimum(at, closers)
-    return starts if column == 0 else np.where(has, stops[at - 1] + 1, stops[closers]), stops[at]

@@ -1,4 +1,4 @@
-"""The first sheet with content of an XLSX workbook as the lines of a CSV file: line n is row n."""
+"""The sheets of an XLSX workbook, each as the lines of a CSV file: line n is row n."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from suppression.reading.workbooks import Text, Workbook, local, open_workbook, 
 
 MAX_BYTES = 2 << 30  # of all parts, unpacked
 MAX_PART = 256 << 20  # bytes, unpacked, of a part that is no sheet: the texts are kept in memory
+UNKNOWN = "=?"  # what a formula says that no program has reckoned yet
 MAX_ROWS = 1_048_576  # of a sheet, as Excel has it
 MAX_COLUMNS = 16_384
 _WRONG = (*DAMAGE, ExpatError, LookupError, ArithmeticError)
@@ -28,18 +29,30 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _Row = tuple[int, list[str]]  # its number from 1, what its cells say
 
 
-def sheet(file: IO[bytes], stack: ExitStack, where: str) -> Stream:
-    """Raises UnreadableError, also while it is read."""
-    archive = stack.enter_context(open_archive(file, where))
-    _check_size(archive, where)
-    try:
-        book = open_workbook(archive)
-        filled = [one for one in book.sheets if any(_has_content(cells) for _, cells in _rows(book, one[1]))]
-    except _WRONG as error:
-        raise _damaged(where, error) from error
-    if not filled:
-        return Stream(iter(()), ",")
-    return Stream(_lines(book, filled[0][1], where), ",", tuple(f"sheet {title!r}" for title, _ in filled[1:]))
+class Sheets:
+    """Of an open workbook. `filled`: the titles of those that have content, as they are shown.
+
+    Raises UnreadableError, also while a sheet is read.
+    """
+
+    def __init__(self, file: IO[bytes], stack: ExitStack, where: str) -> None:
+        archive = stack.enter_context(open_archive(file, where))
+        _check_size(archive, where)
+        self._where = where
+        try:
+            self._book = open_workbook(archive)
+            parts = [
+                one for one in self._book.sheets if any(_has_content(cells) for _, cells in _rows(self._book, one[1]))
+            ]
+        except _WRONG as error:
+            raise _damaged(where, error) from error
+        self._parts = [part for _, part in parts]
+        self.filled = tuple(title for title, _ in parts)
+        self.others = tuple(self._book.others)  # that are no tables of cells
+
+    def stream(self, place: int) -> Stream:
+        """One of those that have content, from its beginning."""
+        return Stream(_lines(self._book, self._parts[place], self._where), ",")
 
 
 def _check_size(archive: ZipFile, where: str) -> None:
@@ -116,6 +129,7 @@ class _Reader:
         self._size = 0  # characters of the row
         self._column = 0  # of the cell, from 1
         self._its: dict[str, str] = {}
+        self._formula = False  # the cell has one
 
     def start(self, name: str, its: dict[str, str]) -> None:
         name = local(name)
@@ -126,6 +140,12 @@ class _Reader:
             if not before < self._column <= MAX_COLUMNS:
                 raise ValueError("cells out of order")
             self._its = its
+            self._formula = False
+        elif name == "f":
+            self._formula = True
+        elif name == "v":
+            self._formula &= self._its.get("t") != "str"  # an empty text may be what it says
+            self.text.start(name)
         elif name == "row":
             number = int(its.get("r", self._number + 1))
             if not self._number < number <= MAX_ROWS:
@@ -138,6 +158,8 @@ class _Reader:
         name = local(name)
         if name == "c":
             text = self.text.take()
+            if self._formula and not text:
+                text, self._its = UNKNOWN, {"t": "str"}
             if text:
                 self._cells.extend([""] * (self._column - 1 - len(self._cells)))
                 self._cells.append(self._said(text))

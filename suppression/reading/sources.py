@@ -42,7 +42,6 @@ class Stream:
 
     pieces: Iterator[bytes]
     delimiter: str = ""  # empty: to be guessed
-    skipped: tuple[str, ...] = ()  # sheets that have content too
 
 
 class RawFile(io.FileIO):

@@ -31,10 +31,14 @@ _Tag = tuple[str, dict[str, str]]
 
 @dataclass(slots=True)
 class Workbook:
-    """`sheets`: (title, part), those that are shown first. `dates`: for each cell style, whether it shows a date."""
+    """`sheets`: (title, part), those that are shown first; `others`: titles of charts and the like.
+
+    `dates`: for each cell style, whether it shows a date.
+    """
 
     archive: ZipFile
     sheets: list[tuple[str, str]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     dates: list[bool] = field(default_factory=list)
     epoch: datetime = WINDOWS_EPOCH
@@ -65,6 +69,8 @@ def open_workbook(archive: ZipFile) -> Workbook:
         if tag == "sheet" and parts[its["id"]][0] == "worksheet":
             shown = its.get("state", "visible") == "visible"
             (book.sheets if shown else hidden).append((its.get("name", ""), parts[its["id"]][1]))
+        elif tag == "sheet":
+            book.others.append(its.get("name", ""))
     book.sheets += hidden
     if not book.sheets:
         raise ValueError("no sheets: another kind of document")

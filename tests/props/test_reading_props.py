@@ -187,25 +187,25 @@ _date = st.one_of(
 )
 
 
-@given(st.lists(_date, max_size=30))
+@given(
+    st.lists(_date, max_size=30), st.sampled_from(["UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Kiritimati"])
+)
 @settings(max_examples=150)
-def test_a_column_of_expiries_reads_as_each_of_its_cells(texts: list[str]) -> None:
+def test_a_column_of_expiries_reads_as_each_of_its_cells(texts: list[str], zone: str) -> None:
     data = _written([["phone", "until"], *(["2125550100", text] for text in texts)]).encode()
-    batches = _read(data, Wanted("phone", expires_column="until"))
-    found = [
-        (ok, seconds if ok else 0)
-        for batch in batches
-        if not batch.keys[~batch.ok].any()
-        for ok, seconds in zip(batch.ok.tolist(), batch.expires.tolist(), strict=True)  # type: ignore[union-attr]
-    ]
-    assert found == [_expiry(text) for text in texts]
+    batches = _read(data, Wanted("phone", expires_column="until", zone=zone))
+    found = [seconds for batch in batches for seconds in batch.expires.tolist()]  # type: ignore[union-attr]
+    assert found == [_expiry(text, zone) or 0 for text in texts]
+    endless = [one.line for batch in batches for one in batch.endless]
+    assert endless == [line for line, text in enumerate(texts, start=2) if _expiry(text, zone) is None]
 
 
-def _expiry(text: str) -> tuple[bool, int]:
+def _expiry(text: str, zone: str) -> int | None:
+    """None: it cannot be read."""
     try:
-        return True, cells.expiry(text)
+        return cells.expiry(text, zone)
     except cells.CellError:
-        return False, 0
+        return None
 
 
 _part = st.sampled_from(
@@ -234,7 +234,7 @@ def _by_csv(text: str) -> list[tuple[int, list[str]]] | None:
 
 
 def _by_scanner(text: str, sizes: list[int]) -> list[tuple[int, list[str]]] | None:
-    scanner = Scanner(",", (0, 1, 2, 5), "here")
+    scanner = Scanner(",", "here")
     data = text.encode()
     found: list[tuple[int, list[str]]] = []
     taken = b""
@@ -247,7 +247,10 @@ def _by_scanner(text: str, sizes: list[int]) -> list[tuple[int, list[str]]] | No
             if rows is None:
                 continue
             taken += b"".join(rows.data[a:b] for a, b in zip(rows.starts, rows.ends, strict=True))
-            columns = [[unquote(rows.data[a:b]).decode() for a, b in zip(*one, strict=True)] for one in rows.cells]
+            columns = [
+                [unquote(rows.data[a:b]).decode() for a, b in zip(*one, strict=True)]
+                for one in map(rows.column, (0, 1, 2, 5))
+            ]
             found += zip(rows.lines.tolist(), map(list, zip(*columns, strict=True)), strict=True)
     except UnreadableError:
         return None

@@ -237,5 +237,5 @@ async def test_rejects_past_a_million_are_counted(
         task = Task(file, "in", None, wanted=Wanted("phone"), reject_percent=100, rejects_file=rejects)
         done = await import_file(store, tmp_path, task, ANN)
         assert done.report.rejected == bad
-        assert rejects.read_text().splitlines()[-1] == f",{last}"
+        assert rejects.read_text().splitlines()[-1] == f",{last},"
         assert len(rejects.read_text().splitlines()) == min(bad, 4) + 1

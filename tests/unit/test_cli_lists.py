@@ -32,9 +32,10 @@ def _list(folder: Path, *lines: str, name: str = "own.csv") -> Path:
 def test_a_list_lives_from_import_to_restore(run: Run, book: tuple[str, Path], tmp_path: Path) -> None:
     file = _list(tmp_path, "id,Mobile", "1,2125550111", "2,2125550112")
     words = ("suppression", "import", file, "--name", "own", "--buyer", "acme", *book)
-    assert run(*words, "--dry-run")[1] == "list own: would have 2 numbers, a new list, 0 repeats\n"
-    assert run(*words)[1] == "list own: version 1 in force, 2 numbers, 0 repeats\n"
-    assert run(*words)[1] == "list own: version 1 was in force already, 2 numbers, 0 repeats\n"
+    read = "  read: 'Mobile'\n  not read: line 1, the header: 'id', 'Mobile'\n  not read: column 'id'\n"
+    assert run(*words, "--dry-run")[1] == "list own: would have 2 numbers, a new list, 0 repeats\n" + read
+    assert run(*words)[1] == "list own: version 1 in force, 2 numbers, 0 repeats\n" + read
+    assert run(*words)[1] == "list own: version 1 was in force already, 2 numbers, 0 repeats\n" + read
     added = run("suppression", "add", "own", "(212) 555-0113", "2125550111", *book)[1]
     assert added == "list own: version 1.1, 3 numbers\n  1 added, 1 on it before\n"
     removed = run("suppression", "remove", "own", "212.555.0112", *book)[1]

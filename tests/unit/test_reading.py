@@ -9,8 +9,9 @@ import io
 import lzma
 import tarfile
 import zipfile
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading import reader, rows, sheets, sources, workbooks
-from suppression.reading.reader import Batch, Layout, ListFile, Reject, UnreadableError, Wanted
+from suppression.reading.reader import Batch, Layout, ListFile, Reject, UnreadableError, Unused, Wanted
+from suppression.reading.shapes import Part
 
 ONE, TWO, THREE = 12125550100, 12125550101, 12125550102
 ROWS = "2125550100\n2125550101\n2125550102\n"
@@ -79,6 +81,7 @@ class _Result:
         ]
         self.checksum = opened.checksum
         self.skipped = opened.skipped
+        self.unused = opened.unused
 
 
 def _read(file: Path, wanted: Wanted | None = None, **options: int) -> _Result:
@@ -191,13 +194,13 @@ def test_a_header_alone_is_an_empty_list(tmp_path: Path) -> None:
 # --- sheets
 
 
-def test_all_rows_of_the_first_sheet_with_content_are_read(tmp_path: Path) -> None:
+def test_all_rows_of_the_sheet_that_is_asked_for_are_read(tmp_path: Path) -> None:
     named = [["Name", "Phone", "Until"], ['A, "B"\nC', 2125550100, date(2030, 5, 1)], [], [None, "no"]]
     file = _file(tmp_path, _workbook([], [[None, " "]], named, [["2125550199"]]))
-    result = _read(file, Wanted("phone", expires_column="until"))
+    result = _read(file, Wanted("phone", expires_column="until", sheet="List 2"))
     assert result.keys == [ONE]
     assert result.batches[0].expires is not None
-    assert result.batches[0].expires[0] == datetime(2030, 5, 2, tzinfo=UTC).timestamp()
+    assert result.batches[0].expires[0] == datetime(2030, 5, 2, 4, tzinfo=UTC).timestamp()  # midnight in New York
     assert result.rejects == [Reject(4, "not a phone number")]
     assert result.texts[0] == b'"A, ""B"" C",2125550100,2030-05-01\n'
     assert result.skipped == ("sheet 'List 3'",)
@@ -285,7 +288,7 @@ def test_days_are_counted_as_the_workbook_counts_them(tmp_path: Path) -> None:
     book.save(data)
     batch = _read(_file(tmp_path, data.getvalue()), Wanted(expires_column="until")).batches[0]
     assert batch.expires is not None
-    ends = [datetime(2030, 5, 2, tzinfo=UTC), datetime(2030, 5, 1, 6, tzinfo=UTC)]
+    ends = [datetime(2030, 5, 2, 4, tzinfo=UTC), datetime(2030, 5, 1, 10, tzinfo=UTC)]
     assert batch.expires.tolist() == [one.timestamp() for one in ends]
 
 
@@ -296,7 +299,10 @@ def test_a_sheet_that_is_shown_goes_before_one_that_is_not(tmp_path: Path) -> No
     data = io.BytesIO()
     book.save(data)
     result = _read(_file(tmp_path, data.getvalue()))
-    assert (result.keys, result.skipped) == ([ONE], ("sheet 'Sheet'",))
+    assert (result.keys, [one.member for one in result.batches]) == (
+        [ONE, 12125550199],
+        ["sheet 'Shown'", "sheet 'Sheet'"],
+    )
 
 
 def test_a_number_in_the_dress_of_a_date_is_a_number(tmp_path: Path) -> None:
@@ -351,13 +357,12 @@ def test_members_that_are_unlike_the_others_are_named(tmp_path: Path) -> None:
         ("", True),
         ('"phone",x\r\n', True),
         ("phone,y\n", False),
-        ("x,phone\n1,2125550100\n", False),
         ("phone;x\n2125550100;1\n", False),
         ("2125550100,1\n", False),
     ):
         with ListFile(_file(tmp_path, _zip({"a": "", "b": same, "c": other, "d": same})), Wanted("#1")) as opened:
             assert opened.uneven == (() if alike else ("c",))
-            assert opened.header_lines == 2 + other.startswith(("phone", '"phone', "x"))
+            assert opened.header_lines == 2 + other.startswith(("phone", '"phone'))
 
 
 def test_members_are_read_in_order_each_with_its_own_columns(tmp_path: Path) -> None:
@@ -368,11 +373,11 @@ def test_members_are_read_in_order_each_with_its_own_columns(tmp_path: Path) -> 
         "c.xlsx": _workbook([["Phone"], [2125550102], ["none"]], [["more"]]),
     }
     result = _read(_file(tmp_path, _zip(members)))
-    assert [one.member for one in result.batches] == ["b.csv", "a.tsv", "c.xlsx"]
+    assert [one.member for one in result.batches] == ["b.csv", "a.tsv", "c.xlsx: sheet 'List 0'"]
     assert result.keys == [ONE, ONE, ONE, ONE, TWO, THREE]
-    assert [(one.member, one.line) for one in result.rejects] == [("b.csv", 2), ("c.xlsx", 3)]
+    assert [(one.member, one.line) for one in result.rejects] == [("b.csv", 2), ("c.xlsx: sheet 'List 0'", 3)]
     assert result.header == b"phone,name\n"
-    assert result.skipped == ("c.xlsx: sheet 'List 1'",)
+    assert result.unused[-1] == Unused(Part.SHEET, "c.xlsx: sheet 'List 1'")
 
 
 def test_a_member_can_be_asked_for(tmp_path: Path) -> None:
@@ -578,16 +583,17 @@ def test_one_column_is_read_whatever_it_holds(tmp_path: Path) -> None:
 ORDERS = [f"300555{one:04},212555{one:04},{one}" for one in range(9)]
 
 
-def test_a_header_chooses_among_columns_that_read_as_numbers_and_the_guess_is_not_sure(tmp_path: Path) -> None:
+def test_all_columns_that_read_as_numbers_are_asked_for_whatever_their_names(tmp_path: Path) -> None:
     for name in ("Mobile", "Cell #", "cust_phone", "tel.", "Telephone", "ANI", "MSISDN", "phone number"):
         layout = _layout(tmp_path, _lines(f"Order number,{name},hotel", *ORDERS))
-        assert (layout.column, layout.sure) == (1, False)
-    assert _layout(tmp_path, _lines("order,number,cancelled", *ORDERS)).column == 1
+        assert (layout.columns, layout.column_names, layout.sure) == ((0, 1), ("Order number", name), False)
+    assert _layout(tmp_path, _lines("order,number,cancelled", *ORDERS)).columns == (0, 1)
 
 
 def test_columns_that_cannot_be_told_apart_must_be_named(tmp_path: Path) -> None:
-    assert "the columns #1, #2 all read as numbers" in _why(_file(tmp_path, _lines("a,b,c", *ORDERS)))
-    assert "the columns #1, #2 all read as numbers" in _why(_file(tmp_path, _lines(*ORDERS)))
+    for text in (_lines("a,b,c", *ORDERS), _lines(*ORDERS)):
+        layout = _layout(tmp_path, text)
+        assert (layout.columns, layout.sure) == ((0, 1), False)
 
 
 def test_a_number_beside_a_column_named_phone_is_not_sure(tmp_path: Path) -> None:
@@ -596,9 +602,10 @@ def test_a_number_beside_a_column_named_phone_is_not_sure(tmp_path: Path) -> Non
 
 
 def test_four_in_five_make_a_candidate(tmp_path: Path) -> None:
-    good, bad = _lines("2125550100,x", times=8), _lines(",x", times=2)
+    good, bad = _lines("2125550100,x", times=8), _lines("no,x", times=2)
     assert _layout(tmp_path, good + bad).readable == 8
-    assert "no column reads as numbers or digests in 80 %" in _why(_file(tmp_path, good + bad + ",x\n"))
+    assert "no column reads as numbers or digests in 80 %" in _why(_file(tmp_path, good + bad + "no,x\n"))
+    assert _layout(tmp_path, good + _lines(",x", times=90)).sure  # of the cells that are filled
 
 
 def test_the_first_thousand_rows_decide(tmp_path: Path) -> None:
@@ -732,13 +739,18 @@ def test_a_kind_can_be_said(tmp_path: Path) -> None:
     ("cell", "end"),
     [
         ("", None),
-        ("2027-02-28", datetime(2027, 3, 1, tzinfo=UTC)),
-        (" 2028-02-29 ", datetime(2028, 3, 1, tzinfo=UTC)),
-        ("20271231", datetime(2028, 1, 1, tzinfo=UTC)),
+        ("2027-02-28", datetime(2027, 3, 1, 5, tzinfo=UTC)),
+        (" 2028-02-29 ", datetime(2028, 3, 1, 5, tzinfo=UTC)),
+        ("20271231", datetime(2028, 1, 1, 5, tzinfo=UTC)),
+        ("2027-07-04", datetime(2027, 7, 5, 4, tzinfo=UTC)),
+        ("2027-03-14", datetime(2027, 3, 15, 4, tzinfo=UTC)),  # a day of 23 hours
+        ("2027-11-07", datetime(2027, 11, 8, 5, tzinfo=UTC)),  # and one of 25
+        (" 2027-11-07  ", datetime(2027, 11, 8, 5, tzinfo=UTC)),
         ("2027-02-28T10:00:00Z", datetime(2027, 2, 28, 10, tzinfo=UTC)),
-        ("2027-02-28 10:00", datetime(2027, 2, 28, 10, tzinfo=UTC)),
+        ("2027-02-28 10:00", datetime(2027, 2, 28, 15, tzinfo=UTC)),
         ("2027-02-28T10:00:00-05:00", datetime(2027, 2, 28, 15, tzinfo=UTC)),
         ("9999-12-31", None),
+        ("9999-12-31T23:59", None),
         ("1969-01-01", datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
     ],
 )
@@ -751,10 +763,24 @@ def test_an_entry_may_expire(tmp_path: Path, cell: str, end: datetime | None) ->
     assert _read(file).batches[0].expires is None
 
 
-def test_an_expiry_that_cannot_be_read_is_a_reject(tmp_path: Path) -> None:
-    text = _lines("phone,until", "2125550100,2027-02-29", ",soon", "2125550101,soon", " , ", "2125550102,")
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC", "America/Havana", "Pacific/Apia"])
+def test_a_day_ends_where_its_contract_has_its_zone(tmp_path: Path, zone: str) -> None:
+    days = [date(2027, 1, 1) + timedelta(days=one) for one in range(400)]
+    text = _lines("phone,until", *(f"2125550100,{day}" for day in days))
+    batch = _read(_file(tmp_path, text), Wanted("phone", expires_column="until", zone=zone)).batches[0]
+    assert batch.expires is not None
+    for day, end in zip(days, batch.expires.tolist(), strict=True):
+        last, first = (datetime.fromtimestamp(at, ZoneInfo(zone)).date() for at in (end - 1, end))
+        assert (last, first) == (day, day + timedelta(days=1))
+
+
+def test_a_number_whose_expiry_cannot_be_read_holds_for_ever_and_is_told(tmp_path: Path) -> None:
+    text = _lines("phone,until", "2125550100,2027-02-29", ",soon", "2125550101,01/31/2027", " , ", "2125550102,")
     result = _read(_file(tmp_path, text), Wanted("phone", expires_column="until"))
-    why = "expiry: not a date such as 2026-01-31, nor an ISO time"
-    assert result.rejects == [Reject(2, why), Reject(3, "empty"), Reject(4, why)]
-    assert (result.keys, result.lines) == ([THREE], [2, 3, 4, 6])
-    assert result.batches[0].keys.tolist() == [0, 0, 0, THREE]
+    why = "expiry: not a date such as 2026-01-31, nor an ISO time; kept for ever"
+    assert result.rejects == [Reject(3, "empty")]
+    assert [one for batch in result.batches for one in batch.endless] == [Reject(2, why), Reject(4, why)]
+    assert (result.keys, result.lines) == ([ONE, TWO, THREE], [2, 3, 4, 6])
+    assert result.batches[0].expires is not None
+    assert result.batches[0].expires.tolist() == [0, 0, 0, 0]
+    assert result.batches[0].keys.tolist() == [ONE, 0, TWO, THREE]

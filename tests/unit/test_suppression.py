@@ -348,7 +348,7 @@ async def test_rejects_are_listed_with_their_line_and_not_their_text(store: List
     assert (done.report.lines, done.report.rejected, done.report.repeats) == (103, 2, 1)
     assert done.report.rejects_file is not None
     listed = done.report.rejects_file.read_text(encoding="utf-8").splitlines()
-    assert listed[0] == "member,line,reason"
+    assert listed[0] == "member,line,reason,kept"
     assert [one.split(",")[1] for one in listed[1:]] == ["103", "104"]
     assert "n/a" not in str(listed)
 
@@ -390,11 +390,15 @@ async def test_a_guess_that_is_not_sure_is_confirmed_or_refused(store: ListRows,
     asked: list[str] = []
 
     def confirm(layout: Any) -> bool:
-        asked.append(layout.header[layout.column])
+        asked.extend(layout.column_names)
         return True
 
     done = await import_file(store, tmp_path, Task(file, "dnc", None), ANN, confirm=confirm)
-    assert (len(asked), done.entries) == (1, 2)
+    assert (asked, done.entries, done.report.columns) == (["home", "mobile"], 4, ("home", "mobile"))
+    with pytest.raises(ListRefusedError, match=r"columns 'home' .2 of 2 lines., 'mobile' .* may all hold numbers"):
+        await import_file(store, tmp_path, Task(file, "dnc", None), ANN)
+    with pytest.raises(ListRefusedError, match="may all hold numbers"):  # numbers of orders may be somebody's
+        await import_file(store, tmp_path, Task(file, "dnc", None, Mode.REMOVE), ANN, confirm=confirm)
     named = Task(file, "dnc", None, wanted=Wanted(column="mobile"))
     await import_file(store, tmp_path, named, ANN)
     assert await _numbers(store, tmp_path) == ["+12125550101", "+12125550103"]

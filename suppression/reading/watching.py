@@ -1,0 +1,137 @@
+"""Cells that nobody reads: whether they look like numbers, and so should have been read.
+
+What columns hold is decided by the first rows, and a file may go on otherwise: a second telephone begins on line 5,000,
+a row has a cell more than the others. So while rows pass, the cells beside the columns that are read are counted, whole
+batches at once: only those with as many digits as a number are looked into.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from config.numbers import NANP_REGIONS, NumberError, normalise
+from suppression.kinds import Kind
+from suppression.reading import cells
+from suppression.reading.cells import CellError
+from suppression.reading.rows import Rows, decode, unquote
+from suppression.reading.shapes import ColumnError, Ints, Layout, Part, Unused, Wanted
+
+HANDFUL = 3  # cells of a column that read as numbers, and nobody can say that it holds none
+MIN_DIGITS = 7  # of a number with its country, as short as there are
+MAX_LOOKS = 20_000  # at cells of a column one by one
+AROUND = " \t\"'"
+_DIGESTS = {2 * one.digest_bytes: one for one in Kind if one.digest_bytes}
+_DIGITS = np.zeros(256, np.bool_)
+_DIGITS[list(b"0123456789")] = True
+_DIGITS[[0xD9, 0xDB, 0xEF]] = True  # with which digits of other scripts begin in UTF-8: Arabic, Persian, full width
+
+
+def kind_of(text: str, wanted: Wanted) -> Kind | None:
+    """What a cell is, among the kinds that may be; None: unreadable."""
+    kind = wanted.kind
+    if kind is None:
+        bare = text.strip(AROUND)
+        kind = _DIGESTS.get(len(bare) - 2 * (bare[:2].lower() == "0x"), Kind.NUMBER)
+    try:
+        if kind is not Kind.NUMBER:
+            cells.digest(text, kind)
+        elif any(map(str.isdigit, text)):
+            normalise(text, wanted.region)
+        else:
+            return None
+    except (CellError, NumberError):
+        return None
+    return kind
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Of a column."""
+
+    numbers: int = 0
+    line: int = 0  # of the first
+    looks: int = 0
+    known: dict[str, bool] = field(default_factory=dict)
+
+
+class Watch:
+    """On the columns of a part that are not read.
+
+    Raises ColumnError (`refusal`, where there is one) as soon as a column beside those that were guessed has a handful
+    of numbers. Where somebody has named those that are read, the others are only counted.
+    """
+
+    def __init__(self, layout: Layout, wanted: Wanted, where: str, refusal: ColumnError | None = None) -> None:
+        self._layout = layout
+        self._wanted = Wanted(kind=None, region=wanted.region)
+        self._where = where
+        self._refusal = refusal
+        self._used = frozenset(layout.used)
+        self._seen: dict[int, _Seen] = {}
+        self._width = layout.width
+        self._home = wanted.region in NANP_REGIONS
+
+    def look(self, rows: Rows) -> None:
+        """At all rows, also those without anything in the columns that are read."""
+        width = rows.cells.width
+        if width == 1 and 0 in self._used:
+            return
+        self._width = max(self._width, width)
+        begin, stop = rows.cells.all()
+        digits = np.zeros(len(rows.text) + 1, np.int32)
+        np.cumsum(_DIGITS[rows.text], out=digits[1:])
+        places = np.flatnonzero(digits[stop] - digits[begin] >= MIN_DIGITS)
+        if not places.size:
+            return
+        row, column = rows.cells.places(places)
+        for one in np.flatnonzero(np.bincount(column)).tolist():
+            if one not in self._used:
+                mine = column == one
+                at = places[mine]
+                self._look_at(one, rows, row[mine], (begin[at], stop[at]))
+
+    def _look_at(self, column: int, rows: Rows, row: Ints, spans: tuple[Ints, Ints]) -> None:
+        seen = self._seen.setdefault(column, _Seen())
+        hits = cells.numbers(rows.text, cells.trim(rows.text, spans), home=self._home).done
+        for at in np.flatnonzero(~hits).tolist():
+            text = decode(unquote(rows.data[spans[0][at] : spans[1][at]])).strip()
+            known = seen.known.get(text)
+            if known is None:
+                if seen.looks == MAX_LOOKS:
+                    break
+                seen.looks += 1
+                known = seen.known[text] = kind_of(text, self._wanted) is not None
+            hits[at] = known
+        many = int(np.count_nonzero(hits))
+        if many and not seen.numbers:
+            seen.line = int(rows.all_lines[row[hits.argmax()]])
+        seen.numbers += many
+        if many:
+            self._judge(column, seen)
+
+    def _judge(self, column: int, seen: _Seen) -> None:
+        few = 1 if column >= self._layout.width else HANDFUL  # a cell that the first rows do not have at all
+        if seen.numbers < few or not self._layout.guessed:
+            return
+        if self._refusal is not None:
+            raise self._refusal
+        names = ", ".join(map(repr, (*self._layout.column_names, self._layout.name(column))))
+        raise ColumnError(
+            f"{self._where}: line {seen.line}: column {self._layout.name(column)!r} holds numbers too and was not read;"
+            f" say which of {names} are meant"
+        )
+
+    def unused(self, member: str) -> list[Unused]:
+        """The columns that were not read."""
+        if not self._layout.columns:
+            found = self._seen.values()
+            first = min((one.line for one in found if one.numbers), default=0)
+            return [Unused(Part.SHEET, member, numbers=sum(one.numbers for one in found), line=first)]
+        left = (one for one in range(self._width) if one not in self._used)
+        return [self._unused(one, member) for one in left]
+
+    def _unused(self, column: int, member: str) -> Unused:
+        seen = self._seen.get(column, _Seen())
+        return Unused(Part.COLUMN, self._layout.name(column), member, seen.numbers, seen.line)
