@@ -65,18 +65,23 @@ class _Work:
     def read(self, column: int) -> Read:
         spans = self._rows.column(column)
         read, filled = self._quickly(spans)
+        if read.done.all():
+            self._filled = self._done = read.done
+            return read
         for at in np.flatnonzero(filled & ~read.done).tolist():
             text = self._text(spans, at)
             if text:
                 self._slowly(read, at, text, column)
             else:
                 filled[at] = False
-        self._filled |= filled
-        self._done |= read.done
+        self._filled = self._filled | filled
+        self._done = self._done | read.done
         return read
 
     def sort_out_empty(self) -> None:
         """Rows that have nothing in any column that is read: blank ones, and others."""
+        if self._filled.all():
+            return
         for at in np.flatnonzero(~self._filled).tolist():
             if self._is_blank(at):
                 self.blank.append(at)

@@ -85,8 +85,13 @@ def decide(head: bytes, wanted: Wanted, where: str, *, last: bool, delimiter: st
             found = _found(head, sample, wanted, where, start)
         except UnreadableError as error:
             refused = refused or error
-        else:
-            return replace(found, above=(*above, *found.above))
+            continue
+        if refused is not None and sample.steadiness[0] < split[0].steadiness[0]:
+            # it divides the rows worse than one by which nothing could be read: that is no evidence for it
+            if not found.layout.guessed and not found.layout.header:
+                break
+            found = replace(found, layout=replace(found.layout, sure=found.layout.sure and not found.layout.guessed))
+        return replace(found, above=(*above, *found.above))
     assert refused is not None
     raise refused
 

@@ -25,6 +25,7 @@ MAX_ROWS = 1_048_576  # of a sheet, as Excel has it
 MAX_COLUMNS = 16_384
 _WRONG = (*DAMAGE, ExpatError, LookupError, ArithmeticError)
 _WHOLE = 10**15  # floats below it hold whole numbers exactly, and no phone number has more digits
+_LINE = "\u2028"  # the end of a line inside of a cell: digits before it and behind it are not one number
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _Row = tuple[int, list[str]]  # its number from 1, what its cells say
 
@@ -98,7 +99,7 @@ def _lines(book: Workbook, part: str, where: str) -> Iterator[bytes]:
 
 def _quoted(cell: str) -> str:
     if "\n" in cell or "\r" in cell:
-        cell = _LINE_END.sub(" ", cell)
+        cell = _LINE_END.sub(_LINE if any(map(str.isdigit, cell)) else " ", cell)
     return '"' + cell.replace('"', '""') + '"' if "," in cell or '"' in cell else cell
 
 

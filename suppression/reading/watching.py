@@ -20,11 +20,14 @@ from suppression.reading.shapes import ColumnError, Ints, Layout, Part, Unused, 
 
 HANDFUL = 3  # cells of a column that read as numbers, and nobody can say that it holds none
 MIN_DIGITS = 7  # of a number with its country, as short as there are
+HOME_DIGITS = 10  # of one without it, in North America
 MAX_LOOKS = 20_000  # at cells of a column one by one
 AROUND = " \t\"'"
 _DIGESTS = {2 * one.digest_bytes: one for one in Kind if one.digest_bytes}
 _DIGITS = np.zeros(256, np.bool_)
 _DIGITS[list(b"0123456789")] = True
+_ABROAD = np.ones(256, np.bool_)  # how a cell begins that may say its country: by no digit but 0
+_ABROAD[list(b"123456789")] = False
 _DIGITS[[0xD9, 0xDB, 0xEF]] = True  # with which digits of other scripts begin in UTF-8: Arabic, Persian, full width
 
 
@@ -76,13 +79,17 @@ class Watch:
     def look(self, rows: Rows) -> None:
         """At all rows, also those without anything in the columns that are read."""
         width = rows.cells.width
-        if width == 1 and 0 in self._used:
-            return
         self._width = max(self._width, width)
+        if self._used.issuperset(range(width)):
+            return
         begin, stop = rows.cells.all()
         digits = np.zeros(len(rows.text) + 1, np.int32)
         np.cumsum(_DIGITS[rows.text], out=digits[1:])
-        places = np.flatnonzero(digits[stop] - digits[begin] >= MIN_DIGITS)
+        many = digits[stop] - digits[begin]
+        places = np.flatnonzero(many >= MIN_DIGITS)
+        if self._home:  # fewer than ten are a number only with its country
+            abroad = _ABROAD[rows.text[begin[places]]]
+            places = places[(many[places] >= HOME_DIGITS) | abroad]
         if not places.size:
             return
         row, column = rows.cells.places(places)
