@@ -108,6 +108,10 @@ def confirm_column(*, ask: bool, yes: bool) -> Callable[[Layout], bool]:
         each = [f"column {name!r}: {many}" for name, many in zip(layout.column_names, layout.counts, strict=True)]
         where = f"{layout.member}: " if layout.member else ""
         said = f"{where}{', '.join(each)} of {layout.sampled} lines read, such as {layout.example}"
+        if layout.doubtful:
+            said += (
+                f"; there are numbers in {', '.join(repr(layout.name(one)) for one in layout.doubtful)} too, not read"
+            )
         if yes:
             out(f"{said}: taken")
             return True

@@ -199,8 +199,9 @@ def check_sure(file: Path, opened: ListFile, confirm: Confirm | None) -> None:
 def _unsure(where: str, layout: Layout) -> str:
     """The columns were guessed, and others might be meant."""
     named = list(zip(layout.column_names, layout.counts, strict=True))
-    if len(named) > 1:
-        told = ", ".join(f"{name!r} ({many} of {layout.sampled} lines)" for name, many in named)
+    if len(named) > 1 or layout.doubtful:
+        each = [f"{name!r} ({many} of {layout.sampled} lines)" for name, many in named]
+        told = ", ".join((*each, *(repr(layout.name(one)) for one in layout.doubtful)))
         return f"{where}: the columns {told} may all hold numbers; name those that do"
     return (
         f"{where}: is it column {named[0][0]!r} that is meant? {layout.readable} of {layout.sampled} lines of it"

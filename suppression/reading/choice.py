@@ -15,7 +15,7 @@ from suppression.kinds import Kind
 from suppression.reading.headers import HINTS, is_name, is_number_name, may_be_name, rank
 from suppression.reading.rows import line_ends
 from suppression.reading.shapes import ColumnError, Layout, UnreadableError, Wanted
-from suppression.reading.watching import AROUND, HANDFUL, kind_of
+from suppression.reading.watching import AROUND, HANDFUL, has_number, kind_of
 
 SAMPLE_ROWS = 1_000
 SHARE = 80  # percent of the filled cells of a column
@@ -46,6 +46,7 @@ class _Tally:
 
     filled: int
     kinds: Counter[Kind]
+    others: int = 0  # cells that cannot be read, and have a number in them
 
     @property
     def best(self) -> int:
@@ -80,6 +81,7 @@ class Choice:
         self._width = max(len(row.cells) for row in rows)
         self._names = [column_name(cell) for cell in rows[0].cells]
         self._folded = [name.casefold() for name in self._names]
+        self._doubtful: tuple[int, ...] = ()
         self._named = False  # some column was found by its name, so there is a header
         self._area = self._named_column(wanted.area_column) if wanted.area_column else None
         self._expires = self._named_column(wanted.expires_column) if wanted.expires_column else None
@@ -104,6 +106,7 @@ class Choice:
             expires_column=self._expires,
             guessed=not told,
             sure=sure,
+            doubtful=self._doubtful,
             sampled=len(self._data),
             counts=tuple(one.kinds[kind] for one in tallies),
             width=self._width,
@@ -188,7 +191,10 @@ class Choice:
             named = not header or ranks[columns[0]] < HINTS
             return tuple(columns), named and _enough(tally.best, tally.filled)
         tallies = {one: self._tally(one) for one in columns}
-        likely = [one for one in columns if self._may_hold(tallies[one], ranks[one])]
+        likely = [one for one in columns if _may_hold(tallies[one], ranks[one])]
+        self._doubtful = tuple(
+            one for one in columns if one not in likely and _may_hold(tallies[one], HINTS, others=True)
+        )
         if header and not self._data:
             likely = [one for one in columns if ranks[one] < HINTS]
             if likely:
@@ -197,12 +203,8 @@ class Choice:
             raise self._none_reads(likely)
         self._look_for_pairs()
         best = min(ranks[one] for one in likely)
-        sure = len(likely) == 1 and best == min(ranks.values()) and (best < HINTS or not header)
+        sure = len(likely) == 1 and not self._doubtful and best == min(ranks.values()) and (best < HINTS or not header)
         return tuple(likely), sure
-
-    def _may_hold(self, tally: _Tally, ranked: int) -> bool:
-        many = sum(tally.kinds.values())
-        return many >= HANDFUL or (many > 0 and (ranked == 0 or many * 100 >= _HALF * tally.filled))
 
     def _none_reads(self, likely: list[int]) -> ColumnError:
         what = "numbers or digests" if self._wanted.kind is None else f"{self._wanted.kind}s"
@@ -229,7 +231,9 @@ class Choice:
 
     def _tally(self, column: int) -> _Tally:
         filled = [row for row in self._data if column < len(row.cells) and row.cells[column]]
-        return _Tally(len(filled), Counter(kind for row in filled if (kind := self._kind(row, column)) is not None))
+        kinds = [self._kind(row, column) for row in filled]
+        others = sum(kind is None and has_number(row.cells[column]) for row, kind in zip(filled, kinds, strict=True))
+        return _Tally(len(filled), Counter(kind for kind in kinds if kind is not None), others)
 
     def _kind_of_all(self, columns: tuple[int, ...], tallies: list[_Tally]) -> Kind:
         """Of the entries of all columns: one list has one kind. Raises ColumnError."""
@@ -266,6 +270,12 @@ class Choice:
                     return f"{text.strip(AROUND).lower().removeprefix('0x')[:_HEX_SHOWN]}..."
                 return _masked(f"{self._area_of(row)} {text}".strip())
         return ""
+
+
+def _may_hold(tally: _Tally, ranked: int, *, others: bool = False) -> bool:
+    """Whether a column has cells enough that read as numbers; `others`: or that have a number among other things."""
+    many = sum(tally.kinds.values()) + (tally.others if others else 0)
+    return many >= HANDFUL or (many > 0 and (ranked == 0 or many * 100 >= _HALF * tally.filled))
 
 
 def _enough(readable: int, filled: int) -> bool:

@@ -24,7 +24,7 @@ from suppression.reading.rows import (
     unquote,
 )
 from suppression.reading.shapes import Layout, Part, UnreadableError, Unused, Wanted
-from suppression.reading.watching import kind_of
+from suppression.reading.watching import holds_number
 
 MAX_BLANK = 10_000  # rows of delimiters alone that are looked past
 DELIMITERS = ",;\t|"
@@ -115,8 +115,8 @@ def _skipped(head: bytes, wanted: Wanted, where: str) -> tuple[int, Unused]:
         if found is None or found.end() == at:
             raise UnreadableError(f"{where}: {wanted.skip_rows} lines are to be skipped, and it has {line - 1}")
         cells = [head[one:two] for mark in DELIMITERS for one, two in exact(mark).cells(head, at, found.end())]
-        hits = {cell for cell in cells if kind_of(decode(unquote(cell)).strip(), wanted) is not None}
-        numbers += len(hits)
+        hits = {cell for cell in cells if holds_number(decode(unquote(cell)).strip(), wanted)}
+        numbers += bool(hits)
         first = first or (line if hits else 0)
         at = found.end()
     return at, Unused(Part.LINES, f"1 to {wanted.skip_rows}, skipped as told", numbers=numbers, line=first)
@@ -157,7 +157,7 @@ def _found(head: bytes, sample: _Sample, wanted: Wanted, where: str, start: int)
         return Found(layout, offset=start, line=line)
     first = sample.rows[0]
     line = 1 + line_ends(head[: first.start])
-    numbers = sum(kind_of(cell, wanted) is not None for cell in first.cells)
+    numbers = sum(holds_number(cell, wanted) for cell in first.cells)
     above = Unused(
         Part.LINES, f"{line}, the header: {shown(layout.header)}", numbers=numbers, line=line * bool(numbers)
     )

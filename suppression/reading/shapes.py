@@ -77,6 +77,7 @@ class Layout:
     expires_column: int | None = None
     guessed: bool = False
     sure: bool = True  # named; or guessed and nothing else would do
+    doubtful: tuple[int, ...] = ()  # columns beside those guessed that have numbers in their cells, among other things
     sampled: int = 0  # rows looked at
     counts: tuple[int, ...] = ()  # of these, how many can be read in each column
     width: int = 1  # columns, as far as these have any
@@ -130,7 +131,7 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A part of a file that was not taken as entries. `numbers`: how many of its cells read as such all the same."""
+    """A part of a file that was not taken as entries. `numbers`: how many of its cells have one all the same."""
 
     what: Part
     name: str  # a column's, a member's, a sheet's; of lines what they are, such as `1, the header`
@@ -143,9 +144,7 @@ class Unused:
         what, shown = str(self.what), repr(self.name)
         if self.what is Part.LINES:
             what, shown = "lines" if " to " in self.name else "line", self.name
-        many = (
-            f" ({self.numbers:,} of its cells read as numbers, the first on line {self.line})" if self.numbers else ""
-        )
+        many = f" ({self.numbers:,} of its cells hold numbers, the first on line {self.line})" if self.numbers else ""
         return f"{where}{what} {shown}{many}"
 
 

@@ -7,6 +7,7 @@ batches at once: only those with as many digits as a number are looked into.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,22 @@ _DIGITS[list(b"0123456789")] = True
 _ABROAD = np.ones(256, np.bool_)  # how a cell begins that may say its country: by no digit but 0
 _ABROAD[list(b"123456789")] = False
 _DIGITS[[0xD9, 0xDB, 0xEF]] = True  # with which digits of other scripts begin in UTF-8: Arabic, Persian, full width
+
+
+_INSIDE = re.compile(
+    r"(?<![0-9a-f.])(?:\+?1[ .\-]?)?\(?[2-9][0-9]{2}\)?[ .\-/]{0,2}[2-9][0-9]{2}[ .\-]?[0-9]{4}(?![0-9a-f])",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def has_number(text: str) -> bool:
+    """Whether a person would see a North American number in a cell, among words or beside another number."""
+    return _INSIDE.search(text) is not None
+
+
+def holds_number(text: str, wanted: Wanted) -> bool:
+    """Whether a cell is a number or a digest, or has a number in it."""
+    return kind_of(text, wanted) is not None or has_number(text)
 
 
 def kind_of(text: str, wanted: Wanted) -> Kind | None:
@@ -54,9 +71,10 @@ class _Seen:
     """Of a column."""
 
     numbers: int = 0
-    line: int = 0  # of the first
+    others: int = 0  # cells that cannot be read, and have a number in them
+    line: int = 0  # of the first of either
     looks: int = 0
-    known: dict[str, bool] = field(default_factory=dict)
+    known: dict[str, tuple[bool, bool]] = field(default_factory=dict)
 
 
 class Watch:
@@ -102,6 +120,7 @@ class Watch:
     def _look_at(self, column: int, rows: Rows, row: Ints, spans: tuple[Ints, Ints]) -> None:
         seen = self._seen.setdefault(column, _Seen())
         hits = cells.numbers(rows.text, cells.trim(rows.text, spans), home=self._home).done
+        others = np.zeros_like(hits)
         for at in np.flatnonzero(~hits).tolist():
             text = decode(unquote(rows.data[spans[0][at] : spans[1][at]])).strip()
             known = seen.known.get(text)
@@ -109,12 +128,14 @@ class Watch:
                 if seen.looks == MAX_LOOKS:
                     break
                 seen.looks += 1
-                known = seen.known[text] = kind_of(text, self._wanted) is not None
-            hits[at] = known
+                known = seen.known[text] = (kind_of(text, self._wanted) is not None, has_number(text))
+            hits[at], others[at] = known[0], known[1] and not known[0]
+        any_of = hits | others
+        if not seen.line and any_of.any():
+            seen.line = int(rows.all_lines[row[any_of.argmax()]])
         many = int(np.count_nonzero(hits))
-        if many and not seen.numbers:
-            seen.line = int(rows.all_lines[row[hits.argmax()]])
         seen.numbers += many
+        seen.others += int(np.count_nonzero(others))
         if many:
             self._judge(column, seen)
 
@@ -134,11 +155,11 @@ class Watch:
         """The columns that were not read."""
         if not self._layout.columns:
             found = self._seen.values()
-            first = min((one.line for one in found if one.numbers), default=0)
-            return [Unused(Part.SHEET, member, numbers=sum(one.numbers for one in found), line=first)]
+            first = min((one.line for one in found if one.line), default=0)
+            return [Unused(Part.SHEET, member, numbers=sum(one.numbers + one.others for one in found), line=first)]
         left = (one for one in range(self._width) if one not in self._used)
         return [self._unused(one, member) for one in left]
 
     def _unused(self, column: int, member: str) -> Unused:
         seen = self._seen.get(column, _Seen())
-        return Unused(Part.COLUMN, self._layout.name(column), member, seen.numbers, seen.line)
+        return Unused(Part.COLUMN, self._layout.name(column), member, seen.numbers + seen.others, seen.line)

@@ -51,6 +51,7 @@ class Made:
 
     data: bytes
     wanted: Wanted
+    marks: dict[str, str]  # what divides the cells of each member
     told: str  # how it was made
 
 
@@ -63,6 +64,7 @@ class _Maker:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._note: list[str] = []
+        self._marks: dict[str, str] = {}
 
     def file(self) -> Made:
         form = self._rng.choices(("text", "gz", "zip", "xlsx"), (60, 8, 16, 16))[0]
@@ -70,14 +72,16 @@ class _Maker:
         if form == "xlsx":
             data = workbook(parts)
         elif form == "zip":
-            inside = [(f"{at}.{self._pick('csv', 'txt')}", self._text(rows)) for at, rows in enumerate(parts)]
+            inside = [
+                (name := f"{at}.{self._pick('csv', 'txt')}", self._text(rows, name)) for at, rows in enumerate(parts)
+            ]
             if self._rng.random() < 0.2:
                 inside.append(("last.xlsx", workbook([self._table()])))
             data = _zip(inside)
         else:
             text = self._text(parts[0])
             data = gzip.compress(text, 1) if form == "gz" else text
-        return Made(data, self._wanted(parts[0]), f"{form} {' '.join(self._note)}")
+        return Made(data, self._wanted(parts[0]), self._marks, f"{form} {' '.join(self._note)}")
 
     def _pick(self, *among: str) -> str:
         return self._rng.choice(among)
@@ -131,9 +135,10 @@ class _Maker:
             return str(rng.randint(2_000_000_000, 9_999_999_999)) if rng.random() < 0.7 else f"A-{rng.randint(1, 999)}"
         return str(rng.randint(1, 99_999)) if kind == "id" else ""
 
-    def _text(self, rows: list[list[str]]) -> bytes:
+    def _text(self, rows: list[list[str]], name: str = "") -> bytes:
         rng = self._rng
         mark, end = self._pick(",", ",", ";", "\t", "|"), self._pick("\n", "\n", "\r\n", "\r")
+        self._marks[name] = mark
         text = io.StringIO(newline="")
         quoting = rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
         writer = csv.writer(text, delimiter=mark, lineterminator=end, quoting=quoting)
@@ -220,7 +225,7 @@ def wrong(made: Made, folder: Path) -> list[str]:
             told = opened.unused
     except UnreadableError:
         return [REFUSED]
-    table = cells(made.data)
+    table = cells(made.data, made.marks)
     alone = len({one.member for one in table}) <= 1
     written = set().union(*(may_say(one.text) for one in table))
     found = [f"{one} is listed, and nobody wrote it" for one in sorted(listed - written)]
@@ -249,9 +254,10 @@ def _accounts(one: Unused, seen: Seen, headers: dict[tuple[str, int], set[str]],
         return False
     if one.what is Part.LINES:
         first, _, rest = one.name.partition(",")[0].partition(" to ")
-        return int(first) <= seen.line <= int(rest or first) and (one.numbers > 0 or not seen.whole)
+        return int(first) <= seen.line <= int(rest or first) and one.numbers > 0
     named = {f"#{seen.column}", *headers.get((seen.member, seen.column), ())}
-    return one.name in named and (not seen.whole or one.numbers > 0)
+    elsewhere = not seen.whole and one.line <= seen.line  # the reader divides by another mark, which nobody has told
+    return one.numbers > 0 and (one.name in named or elsewhere)
 
 
 def play(seeds: range, folder: Path) -> tuple[int, list[str]]:

@@ -137,6 +137,23 @@ def test_a_cell_more_than_the_first_rows_have_is_not_lost(tmp_path: Path, mark: 
     assert not found.sure or found.rejects[0].line == row + 1
 
 
+@pytest.mark.parametrize("cell", ["2125550198;2125550199", "2125550198 or 2125550199", "2125550199x", "O2125550199"])
+def test_a_column_with_numbers_that_cannot_be_read_is_asked_for_too(tmp_path: Path, cell: str) -> None:
+    text = "".join(f'"{cell}",{one}\n' for one in HOME[:3])
+    found = _All(tmp_path, text)
+    assert (found.sure, found.layouts[0].columns, found.layouts[0].doubtful) == (False, (1,), (0,))
+    assert found.unused == (Unused(Part.COLUMN, "#1", numbers=3, line=1),)
+    digests = "".join(f"{one},x{hashlib.sha256(one.encode()).hexdigest()}\n" for one in HOME)
+    assert _All(tmp_path, digests).sure
+
+
+def test_a_delimiter_that_divides_a_row_or_two_is_no_evidence(tmp_path: Path) -> None:
+    """A file of tabs in which nothing can be read but one number, and that only where a semicolon divides."""
+    text = f"\t+1 1 982 312 7536\t2026-11-30\nBo\t{HOME[0]};{HOME[1]}\t\n"
+    assert not _All(tmp_path, text).sure
+    assert "has no column #4; it has 3" in _why(tmp_path, text, Wanted("#4"))
+
+
 def test_digests_and_numbers_are_no_list_together(tmp_path: Path) -> None:
     digests = [hashlib.sha256(one.encode()).hexdigest() for one in HOME]
     others = [hashlib.sha256(one.encode()).hexdigest() for one in CELL]
@@ -223,6 +240,12 @@ def test_a_sheet_whose_numbers_nobody_can_tell_is_refused(tmp_path: Path) -> Non
     assert [one.sure for one in unsure.layouts] == [True, False]
 
 
+def test_two_lines_in_a_cell_are_not_one_number(tmp_path: Path) -> None:
+    book = _workbook(Only=[["phone", "name"], ["2125550100", "Jo\nRoe"], ["555-0101\n212", "x"], ["2125550102\n", "y"]])
+    found = _All(tmp_path, book, Wanted("phone"))
+    assert (found.numbers, [one.line for one in found.rejects]) == ({HOME[0], HOME[2]}, [3])
+
+
 def test_a_formula_without_its_value_is_no_empty_cell(tmp_path: Path) -> None:
     found = _All(tmp_path, _workbook(Only=[["phone"], ["2125550100"], ['="212555"&"0101"'], [None]]))
     assert (found.numbers, [one.line for one in found.rejects]) == ({HOME[0]}, [3])
@@ -281,12 +304,12 @@ def test_lines_above_the_header_are_skipped_when_told_and_named(tmp_path: Path) 
     text = "Do not call\n\nof 2026-11-30, questions: 2125550199\nname,phone\n" + "".join(f"x,{one}\n" for one in HOME)
     found = _All(tmp_path, text, Wanted("phone", skip_rows=3))
     assert (found.numbers, found.rejects) == (set(HOME), [])
-    assert str(found.unused[0]) == "lines 1 to 3, skipped as told"
+    assert str(found.unused[0]) == "lines 1 to 3, skipped as told (1 of its cells hold numbers, the first on line 3)"
     assert found.unused[1].name == "4, the header: 'name', 'phone'"
     assert "line 4 has it: are the lines above it to be skipped?" in _why(tmp_path, text, Wanted("phone"))
     assert [one.line for one in _All(tmp_path, text, Wanted("#2")).rejects][:3] == [1, 3, 4]
     alone = _All(tmp_path, "Title\n2125550199\nphone\n" + PLAIN, Wanted(skip_rows=2))
-    assert str(alone.unused[0]) == "lines 1 to 2, skipped as told (1 of its cells read as numbers, the first on line 2)"
+    assert str(alone.unused[0]) == "lines 1 to 2, skipped as told (1 of its cells hold numbers, the first on line 2)"
     assert "50 lines are to be skipped, and it has 30" in _why(tmp_path, PLAIN, Wanted(skip_rows=50))
     sheet = _workbook(Only=[["Do not call"], [], ["phone"], *([one] for one in HOME)])
     assert _All(tmp_path, sheet, Wanted("phone", skip_rows=2)).numbers == set(HOME)
