@@ -188,8 +188,8 @@ class Choice:
         ranks = {one: rank(self._names[one]) if header and one < len(self._names) else HINTS for one in columns}
         if len(columns) == 1:
             tally = self._tally(columns[0])
-            named = not header or ranks[columns[0]] < HINTS
-            return tuple(columns), named and _enough(tally.best, tally.filled)
+            fits = not (header and self._is_something_else(columns[0]))
+            return tuple(columns), fits and _enough(tally.best, tally.filled)
         tallies = {one: self._tally(one) for one in columns}
         likely = [one for one in columns if _may_hold(tallies[one], ranks[one])]
         self._doubtful = tuple(
@@ -203,8 +203,14 @@ class Choice:
             raise self._none_reads(likely)
         self._look_for_pairs()
         best = min(ranks[one] for one in likely)
-        sure = len(likely) == 1 and not self._doubtful and best == min(ranks.values()) and (best < HINTS or not header)
+        sure = len(likely) == 1 and not self._doubtful and best == min(ranks.values())
+        sure = sure and not (header and self._is_something_else(likely[0]))
         return tuple(likely), sure
+
+    def _is_something_else(self, column: int) -> bool:
+        """Whether its name says that it holds something else than numbers, such as `account`."""
+        name = self._names[column] if column < len(self._names) else ""
+        return rank(name) == HINTS and is_name(name)
 
     def _none_reads(self, likely: list[int]) -> ColumnError:
         what = "numbers or digests" if self._wanted.kind is None else f"{self._wanted.kind}s"
