@@ -221,7 +221,7 @@ LIST_IMPORTED = _gauge(
 )
 INVITES_TURNED_AWAY = _counter(
     "baton_invites_turned_away_total",
-    "INVITEs answered at once without a transfer: challenge, password, rate, concurrency, loop, hops.",
+    "INVITEs answered at once without a transfer: challenge, password, rate, concurrency, loop, hops, large, cut.",
     ("why",),
 )
 SIP_DROPPED = _counter(
@@ -288,7 +288,7 @@ _FAILED = ("failed buyer_abandoned", "failed declined", "failed no_answer")
 _FROM_ZERO: tuple[tuple[Counter | Gauge, str], ...] = (
     (SCRUB, "pass suppressed unavailable"),
     (TRUNK_PROBES, "ok no_answer"),
-    (INVITES_TURNED_AWAY, "challenge password rate concurrency loop hops"),
+    (INVITES_TURNED_AWAY, "challenge password rate concurrency loop hops large cut"),
     (MAIL_SENT, "sent retried dead waiting"),
     (MAIL_BOUNCES, "yes no"),
     (MAIL_WAITING, "lead other"),

@@ -26,6 +26,7 @@ class Doors:
         self._pj = pj
         self._listener = listener
         self._dropped = 0
+        self._refused: dict[str, int] = {}
         self._probes: dict[str, int] = {}  # key of each probe under way -> when it was sent
         self._serial = 0
 
@@ -86,3 +87,13 @@ class Doors:
             metrics.SIP_DROPPED.inc(dropped - self._dropped)
             _log.warning("requests_dropped", count=dropped - self._dropped, last=self._pj.baton_gate_last_source())
             self._dropped = dropped
+        self._count("large", self._pj.baton_large())
+        self._count("cut", self._pj.baton_cut())
+
+    def _count(self, why: str, refused: int) -> None:
+        """Messages that were refused for their size or for what was missing of them."""
+        more = refused - self._refused.get(why, 0)
+        if more:
+            metrics.INVITES_TURNED_AWAY.labels(why).inc(more)
+            _log.warning("messages_refused", why=why, count=more)
+            self._refused[why] = refused

@@ -18,7 +18,7 @@ from meter.logs import HIDDEN, mask
 MAX_TRACE = 2 << 20  # bytes of messages in one answer
 MAX_CALL_IDS = 64
 MAX_CALL_ID = 256  # characters
-_MAX_MESSAGE = 64 << 10  # bytes; above PJSIP_MAX_PKT_LEN, so that a copy within MAX_TRACE is known to be whole
+_MAX_MESSAGE = 68 << 10  # bytes; above PJSIP_MAX_PKT_LEN, so that a copy within MAX_TRACE is known to be whole
 _RECORD, _FIELD = "\x1e", "\x1f"
 _FIELDS = 5
 _RECEIVED = "R"

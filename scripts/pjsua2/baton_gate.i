@@ -50,33 +50,39 @@ bool baton_in_networks(const pj_sockaddr *from) {
 
 void baton_port_turn(int account);
 
+bool baton_is_locked_out(const char *source) {
+    if (baton_locked.empty()) return false;
+    std::map<std::string, long long>::iterator found = baton_locked.find(source);
+    if (found == baton_locked.end()) return false;
+    if (found->second > baton_now_ns()) return true;
+    baton_locked.erase(found);
+    return false;
+}
+
+/* Nobody whose requests are answered. */
+bool baton_is_stranger(const pj_sockaddr *from, const char *name) {
+    return baton_is_locked_out(name) || (baton_gate_on && !baton_in_networks(from));
+}
+
 pj_bool_t baton_gate_rx(pjsip_rx_data *rdata) {
-    if (rdata->msg_info.msg->type != PJSIP_REQUEST_MSG) return PJ_FALSE;
     if (rdata->msg_info.to && rdata->msg_info.to->tag.slen && rdata->msg_info.from && rdata->msg_info.cid
         && (!baton_gate_on || pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.to->tag,
                                                    &rdata->msg_info.from->tag, PJ_FALSE)))
-        return PJ_FALSE;  /* within a dialog of ours: from a trunk, or a dialer */
-    const char *source = rdata->pkt_info.src_name;
-    if (!baton_locked.empty()) {
-        std::map<std::string, long long>::iterator found = baton_locked.find(source);
-        if (found != baton_locked.end()) {
-            if (found->second > baton_now_ns()) { ++baton_gate_count; baton_gate_last = source; return PJ_TRUE; }
-            baton_locked.erase(found);
-        }
+        return baton_refuse_cut(rdata);  /* within a dialog of ours: from a trunk, or a dialer */
+    if (baton_is_stranger(&rdata->pkt_info.src_addr, rdata->pkt_info.src_name)) {
+        ++baton_gate_count;
+        baton_gate_last = rdata->pkt_info.src_name;
+        return PJ_TRUE;
     }
-    if (!baton_gate_on || baton_in_networks(&rdata->pkt_info.src_addr)) {
-        if (rdata->msg_info.msg->line.req.method.id == PJSIP_INVITE_METHOD) baton_port_turn(pjsua_acc_get_default());
-        return PJ_FALSE;
-    }
-    ++baton_gate_count;
-    baton_gate_last = source;
-    return PJ_TRUE;
+    if (baton_refuse_cut(rdata)) return PJ_TRUE;
+    if (rdata->msg_info.msg->line.req.method.id == PJSIP_INVITE_METHOD) baton_port_turn(pjsua_acc_get_default());
+    return PJ_FALSE;
 }
 
 pjsip_module baton_gate_module = {
     NULL, NULL, { (char *)"mod-baton-gate", 14 }, -1,
     PJSIP_MOD_PRIORITY_TRANSPORT_LAYER - 2,
-    NULL, NULL, NULL, NULL, &baton_gate_rx, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, &baton_gate_rx, &baton_refuse_cut, NULL, NULL, NULL
 };
 
 /* Hand an OPTIONS outside dialogs to Python; beyond the bound PJSIP's own answer will do. */
@@ -143,7 +149,8 @@ int baton_gate_start() {
     baton_gate_module.id = baton_options_module.id = -1;
     pj_status_t status = pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_gate_module);
     if (status != PJ_SUCCESS) return status;
-    return pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_options_module);
+    status = pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_options_module);
+    return status == PJ_SUCCESS ? baton_whole_start() : status;
 }
 
 /* Let only these networks in: lines of "address/prefix". `on` false lets everyone in. Returns how many were understood. */

@@ -205,6 +205,7 @@ void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
 %}
 
 %include "../pjsua2.i"
+%include "baton_whole.i"
 %include "baton_gate.i"
 %include "baton_media.i"
 %include "baton_trace.i"

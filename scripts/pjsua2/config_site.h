@@ -25,8 +25,10 @@
 /* A burst of 200 OKs must not overflow the socket before the loop turns. */
 #define PJSIP_UDP_SO_RCVBUF_SIZE        8388608
 #define PJSIP_UDP_SO_SNDBUF_SIZE        8388608
-/* INVITEs that carry a lead as JSON beside SDP exceed the 4,000 bytes of the default. */
-#define PJSIP_MAX_PKT_LEN               16384
+/* Above the largest datagram (65,527 bytes: 65,535 less UDP's header), so that none is cut: an INVITE may carry a lead of 64 fields.
+ * Each connection over TCP holds one of these: 73 kB each, 24 kB with 16,384 (500 connections, resident). Messages that are sent
+ * take what they are long (messages.patch). */
+#define PJSIP_MAX_PKT_LEN               65536
 /* RFC 3261 18.1.1 asks for TCP above 1,300 bytes; a trunk configured as UDP stays on UDP, as its carrier expects. */
 #define PJSIP_DONT_SWITCH_TO_TCP        1
 /* Formatting of log lines costs more than the calls themselves; 3 keeps errors, warnings and information. */
