@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from config.check import Checked
     from meter.store.book import ImportReport
     from meter.store.stops import StateChange
-    from suppression.importer import Imported
 
 buyers = typer.Typer(help="Buyers: list, pause, resume, hold.", no_args_is_help=True)
 
@@ -38,7 +38,8 @@ BuyerArgument = Annotated[str, typer.Argument(metavar="BUYER", help="Name of the
 
 
 def check(config: ConfigArgument, as_json: JsonOption = False) -> None:
-    """Check a configuration file: every problem with its place, and what the file sets up."""
+    """Check a configuration file and the lists it names: every problem with its place, and what the file sets up."""
+    from baton.list_checks import list_problems
     from baton.mailing import mail_problems
     from config.check import check as look
     from meter.terms import presets
@@ -46,6 +47,12 @@ def check(config: ConfigArgument, as_json: JsonOption = False) -> None:
     checked = look(config, os.environ, presets())
     if checked.settings is not None:
         checked = replace(checked, problems=(*checked.problems, *mail_problems(checked.settings)))
+    of_lists = list(list_problems(checked.book.suppression_lists, checked.problems))
+    checked = replace(
+        checked,
+        problems=(*checked.problems, *(one for one, refuses in of_lists if refuses)),
+        warnings=(*checked.warnings, *(one for one, refuses in of_lists if not refuses)),
+    )
     if as_json:
         print_json({"file": str(config), "ok": not checked.problems, **_as_dict(checked)})
     else:
@@ -59,7 +66,7 @@ def import_(
     replace: Annotated[bool, typer.Option("--replace", help="Replace entries that differ in the store.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
 ) -> None:
-    """Import buyers, campaigns, terms and suppression lists of a file into the store."""
+    """Import buyers, campaigns, terms and suppression lists of a file into the store: all of it, or nothing."""
     from config.addresses import NO_MAIL, pays_failed
     from config.book_file import load_book
     from config.settings import load
@@ -74,12 +81,16 @@ def import_(
         out(f"warning: mail: {NO_MAIL}")
 
     async def work(engine: AsyncEngine) -> None:
-        from baton.lists import print_imported
+        from baton.list_checks import naming, refuse_unreadable
         from meter.store.book import BookStore
 
-        _print_import(await BookStore(engine).import_book(book, replace=replace, dry_run=dry_run), dry_run=dry_run)
-        for done in await _import_lists(engine, place, book, dry_run=dry_run):
-            print_imported(done, dry_run=dry_run)
+        store = BookStore(engine)
+        if not dry_run:  # all of it can be done, or nothing is
+            await store.import_book(book, replace=replace, dry_run=True)
+            await refuse_unreadable(engine, place, book)
+        along = naming(book, time.time_ns() // 1000)
+        _print_import(await store.import_book(book, replace=replace, dry_run=dry_run, along=along), dry_run=dry_run)
+        await _import_lists(engine, place, book, dry_run=dry_run)
 
     with_store(place, work, create=True)
 
@@ -246,12 +257,12 @@ def _print_import(report: ImportReport, *, dry_run: bool) -> None:
     out(f"book version {report.version}, {report.unchanged} unchanged")
 
 
-async def _import_lists(engine: AsyncEngine, place: Place, book: BookFile, *, dry_run: bool) -> list[Imported]:
-    from baton.lists import import_task, task_of, zone_of
+async def _import_lists(engine: AsyncEngine, place: Place, book: BookFile, *, dry_run: bool) -> None:
+    """A list that fails now, after it could be read a moment ago, stays named: whom it concerns is closed."""
+    from baton.lists import import_task, print_imported, task_of, zone_of
 
     zones = {one.name: one.terms.time_zone for one in book.buyers}
-    done = []
     for one in book.suppression_lists:
         zone = zones.get(one.buyer) or await zone_of(engine, one.buyer)
-        done.append(await import_task(engine, place, task_of(one, dry_run=dry_run, zone=zone), ask=False))
-    return done
+        done = await import_task(engine, place, task_of(one, dry_run=dry_run, zone=zone), ask=False)
+        print_imported(done, dry_run=dry_run)

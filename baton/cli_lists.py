@@ -34,6 +34,7 @@ from baton.lists import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from meter.store.suppression import ListRow
     from suppression.activating import Made
     from suppression.editing import Edited
     from suppression.importer import Imported
@@ -246,15 +247,26 @@ def expire(
 
 
 @suppression.command()
-def retire(name: ListArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
-    """Put a list out of force."""
+def retire(
+    name: ListArgument,
+    unname: Annotated[bool, typer.Option("--unname", help="Also where the configuration named it: for good.")] = False,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Put a list out of force. One that an import named closes whom it concerns until it is imported again."""
 
-    async def work(engine: AsyncEngine) -> bool:
-        return await list_store(engine).retire(name, who())
+    async def work(engine: AsyncEngine) -> tuple[bool, ListRow | None]:
+        lists = list_store(engine)
+        return await lists.retire(name, who(), unname=unname), await lists.find(name)
 
-    if not with_store(find_place(config, store), work):
+    done, left = with_store(find_place(config, store), work)
+    if not done:
         raise CommandError(f"no list called {name!r} is in force")
     out(f"list {name}: out of force")
+    if left is not None:
+        whom = "anybody" if left.buyer is None else f"buyer {left.buyer}"
+        said = f"warning: the configuration names it, so nobody is transferred to {whom} until it is imported again"
+        typer.echo(f"{said}; --unname takes it away for good", err=True)
 
 
 @suppression.command()

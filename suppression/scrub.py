@@ -230,8 +230,8 @@ class Scrub:
         """The list as it is now; None where it is not in force any more."""
         version = before.version if before is not None else None
         changes = before.changes if before is not None else ()
-        for one in told.versions:
-            if version is None or one.version >= version.version:
+        for one in sorted(told.versions, key=lambda one: (one.active, one.version)):  # the one in force decides
+            if version is None or one.active or one.version >= version.version:
                 changes = changes if version is not None and one.version == version.version else ()
                 version = one
         if version is None or not version.active:

@@ -134,16 +134,27 @@ class BookStore:
         book = _assemble(stored, states, version, now, ordered)
         return Loaded(book, next_start(stored.terms.values(), now))
 
-    async def import_book(self, file: BookFile, *, replace: bool = False, dry_run: bool = False) -> ImportReport:
+    async def import_book(
+        self,
+        file: BookFile,
+        *,
+        replace: bool = False,
+        dry_run: bool = False,
+        along: Callable[[Connection], None] | None = None,
+    ) -> ImportReport:
         """Bring the file's entries into the store in one transaction; entries the file does not name stay.
 
-        Raises ImportRefusedError, with nothing written, where the store holds other content (unless `replace`) or a
-        profile would have no version in force.
+        `along` is done in the same transaction, after them; what it raises leaves nothing written. Raises
+        ImportRefusedError, with nothing written, where the store holds other content (unless `replace`) or a profile
+        would have no version in force.
         """
         now = self._clock()
         engine = reading(self._engine) if dry_run else self._engine
         async with engine.begin() as connection:
-            return await connection.run_sync(import_file, file, now, replace, dry_run)
+            done = await connection.run_sync(import_file, file, now, replace, dry_run)
+            if along is not None and not dry_run:
+                await connection.run_sync(along)
+            return done
 
     async def set_buyer_state(self, name: str, state: BuyerState, by: str, reason: str = "") -> StateChange:
         """Pause, resume, hold or cancel by hand; what that came to. Raises UnknownBuyerError."""

@@ -158,9 +158,13 @@ class ListRows:
         """Add a change to the version in force, `count` entries being in force with it. Raises the stale error."""
         return await self._write(partial(write.change, self._deed(name, action, who), document, count, expect))
 
-    async def retire(self, name: str, who: Who) -> bool:
-        """Put a list out of force; False where it was not in force."""
-        return await self._write(partial(write.retire, self._deed(name, "retire", who)))
+    async def retire(self, name: str, who: Who, *, unname: bool = False) -> bool:
+        """Put a list out of force; False where it was not in force.
+
+        One that an import of the configuration named closes whom it concerns from now on, unless `unname`: then nobody
+        asks for it any more.
+        """
+        return await self._write(partial(write.retire, self._deed(name, "retire", who), unname=unname))
 
     async def extend(self, name: str, expires_utc_us: int | None, who: Who) -> bool:
         """Set when the whole list ceases to apply, None: never; False where it is not in force."""

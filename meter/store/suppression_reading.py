@@ -31,7 +31,7 @@ from meter.store.schema import (
     suppression_stamps,
     suppression_state,
 )
-from meter.store.suppression_rows import ChangeRow, ExemptionRow, ListNews, ListRow, LogRow
+from meter.store.suppression_rows import NAMED_ONLY, ChangeRow, ExemptionRow, ListNews, ListRow, LogRow
 
 R = TypeVar("R")
 
@@ -116,7 +116,8 @@ def find(name: str, connection: Connection) -> ListRow | None:
 
 def history(name: str, connection: Connection) -> tuple[ListRow, ...]:
     """All versions, oldest first."""
-    return _read(connection, ListRow, _LISTS.where(suppression_lists.c.name == name))
+    table = suppression_lists.c
+    return _read(connection, ListRow, _LISTS.where(table.name == name, table.version > NAMED_ONLY))
 
 
 def changes(name: str, version: int, connection: Connection) -> tuple[ChangeRow, ...]:
@@ -180,7 +181,7 @@ def prunable(keep: int, connection: Connection) -> tuple[ListRow, ...]:
     age = func.row_number().over(partition_by=table.name, order_by=table.version.desc()).label("age")
     aged = select(*_columns(ListRow, suppression_lists), age).cte("aged")
     kept = select(aged.c.file).where(or_(aged.c.age <= keep, aged.c.active))
-    old = (aged.c.age > keep, not_(aged.c.active), aged.c.file.not_in(kept))
+    old = (aged.c.version > NAMED_ONLY, aged.c.age > keep, not_(aged.c.active), aged.c.file.not_in(kept))
     return _read(connection, ListRow, select(*[aged.c[one.name] for one in fields(ListRow)]).where(*old))
 
 

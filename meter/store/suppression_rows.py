@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+NAMED_ONLY = 0  # the version of a list that is asked for and was not imported; versions that were begin at 1
+
 
 class StaleError(RuntimeError):
     """The list has moved on since it was read: look again, and decide again."""

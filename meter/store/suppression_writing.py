@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from meter.store.schema import (
@@ -34,8 +34,10 @@ from meter.store.schema import (
     suppression_state,
 )
 from meter.store.suppression_reading import IN_FORCE, current_stamp, find
-from meter.store.suppression_rows import ExemptionRow, ListRow, NewVersion, StaleError, Who
+from meter.store.suppression_rows import NAMED_ONLY, ExemptionRow, ListRow, NewVersion, StaleError, Who
 
+NAMED = "named by the configuration"  # what a list that is asked for has for its source
+NO_CHECKSUM = "0" * 64
 _STEP = 2**30  # stamps grow by up to so much: 64 bits hold eight thousand million of them
 _SHOWN_DIGITS = 4  # of a number on the log
 
@@ -104,22 +106,73 @@ def change(deed: Deed, document: bytes, count: int, expect: Position, connection
     return row
 
 
-def retire(deed: Deed, connection: Connection) -> bool:
+def name_lists(lists: Iterable[tuple[str, str | None, str]], who: Who, at_utc_us: int, connection: Connection) -> None:
+    """Note that these lists (name, owner, file that is never there) are asked for, for good.
+
+    Each has a row of version NAMED_ONLY, which is in force where no other version is. It cannot be read, so that it
+    closes whom it concerns until one is imported. Raises ValueError where a name is another owner's.
+    """
+    stamp = _next_stamp(connection)
+    for name, buyer, file in lists:
+        _check_owner(connection, name, buyer)
+        before, current = _named_row(name, connection), find(name, connection)
+        active = current is None or current.version == NAMED_ONLY
+        if before is not None and (before.source, before.active) == (NAMED, active):
+            continue
+        row = ListRow(
+            name=name,
+            version=NAMED_ONLY,
+            revision=0,
+            state=NO_CHECKSUM,
+            buyer=buyer,
+            kind="number",
+            file=file,
+            checksum=NO_CHECKSUM,
+            source=NAMED,
+            source_checksum=NO_CHECKSUM,
+            entries=0,
+            count=0,
+            active=active,
+            expires_utc_us=None,
+            imported_utc_us=at_utc_us,
+            imported_by=who.by,
+            based_on=None,
+            stamp=stamp,
+        )
+        this = (suppression_lists.c.name == name, suppression_lists.c.version == NAMED_ONLY)
+        connection.execute(delete(suppression_lists).where(*this))
+        connection.execute(insert(suppression_lists).values(asdict(row)))
+        _record(connection, Deed(name, "named", who, at_utc_us), {"in_force": not active})
+
+
+def retire(deed: Deed, connection: Connection, *, unname: bool = False) -> bool:
     """See `ListRows.retire`."""
     stamp = _next_stamp(connection)
     before = find(deed.name, connection)
-    if before is None:
+    if before is None or (before.version == NAMED_ONLY and not unname):
         return False
     _set(connection, deed.name, active=False, stamp=stamp)
-    _record(connection, deed, {}, row=before, before=before.count)
+    named = _named_row(deed.name, connection)
+    if named is not None and named.source == NAMED:
+        this = (suppression_lists.c.name == deed.name, suppression_lists.c.version == NAMED_ONLY)
+        values = {"source": "" if unname else NAMED, "active": not unname, "stamp": stamp}
+        connection.execute(update(suppression_lists).where(*this).values(values))
+    _record(connection, deed, {"unnamed": True} if unname else {}, row=before, before=before.count)
     return True
+
+
+def _named_row(name: str, connection: Connection) -> ListRow | None:
+    table = suppression_lists.c
+    found = connection.execute(select(suppression_lists).where(table.name == name, table.version == NAMED_ONLY))
+    row = found.mappings().one_or_none()
+    return None if row is None else ListRow(**row)
 
 
 def extend(deed: Deed, expires_utc_us: int | None, connection: Connection) -> bool:
     """See `ListRows.extend`."""
     stamp = _next_stamp(connection)
     row = find(deed.name, connection)
-    if row is None:
+    if row is None or row.version == NAMED_ONLY:
         return False
     _set(connection, deed.name, expires_utc_us=expires_utc_us, stamp=stamp)
     detail = {"expires_utc_us": expires_utc_us, "before_utc_us": row.expires_utc_us}

@@ -9,6 +9,7 @@ import sys
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -240,3 +241,89 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- lists and the book: all or nothing ---
+
+BAD_LISTS = {
+    "too many rejects": b"phone\n2125550199\nabc\n",
+    "no number": b"phone\nabc\n",
+    "empty": b"",
+    "header alone": b"phone\n",
+    "another column": b"mobile\n2125550199\n",
+    "not text": b"\x00\x01\x02\x03" * 50,
+    "a damaged zip": b"PK\x03\x04" + b"\x00" * 60,
+    "a cut gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abc",
+}
+
+
+def _verdict(run: Run, config: Path, number: str = "2125550177") -> str:
+    return run("suppression", "check", "--config", config, number, "--buyer", "acme")[1]
+
+
+@pytest.mark.parametrize("content", BAD_LISTS.values(), ids=BAD_LISTS.keys())
+@pytest.mark.parametrize("whose", ["", '\nbuyer = "acme"'])
+def test_a_list_that_is_refused_refuses_the_whole_import(run: Run, config: Path, content: bytes, whose: str) -> None:
+    (config.parent / "own.csv").write_bytes(content)
+    entry = f'\n[[suppression_lists]]\nname = "own"\nfile = "own.csv"\ncolumn = "phone"{whose}\n'
+    config.write_text(BOOK + entry, encoding="utf-8")
+    checked = run("check", config)
+    assert (checked[0], "suppression_lists[1].file" in checked[1]) == (1, True)
+    code, out, err = run("import", config)
+    assert (code, "in force" in out, "nothing was imported" in err, "list own: " in err) == (1, False, True, True)
+    assert json.loads(run("buyers", "list", "--config", config, "--json")[1]) == []
+    assert json.loads(run("suppression", "list", "--config", config, "--json")[1]) == []
+    config.write_text(BOOK, encoding="utf-8")
+    assert run("import", config)[0] == 0
+
+
+def test_check_reads_lists_as_the_import_does(run: Run, config: Path) -> None:
+    config.write_text(
+        BOOK + '\n[[suppression_lists]]\nname = "own"\nfile = "own.csv"\ncolumn = "phone"\n', encoding="utf-8"
+    )
+    own = config.parent / "own.csv"
+    own.write_text("phone\n2125550199\ncall me\n", encoding="utf-8")
+    code, out, _ = run("check", config)
+    assert (code, "1 of 2 lines rejected, more than 2 %" in out, "line 3 is rejected" in out) == (1, True, True)
+    own.write_text("phone\n" + "2125550199\n" * 98 + "call me\n", encoding="utf-8")
+    code, out, _ = run("check", config)
+    assert (code, "warning: suppression_lists[1].file" in out, "line 100 is rejected" in out) == (0, True, True)
+    assert not (config.parent / "data").exists(), "a check leaves nothing behind"
+
+
+def test_a_list_that_fails_after_the_book_is_in_closes_whom_it_concerns(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk that is full, or a kill, between the two."""
+    import baton.lists
+
+    once = baton.lists.import_task
+
+    async def failing(engine: Any, place: Any, task: Any, **more: Any) -> Any:
+        if not task.dry_run:
+            raise OSError("no space left on device")
+        return await once(engine, place, task, **more)
+
+    monkeypatch.setattr(baton.lists, "import_task", failing)
+    assert run("import", config)[0] == 1
+    assert [one["buyer"] for one in json.loads(run("buyers", "list", "--config", config, "--json")[1])] == ["acme"]
+    assert "may be transferred" not in _verdict(run, config)
+    monkeypatch.setattr(baton.lists, "import_task", once)
+    assert "list dnc: version 1 in force" in run("import", config)[1]
+    assert "may be transferred" in _verdict(run, config)
+
+
+def test_a_named_list_that_is_retired_closes_until_it_is_imported_or_unnamed(run: Run, config: Path) -> None:
+    run("import", config)
+    code, out, err = run("suppression", "retire", "dnc", "--config", config)
+    assert (code, out, "the configuration names it" in err) == (0, "list dnc: out of force\n", True)
+    assert "may be transferred" not in _verdict(run, config)
+    assert run("suppression", "expire", "dnc", "2030-01-01", "--config", config)[0] == 1, "it has no end of its own"
+    assert "list dnc: version 2 in force" in run("import", config)[1]
+    assert "may be transferred" in _verdict(run, config)
+    run("suppression", "retire", "dnc", "--config", config)
+    assert run("suppression", "retire", "dnc", "--unname", "--config", config)[:2] == (0, "list dnc: out of force\n")
+    assert "may be transferred" in _verdict(run, config)
+    assert run("suppression", "retire", "dnc", "--unname", "--config", config)[0] == 1
+    history = json.loads(run("suppression", "versions", "dnc", "--config", config, "--json")[1])
+    assert [one["version"] for one in history] == [1, 2]
