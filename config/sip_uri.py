@@ -27,8 +27,9 @@ _ESCAPED = r"%[0-9A-Fa-f]{2}"
 _USER = re.compile(rf"(?:[\w.!~*'()&=+$,;?/-]|{_ESCAPED})+", re.ASCII)  # user of 25.1: unreserved, user-unreserved
 _PASSWORD = re.compile(rf"(?:[\w.!~*'()&=+$,-]|{_ESCAPED})*", re.ASCII)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?)(?::([0-9]{1,5}))?")
-_PARAMETER = re.compile(
-    r"([\w.!%*+`'~-]+)(?:\s*=\s*([\w.!~*'()\[\]/:&+$`=%-]+|\"(?:[^\"\\]|\\.)*\"))?", re.ASCII | re.DOTALL
+_PARAMETER = re.compile(  # a name of digits alone is a second number
+    r"((?=[^=]*[A-Za-z])[\w.!%*+`'~-]+)(?:\s*=\s*([\w.!~*'()\[\]/:&+$`=%-]+|\"(?:[^\"\\]|\\.)*\"))?",
+    re.ASCII | re.DOTALL,
 )
 _HEADERS = re.compile(rf"\?(?:[\w.!~*'()\[\]/?:+$=&-]|{_ESCAPED})+", re.ASCII)
 _NUMBER = re.compile(rf"(?:[0-9A-Fa-f*#+().-]|{_ESCAPED})+")  # RFC 3966 section 3, with its visual separators

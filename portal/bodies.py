@@ -54,7 +54,7 @@ async def read_body(request: Request, wanted: str = "application/json") -> bytes
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
     if kind.strip().lower() != wanted:
         raise ProblemError(415, f"the body is to be {wanted}", errors=[("Content-Type", "is another")])
-    if _CHARSET.search(parameters) and not _UTF_8.search(parameters):
+    if len(_CHARSET.findall(parameters)) != len(_UTF_8.findall(parameters)):
         raise ProblemError(415, f"the body is to be {wanted} in UTF-8", errors=[("Content-Type", "is another")])
     parts, size = [], 0
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from meter.facts import Kind
 from tests.net.conftest import Station, verdict
-from tests.net.peer import Callee, Caller, Message, Tone, loudest_hertz, sdp
+from tests.net.peer import HOST, Callee, Caller, Message, Tone, loudest_hertz, sdp
 
 pytestmark = pytest.mark.net
 
@@ -299,3 +299,22 @@ async def test_a_callers_bye_that_crosses_ours_makes_the_end_the_callers(station
     ended = next(fact for fact in facts if fact.kind is Kind.ENDED)
     left = next(fact for fact in facts if fact.kind is Kind.LEG_ENDED and fact.leg == 1)
     assert ended.mono_us == left.mono_us, "the end is the first BYE"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(101, "fault/carrier_fault"), (199, "fault/carrier_fault"), (181, "failed/declined")]
+)
+async def test_our_own_carriers_503_after_a_provisional_answer(station: Station, code: int, said: str) -> None:
+    carrier = Callee([(20, code), (120, 503)])
+    await carrier.open()
+    station.callees.append(carrier)
+    station.section(f'[[carriers]]\nname = "own"\nuri = "sip:{{number}}@{HOST}:{carrier.port}"')
+    await station.buyer("acme", endpoint='name = "desk"\nkind = "did"\nuri = "+12125550190"\ncarrier = "own"')
+    await station.start()
+    call = station.caller.invite("acme")
+    await station.caller.final(call)
+    facts = await station.closed(call.call_id)
+    assert verdict(facts) == said
+    rang = [one.payload["code"] for one in facts if one.kind is Kind.RINGING]
+    assert rang == ([code] if code == 181 else [])
+    assert bool([one for one in call.seen if one.code == 180]) is (code == 181), "ringing that the caller hears"

@@ -170,6 +170,23 @@ async def test_a_lead_that_cannot_be_used_is_refused_by_its_field(
         assert said in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 201),
+        ("application/json; charset=utf-8", 201),
+        ('application/json;charset="UTF-8"', 201),
+        ("application/json; charset=iso-8859-1", 415),
+        ("application/json; charset=utf-16", 415),
+        ("application/json; charset=", 415),
+        ("application/json; charset=utf-8; charset=latin-1", 415),
+        ("text/json", 415),
+    ],
+)
+async def test_a_lead_comes_in_utf_8(api: Api, kind: str, status: int) -> None:
+    assert (await api.post(LEAD, Content_Type=kind)).status_code == status
+
+
 async def test_every_wrong_field_is_named_at_once(api: Api) -> None:
     problem = _problem(await api.post({"phone": "no", "a": [], "b": "y" * 2000}), 422)
     assert [one["field"] for one in problem["errors"]] == ["a", "b", "phone"]

@@ -21,6 +21,7 @@ from config.sip_uri import (
     without_user,
 )
 from router.lead import e164
+from tests.spellings import URIS
 
 ONE = "+12125550123"
 H = "@pbx.example"
@@ -199,6 +200,17 @@ def test_one_that_cannot_be_read_spoils_a_header(values: list[str]) -> None:
 )
 def test_who_decides_by_a_host_reads_it_as_the_stack_does(text: str, host: str) -> None:
     assert host_of(text) == host
+
+
+@pytest.mark.parametrize(("text", "number"), URIS)
+def test_a_number_in_a_header_is_the_one_that_it_is_in_a_list(text: str, number: str | None) -> None:
+    """What is no URI in the strict sense is refused in a header; what is one says the same in both."""
+    for written in (f"<{text}>", f"<{text.replace(' ', '')}>"):
+        try:
+            found = e164(parse_address([written]).uri.subscriber)
+        except UriError:
+            continue
+        assert found == (number or "")
 
 
 def test_a_host_is_asked_without_the_number() -> None:
