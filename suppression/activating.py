@@ -18,7 +18,7 @@ from suppression.changes import Change, EntryError, as_entries, combine, convert
 from suppression.index import LoadedList, finder
 from suppression.kinds import Kind
 from suppression.loading import load_list
-from suppression.ports import ListChange, ListStore, ListVersion, NewVersion, StaleError, Who
+from suppression.ports import NAMED_ONLY, ListChange, ListStore, ListVersion, NewVersion, StaleError, Who
 from suppression.snapshot import Entries, Extent
 from suppression.sorting import Layer, SnapshotRun, ordered
 
@@ -95,6 +95,8 @@ async def look(store: ListStore, data_dir: Path, name: str, *, must_load: bool) 
     else:
         raise never_still(name)
     loaded = await asyncio.to_thread(load_list, data_dir / version.file, version, changes, mapped=True)
+    if must_load and version.version == NAMED_ONLY:
+        raise ListRefusedError(f"list {name!r} is asked for and was never imported: import it first")
     if must_load and loaded.snapshot is None:
         raise ListRefusedError(f"list {name!r}: version {version.version} cannot be read: replace or restore it")
     return Base(version, changes, loaded)

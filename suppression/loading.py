@@ -12,7 +12,7 @@ from suppression import snapshot
 from suppression.changes import Change, combine, decode
 from suppression.index import LoadedList, finder
 from suppression.kinds import Kind
-from suppression.ports import ListChange, ListVersion
+from suppression.ports import NAMED_ONLY, ListChange, ListVersion
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +29,9 @@ def load_list(
     does not prove itself comes without a snapshot, and the log says why.
     """
     kind = Kind(version.kind)
+    if version.version == NAMED_ONLY:
+        _log.info("suppression_list_not_imported", list=version.name)
+        return _unusable(version, kind)
     try:
         whole = checked(version, changes)
         same = before is not None and before.version == version.version and before.snapshot is not None

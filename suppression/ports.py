@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+NAMED_ONLY = 0  # the version of a list that is asked for and was not imported: nobody can look it up
+
 
 class StaleError(Exception):
     """The list has moved on since it was read: look again, and decide again."""

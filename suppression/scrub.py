@@ -26,7 +26,7 @@ from config.numbers import NumberError, normalise
 from meter.outcome import Reason
 from suppression.index import LoadedList, Part, Probe, make_part
 from suppression.loading import load_list, seen
-from suppression.ports import Exemption, ListChange, ListReader, ListVersion, News
+from suppression.ports import NAMED_ONLY, Exemption, ListChange, ListReader, ListVersion, News
 from suppression.receipt import Claims, Signer
 
 MAX_AGE_S = 60.0  # a list activated elsewhere binds us within this time even when the store is out of reach
@@ -238,6 +238,8 @@ class Scrub:
             return None
         changes += tuple(one for one in told.changes if one.version == version.version)
         file = self._data_dir / version.file
+        if version.version == NAMED_ONLY:
+            _log.error("suppression_list_not_there", list=version.name, closes=version.buyer or "everybody")
         looks = seen(file)
         loaded = load_list(file, version, changes, before.loaded if before is not None else None, mapped=self._mapped)
         return _Row(version, changes, loaded, _expired(version, now_s), looks if loaded.snapshot is None else None)

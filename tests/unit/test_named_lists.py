@@ -55,9 +55,9 @@ async def test_a_list_that_was_named_is_replaced_and_not_added_to(
     engine: AsyncEngine, store: ListRows, tmp_path: Path
 ) -> None:
     await name(engine, "dnc")
-    with pytest.raises(ListRefusedError, match="cannot be read"):
+    with pytest.raises(ListRefusedError, match="was never imported"):
         await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
-    with pytest.raises(ListRefusedError, match="cannot be read"):
+    with pytest.raises(ListRefusedError, match="was never imported"):
         await _import(store, tmp_path, LISTED, mode=Mode.ADD)
     with pytest.raises(ListRefusedError, match="does not change hands"):
         await _import(store, tmp_path, LISTED, buyer="acme")
