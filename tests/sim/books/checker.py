@@ -41,7 +41,12 @@ STATES = (  # reasons for not serving, before and after: of every order in which
     "paused unpaid > unpaid",
     "paused unpaid > paused",
 )
-OTHERS = ("taken back from a settled week", "bounced after its week was remedied", "checks withheld")
+OTHERS = (
+    "taken back from a settled week",
+    "bounced after its week was remedied",
+    "checks withheld",
+    "run while facts wait",
+)
 EXAMPLES = ("sent", "billed", *WEEKS, *STATES, *OTHERS)  # a year is to meet every one of them
 SERIES = {"credit_note": "credit_note", "week": "statement"}  # of a kind; all others are invoices
 
@@ -114,6 +119,7 @@ class _Check:
             elif what == "buyer":
                 self._customers[event["buyer"]] = Customer(event, profiles[event["name"]], numbers)
             elif what == "run":
+                self._found.met["run while facts wait"] += event["behind"]
                 for customer in self._customers.values():
                     customer.run(event["at"], is_behind=event["behind"])
             else:

@@ -146,6 +146,7 @@ class Year:
         cycles = self._cycles if self._dice.random() < 0.1 else self._cycles[:1]
         for report in await asyncio.gather(*(one.run_once(now) for one in cycles)):
             assert report.trouble == [], report.trouble
+            assert report.waits is is_behind
 
     def _note(self, what: str, at: int, **more: Any) -> None:
         self.log.append({"what": what, "at": at, **more})
@@ -372,6 +373,9 @@ class Year:
             return
         self._boots += 1
         await store(self._engine, *(story for story, _, _ in self._stories), boot=f"boot-{self._boots}")
+        waits = any(story.facts[-1].utc_us < now - HOUR_US for story, _, _ in self._stories)
+        if waits and self._may_run(now) and self._dice.random() < 0.2:
+            await self._run(now, is_behind=True)
         assert await self._follower.catch_up() == len(self._stories)
         for _, event, at in self._stories:
             if event["kind"] != "free":
