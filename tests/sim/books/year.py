@@ -106,6 +106,7 @@ class Year:
         self._cycles = [Cycle(engine), Cycle(engine)]
         self._follower = Follower(engine, SettleOptions())
         self._deals = [self._deal(number) for number in range(size.buyers)]
+        self._numbers = {deal.name: number for number, deal in enumerate(self._deals)}
         self._transfers = self._references = self._boots = 0
         self._stories: list[tuple[Story, Event, int]] = []
 
@@ -174,7 +175,7 @@ class Year:
             terms = replace(terms, extra_line_price_minor=2_500, currency=_currency(number))
         orders_often = 0.0 if number % 8 == 7 else dice.choice((0.6, 0.9, 1.0))
         deal = Deal(name, [terms], orders_often, dice.choice((0.0, 0.1, 0.4)), 0.9, dice.choice((0.0, 0.1, 0.4)))
-        deal.facts = number in (5, 6)
+        deal.facts = number in (5, 6, 13)
         deal.makes_up = number % 5 == 0
         deal.fails = {0: 0.0, 1: 0.0, 4: 0.5}.get(number % 8, 0.15)  # without any, a week on target leaves units over
         deal.tops_up = number % 4 in (0, 1)
@@ -380,6 +381,7 @@ class Year:
         for _, event, at in self._stories:
             if event["kind"] != "free":
                 self._note("unit", at, **event)
+                self._deals[self._numbers[event["buyer"]]].recent.append((event["transfer"], event["dialout"]))
         self._stories.clear()
 
     def _talk(self, deal: Deal) -> Action:
