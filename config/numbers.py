@@ -72,18 +72,26 @@ def normalise(text: str, region: str = DEFAULT_REGION) -> int:
     """
     if len(text) > MAX_TEXT:
         raise NumberError("too long for a phone number")
-    written = _extended(_unwrapped(_plain(text.strip())))
-    bare = _whole(written).translate(_PUNCTUATION)
     at_home = region in NANP_REGIONS
-    if bare.isalnum() or bare[1:].isalnum():
-        bare = _by_keypad(bare, at_home=at_home)
-    if _DIGITS.fullmatch(bare) is None:
-        raise NumberError(_why_not(written))
+    bare = text.strip()
+    if _DIGITS.fullmatch(bare) is None:  # most are digits and no more
+        bare = _bare(bare, at_home=at_home)
     found = _north_american(bare) if at_home or bare.startswith("+") else None
     if found is not None:
         return found
     international = _international(bare) if at_home else None  # elsewhere 011 may begin a number: Leeds has 0113
     return _by_library(bare if international is None else f"+{international}", region)
+
+
+def _bare(text: str, *, at_home: bool) -> str:
+    """The digits of a text that has more than these, with `+` before them or not."""
+    written = _extended(_unwrapped(_plain(text)))
+    bare = _whole(written).translate(_PUNCTUATION)
+    if any(map(str.isalpha, bare)):
+        bare = _by_keypad(bare, at_home=at_home)
+    if _DIGITS.fullmatch(bare) is None:
+        raise NumberError(_why_not(written))
+    return bare
 
 
 def to_e164(number: int) -> str:
@@ -206,7 +214,15 @@ def _by_library(bare: str, region: str) -> int:
     digits = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)[1:]
     if number.country_code == 1 and (_north_american(digits) is None or _abroad(bare, region) != digits):
         raise NumberError("not a North American number: ten digits, area code and exchange start with 2 to 9")
+    if bare.startswith("+") and digits != bare[1:] and not _has_prefix(number, bare, digits):
+        raise NumberError("not a possible phone number: digits too many")
     return int(digits)
+
+
+def _has_prefix(number: phonenumbers.PhoneNumber, bare: str, digits: str) -> bool:
+    """Whether it is a number in service abroad but for what people there dial before it: +44 (0)20."""
+    country = len(str(number.country_code))
+    return bare[1:] == f"{digits[:country]}0{digits[country:]}" or phonenumbers.is_valid_number(number)
 
 
 def _abroad(bare: str, region: str) -> str:

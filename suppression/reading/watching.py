@@ -17,7 +17,7 @@ from suppression.kinds import Kind
 from suppression.reading import cells
 from suppression.reading.cells import CellError
 from suppression.reading.rows import Rows, decode, unquote
-from suppression.reading.shapes import ColumnError, Ints, Layout, Part, Unused, Wanted
+from suppression.reading.shapes import ColumnError, Flags, Ints, Layout, Octets, Part, Unused, Wanted
 
 HANDFUL = 3  # cells of a column that read as numbers, and nobody can say that it holds none
 MIN_DIGITS = 7  # of a number with its country, as short as there are
@@ -25,11 +25,11 @@ HOME_DIGITS = 10  # of one without it, in North America
 MAX_LOOKS = 20_000  # at cells of a column one by one
 AROUND = " \t\"'"
 _DIGESTS = {2 * one.digest_bytes: one for one in Kind if one.digest_bytes}
-_DIGITS = np.zeros(256, np.bool_)
-_DIGITS[list(b"0123456789")] = True
 _ABROAD = np.ones(256, np.bool_)  # how a cell begins that may say its country: by no digit but 0
 _ABROAD[list(b"123456789")] = False
-_DIGITS[[0xD9, 0xDB, 0xEF]] = True  # with which digits of other scripts begin in UTF-8: Arabic, Persian, full width
+_ZERO, _TEN = np.uint8(ord("0")), np.uint8(10)
+_ASCII = 0x80  # bytes below
+_OTHERS = (0xD9, 0xDB, 0xEF)  # with which digits of other scripts begin in UTF-8: Arabic, Persian, full width
 
 
 _INSIDE = re.compile(
@@ -64,6 +64,14 @@ def kind_of(text: str, wanted: Wanted) -> Kind | None:
     except (CellError, NumberError):
         return None
     return kind
+
+
+def _digits(text: Octets) -> Flags:
+    found: Flags = text - _ZERO < _TEN
+    if text.max(initial=0) >= _ASCII:
+        for one in _OTHERS:
+            found |= text == one
+    return found
 
 
 @dataclass(slots=True)
@@ -101,9 +109,9 @@ class Watch:
         if self._used.issuperset(range(width)):
             return
         begin, stop = rows.cells.all()
-        digits = np.zeros(len(rows.text) + 1, np.int32)
-        np.cumsum(_DIGITS[rows.text], out=digits[1:])
-        many = digits[stop] - digits[begin]
+        digits = _digits(rows.text)
+        so_far = np.cumsum(digits, dtype=np.int32)
+        many = so_far[stop] - so_far[begin] + digits[begin]  # what stands where a cell stops is no digit
         places = np.flatnonzero(many >= MIN_DIGITS)
         if self._home:  # fewer than ten are a number only with its country
             abroad = _ABROAD[rows.text[begin[places]]]

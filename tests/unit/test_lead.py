@@ -15,7 +15,7 @@ from portal.problems import ProblemError
 from router import lead as lead_module
 from router.lead import MAX_FIELDS, MAX_VALUE, NOT_A_NUMBER, TWO_NUMBERS, Lead, read_lead
 from suppression import changes, scrub
-from suppression.reading import batches, layout
+from suppression.reading import batches, watching
 from tests.spellings import ONE, SPELLINGS
 
 CALLER = "+18005550199"
@@ -42,7 +42,7 @@ def _as_lists_read_it(text: str) -> str:
 
 
 def test_leads_and_lists_have_one_normaliser() -> None:
-    assert all(vars(one)["normalise"] is normalise for one in (lead_module, changes, scrub, batches, layout))
+    assert all(vars(one)["normalise"] is normalise for one in (lead_module, changes, scrub, batches, watching))
 
 
 @pytest.mark.parametrize(("text", "number"), SPELLINGS)
