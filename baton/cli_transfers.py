@@ -1,10 +1,11 @@
-"""Commands on what happened: `transfers list`, `transfers show`, `journal verify`."""
+"""Commands on what happened: `transfers list`, `transfers show`, `journal verify`, `journal heads`."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -100,7 +101,45 @@ def show(
 
 
 @journal.command()
-def verify(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
+def heads(
+    config: ConfigOption = None,
+    store: StoreOption = "",
+    file: Annotated[Path | None, typer.Option("--out", help="File to write; without it they are printed.")] = None,
+) -> None:
+    """Show the ends of all chains as they are: kept elsewhere, they tell an older copy of the store.
+
+    The meter does it daily: to the folder `heads` beside the store, by e-mail to the operator, and by MQTT.
+    """
+    import time
+
+    from meter.files import put
+    from meter.store.chain_heads import encoded, read_heads
+    from meter.store.clerk import Clerk
+
+    async def work(engine: AsyncEngine) -> dict[str, Any]:
+        clerk = Clerk(engine)
+        try:
+            return await clerk.read(lambda connection: read_heads(connection, time.time_ns() // 1000))
+        finally:
+            await clerk.close()
+
+    content = encoded(with_store(find_place(config, store), work))
+    if file is None:
+        out(content.decode())
+    else:
+        put(file, content)
+        out(f"{file}: written")
+
+
+@journal.command()
+def verify(
+    heads: Annotated[
+        Path | None, typer.Option("--heads", help="Ends of chains that were exported: does the store hold all of them?")
+    ] = None,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
     """Compute every hash chain again, of the facts and of the ledger, and hold all else against them.
 
     That is documents, orders, weeks, payments, checks, credits, holds, and each outcome against its facts.
@@ -110,13 +149,18 @@ def verify(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOp
     from meter.store.verify import verify_journal
     from meter.store.verify_ledger import verify_ledger
 
-    async def work(engine: AsyncEngine) -> tuple[VerifyReport, LedgerReport]:
-        return await verify_journal(engine), await verify_ledger(engine)
+    exported = _exported(heads)
 
-    facts, ledger = with_store(find_place(config, store), work)
+    async def work(engine: AsyncEngine) -> tuple[VerifyReport, LedgerReport, list[str]]:
+        return await verify_journal(engine), await verify_ledger(engine), await _missing(engine, exported)
+
+    facts, ledger, missing = with_store(find_place(config, store), work)
+    is_whole = facts.ok and ledger.ok and not missing
     if as_json:
-        print_json({**asdict(facts), "ledger": asdict(ledger), "ok": facts.ok and ledger.ok})
+        print_json({**asdict(facts), "ledger": asdict(ledger), "missing": missing, "ok": is_whole})
     else:
+        for lost in missing:
+            out(lost)
         for one in facts.problems:
             out(f"{one.router} boot {one.boot} fact {one.seq}: {one.what}")
         for problem in ledger.problems:
@@ -125,8 +169,33 @@ def verify(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOp
         counts = f"{ledger.postings:,} postings of {ledger.buyers} buyers, {ledger.documents:,} documents,"
         counts += f" {ledger.outcomes:,} outcomes"
         out(f"{counts}: {_whole(ledger.problem_count)}")
-    if not (facts.ok and ledger.ok):
+        if heads is not None:
+            out(f"{heads}: {_whole(len(missing))}")
+    if not is_whole:
         raise typer.Exit(1)
+
+
+def _exported(file: Path | None) -> dict[str, Any] | None:
+    """What a file of chain heads says. Raises CommandError naming it."""
+    from meter.store.chain_heads import HeadsError, decoded
+
+    try:
+        return None if file is None else decoded(file.read_bytes())
+    except (HeadsError, OSError) as error:
+        raise CommandError(f"--heads: {file}: {error}") from error
+
+
+async def _missing(engine: AsyncEngine, exported: dict[str, Any] | None) -> list[str]:
+    from functools import partial
+
+    from meter.store.chain_heads import missing
+    from meter.store.clerk import Clerk
+
+    clerk = Clerk(engine)
+    try:
+        return [] if exported is None else await clerk.read(partial(missing, exported))
+    finally:
+        await clerk.close()
 
 
 def _whole(problems: int) -> str:

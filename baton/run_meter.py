@@ -20,6 +20,7 @@ from meter.credits import load_reasons
 from meter.cycle import CycleOptions
 from meter.daily import ReportOptions
 from meter.dkim_signing import DkimOptions
+from meter.heads import HeadsOptions
 from meter.letters import MailOptions
 from meter.links import LinkOptions
 from meter.mqtt import MqttOptions
@@ -28,6 +29,7 @@ from meter.run import MeterOptions, run_meter
 from meter.webhooks import WebhookOptions
 
 REPORTS = "reports"  # folder of daily reports, in the data folder
+HEADS = "heads"  # folder of the ends of all chains, a file a day, likewise
 
 
 def main(config_path: Path, *, supervised: bool = False) -> None:
@@ -58,8 +60,16 @@ def meter_options(settings: Settings) -> MeterOptions:
         link=link,
         cycle=cycle_options(settings) if settings.billing.enabled else None,
         credit_reasons=load_reasons(settings.billing.credit_reasons_file),
+        heads=HeadsOptions(settings.store.data_dir / HEADS, heads_to(settings)),
         reports=ReportOptions(settings.store.data_dir / REPORTS, link) if settings.billing.enabled else None,
     )
+
+
+def heads_to(settings: Settings) -> tuple[str, ...]:
+    """Who gets the ends of all chains by e-mail: the addresses that are named for it, else the operator's own."""
+    operator = settings.operator
+    own = (operator.email,) if operator.email else ()
+    return operator.heads_to or own if settings.mail is not None else ()
 
 
 def webhook_options(settings: Settings) -> WebhookOptions:

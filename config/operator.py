@@ -17,6 +17,12 @@ class OperatorSection(Model):
     tax_id: DocumentLine = Field("", description="Tax number.")
     email: MailAddress | None = Field(None, description="Address for questions about documents.")
     phone: DocumentLine = Field("", description="Telephone for questions about documents.")
+    heads_to: tuple[MailAddress, ...] = Field(
+        (),
+        max_length=20,
+        description="Who gets the ends of all chains by e-mail, daily, so that an older copy of the store is noticed; "
+        "empty: `email`.",
+    )
     pay_to: tuple[DocumentLine, ...] = Field((), max_length=8, description="Lines that say how to pay an invoice.")
 
 

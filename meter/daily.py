@@ -11,7 +11,6 @@ file that is missing is written again with the next look, so a kill at any point
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
+from meter.files import put
 from meter.links import LinkOptions
 from meter.pause import pause
 from meter.report_mail import page_of
@@ -140,25 +140,5 @@ class DailyReports:
 
     def _write(self, report: Report) -> None:
         page, table = self._files(report.buyer, report.day)
-        page.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _put(page, page_of(report, self._options.link).encode())
-        _put(table, csv_of(report.body).encode())
-
-
-def _put(file: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there, for its owner alone."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as out:
-            part.chmod(0o600)
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        put(page, page_of(report, self._options.link).encode())
+        put(table, csv_of(report.body).encode())

@@ -187,6 +187,7 @@ MAIL_SENT = _counter("baton_mail_sent_total", "Attempts at an e-mail: sent, retr
 MAIL_BOUNCES = _gauge(
     "baton_mail_bounces", "Recipients that bounced in the last seven days.", ("permanent",), "livemax"
 )
+CHAIN_HEADS_MISSING = _gauge("baton_chain_heads_missing", "Of the chain heads exported last.", (), "livemax")
 MAIL_WAITING = _gauge("baton_mail_waiting", "E-mails that wait for an address: lead or other.", ("what",), "livemax")
 MAIL_TEMPLATES_FAILED = _counter(
     "baton_mail_templates_failed_total",
@@ -301,7 +302,7 @@ _FROM_ZERO: tuple[tuple[Counter | Gauge, str], ...] = (
     (
         ENGINE_FAULTS,
         (
-            "admission billing book callback documents gauges journal_full lost_ending mqtt outbox prompt pump"
+            "admission billing book callback documents gauges heads journal_full lost_ending mqtt outbox prompt pump"
             " recording recordings reports settle states stray_answer stream suppression transfer trunks usage"
         ),
     ),

@@ -29,6 +29,7 @@ from meter.document_mail import HOLD_KIND as HOLD
 from meter.document_mail import KIND as DOCUMENT
 from meter.document_mail import DocumentComposer, HoldComposer
 from meter.events import Event
+from meter.heads import HeadsComposer, HeadsExport, HeadsOptions
 from meter.lead_mail import KIND as LEAD
 from meter.lead_mail import LeadComposer
 from meter.letters import Composer, MailOptions
@@ -45,6 +46,7 @@ from meter.report_mail import KIND as REPORT
 from meter.report_mail import ReportComposer
 from meter.settle import POLL_MS, Follower, SettleOptions
 from meter.states import States
+from meter.store.chain_heads import KIND as HEADS
 from meter.store.db import open_store
 from meter.store.mail import CHANNEL as MAIL
 from meter.store.streams import Boot
@@ -79,6 +81,7 @@ class MeterOptions:
     cycle: CycleOptions | None = None  # None: billing is run by hand alone
     credit_reasons: ReasonBook | None = None  # None: those that ship
     reports: ReportOptions | None = None  # None: daily reports are run by hand alone
+    heads: HeadsOptions | None = None  # where the ends of all chains go, daily
 
 
 def composers(options: MeterOptions) -> dict[str, Composer]:
@@ -90,6 +93,7 @@ def composers(options: MeterOptions) -> dict[str, Composer]:
         CREDIT: CreditComposer(options.credit_reasons),
         RATING: RatingComposer(options.link),
         REPORT: ReportComposer(options.link),
+        HEADS: HeadsComposer(),
     }
 
 
@@ -135,6 +139,7 @@ class _Meter:
         self._streams = [self._webhooks.stream, *([self._mqtt.stream] if self._mqtt is not None else [])]
         self._releaser = Releaser(engine)
         self._watch = Watch(engine, (MAIL, MQTT, WEBHOOK), self._streams)
+        self._heads = HeadsExport(engine, options.heads, on_mail=self._wake) if options.heads else None
         self._reports = DailyReports(engine, options.reports, on_mail=self._wake) if options.reports else None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -150,7 +155,15 @@ class _Meter:
                     group.create_task(render_for_ever(self._engine, stop), name="documents")
                 group.create_task(prune_for_ever(self._engine, self._options.outbox, stop), name="prune")
         finally:
-            for closing in (self._follower, self._cycle, self._reports, self._mail, self._webhooks, self._mqtt):
+            for closing in (
+                self._follower,
+                self._cycle,
+                self._reports,
+                self._heads,
+                self._mail,
+                self._webhooks,
+                self._mqtt,
+            ):
                 if closing is not None:
                     await closing.close()
 
@@ -164,6 +177,8 @@ class _Meter:
             yield "billing", self._cycle
         if self._reports is not None:
             yield "reports", self._reports
+        if self._heads is not None:
+            yield "heads", self._heads
         yield "waiting", self._releaser
         yield "gauges", self._watch
 

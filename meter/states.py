@@ -3,6 +3,7 @@
     buyers/{buyer}/state            active, paused, on_hold or cancelled, and since when
     buyers/{buyer}/order            this week's order and how far it has come
     trunks/{router}/{trunk}/state   up, suspect or down, as that router sees it
+    journal/heads                   how far all chains had come, and the digest of their ends, on the last day kept
 
 Topics of what is no more are taken away (an empty retained message).
 """
@@ -22,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter import metrics
 from meter.pause import pause
 from meter.store.book import BookSnapshot, BookStore
+from meter.store.chain_heads import decoded, newest
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.db import first_line
@@ -86,7 +88,7 @@ class States:
     def _wanted(self, connection: Any) -> dict[str, dict[str, Any]]:
         buyers = [_buyer(name, state, since) for name, (state, since) in buyers_since(connection).items()]
         trunks = [_trunk(one) for one in read_trunks(connection)]
-        return dict([*buyers, *trunks, *map(_order, self._orders)])
+        return dict([*buyers, *trunks, *map(_order, self._orders), *_heads(connection)])
 
     async def _change(self, differ: Mapping[str, Mapping[str, Any] | None], now_us: int) -> int:
         assert self._stand is not None
@@ -121,6 +123,15 @@ def _buyer(name: str, state: str, since_utc_us: int | None) -> tuple[str, dict[s
 def _trunk(one: TrunkState) -> tuple[str, dict[str, Any]]:
     fields = {"router": one.router, "trunk": one.trunk, "state": one.state, "since_utc_us": one.since_utc_us}
     return _said(f"trunks/{one.router}/{one.trunk}/state", **fields)
+
+
+def _heads(connection: Any) -> list[tuple[str, dict[str, Any]]]:
+    row = newest(connection)
+    if row is None:
+        return []
+    heads = decoded(row.body)
+    told = {"facts": sum(one["seq"] for one in heads["facts"]), "postings": sum(one["seq"] for one in heads["ledger"])}
+    return [_said("journal/heads", day=row.day, digest=row.digest, documents=heads["documents"], **told)]
 
 
 def _order(one: OrderNow) -> tuple[str, dict[str, Any]]:

@@ -24,7 +24,7 @@ from sqlalchemy import URL, Connection, Engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-HEAD = "0009"  # the newest revision under migrations/versions; a test compares the two
+HEAD = "0010"  # the newest revision under migrations/versions; a test compares the two
 BUSY_TIMEOUT_MS = 10_000
 # Who commits pays for checkpoints, and a caller waits for the router's commits: the meter checkpoints every few
 # seconds; only where it is away does the write-ahead log grow to this (64 MB) and a router do it by itself.

@@ -250,6 +250,15 @@ buyer_stops = Table(  # why a buyer is not served: a set, of which its state fol
     Column("why", Text, nullable=False),
 )
 
+chain_heads = Table(  # the ends of all chains, a day: what was sent out of the store
+    "chain_heads",
+    metadata,
+    Column("day", String(10), primary_key=True),  # UTC
+    Column("body", LargeBinary, nullable=False),  # canonical JSON
+    Column("digest", String(64), nullable=False),  # SHA-256 of it, hex
+    Column("made_utc_us", BigInteger, nullable=False),
+)
+
 credit_requests = Table(
     "credit_requests",
     metadata,

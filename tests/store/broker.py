@@ -128,9 +128,11 @@ def schema_of(topic: str) -> str:
     parts = topic.split("/")
     if parts[0] == "transfers":
         return str(EventKind(parts[2]))
-    return {"buyers": "order" if parts[-1] == "order" else "buyer-state", "trunks": "trunk-state"}.get(
-        parts[0], "reply" if parts[0] == "replies" else "status"
-    )
+    return {
+        "buyers": "order" if parts[-1] == "order" else "buyer-state",
+        "trunks": "trunk-state",
+        "journal": "heads",
+    }.get(parts[0], "reply" if parts[0] == "replies" else "status")
 
 
 async def until(condition: Any, seconds: float = 20.0) -> None:

@@ -23,7 +23,7 @@ WANTED = {
     "baton_scrub_total", "baton_scrub_seconds", "baton_suppression_lists", "baton_suppression_entries",
     "baton_loop_lag_seconds", "baton_journal_backlog_facts",
     "baton_journal_commit_seconds", "baton_outbox_depth", "baton_outbox_oldest_seconds", "baton_outbox_dead_total",
-    "baton_mail_sent_total", "baton_mail_bounces", "baton_mail_waiting",
+    "baton_mail_sent_total", "baton_mail_bounces", "baton_mail_waiting", "baton_chain_heads_missing",
     "baton_mail_templates_failed_total", "baton_mqtt_connected",
     "baton_verdict_mismatch_total", "baton_engine_faults_total",
     "baton_build_info", "baton_invites_turned_away_total", "baton_sip_dropped_total", "baton_trunk_probes_total",
