@@ -22,6 +22,7 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from config.json_once import TwiceError, loads_once
 from meter import metrics
 from meter.mqtt import Received
 from meter.signing import SignatureError, verify
@@ -95,9 +96,11 @@ class Commands:
         if len(received.payload) > MAX_BYTES:
             raise _UnheardError(f"more than {MAX_BYTES} bytes")
         try:
-            said = orjson.loads(received.payload)
+            said = loads_once(received.payload)
         except orjson.JSONDecodeError as error:
             raise _UnheardError("the envelope is not JSON") from error
+        except TwiceError as error:
+            raise _UnheardError(f"the envelope: {error}") from error
         fields = said if isinstance(said, dict) else {}
         message_id, body, at = fields.get("id"), fields.get("body"), fields.get("timestamp")
         signature = fields.get("signature")
@@ -141,9 +144,11 @@ class Commands:
 
 def _command(body: bytes) -> dict[str, Any]:
     try:
-        said = orjson.loads(body)
+        said = loads_once(body)
     except orjson.JSONDecodeError as error:
         raise CommandError(f"body: is not JSON: {error}") from error
+    except TwiceError as error:
+        raise CommandError(f"body: {error}") from error
     if not isinstance(said, dict) or said.get("command") not in COMMANDS:
         raise CommandError(f"command: is none of {', '.join(COMMANDS)}")
     return said

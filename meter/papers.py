@@ -143,7 +143,7 @@ def _week_rows(body: Mapping[str, Any], units: Any, money: Any) -> list[tuple[st
         ("Ordered", figures["quantity"], None if in_units else paid * price),
         ("Make-up", figures["make_up"], None),
         *([("Paid in advance, billed units", paid, paid * price)] if in_units else []),
-        *_parts(figures, "overage", "Beyond the order", in_units),
+        *_parts(figures, "overage", "Beyond the order", in_units, "Beyond what was paid for"),
         *_parts(figures, "shortfall", "Short of the order", in_units),
         *_parts(figures, "awaiting", "Short of an order that is not paid", in_units),
     ]
@@ -152,12 +152,14 @@ def _week_rows(body: Mapping[str, Any], units: Any, money: Any) -> list[tuple[st
     return [(text, units(count), "" if amount is None else money(amount)) for text, count, amount in rows]
 
 
-def _parts(figures: Mapping[str, Any], part: str, text: str, in_units: str) -> list[tuple[str, int, int | None]]:
+def _parts(
+    figures: Mapping[str, Any], part: str, text: str, in_units: str, worth: str = ""
+) -> list[tuple[str, int, int | None]]:
     """Overage or shortfall: as the order counts it, and in billed units with what they come to."""
     units, amount = figures[f"{part}_units"], figures[f"{part}_minor"]
     if not in_units:
         return [(text, units, amount)]
-    return [(text, figures.get(f"{part}_counted", units), None), (f"{text}{in_units}", units, amount)]
+    return [(text, figures.get(f"{part}_counted", units), None), (f"{worth or text}{in_units}", units, amount)]
 
 
 async def paper(clerk: Clerk, number: str, form: str) -> bytes:

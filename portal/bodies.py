@@ -11,6 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 
+from config.json_once import TwiceError, loads_once
 from portal.leads import MAX_BODY
 from portal.problems import ProblemError
 
@@ -41,9 +42,11 @@ async def read_model(request: Request, model: type[M]) -> M:
 async def read_object(request: Request) -> dict[str, Any]:
     """The body as a JSON object. Raises ProblemError 400, 408, 413, 415, 422."""
     try:
-        given = orjson.loads(await read_body(request))
+        given = loads_once(await read_body(request))
     except orjson.JSONDecodeError as error:
         raise ProblemError(400, f"the body is not JSON: {error}") from error
+    except TwiceError as error:
+        raise ProblemError(400, f"the body cannot be used: {error}") from error
     if not isinstance(given, dict):
         raise ProblemError(422, "the body is not a JSON object")
     return given

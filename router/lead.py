@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Never
 
+from config.json_once import TwiceError, once
 from config.numbers import NumberError, normalise, to_e164
 
 HEADER_PREFIX = "x-lead-"
@@ -169,10 +170,12 @@ def read_json(document: bytes) -> Any:
     try:
         text = document.decode("utf-8")
         found = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=Number, parse_int=Number
+            text, object_pairs_hook=once, parse_constant=_no_number, parse_float=Number, parse_int=Number
         )
         for one in _texts(found):
             one.encode("utf-8")
+    except TwiceError as error:
+        raise LeadError("a name is given twice") from error
     except UnicodeError as error:
         raise LeadError("it is not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -204,13 +207,6 @@ def _written(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{_written(name)}:{_written(one)}' for name, one in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise LeadError("a name is given twice")
-    return found
 
 
 def _no_number(_name: str) -> Never:

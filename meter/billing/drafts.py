@@ -314,7 +314,7 @@ def _amount_of(line: Line, result: WeekResult) -> str:
     """A part of a week in words, as the order counts it, and what it comes to."""
     if result.counts != SENT:
         return f"{line.counted} units" if line.counted == line.units else f"{line.counted} units ({line.units} charged)"
-    return f"{line.counted} live transfers, {line.units} units,"
+    return f"{line.counted} live transfers, {line.units} units," if line.counted else f"{line.units} units"
 
 
 def week_figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:

@@ -154,7 +154,7 @@ async def test_all_that_is_wrong_is_named_at_once_and_nothing_is_changed(house: 
         "endpoints[2].name", "endpoints[2].password",
     }  # fmt: skip
     assert await _version(house) == version
-    for body in (b"{", b"[]", b"7"):
+    for body in (b"{", b"[]", b"7", b'{"title": "Zeta", "title": "Eta"}'):
         answer = await house.ask(
             "noc", "PUT", "/buyers/zeta", content=body, headers={"Content-Type": "application/json"}
         )

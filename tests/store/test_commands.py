@@ -174,6 +174,15 @@ async def test_what_cannot_be_done_is_answered_with_the_field(
     assert error in said["error"]
 
 
+async def test_a_field_that_is_given_twice_is_no_command(subscriber: Subscriber, broker: Broker) -> None:
+    text = '{"command": "pause", "buyer": "acme", "buyer": "other"}'
+    at_s = int(time.time())
+    signature = sign(OPERATOR, "c-1", at_s, text.encode())
+    await say(broker, "noc", {"id": "c-1", "timestamp": at_s, "signature": signature, "body": text})
+    said = await answer(subscriber, "c-1")
+    assert (said["ok"], said["error"]) == (False, "body: 'buyer' is given twice")
+
+
 async def test_a_buyer_cannot_lift_the_operators_hold(
     subscriber: Subscriber, broker: Broker, engine: AsyncEngine
 ) -> None:

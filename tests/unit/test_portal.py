@@ -144,6 +144,7 @@ async def test_a_key_makes_posting_idempotent(api: Api) -> None:
     ("lead", "status", "field", "said"),
     [
         (b"{", 400, "", "the body is not JSON"),
+        (b'{"phone": "+12125550100", "phone": "+12125550101"}', 400, "", "is given twice"),
         (b"\xff", 400, "", "the body is not JSON"),
         (b"[" * 5_000, 400, "", "the body is not JSON"),
         ([], 422, "", "not a JSON object"),
