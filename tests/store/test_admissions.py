@@ -91,6 +91,8 @@ async def states(engine: AsyncEngine) -> dict[str, str]:
         ({"caps": Caps(concurrent=2)}, 2, "cap_reached"),
         ({"order_required": True, "quantity": 3}, 3, "order_filled"),
         ({"order_required": True, "quantity": 10}, 11, "order_filled"),  # and its overrun of 10 %
+        ({"quantity": 10}, 11, "order_filled"),  # it binds, whether one is required or not
+        ({"quantity": 10, "terms": SENT}, 11, "order_filled"),
         ({"order_required": True}, 0, "order_filled"),  # no order
         ({"duplicate_days": 1}, 1, "duplicate"),
     ],

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from baton import cli
 from config.book import Buyer, Order, Terms
 from config.book_file import BookFile
-from config.limits import midnight_us
+from config.limits import limits_for, midnight_us
 from meter.store.book import ORDER_WEEKS_KEPT, BookSnapshot, BookStore, UnknownBuyerError
+from meter.store.forecasting import forecasts
+from meter.store.gauges import orders_now
 from meter.store.orders import OrderError, OrderProgress, OrderStore
 from meter.store.schema import admissions, outcomes
+from tests.store.money_tools import WESTLAKE, Books, at
 
 TERMS = Terms("acme-2026")
 FILE = BookFile(terms=(TERMS,), buyers=tuple(Buyer(name, name.title(), TERMS) for name in ("acme", "best")))
@@ -122,6 +126,47 @@ async def test_an_order_made_in_its_own_week_counts_what_came_before_it(
     assert (acme.connected, acme.failed, acme.units, acme.left, acme.most) == (7, 2, 9, 1, 11)
     await orders.set(Order("acme", WEEK, 20), "jo")
     assert (await orders.list("acme"))[0].units == 9
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("counts", ["sent", "billed"])
+@pytest.mark.parametrize("percent", [0, 10, 25])
+async def test_documents_forecast_lists_gauges_and_the_router_say_one_limit(
+    engine: AsyncEngine, counts: str, required: bool, percent: int
+) -> None:
+    """An order of 40 stated in one way, frozen on Tuesday; the terms change in mid-week, and the limit does not."""
+    terms = replace(WESTLAKE, order_counts=counts, overrun_percent=percent)
+    books = Books(engine)
+    await books.agree("acme", terms=terms, order_required=required)
+    await books.order("acme", "2026-06-08", 40, make_up=3)
+    await books.run("2026-06-02 12:00")
+    [invoice] = await books.documents("acme", kind="order")
+    await books.pay("acme", invoice.total_minor, "2026-06-03 10:00")
+    later = replace(terms, version=2, effective_from="2026-06-10", overrun_percent=90, order_counts="billed")
+    await books.agree("acme", terms=(terms, later), order_required=required)
+    now = at("2026-06-12 12:00")
+    most = 40 + 3 + 40 * percent // 100
+    notes = (await books.body(invoice.number))["notes"]
+    assert any(f"may run over by {40 * percent // 100} " in note for note in notes)
+    clock = datetime.fromtimestamp(now // 1_000_000, UTC)
+    book = await BookStore(engine, lambda: clock).load()
+    limit = limits_for(book.buyers["acme"], book.orders["acme"], "+12125550100", now)
+    assert limit is not None
+    assert limit.order is not None
+    assert (limit.order.most, limit.order.connected_percent) == (most, 100 if counts == "sent" else 93)
+    [progress] = await OrderStore(engine).list("acme")
+    assert (progress.most, progress.counts, progress.make_up) == (most, counts, 3)
+    [gauge] = await books.read(lambda connection: orders_now(book, now, connection))
+    assert (gauge.units["most"], gauge.units["ordered"]) == (most, 43)
+    await books.deliver("acme", "2026-06-09 10:00", 100)
+    [ahead] = await forecasts(engine, at("2026-06-14 23:59"), "acme")
+    assert ahead.forecast is not None
+    assert (ahead.covered, ahead.counts) == (43, counts)
+    assert ahead.forecast.high.overage_counted == (100 if counts == "sent" else 93) - 43
+    await books.run("2026-06-15 02:00")
+    [statement] = await books.documents("acme", kind="week")
+    assert (await books.body(statement.number))["figures"]["beyond_units"] == max(0, ahead.counted - most)
+    await books.close()
 
 
 def outcome_row(transfer: str, buyer: str, counts_as: str, started_utc_us: int) -> dict[str, object]:
