@@ -146,7 +146,7 @@ class _Leg:
     responded: bool = False  # anything at all came from the far end
     rang: bool = False
     final_code: int | None = None  # a final answer that the far end sent
-    ended: bool = False
+    ended_us: int | None = None  # when it was over, by the monotonic clock
 
     @property
     def carrier_refused(self) -> bool:
@@ -236,8 +236,8 @@ def _gather(facts: Iterable[Fact]) -> _Case:
             elif fact.kind is Kind.BRIDGED:
                 case.bridge = case.bridge or fact
             leg = case.legs.setdefault(fact.leg, _Leg())
-            if _is_our_fault(fact) and not leg.ended:  # of a leg that was over the endpoint had had its say
-                case.short_of_a_leg = True
+            if _is_our_fault(fact) and (leg.ended_us is None or fact.mono_us <= leg.ended_us):
+                case.short_of_a_leg = True  # where the leg was over before, its endpoint had had its say
             _read_leg(leg, fact)
     return case
 
@@ -261,7 +261,7 @@ def _read_leg(leg: _Leg, fact: Fact) -> None:
         leg.responded = True
         leg.rang = leg.rang or rings(fact)
     elif fact.kind is Kind.LEG_ENDED:
-        leg.ended = True
+        leg.ended_us = fact.mono_us if leg.ended_us is None else leg.ended_us
         code = fact.payload.get("code")
         if not fact.payload.get("local", True) and isinstance(code, int):
             leg.responded = True

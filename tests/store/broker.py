@@ -117,6 +117,11 @@ class Subscriber:
         """What came on a topic."""
         return [payload for where, payload in self.got if where == topic]
 
+    def state(self, topic: str) -> str:
+        """The state that stands on a topic; empty before anything came, and where it was taken away."""
+        said = self.at(topic)
+        return str((said[-1] or {}).get("state", "")) if said else ""
+
 
 def problems(payload: Any, schema: str) -> list[str]:
     """What a payload has against its schema."""

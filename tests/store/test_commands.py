@@ -119,7 +119,7 @@ async def test_pause_and_resume_are_done_told_and_on_record(
     assert await state_of(engine, "acme") is BuyerState.PAUSED
     [entry] = await BookStore(engine).states("acme")
     assert (entry["by"], entry["reason"]) == ("mqtt:noc", "agents at lunch")
-    await until(lambda: (subscriber.at("calls/buyers/acme/state")[-1] or {})["state"] == "paused")
+    await until(lambda: subscriber.state("calls/buyers/acme/state") == "paused")
     await say(broker, "noc", envelope(OLD, "c-2", command="resume", buyer="acme"))
     assert (await answer(subscriber, "c-2"))["ok"]
     assert await state_of(engine, "acme") is BuyerState.ACTIVE
