@@ -29,7 +29,10 @@ class HeadsError(ValueError):
 
 
 def read_heads(connection: Connection, now_utc_us: int) -> dict[str, Any]:
-    """The ends as they are: of the facts of each boot, of each buyer's ledger, and of each series of documents."""
+    """The ends as they are: of the facts of each boot, of each buyer's ledger, and of each series of documents.
+
+    A ledger that is locked before its first posting has a row on PostgreSQL, and no end yet.
+    """
     ends = []
     for router, boot in connection.execute(select(boots.c.router, boots.c.boot).order_by(boots.c.started_utc_us)):
         query = select(facts.c.seq, facts.c.digest).where(facts.c.router == router, facts.c.boot == boot)
@@ -38,7 +41,7 @@ def read_heads(connection: Connection, now_utc_us: int) -> dict[str, Any]:
             ends.append({"router": router, "boot": boot, "seq": last.seq, "digest": bytes(last.digest).hex()})
     ledger = [
         {"buyer": row.buyer, "seq": row.seq, "digest": bytes(row.digest).hex()}
-        for row in connection.execute(select(ledger_heads).order_by(ledger_heads.c.buyer))
+        for row in connection.execute(select(ledger_heads).where(ledger_heads.c.seq > 0).order_by(ledger_heads.c.buyer))
     ]
     series = {row.series: row.last for row in connection.execute(select(document_series))}
     at = datetime.fromtimestamp(now_utc_us // 1_000_000, UTC).isoformat()

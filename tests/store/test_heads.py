@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter import metrics
+from meter.facts import CHAIN_START
 from meter.heads import HeadsComposer, HeadsExport, HeadsOptions
 from meter.settle import Follower, SettleOptions
 from meter.store.chain_heads import HeadsError, decoded, missing
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
+from meter.store.money import ledger_heads
 from meter.store.schema import outbox
 from tests.facts_builder import connected_story
 from tests.sim.books.helpers import copy_store
@@ -74,6 +76,19 @@ async def test_what_was_exported_stays_in_the_chains_whatever_comes_after(books:
     await store(books.engine, connected_story("t-2"), boot="boot-2")
     assert await export.check() == []
     assert metrics.CHAIN_HEADS_MISSING._value.get() == 0
+    await export.close()
+
+
+async def test_a_ledger_that_is_empty_yet_has_no_end(books: Books, tmp_path: Path) -> None:
+    """On PostgreSQL whoever locks a buyer's ledger, such as by an order, makes its row: before anything is posted."""
+    empty = {"buyer": "fresh", "seq": 0, "digest": CHAIN_START}
+    await books.write(lambda connection: connection.execute(insert(ledger_heads).values(**empty)))
+    export = export_of(books.engine, tmp_path, "ops@baton.example")
+    await export.export()
+    heads = decoded((tmp_path / "heads" / f"{DAY}.json").read_bytes())
+    assert [one["buyer"] for one in heads["ledger"]] == ["acme"]
+    assert await export.check() == []
+    assert await HeadsComposer().compose({"day": DAY, "to": ["ops@baton.example"]}, books.clerk)
     await export.close()
 
 
