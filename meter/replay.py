@@ -125,8 +125,13 @@ def charge_of(
     terms: Terms,
     bought: Bought | None,
     kept: Prepaid,
+    as_sent: bool = False,
 ) -> tuple[Charge, CarriedUnits, Prepaid]:
-    """What a week comes to with these units, and what it carries on: parts of a unit, and prepaid units."""
+    """What a week comes to with these units, and what it carries on: parts of a unit, and prepaid units.
+
+    `as_sent`: it was settled by a release before decision 076, which charged an order that counts what was sent for
+    just that; the percentage moved nothing but the units.
+    """
     counts: Counts = {"connected": {}, "failed": {}}
     increments = minutes_minor = 0
     for unit in units:
@@ -137,7 +142,10 @@ def charge_of(
             of_kind = counts[unit.kind]
             of_kind[unit.percent] = of_kind.get(unit.percent, 0) + unit.units
     billed, after = bill_week(carried, counts["connected"], counts["failed"])
-    result = settle_week(week, terms, bought, billed, kept)
+    charged = billed
+    if as_sent:
+        charged = replace(billed, billed_connected=billed.sent_connected, billed_failed=billed.sent_failed)
+    result = settle_week(week, terms, bought, charged, kept)
     charge = Charge(
         connected=billed.sent_connected,
         failed=billed.sent_failed,

@@ -52,6 +52,7 @@ class _Week:
     carried: CarriedUnits
     kept: Prepaid
     was: Charge | None
+    as_sent: bool = False  # settled by a release that charged for what was sent: before decision 076
     is_passed: bool = False  # it was empty as weeks after it were settled: what came late for it is in one of those
 
 
@@ -102,7 +103,8 @@ async def _replay_buyer(
             carried, kept = found.carried, found.kept
         if changed is not contract and found.frozen is not None:
             bought, ordered = _bought_under(found.frozen, terms, ordered)
-        charge, carried, kept = charge_of(week, units, carried, terms=terms, bought=bought, kept=kept)
+        as_sent = found.as_sent and changed is contract
+        charge, carried, kept = charge_of(week, units, carried, terms=terms, bought=bought, kept=kept, as_sent=as_sent)
         report.weeks.append(WeekReplayed(name, str(week), found.was, charge))
         report.currency[name] = terms.currency
 
@@ -197,7 +199,7 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
     if row is None:
         last = periods.last(connection, name, periods.WEEK)
         is_passed = last is not None and last.end_utc_us >= week.end_us
-        return _Week(week, bounds, frozen, bought, terms, carried, kept, None, is_passed)
+        return _Week(week, bounds, frozen, bought, terms, carried, kept, None, is_passed=is_passed)
     said = orjson.loads(row.body)
     was = Charge(
         connected=said["sent_connected"],
@@ -206,7 +208,10 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
         earned_minor=_earned(connection, name, str(week)),
         overage_minor=find(connection, row.overage).total_minor if row.overage else 0,
     )
-    return _Week(week, bounds, frozen, bought, terms, carried, kept, was)
+    as_sent = said["counts"] == SENT and "paid_units" not in said
+    if as_sent and frozen is not None and bought is not None:  # a present came with as many units as transfers
+        bought = replace(bought, make_up=Prepaid(frozen.order.make_up, frozen.make_up_minor))
+    return _Week(week, bounds, frozen, bought, terms, carried, kept, was, as_sent)
 
 
 def _earned(connection: Connection, buyer: str, week: str) -> int:

@@ -10,15 +10,23 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from config.book import Terms
+from meter.billing.calendar import Week
+from meter.billing.cycle import Bought, Prepaid, WeekResult, settle_week
+from meter.billing.drafts import week_figures
+from meter.billing.units import WeekUnits
 from meter.facts import Kind, Party
 from meter.settle import Follower, SettleOptions
+from meter.store import weeks
 from meter.store.replaying import replay
 from tests.facts_builder import UTC_0, Story
 from tests.store.journal_tools import open_journal, write
-from tests.store.money_tools import WESTLAKE, Books, at
+from tests.store.money_tools import SENT, WESTLAKE, Books, at
 
 MONDAY = "2026-06-08"
 SPAN = (at("2026-06-08 00:00"), at("2026-06-15 00:00"))
+NEW = {"overage_counted", "shortfall_counted", "awaiting_counted", "paid_units", "make_up_units", "prepaid_used"}
+NEW |= {"prepaid_units", "prepaid_minor"}  # figures of a week that releases before decision 076 did not write
 CLAUSES: dict[str, Any] = {
     "name": "contract", "version": 1, "rating": "unit", "connected_percent": 93, "failed_percent": 100,
     "talk_connected_ms": 15_000, "unreachable": "free", "caller_abandon": "free", "time_zone": "America/New_York",
@@ -106,6 +114,35 @@ async def test_what_was_taken_back_of_a_settled_week_is_no_fault_of_the_ledger(b
     await books.run("2026-06-22 02:00")
     report = await replay(books.engine, SPAN[0], at("2026-06-29 00:00"))
     assert [one.week for one in report.weeks] == [MONDAY, "2026-06-15"]
+    assert report.is_same, report.wrong_weeks
+
+
+@pytest.mark.parametrize("quantity", [190, 222, 230])  # over with its present, as many, short
+async def test_a_week_that_a_release_before_settled_as_it_charged_then_is_right(
+    books: Books, monkeypatch: pytest.MonkeyPatch, quantity: int
+) -> None:
+    """Before decision 076 an order that counts what was sent paid for all of that, and was charged for it."""
+
+    def charged_as_sent(week: Week, terms: Terms, bought: Bought, units: WeekUnits, kept: Prepaid) -> WeekResult:
+        paid_for = replace(bought, paid_units=quantity, make_up=Prepaid(bought.order.make_up))
+        charged = replace(units, billed_connected=units.sent_connected, billed_failed=units.sent_failed)
+        return settle_week(week, terms, paid_for, charged, kept)
+
+    def figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
+        return {name: value for name, value in week_figures(result, units).items() if name not in NEW}
+
+    await books.agree("acme", terms=SENT)
+    await books.order("acme", MONDAY, quantity, 20)
+    await books.run("2026-06-02 12:00")
+    await books.pay("acme", 1_000_000, "2026-06-03 10:00")
+    await call(books, connected=207, failed=15)
+    with monkeypatch.context() as then:
+        then.setattr(weeks, "settle_week", charged_as_sent)
+        then.setattr(weeks, "week_figures", figures)
+        await books.run("2026-06-15 01:00")
+    async with books.engine.begin() as connection:  # as migration 0008 leaves it
+        await connection.execute(text("UPDATE orders SET paid_units = quantity, connected_percent = NULL"))
+    report = await replay(books.engine, *SPAN)
     assert report.is_same, report.wrong_weeks
 
 
