@@ -181,7 +181,7 @@ def order_draft(
         text = f"{order.quantity} live transfers, service week of {week}, at {terms.connected_percent} %"
     lines = [DraftLine(text, units, price, line_minor(units, price))]
     if make_up:
-        lines.append(DraftLine("Make-up for an earlier week, paid for then", make_up, 0, 0))
+        lines.append(_make_up_line(terms, make_up, bought.make_up.units))
     said = (
         f"The order counts {COUNTED[terms.order_counts]}.",
         f"The week runs from Monday {week} 00:00 to Monday {week.later(1)} 00:00, {week.zone}.",
@@ -207,6 +207,14 @@ def order_draft(
         uses_credits=True,
         figures=figures,
     )
+
+
+def _make_up_line(terms: Terms, make_up: int, came_with: int) -> DraftLine:
+    """What comes on top: in the column of units always units, never what the order counts instead."""
+    if terms.order_counts != SENT:
+        return DraftLine("Make-up for an earlier week, paid for then", make_up, 0, 0)
+    how = "paid for then" if came_with else "charged as delivered, for no unit is left of it"
+    return DraftLine(f"{make_up} live transfers of make-up for an earlier week, {how}", came_with, 0, 0)
 
 
 def overage_draft(key: str, buyer: Buyer, terms: Terms, *, result: WeekResult, units: WeekUnits, due_us: int) -> Draft:
@@ -348,7 +356,10 @@ def week_figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
 
 
 def remedy_text(settlement: Settlement, week: str, counts: str) -> str:
-    """What became of a shortfall, in one line; `counts`: how the order of the week that fell short counted."""
+    """What became of a shortfall, in one line; `counts`: how the order of the week that fell short counted.
+
+    Where nothing was paid for what is short, nothing is paid back: it is then no credit, and no check is made out.
+    """
     said = {
         Remedy.REFUND: f"a check is due on {settlement.due_on.isoformat()}",
         Remedy.CREDIT: "credited",
@@ -356,4 +367,6 @@ def remedy_text(settlement: Settlement, week: str, counts: str) -> str:
     }
     worth = f", worth {settlement.units} units" if counts == SENT else ""
     short = f"{settlement.counted} {COUNTED_IN[counts]} short{worth}"
+    if not settlement.amount_minor and settlement.remedy is not Remedy.MAKE_UP:
+        return f"Service week of {week}: {short}; nothing was paid for that, so nothing is given back"
     return f"Service week of {week}: {short}, {said[settlement.remedy]}"

@@ -496,10 +496,10 @@ class Customer:
             return
         order.terms = dict(self.week_terms(target))
         order.paid_units = self._paid_units(order)
-        make_up, _ = order.on_top(order.terms)
+        make_up, make_up_units = order.on_top(order.terms)
         due = max(instant(target - timedelta(days=4), CLOSING_TIME, self.zone), self._days_later(now, 2))
         lines = [(order.paid_units, order.paid_units * order.terms["price"])]
-        lines += [(make_up, 0)] if make_up else []
+        lines += [(make_up_units, 0)] if make_up else []
         order.invoice = self._issue("order", target.isoformat(), now, due, lines, uses_credits=True)
 
     def _paid_units(self, order: Sold) -> int:
