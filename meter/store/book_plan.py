@@ -64,6 +64,7 @@ def plan_import(stored: Stored, file: BookFile, now: datetime) -> ImportPlan:
     for terms in file.terms:
         before = stored.terms.get((terms.name, terms.version))
         _sort(plan, _as_agreed(terms, before, file), before)
+        _check_says(plan, terms, before, stored, file)
     for buyer in file.buyers:
         _sort(plan, buyer, stored.buyers.get(buyer.name))
         _check_terms(plan, buyer, stored, file, now)
@@ -81,6 +82,18 @@ def _as_agreed(terms: Terms, before: Terms | None, file: BookFile) -> Terms:
     if before is None or (terms.name, terms.version) not in file.unsaid:
         return terms
     return replace(terms, order_counts=before.order_counts)
+
+
+def _check_says(plan: ImportPlan, terms: Terms, before: Terms | None, stored: Stored, file: BookFile) -> None:
+    """A new version of a contract that counts otherwise than the default has to say how it counts."""
+    if before is not None or (terms.name, terms.version) not in file.unsaid:
+        return
+    last = max(stored.versions_of(terms.name), key=lambda one: one.version, default=terms)
+    if last.order_counts != terms.order_counts:
+        plan.faults.append(
+            f"{title_of(terms)}: order_counts: is not said; version {last.version} counts {last.order_counts!r}, the"
+            f" default is {terms.order_counts!r}: which is it?"
+        )
 
 
 def title_of(entry: Entry) -> str:

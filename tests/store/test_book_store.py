@@ -148,6 +148,31 @@ async def test_a_new_default_of_what_orders_count_changes_no_contract(tmp_path: 
         await store.import_book(load_book(file, {}, presets()))
 
 
+@pytest.mark.parametrize("said", ["", 'order_counts = "sent"\n', 'order_counts = "billed"\n'])
+async def test_a_new_version_of_a_contract_that_counts_billed_units_says_how_it_counts(
+    store: BookStore, tmp_path: Path, said: str
+) -> None:
+    """Such as a new price: the default has changed since the contract was made, and is not what was agreed."""
+    from config.book_file import load_book
+    from meter.terms import presets
+
+    buyer = '[[buyers]]\nname = "a"\nterms = "own"\n'
+    first = '[[terms]]\nname = "own"\nbase = "westlake-fulfillment"\n'
+    second = f'{first}version = 2\nunit_price_minor = 5000\neffective_from = "2027-01-04"\n{said}'
+    file = tmp_path / "baton.toml"
+    file.write_text(first + buyer, encoding="utf-8")
+    before = {name: replace(one, order_counts="billed") for name, one in presets().items()}
+    await store.import_book(load_book(file, {}, before))
+    file.write_text(first + second + buyer, encoding="utf-8")
+    if said:
+        await store.import_book(load_book(file, {}, presets()))
+        counts = {one.version: one.order_counts for one in (await store.profiles())[0] if one.name == "own"}
+        assert counts == {1: "billed", 2: said.split('"')[1]}
+        return
+    with pytest.raises(ImportRefusedError, match="own version 2: order_counts: is not said; version 1 counts 'billed'"):
+        await store.import_book(load_book(file, {}, presets()), replace=True)
+
+
 async def test_a_dry_run_tells_and_writes_nothing(store: BookStore) -> None:
     report = await store.import_book(BOOK, dry_run=True)
     assert "buyer acme" in report.added
