@@ -144,7 +144,10 @@ class Cycle:
             try:
                 due = await self._due()
                 if due is not _Due.NOTHING:
-                    _tell(await self.run_once(only=StepKind.HOLD if due is _Due.HOLDS else None))
+                    report = await self.run_once(only=StepKind.HOLD if due is _Due.HOLDS else None)
+                    if report.waits:  # it fell behind since the look: what was to be done is not
+                        self._seen = None
+                    _tell(report)
             except (SQLAlchemyError, StoreError) as error:
                 self._seen = None
                 pause_s = RETRY_S

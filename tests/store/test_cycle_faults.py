@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -256,6 +257,30 @@ async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(
     report = await books.run("2026-06-15 01:00")
     assert not report.waits
     assert [one.period for one in await books.documents(kind="week")] == ["2026-06-01", "2026-06-08"]
+
+
+@pytest.mark.parametrize("where", ["meter.cycle.is_behind", "meter.store.steps.is_behind"])
+async def test_a_meter_that_falls_behind_between_two_looks_settles_the_week_once_it_has_caught_up(
+    books: Books, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """What it had seen was kept for seen: the week waited for the next boundary of the calendar, Tuesday noon."""
+    await books.agree("acme")
+    await books.order("acme", "2026-06-08", 200)
+    await books.run("2026-06-02 12:00")
+    await books.pay("acme", 900_000, "2026-06-03 10:00")
+    books.cycle._clock = lambda: at("2026-06-15 02:00")
+    answers = iter([True])  # the first time it is asked, after the look at the signs
+    monkeypatch.setattr(where, lambda *_: next(answers, False))
+    monkeypatch.setattr("meter.cycle.POLL_S", 0.01)
+    stop = asyncio.Event()
+    running = asyncio.create_task(books.cycle.run(stop))
+    try:
+        async with asyncio.timeout(60):
+            while not await books.documents(kind="week"):
+                await asyncio.sleep(0.02)
+    finally:
+        stop.set()
+        await running
 
 
 async def test_a_check_waits_where_the_payment_it_rests_on_was_taken_back(books: Books) -> None:
