@@ -215,6 +215,7 @@ class Signs:
 def read_signs(connection: Connection, now_utc_us: int | None = None) -> Signs:
     """A handful of rows. Without an instant any closing fact that is not settled is one too many."""
     query = select(func.min(documents.c.due_utc_us)).where(IS_OPEN, documents.c.held_utc_us.is_(None))
+    query = query.where(~_NOT_HANDED_OVER.exists())
     version = connection.execute(select(book_version.c.version)).scalar() or 0
     behind = is_behind(None if now_utc_us is None else now_utc_us - LAG_US, connection)
     return Signs(int(version), behind, connection.execute(query).scalar())

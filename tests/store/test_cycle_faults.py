@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import BuyerState
@@ -15,6 +16,7 @@ from meter.billing.cycle import Remedy
 from meter.store import ledger, payments
 from meter.store.book import BookStore
 from meter.store.due import StepKind
+from meter.store.schema import outbox
 from meter.store.verify_ledger import verify_ledger
 from meter.terms import presets
 from tests.store.money_tools import WESTLAKE, Books, at
@@ -219,6 +221,18 @@ async def test_a_meter_with_traffic_still_holds_and_invoices(books: Books) -> No
     now += 120_000_000  # two minutes later it is still there: now the meter lags
     books.cycle._seen = None
     assert (await books.cycle._due()).value == "nothing"
+
+
+async def test_an_invoice_that_waits_for_an_address_is_no_reason_to_look_at_everything(books: Books) -> None:
+    """It holds nobody, and stays due: every buyer was read again with every turn, for as long as it waited."""
+    await books.agree("acme", billing_emails=())
+    await books.order("acme", "2026-06-08", 200)
+    await books.run("2026-06-02 12:00")
+    books.cycle._clock = lambda: at("2026-06-05 09:00")
+    assert (await books.cycle._due()).value == "everything"
+    assert (await books.cycle._due()).value == "nothing"
+    await books.write(lambda connection: connection.execute(update(outbox).values(state="pending", waits_for=None)))
+    assert (await books.cycle._due()).value == "everything", "now it is handed over"
 
 
 async def test_a_meter_that_lags_still_holds_who_has_not_paid(books: Books) -> None:
