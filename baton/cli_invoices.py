@@ -80,7 +80,7 @@ def show(
     rows = [[one["text"], one["units"], one["price"], one["amount"], one["opens"]] for one in paper["lines"]]
     print_table(("line", "units", "price", "amount", "transfers of"), rows)
     if paper["week"]:
-        print_table(("in this week", "units", "amount"), [list(row) for row in paper["week"]])
+        print_table(("in this week", "number", "amount"), [list(row) for row in paper["week"]])
     out(f"total {paper['total']}, credits used {paper['applied'] or 'none'}, to pay {paper['asked']}")
     if paper["due"]:
         out(f"due {paper['due']}; {_state(document)}")

@@ -25,7 +25,7 @@ from config.book import Buyer, Order, Terms
 from meter import metrics, texts
 from meter.billing.calendar import Week
 from meter.billing.cycle import Bought, Prepaid
-from meter.billing.drafts import Issuer, Stamp, body_of, order_draft
+from meter.billing.drafts import COUNTED_IN, Issuer, Stamp, body_of, order_draft
 from meter.hostile import csv_cell
 from meter.localised import date_text, money_text, number_text, short_when_text
 from meter.pause import pause
@@ -130,36 +130,39 @@ def _instant(text: str) -> int:
 
 
 def _week_rows(body: Mapping[str, Any], units: Any, money: Any) -> list[tuple[str, str, str]]:
-    """What a week comes to: a word, units, money."""
+    """What a week comes to: a word, a number, money. Each word says what its number counts where that differs."""
     figures = body["figures"]
     price, counts = figures["price_minor"], figures["counts"]
-    in_units = "" if counts == "billed" else ", billed units"
+    in_units, of = ("", "") if counts == "billed" else (", billed units", f", {COUNTED_IN[counts]}")
     paid = figures.get("paid_units", figures["quantity"])  # documents of before orders counted what was sent lack it
+    came_with = figures.get("make_up_units", 0)
     rows = [
         ("Connected transfers, sent", figures["sent_connected"], None),
         ("Connected transfers, billed", figures["billed_connected"], None),
         ("Failed transfers, billed", figures["billed_failed"], None),
-        ("Counted against the order", figures["counted"], None),
-        ("Ordered", figures["quantity"], None if in_units else paid * price),
-        ("Make-up", figures["make_up"], None),
-        *([("Paid in advance, billed units", paid, paid * price)] if in_units else []),
-        *_parts(figures, "overage", "Beyond the order", in_units, "Beyond what was paid for"),
-        *_parts(figures, "shortfall", "Short of the order", in_units),
-        *_parts(figures, "awaiting", "Short of an order that is not paid", in_units),
+        (f"Counted against the order{of}", figures["counted"], None),
+        (f"Ordered{of}", figures["quantity"], None if in_units else paid * price),
+        (f"Make-up{of}", figures["make_up"], None),
+        *([(f"Paid in advance{in_units}", paid, paid * price)] if in_units else []),
+        *([(f"Came with the make-up{in_units}", came_with, None)] if in_units and came_with else []),
+        *_parts(figures, "overage", "Beyond the order", of, in_units, "Beyond what was paid for"),
+        *_parts(figures, "shortfall", "Short of the order", of, in_units),
+        *_parts(figures, "awaiting", "Short of an order that is not paid", of, in_units),
     ]
     if figures.get("prepaid_units"):
-        rows.append(("Prepaid units that stay with you", figures["prepaid_units"], figures["prepaid_minor"]))
+        rows.append(("Prepaid billed units that stay with you", figures["prepaid_units"], figures["prepaid_minor"]))
     return [(text, units(count), "" if amount is None else money(amount)) for text, count, amount in rows]
 
 
 def _parts(
-    figures: Mapping[str, Any], part: str, text: str, in_units: str, worth: str = ""
+    figures: Mapping[str, Any], part: str, text: str, of: str, in_units: str, worth: str = ""
 ) -> list[tuple[str, int, int | None]]:
     """Overage or shortfall: as the order counts it, and in billed units with what they come to."""
     units, amount = figures[f"{part}_units"], figures[f"{part}_minor"]
     if not in_units:
         return [(text, units, amount)]
-    return [(text, figures.get(f"{part}_counted", units), None), (f"{worth or text}{in_units}", units, amount)]
+    counted = figures.get(f"{part}_counted", units)
+    return [(f"{text}{of}", counted, None), (f"{worth or text}{in_units}", units, amount)]
 
 
 async def paper(clerk: Clerk, number: str, form: str) -> bytes:

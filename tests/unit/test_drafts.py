@@ -9,8 +9,10 @@ import pytest
 
 from config.book import Buyer, Order
 from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Line, Prepaid, Remedy, remedy
-from meter.billing.drafts import order_draft, remedy_text
+from meter.billing.cycle import Bought, Line, Prepaid, Remedy, remedy, settle_week
+from meter.billing.drafts import Issuer, Stamp, body_of, order_draft, remedy_text, week_draft
+from meter.billing.units import WeekUnits
+from meter.papers import shown
 from meter.terms import presets
 
 SENT = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
@@ -45,3 +47,19 @@ def test_no_check_and_no_credit_is_promised_of_nothing(counts: str, choice: Reme
     promises = "a check is due" in text or "credited" in text
     assert promises == (bool(short.amount_minor) and choice is not Remedy.MAKE_UP), text
     assert ("made up for" in text) == (choice is Remedy.MAKE_UP)
+
+
+@pytest.mark.parametrize("figure", ["counted", "quantity", "make_up", "overage_counted", "shortfall_counted"])
+def test_no_number_of_transfers_stands_in_a_statement_as_units(figure: str) -> None:
+    """Each figure that an order counts as it was sent, by a value of its own: its row says that it is transfers."""
+    bought = Bought(Order("acme", str(WEEK), 200, 10, 10, 9), 186, Prepaid(9, 40_500), paid=True)
+    units = WeekUnits(190, 1, 176, 1)
+    result = settle_week(WEEK, SENT, bought, units)
+    draft = week_draft("", Buyer("acme", "Acme", SENT), SENT, result=result, units=units, overage=None)
+    stamp = Stamp("ST-000001", "2026-06-15", "2026-06-15T01:00:00-04:00", None, None, 0)
+    body = body_of(draft, Issuer(), stamp)
+    body["figures"] |= {figure: 7_777}
+    rows = [text for text, number, _ in shown(body)["week"] if number == "7,777"]
+    assert rows
+    assert all("live transfers" in text and "units" not in text for text in rows), rows
+    assert ("Came with the make-up, billed units", "9", "") in shown(body)["week"]
