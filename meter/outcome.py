@@ -146,7 +146,8 @@ class _Leg:
     responded: bool = False  # anything at all came from the far end
     rang: bool = False
     final_code: int | None = None  # a final answer that the far end sent
-    ended_us: int | None = None  # when it was over, by the monotonic clock
+    ended: bool = False
+    dropped_us: int | None = None  # when it ended, if on our side: a fault of that very instant is why
 
     @property
     def carrier_refused(self) -> bool:
@@ -236,8 +237,8 @@ def _gather(facts: Iterable[Fact]) -> _Case:
             elif fact.kind is Kind.BRIDGED:
                 case.bridge = case.bridge or fact
             leg = case.legs.setdefault(fact.leg, _Leg())
-            if _is_our_fault(fact) and (leg.ended_us is None or fact.mono_us <= leg.ended_us):
-                case.short_of_a_leg = True  # where the leg was over before, its endpoint had had its say
+            if _is_our_fault(fact) and (not leg.ended or fact.mono_us == leg.dropped_us):  # else it had had its say
+                case.short_of_a_leg = True
             _read_leg(leg, fact)
     return case
 
@@ -261,7 +262,7 @@ def _read_leg(leg: _Leg, fact: Fact) -> None:
         leg.responded = True
         leg.rang = leg.rang or rings(fact)
     elif fact.kind is Kind.LEG_ENDED:
-        leg.ended_us = fact.mono_us if leg.ended_us is None else leg.ended_us
+        leg.ended, leg.dropped_us = True, fact.mono_us if fact.payload.get("local") is True else None
         code = fact.payload.get("code")
         if not fact.payload.get("local", True) and isinstance(code, int):
             leg.responded = True

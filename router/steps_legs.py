@@ -245,11 +245,10 @@ def _gone(state: State, number: int, event: LegEvent) -> Step:
             return end_by_us(state, EndCause.MEDIA, [Emit(Kind.FAULT, number, {"what": "media"})])
         return _winner_left(state, number, event, EndCause.VANISHED)
     note: list[Effect] = [leg_ended(number, event)]
-    if (
-        state.leg(number) is LegPhase.SCREENING
-    ):  # dropped on our side: it says nothing of the endpoint (domain, section 2)
+    if state.leg(number) is LegPhase.SCREENING:
+        # Dropped on our side: it says nothing of the endpoint (domain, section 2), and is why the leg is over.
         stop: list[Effect] = [Disarm(Timer.ACCEPT, number), Disarm(Timer.WHISPER, number), EndWhisper(number)]
-        note += [Emit(Kind.FAULT, number, {"what": "media"}), *stop]
+        note = [Emit(Kind.FAULT, number, {"what": "media"}), *note, *stop]
     return after_leg(state.with_leg(number, LegPhase.ENDED), note)
 
 

@@ -246,6 +246,14 @@ def test_a_late_answer_is_no_talk() -> None:
     assert decide(story.facts).verdict == "caller_abandoned"
 
 
+def test_an_end_on_our_side_that_is_told_before_its_fault_is_that_fault() -> None:
+    """As a leg that had answered and was being asked for its key was written down, when our media dropped it."""
+    asked = Story().start(legs=1).dial(1).ring(1, 1.0).add(Kind.ANSWERED, 4.0, 1, must_accept=True)
+    dropped = asked.add(Kind.LEG_ENDED, 16.0, 1, code=500, phrase="", by="router", local=True)
+    told = dropped.add(Kind.FAULT, 16.0, 1, what="media").end(16.0, ROUTER, FAILED)
+    assert (decide(told.facts).verdict, decide(told.facts).counts_as) == ("fault", "free")
+
+
 @pytest.mark.parametrize("ours", [(Kind.FAULT, {"what": "engine"}), (Kind.NOT_SENT, {"ours": True})])
 def test_a_fault_of_ours_counts_on_a_leg_that_was_up_and_on_no_other(ours: tuple[Kind, dict[str, Any]]) -> None:
     kind, payload = ours
