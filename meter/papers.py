@@ -145,9 +145,9 @@ def _week_rows(body: Mapping[str, Any], units: Any, money: Any) -> list[tuple[st
         (f"Make-up{of}", figures["make_up"], None),
         *([(f"Paid in advance{in_units}", paid, paid * price)] if in_units else []),
         *([(f"Came with the make-up{in_units}", came_with, None)] if in_units and came_with else []),
-        *_parts(figures, "overage", "Beyond the order", of, in_units, "Beyond what was paid for"),
-        *_parts(figures, "shortfall", "Short of the order", of, in_units),
-        *_parts(figures, "awaiting", "Short of an order that is not paid", of, in_units),
+        *_parts(figures, "overage", "Beyond the order", (of, in_units), "Beyond what was paid for"),
+        *_parts(figures, "shortfall", "Short of the order", (of, in_units)),
+        *_parts(figures, "awaiting", "Short of an order that is not paid", (of, in_units)),
     ]
     if figures.get("prepaid_units"):
         rows.append(("Prepaid billed units that stay with you", figures["prepaid_units"], figures["prepaid_minor"]))
@@ -155,9 +155,10 @@ def _week_rows(body: Mapping[str, Any], units: Any, money: Any) -> list[tuple[st
 
 
 def _parts(
-    figures: Mapping[str, Any], part: str, text: str, of: str, in_units: str, worth: str = ""
+    figures: Mapping[str, Any], part: str, text: str, words: tuple[str, str], worth: str = ""
 ) -> list[tuple[str, int, int | None]]:
-    """Overage or shortfall: as the order counts it, and in billed units with what they come to."""
+    """Overage or shortfall: as the order counts it, and in billed units with what they come to; `words` for each."""
+    of, in_units = words
     units, amount = figures[f"{part}_units"], figures[f"{part}_minor"]
     if not in_units:
         return [(text, units, amount)]
