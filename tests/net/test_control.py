@@ -269,7 +269,7 @@ async def test_a_lead_that_was_posted_is_in_the_facts_of_its_call(station: Stati
     assert "lead_problems" not in started.payload
     lost = await _started(station, "X-Lead-Id: nobody", "X-Lead-First-Name: Bo", code=400)
     assert lost.payload["lead"]["first_name"] == "Bo"
-    assert "X-Lead-Id is not known" in lost.payload["lead_problems"][0]
+    assert "X-Lead-Id is not one id, is not known" in lost.payload["lead_problems"][0]
 
 
 async def _started(station: Station, *headers: str, code: int = 200) -> Fact:
