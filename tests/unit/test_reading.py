@@ -749,6 +749,9 @@ def test_a_kind_can_be_said(tmp_path: Path) -> None:
         ("2027-02-28T10:00:00Z", datetime(2027, 2, 28, 10, tzinfo=UTC)),
         ("2027-02-28 10:00", datetime(2027, 2, 28, 15, tzinfo=UTC)),
         ("2027-02-28T10:00:00-05:00", datetime(2027, 2, 28, 15, tzinfo=UTC)),
+        ("20270228T1000", datetime(2027, 2, 28, 15, tzinfo=UTC)),
+        ("2027-02-28T10", datetime(2027, 2, 28, 15, tzinfo=UTC)),
+        ("2027-02-28 10:00:00.000 +0000", datetime(2027, 2, 28, 10, tzinfo=UTC)),
         ("9999-12-31", None),
         ("9999-12-31T23:59", None),
         ("1969-01-01", datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
@@ -772,6 +775,30 @@ def test_a_day_ends_where_its_contract_has_its_zone(tmp_path: Path, zone: str) -
     for day, end in zip(days, batch.expires.tolist(), strict=True):
         last, first = (datetime.fromtimestamp(at, ZoneInfo(zone)).date() for at in (end - 1, end))
         assert (last, first) == (day, day + timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "2026113012",  # ten digits, and a number in Washington: not 2026-11-30
+        "2026-W48",  # a week, of which Monday is not the end
+        "2026-W48-1",
+        "2026-11-30Z",  # a day in another zone (XML Schema), not a time of day
+        "2026-11-30+00:00",
+        "2026-11-30-05:00",
+        "2026-11-30910",
+        "2026-11-30x10:00",
+        "20570603112",
+        "2046101470151",
+        "204310119130803",
+    ],
+)
+def test_an_expiry_is_a_day_or_a_time_or_it_is_for_ever(tmp_path: Path, cell: str) -> None:
+    text = _lines("phone,until", f"2125550100,{cell}", "2125550101,2027-01-01")
+    batch = _read(_file(tmp_path, text), Wanted("phone", expires_column="until")).batches[0]
+    assert batch.expires is not None
+    assert batch.expires[0] == 0
+    assert [one.line for one in batch.endless] == [2]
 
 
 def test_a_number_whose_expiry_cannot_be_read_holds_for_ever_and_is_told(tmp_path: Path) -> None:
