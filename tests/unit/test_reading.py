@@ -33,6 +33,10 @@ def _file(folder: Path, data: bytes | str, name: str = "list.csv") -> Path:
     return file
 
 
+def _commented(archive: bytes, comment: bytes) -> bytes:
+    return archive[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
 def _zip(members: dict[str, bytes | str], how: int = zipfile.ZIP_DEFLATED) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", how) as archive:
@@ -115,6 +119,8 @@ FORMS = {
     "zip": _zip(
         {"folder/": "", "folder/list.csv": ROWS, "__MACOSX/list.csv": "2125550199", "folder/.list.csv": "2125550199"}
     ),
+    "zip with zeros behind": _zip({"list.csv": ROWS}) + bytes(512),
+    "zip with a comment": _commented(_zip({"list.csv": ROWS}), b"made by us"),
     "zip of gz": _zip({"list.csv.gz": gzip.compress(ROWS.encode())}),
     "zip of LZMA": _zip({"list": ROWS}, zipfile.ZIP_LZMA),
     "zip of xlsx": _zip({"list.xlsx": _workbook([[2125550100], ["(212) 555-0101"], ["2125550102"]])}),
@@ -465,6 +471,11 @@ NO_LISTS = [
     (gzip.compress(_zip({"a": ROWS})), "packed twice"),
     (b"PK\x03\x04 and no more", "ZIP directory"),
     (_workbook([[2125550100]])[:-40], "ZIP directory"),
+    (_zip({"a.csv": ROWS}) + _zip({"b.csv": ROWS}), "more than its ZIP directory"),  # readers take the last one alone
+    (_zip({"a.csv": ROWS}) + ROWS.encode(), "more than its ZIP directory"),
+    (_workbook([[2125550100]]) + _workbook([[2125550101]]), "more than its ZIP directory"),
+    (_zip({"c.zip": _zip({"a.csv": ROWS}) + _zip({"b.csv": ROWS})}), "may be no list"),
+    (_zip({"c.xlsx": _workbook([[2125550100]]) * 2}), "more than its ZIP directory"),
     (gzip.compress(ROWS.encode())[:-4], "cut short"),
     (gzip.compress(ROWS.encode()) + b"more", "damaged"),
     (gzip.compress(ROWS.encode())[:-8] + bytes(8), "damaged"),
