@@ -36,7 +36,9 @@ async def refuse_unreadable(engine: AsyncEngine, place: Place, book: BookFile) -
     faults: list[str] = []
     for one in book.suppression_lists:
         try:
-            await import_task(engine, place, task_of(one, dry_run=True), ask=False)
+            read = await import_task(engine, place, task_of(one, dry_run=True), ask=False)
+            if read.report.rejects_file is not None:  # the import itself lists them again
+                read.report.rejects_file.unlink(missing_ok=True)
         except ListRefusedError as error:
             faults.append(f"list {one.name}: {error}")
             detail = {"file": one.file.name, "why": str(error).replace(str(one.file), one.file.name)}
