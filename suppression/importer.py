@@ -17,7 +17,7 @@ import contextlib
 import csv
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from io import TextIOWrapper
@@ -32,6 +32,7 @@ from suppression.expiry import LAST_S
 from suppression.kinds import Kind
 from suppression.ports import ListStore, ListVersion, Who
 from suppression.reading.reader import Batch, ColumnError, Layout, ListFile, Reject, UnreadableError, Unused, Wanted
+from suppression.reading.shapes import Times
 from suppression.snapshot import Entries, Extent
 from suppression.sorting import Collector, Tally, merge
 
@@ -224,8 +225,9 @@ def _collect(  # noqa: PLR0917 - as it is called in a thread
 ) -> None:
     with _Rejects(task.rejects_file or _rejects_path(folder, task.name), report) as rejects:
         for batch in opened:
-            for entries in _accepted(batch):
-                collected.add(_ending(entries, _entries_end(task)))
+            expires = _expires(batch, _entries_end(task))
+            for entries in _accepted(batch, expires):
+                collected.add(entries)
             report.lines += len(batch.ok)
             rejects.take(batch.rejects)
             rejects.note(batch.endless)
@@ -245,10 +247,10 @@ def _check_hope(task: Task, report: ReadReport) -> None:
         )
 
 
-def _accepted(batch: Batch) -> Iterator[Entries]:
+def _accepted(batch: Batch, expires: Times | None) -> Iterator[Entries]:
     """All that could be read, column by column, also in rows that have another cell that cannot be."""
     for read in batch.reads:
-        whole = Entries(read.keys, read.rest, batch.expires)
+        whole = Entries(read.keys, read.rest, expires)
         yield whole if bool(read.done.all()) else whole.only(read.done)
 
 
@@ -259,12 +261,13 @@ def _entries_end(task: Task) -> int:
     return min(task.expires_utc_us // 1_000_000, LAST_S)
 
 
-def _ending(entries: Entries, until: int) -> Entries:
+def _expires(batch: Batch, until: int) -> Times | None:
+    """By row; `until` is for those that say nothing, and not for those that say for ever or cannot be read."""
     if not until:
-        return entries
-    if entries.expires is None:
-        return replace(entries, expires=np.full(len(entries), until, np.uint32))
-    return replace(entries, expires=np.where(entries.expires == 0, np.uint32(until), entries.expires))
+        return batch.expires
+    if batch.expires is None or batch.silent is None:
+        return np.full(len(batch.ok), until, np.uint32)
+    return np.where(batch.silent, np.uint32(until), batch.expires)
 
 
 def _check_read(task: Task, report: ReadReport, collected: Collector) -> None:

@@ -24,6 +24,7 @@ def batch(rows: Rows, layout: Layout, wanted: Wanted, member: str) -> Batch | No
         rows.keep(keep)
         reads = [_kept(read, keep) for read in reads]
         expires = None if expires is None else expires[keep]
+        work.silent = work.silent[keep]
         work.renumber(keep)
     if not len(rows.starts):
         return None
@@ -39,6 +40,7 @@ def batch(rows: Rows, layout: Layout, wanted: Wanted, member: str) -> Batch | No
         ok=ok,
         reads=tuple(reads),
         expires=expires,
+        silent=None if expires is None else work.silent,
         rejects=[Reject(int(rows.lines[at]), work.why[at], member) for at in refused],
         endless=[Reject(int(rows.lines[at]), why, member) for at, why in work.endless.items() if work.has_entry(at)],
     )
@@ -61,6 +63,7 @@ class _Work:
         self.why: dict[int, str] = {}
         self.endless: dict[int, str] = {}
         self.blank: list[int] = []
+        self.silent = np.ones(len(rows.starts), np.bool_)  # rows whose expiry is empty
 
     def read(self, column: int) -> Read:
         spans = self._rows.column(column)
@@ -90,10 +93,14 @@ class _Work:
 
     def expiries(self, column: int) -> Times:
         text, spans = self._rows.text, self._rows.column(column)
-        found, done = cells.expiries(text, cells.trim(text, spans), self._wanted.zone)
+        begin, end = cells.trim(text, spans)
+        found, done = cells.expiries(text, (begin, end), self._wanted.zone)
+        self.silent = begin >= end
         for at in np.flatnonzero(~done).tolist():
+            said = self._text(spans, at)
+            self.silent[at] = not said
             try:
-                found[at] = cells.expiry(self._text(spans, at), self._wanted.zone)
+                found[at] = cells.expiry(said, self._wanted.zone)
             except CellError as error:
                 self.endless[at] = f"{error}; kept for ever"
         return found

@@ -173,6 +173,7 @@ class Batch:
     ok: Flags
     reads: tuple[Read, ...]  # by column
     expires: Times | None = None  # seconds since 1970 from which a row's entries no longer hold; 0: they always do
+    silent: Flags | None = None  # rows that say nothing of an expiry; None: no row does
     rejects: list[Reject] = field(default_factory=list)  # the rows that are not ok, in their order
     endless: list[Reject] = field(default_factory=list)  # rows whose expiry cannot be read: they hold for ever
 

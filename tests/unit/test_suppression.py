@@ -679,6 +679,17 @@ async def test_adding_never_ends_what_is_on_the_list(store: ListRows, tmp_path: 
         await edit(store, tmp_path, "dnc", add={"+12125550111": 2**32}, remove=[], who=ANN)
 
 
+async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: ListRows, tmp_path: Path) -> None:
+    said = {LISTED: "9999-12-31", FREE: "soon", "+12125550111": "", "+12125550122": " ", "+12125550133": "2030-01-01"}
+    file = _csv(tmp_path, "phone,until", *(f"{number},{until}" for number, until in said.items()))
+    wanted = Wanted(column="phone", expires_column="until", zone="UTC")
+    end = 1_800_000_000
+    task = Task(file, "dnc", None, Mode.ADD, wanted=wanted, expires_utc_us=end * 1_000_000)
+    assert (await import_file(store, tmp_path, task, ANN)).report.endless == 1
+    ends = dict(rows(await look(store, tmp_path, "dnc", must_load=True)))
+    assert [ends[one] for one in said] == [0, 0, end, end, 1_893_542_400]
+
+
 async def test_restore_and_fold_leave_the_lists_own_end_alone(store: ListRows, tmp_path: Path) -> None:
     await _import(store, tmp_path, LISTED)
     await store.extend("dnc", 1, ANN)
