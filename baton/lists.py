@@ -155,6 +155,8 @@ def print_imported(done: Imported, *, dry_run: bool = False) -> None:
         out(f"list {done.name}: version {done.version} {verb}, {done.entries:,} numbers, {report.repeats:,} repeats")
     if report.dropped:
         out(f"  {report.dropped:,} changes made by hand are not carried over (--keep-changes does)")
+    if report.ended:
+        out(f"  {report.ended:,} lines have ended already and list nobody")
     print_used(report)
     _print_rejects(report, err=False)
 

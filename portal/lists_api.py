@@ -130,6 +130,7 @@ async def post_import(
         rejects=shown,
         kept_for_ever=report.endless,
         kept=shown_rejects(report.endless_lines),
+        ended=report.ended,
         dropped=report.dropped,
         skipped=list(report.skipped),
         unused=shown_unused(report.unused),

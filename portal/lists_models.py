@@ -93,6 +93,7 @@ class ImportDone(BaseModel):
     rejects: list[RejectShown] = Field(description="The first 1,000 of these.")
     kept_for_ever: int = Field(description="Lines with an expiry that could not be read: they hold for ever.")
     kept: list[RejectShown] = Field(description="The first of these.")
+    ended: int = Field(description="Lines whose expiry is past: they list nobody.")
     dropped: int = Field(description="Changes by hand that the new version does not have.")
     skipped: list[str] = Field(description="Members of an archive and sheets of a workbook that were not read.")
     unused: list[UnusedShown] = Field(

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import csv
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -84,6 +85,7 @@ class ReadReport:
     rejects_file: Path | None = None
     endless: int = 0  # lines with an expiry that cannot be read: their entries hold for ever
     endless_lines: list[Reject] = field(default_factory=list)  # the first MAX_REJECTS_KEPT
+    ended: int = 0  # lines whose expiry is past: their entries list nobody
     layout: Layout | None = None  # of the first part of the file
     columns: tuple[str, ...] = ()  # that were read, of all its parts
     dropped: int = 0  # entries changed by hand that a replaced list does not carry over
@@ -223,12 +225,14 @@ def _collect(  # noqa: PLR0917 - as it is called in a thread
     folder: Path,
     progress: Progress | None,
 ) -> None:
+    now_s = int(time.time())
     with _Rejects(task.rejects_file or _rejects_path(folder, task.name), report) as rejects:
         for batch in opened:
             expires = _expires(batch, _entries_end(task))
             for entries in _accepted(batch, expires):
                 collected.add(entries)
             report.lines += len(batch.ok)
+            report.ended += _ended(expires, now_s)
             rejects.take(batch.rejects)
             rejects.note(batch.endless)
             _check_hope(task, report)
@@ -268,6 +272,10 @@ def _expires(batch: Batch, until: int) -> Times | None:
     if batch.expires is None or batch.silent is None:
         return np.full(len(batch.ok), until, np.uint32)
     return np.where(batch.silent, np.uint32(until), batch.expires)
+
+
+def _ended(expires: Times | None, now_s: int) -> int:
+    return 0 if expires is None else int(np.count_nonzero((expires > 0) & (expires <= now_s)))
 
 
 def _check_read(task: Task, report: ReadReport, collected: Collector) -> None:
@@ -342,6 +350,8 @@ def _detail(task: Task, report: ReadReport, why: str) -> dict[str, object]:
         detail["columns"] = list(report.columns)
     if report.endless:
         detail["kept_for_ever"] = report.endless
+    if report.ended:
+        detail["ended"] = report.ended
     if report.unused:
         detail["not_used"] = shown_unused(report.unused)
     return {**detail, "why": why.replace(str(task.file), name_text(task.file.name))} if why else detail

@@ -30,6 +30,7 @@ _NOT_FIRST = 2  # area code and exchange start with 2 to 9
 _COUNTRY = np.uint64(10_000_000_000)
 _DAY = 86_400  # seconds
 _FIRST = date(1970, 1, 1)
+_FIRST_S = 366 * _DAY  # what ends before 1971-01-02 stands for no date: 0001-01-01, 1900-01-01, 1970-01-01
 _MONTHS = 12
 _LABELS = {Kind.MD5: "an MD5", Kind.SHA1: "a SHA-1", Kind.SHA256: "a SHA-256"}
 
@@ -237,8 +238,11 @@ def expiries(text: Octets, cells: Spans, zone: str) -> tuple[Times, Flags]:
     months = np.where(good, (year - 1970) * _MONTHS + month - 1, 0)
     first, following = (_first_day(months + one) for one in (0, 1))
     good &= first + day <= following
-    found[which[good]] = _clamped(_ends((first + day)[good], zone))
-    done[which[good]] = True
+    ends = _ends((first + day)[good], zone)
+    said = ends >= _FIRST_S
+    which = which[good][said]
+    found[which] = _clamped(ends[said])
+    done[which] = True
     return found, done
 
 
@@ -257,8 +261,8 @@ def _ends(following: Ints, zone: str) -> Ints:
 
 
 def _clamped(seconds: Ints) -> Times:
-    """Past what 32 bits hold is never, and before 1970 is long ago."""
-    return np.where(seconds > LAST_S, 0, np.maximum(seconds, 1)).astype(np.uint32)
+    """Past what 32 bits hold is never."""
+    return np.where(seconds > LAST_S, 0, seconds).astype(np.uint32)
 
 
 def expiry(text: str, zone: str) -> int:
@@ -270,4 +274,6 @@ def expiry(text: str, zone: str) -> int:
         seconds = end_us(bare, zone) // 1_000_000
     except ValueError as error:
         raise CellError("expiry: not a date such as 2026-01-31, nor an ISO time") from error
-    return 0 if seconds > LAST_S else max(seconds, 1)
+    if seconds < _FIRST_S:
+        raise CellError("expiry: a day so long ago is what programs write for none")
+    return 0 if seconds > LAST_S else seconds

@@ -305,6 +305,7 @@ async def test_a_file_is_in_force_when_it_is_answered_and_the_same_again_changes
         "rejected": 0,
         "rejects": [],
         "kept_for_ever": 0,
+        "ended": 0,
         "kept": [],
         "dropped": 0,
         "skipped": [],

@@ -765,7 +765,7 @@ def test_a_kind_can_be_said(tmp_path: Path) -> None:
         ("2027-02-28 10:00:00.000 +0000", datetime(2027, 2, 28, 10, tzinfo=UTC)),
         ("9999-12-31", None),
         ("9999-12-31T23:59", None),
-        ("1969-01-01", datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
+        ("1971-01-01", datetime(1971, 1, 2, 5, tzinfo=UTC)),
     ],
 )
 def test_an_entry_may_expire(tmp_path: Path, cell: str, end: datetime | None) -> None:
@@ -791,6 +791,12 @@ def test_a_day_ends_where_its_contract_has_its_zone(tmp_path: Path, zone: str) -
 @pytest.mark.parametrize(
     "cell",
     [
+        "0001-01-01",  # what programs write for no date
+        "0001-01-01T00:00:00Z",
+        "1753-01-01",
+        "1900-01-01",
+        "1899-12-30 00:00:00",
+        "1970-01-01",
         "2026113012",  # ten digits, and a number in Washington: not 2026-11-30
         "2026-W48",  # a week, of which Monday is not the end
         "2026-W48-1",

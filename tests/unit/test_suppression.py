@@ -690,6 +690,12 @@ async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: L
     assert [ends[one] for one in said] == [0, 0, end, end, 1_893_542_400]
 
 
+async def test_lines_that_have_ended_are_told(store: ListRows, tmp_path: Path) -> None:
+    file = _csv(tmp_path, "phone,until", f"{LISTED},2001-01-01", f"{FREE},", "+12125550111,2105-01-01")
+    task = Task(file, "dnc", None, wanted=Wanted(column="phone", expires_column="until"))
+    assert (await import_file(store, tmp_path, task, ANN)).report.ended == 1
+
+
 async def test_restore_and_fold_leave_the_lists_own_end_alone(store: ListRows, tmp_path: Path) -> None:
     await _import(store, tmp_path, LISTED)
     await store.extend("dnc", 1, ANN)
