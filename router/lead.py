@@ -5,9 +5,10 @@ is over a bound is cut or left out and said so in `problems`, so that nothing is
 (mail, CSV, HTML, SIP) escapes it there for that medium.
 
 The phone is never cut, left out or replaced. It is read by the normaliser of the suppression lists, wherever it is
-given; where it is given more than once, all of them must be the same number. What cannot be read with certainty (the
-phone, or a JSON that might have one) stands in `unread`, and refuses the transfer: any other number in its place
-would be scrubbed instead of the person's.
+given; where it is given more than once, all of them must be the same number. Where it is not given, the caller's number
+stands for it, unless the lead has phones under other names (`phone_number`, `lead.phone`) and none is the caller's.
+What cannot be read with certainty (the phone, or a JSON that might have one) stands in `unread`, and refuses the
+transfer: any other number in its place would be scrubbed instead of the person's.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ MAX_VALUE = 1000
 MAX_DEPTH = 32  # of lists and objects within each other
 PHONE = "phone"
 NOT_A_NUMBER = "lead.phone: not a phone number"
+ANOTHER_NAME = "lead: has a phone under another name than `phone`, and not the caller's"
 TWO_NUMBERS = "lead.phone: given more than once, and not as the same number"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
 _NAME = re.compile(r"[^a-z0-9_]+")
+_LIKE_PHONE = re.compile(r"[a-z0-9_]*(?:phone|mobile|cell|msisdn)(?:_?(?:number|num|no|nr))?_?[0-9]*")
+_MIN_DIGITS = 7  # of what stands under such a name and may be a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class _Gathered:
     phones: list[str] = field(default_factory=list)  # as they came
     problems: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # what seems to be a phone and has another name
     here: set[str] = field(default_factory=set)  # names in the headers, or in the document that is read
 
     def put_document(self, document: bytes) -> None:
@@ -114,12 +119,15 @@ class _Gathered:
             return
         self.here.clear()
         for name, value in found.items():
+            self.others += _phones_within(value)
             several = isinstance(value, list | dict) and field_name(name) == PHONE  # one alone would be scrubbed
             self.put(name, "" if several else as_text(value))
 
     def put(self, name: str, value: str) -> None:
         """Keep a field, cleaned; of the phone every one that is given, as it came."""
         key = field_name(name)
+        if _LIKE_PHONE.fullmatch(key):
+            self.others.append(value)
         if key == PHONE:
             self.phones.append(value)
         elif not key:
@@ -135,12 +143,19 @@ class _Gathered:
             self.here.add(key)
             self.fields[key] = said
 
+    def _is_of_another(self, caller: str) -> bool:
+        """Whether the lead has phones, and none of them is the caller's: somebody else may be meant."""
+        given = [one for one in self.others if sum(map(str.isdigit, one)) >= _MIN_DIGITS]
+        return bool(given) and caller not in map(e164, given)
+
     def lead(self, caller: str, caller_unread: str) -> Lead:
         phone = one_number(self.phones or (caller,))
         if self.phones and not phone:
             self.unread.append(NOT_A_NUMBER if "" in map(e164, self.phones) else TWO_NUMBERS)
         elif not self.phones and caller_unread:
             self.unread.append(caller_unread)
+        elif not self.phones and phone and self._is_of_another(phone):
+            self.unread.append(ANOTHER_NAME)
         said = phone or clean(self.phones[0] if self.phones else "")
         return Lead(
             phone="" if self.unread else phone,
@@ -148,6 +163,18 @@ class _Gathered:
             problems=(*self.problems, *self.unread),
             unread=tuple(self.unread),
         )
+
+
+def _phones_within(value: Any) -> Iterator[str]:
+    """What stands under the name of a phone in objects within a document's fields."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _phones_within(one)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            if isinstance(one, str) and _LIKE_PHONE.fullmatch(field_name(name)):
+                yield one
+            yield from _phones_within(one)
 
 
 # --- JSON ---

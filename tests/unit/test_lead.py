@@ -13,7 +13,7 @@ from config.numbers import NumberError, normalise
 from portal.leads import read_document
 from portal.problems import ProblemError
 from router import lead as lead_module
-from router.lead import MAX_FIELDS, MAX_VALUE, NOT_A_NUMBER, TWO_NUMBERS, Lead, read_lead
+from router.lead import ANOTHER_NAME, MAX_FIELDS, MAX_VALUE, NOT_A_NUMBER, TWO_NUMBERS, Lead, read_lead
 from suppression import changes, scrub
 from suppression.reading import batches, watching
 from tests.spellings import ONE, SPELLINGS
@@ -243,6 +243,44 @@ def test_the_callers_number_is_taken_where_no_phone_was_given() -> None:
         lead = read_lead({"x-lead-first-name": ["Ann"]}, b'{"state": "NY"}', caller)
         assert (lead.phone, lead.problems, lead.unread) == (phone, (), ())
         assert list(lead.fields) == [*(["phone"] if phone else []), "first_name", "state"]
+
+
+_UNDER_ANOTHER_NAME = [
+    {"phone_number": OTHER},
+    {"phoneNumber": OTHER},
+    {"Phone1": OTHER},
+    {"mobile": OTHER},
+    {"Home-Phone": OTHER, "cell": "212-555-0100"},
+    {"phone_number": 12125550188},
+    {"phone_number": "212555O1885"},  # there is a number, and it cannot be read
+    {"lead": {"phone": OTHER}},
+    {"data": [{"contact": {"Phone Number": OTHER}}]},
+    {**{f"note_{n}": "x" for n in range(MAX_FIELDS)}, "phone_number": OTHER},  # one field too many
+]
+
+
+@pytest.mark.parametrize("lead", _UNDER_ANOTHER_NAME)
+def test_a_phone_under_another_name_is_not_passed_over_for_the_callers(lead: dict[str, object]) -> None:
+    found = read_lead({}, orjson.dumps(lead), CALLER)
+    assert (found.phone, found.unread) == ("", (ANOTHER_NAME,))
+    same = read_lead({}, orjson.dumps({**lead, "mobile_no": "(800) 555-0199"}), CALLER)
+    assert (same.phone, same.unread) == (CALLER, ())
+    said = read_lead({"x-lead-phone": ["8005550199"]}, orjson.dumps(lead), OTHER)
+    assert (said.phone, said.unread) == (CALLER, ())
+    if not any(isinstance(one, dict | list) for one in lead.values()):
+        headers = {f"x-lead-{name}": [str(value)] for name, value in lead.items()}
+        assert read_lead(headers, b"", CALLER).unread == (ANOTHER_NAME,)
+
+
+def test_what_is_no_phone_leaves_the_callers_number() -> None:
+    fields = {
+        "phone_type": "mobile",
+        "mobile": "yes",
+        "phone_verified_at": "2026-11-30T10:15:00Z",
+        "order": OTHER,
+        "cell": "",
+    }
+    assert read_lead({}, orjson.dumps(fields), CALLER).phone == CALLER
 
 
 def test_what_could_not_be_read_of_the_message_refuses() -> None:
