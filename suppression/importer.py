@@ -41,6 +41,7 @@ REJECT_PERCENT = 2.0  # of the lines with content; more, and the list is not act
 MAX_REJECTS_KEPT = 20  # shown; the others are in the file of rejects
 MAX_REJECTS_LISTED = 1_000_000  # in the file of rejects; the others are counted
 MAX_UNUSED = 100  # parts of a file that are named one by one
+MAX_COLUMNS_TOLD = 20  # in a message
 MANY_REJECTS = 100_000  # so many, and HOPELESS_PERCENT of the lines read so far: the rest is not read
 HOPELESS_PERCENT = 50.0  # or the percentage that is allowed, if that is higher
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -204,8 +205,15 @@ def _unsure(where: str, layout: Layout) -> str:
     named = list(zip(layout.column_names, layout.counts, strict=True))
     if len(named) > 1 or layout.doubtful:
         each = [f"{name!r} ({many} of {layout.sampled} lines)" for name, many in named]
-        told = ", ".join((*each, *(repr(layout.name(one)) for one in layout.doubtful)))
+        each += [repr(layout.name(one)) for one in layout.doubtful]
+        more = f" and {len(each) - MAX_COLUMNS_TOLD} more" if len(each) > MAX_COLUMNS_TOLD else ""
+        told = ", ".join(each[:MAX_COLUMNS_TOLD]) + more
         return f"{where}: the columns {told} may all hold numbers; name those that do"
+    if not layout.readable:
+        return (
+            f"{where}: none of its first {layout.sampled} lines reads as a number or a digest; if it is a list, save it"
+            " as CSV with the numbers in a column of their own, and name the column"
+        )
     return (
         f"{where}: is it column {named[0][0]!r} that is meant? {layout.readable} of {layout.sampled} lines of it"
         " can be read; name the column"

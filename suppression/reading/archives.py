@@ -68,6 +68,8 @@ def choose(archive: ZipFile, pattern: str, where: str) -> tuple[list[ZipInfo], t
     if not chosen:
         what = f"no member that matches {pattern!r}" if pattern else "no member"
         raise UnreadableError(f"{where}: has {what}")
+    if any(one.filename == "mimetype" for one in files) and any(one.filename == "content.xml" for one in files):
+        raise UnreadableError(f"{where}: is an OpenDocument file: save it as XLSX or CSV")
     odd = next((one.filename for one in chosen if not pattern and _suffix(one.filename) not in SUFFIXES), None)
     if odd is not None:
         raise UnreadableError(f"{where}: holds {odd!r}, which may be no list: say which member is meant (`*.csv`)")

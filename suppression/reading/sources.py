@@ -33,7 +33,18 @@ _STARTS = {  # what is no list, by how it begins, and what to do
     b"\x28\xb5\x2f\xfd": "packed with zstd: unpack it first, or pack it as GZ",
     b"SQLite format 3\x00": "a database: export the list as CSV",
     b"PAR1": "a Parquet file: export the list as CSV",
+    codecs.BOM_UTF32_LE: "in UTF-32: save it as UTF-8",
+    codecs.BOM_UTF32_BE: "in UTF-32: save it as UTF-8",
 }
+_MARKUP = {  # how it begins behind blanks, in small letters
+    b"<!doctype html": "a web page, whatever its name: save it as XLSX or CSV",
+    b"<html": "a web page, whatever its name: save it as XLSX or CSV",
+    b"<table": "a web page, whatever its name: save it as XLSX or CSV",
+    b"<?xml": "an XML document: save it as XLSX or CSV",
+    b"mime-version:": "a web archive, whatever its name: save it as XLSX or CSV",
+    b"{\\rtf": "a text document: save the list as CSV",
+}
+_WIDE = 4  # of so many bytes at least one is zero, in text of two or four bytes a character
 
 
 @dataclass(slots=True)
@@ -103,14 +114,25 @@ def text_of(pieces: Iterator[bytes], where: str) -> Iterator[bytes]:
         head, _, pieces = peek(_unpacked(pieces, where), _TAR_AT + 8)
         if head.startswith(_GZIP) or is_zip(head):
             raise UnreadableError(f"{where}: is packed twice: unpack it once")
-    what = next((told for start, told in _STARTS.items() if head.startswith(start)), None)
-    if what is None and head[_TAR_AT:].startswith(b"ustar"):
-        what = "a TAR archive: unpack it first, or pack it as ZIP"
+    what = _no_list(head)
     if what is not None:
         raise UnreadableError(f"{where}: is {what}")
     if head.startswith(_BOM_16):
         return _from_utf16(pieces)
     return after(pieces, len(_BOM)) if head.startswith(_BOM) else pieces
+
+
+def _no_list(head: bytes) -> str | None:
+    """What it is and what to do, where it is certainly no text of lines that we read."""
+    what = next((told for start, told in _STARTS.items() if head.startswith(start)), None)
+    if what is None and head[_TAR_AT:].startswith(b"ustar"):
+        what = "a TAR archive: unpack it first, or pack it as ZIP"
+    if what is None:
+        bare = head.removeprefix(_BOM).lstrip().lower()
+        what = next((told for start, told in _MARKUP.items() if bare.startswith(start)), None)
+    if what is None and not head.startswith(_BOM_16) and head[:_TAR_AT].count(0) * _WIDE > len(head[:_TAR_AT]):
+        what = "in UTF-16 or UTF-32 without a mark at its beginning, or no text: save it as UTF-8"
+    return what
 
 
 def _unpacked(pieces: Iterator[bytes], where: str) -> Iterator[bytes]:
