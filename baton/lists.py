@@ -57,18 +57,17 @@ def signer(place: Place) -> Signer:
 
 async def import_task(engine: AsyncEngine, place: Place, task: Task, *, ask: bool, yes: bool = False) -> Imported:
     """Import one list, then delete the files of versions that are too old. Raises what `import_file` raises, after
-    printing what was read. `ask`: a person may confirm a guess; `yes` confirms it.
+    printing what was read. `ask`: a person may confirm a guess; `yes` does, but none by which numbers are removed.
     """
     from suppression.activating import ListRefusedError
     from suppression.editing import prune
-    from suppression.importer import import_file
+    from suppression.importer import Mode, import_file
 
     store = list_store(engine)
+    confirm = confirm_column(ask=ask, yes=yes and task.mode is not Mode.REMOVE)
     try:
         with progress_bar(task.file.name) as progress:
-            done = await import_file(
-                store, place.data_dir, task, who(), progress=progress, confirm=confirm_column(ask=ask, yes=yes)
-            )
+            done = await import_file(store, place.data_dir, task, who(), progress=progress, confirm=confirm)
     except ListRefusedError as error:
         if error.report is not None:
             _print_rejects(error.report, err=True)

@@ -162,6 +162,20 @@ def test_a_conflicting_import_is_refused_until_it_is_meant(run: Run, config: Pat
     assert (code, "buyer acme: replaced" in out) == (0, True)
 
 
+@pytest.mark.parametrize("text", ["account\n2125550111\n", "phone,note\n2125550111,x 212-555-0199 y\n"])
+def test_yes_takes_nobody_off_a_list(run: Run, config: Path, tmp_path: Path, text: str) -> None:
+    run("import", config)
+    file = tmp_path / "accounts.csv"
+    file.write_text(text, encoding="utf-8")
+    words = ("suppression", "import", file, "--name", "own", "--buyer", "acme", "--config", config)
+    assert run(*words, "--yes")[0] == 0
+    code, _, err = run(*words, "--mode", "remove", "--yes")
+    assert (code, "name" in err) == (1, True)
+    assert run("suppression", "check", "2125550111", "--buyer", "acme", "--config", config)[0] == 1
+    assert run(*words, "--mode", "remove", "--column", "#1", "--header")[0] == 0
+    assert run("suppression", "check", "2125550111", "--buyer", "acme", "--config", config)[0] == 0
+
+
 def test_suppression_from_file_to_verdict(run: Run, config: Path, tmp_path: Path) -> None:
     run("import", config)
     own = tmp_path / "own.csv"
