@@ -112,7 +112,7 @@ def confirm_column(*, ask: bool, yes: bool) -> Callable[[Layout], bool]:
                 f"; there are numbers in {', '.join(repr(layout.name(one)) for one in layout.doubtful)} too, not read"
             )
         if yes:
-            out(f"{said}: taken")
+            typer.echo(f"{said}: taken", err=True)
             return True
         question = "is that the one?" if len(each) == 1 else "are the numbers of all of them meant?"
         return ask and _at_terminal() and typer.confirm(f"{said}: {question}")

@@ -208,15 +208,15 @@ def _unsure(where: str, layout: Layout) -> str:
         each += [repr(layout.name(one)) for one in layout.doubtful]
         more = f" and {len(each) - MAX_COLUMNS_TOLD} more" if len(each) > MAX_COLUMNS_TOLD else ""
         told = ", ".join(each[:MAX_COLUMNS_TOLD]) + more
-        return f"{where}: the columns {told} may all hold numbers; name those that do"
+        return f"{where}: the columns {told} may all hold numbers; name those that do, each by `column`"
     if not layout.readable:
         return (
             f"{where}: none of its first {layout.sampled} lines reads as a number or a digest; if it is a list, save it"
-            " as CSV with the numbers in a column of their own, and name the column"
+            " as CSV with the numbers in a column of their own, and name it by `column`"
         )
     return (
         f"{where}: is it column {named[0][0]!r} that is meant? {layout.readable} of {layout.sampled} lines of it"
-        " can be read; name the column"
+        " can be read; name it by `column`"
     )
 
 

@@ -168,7 +168,8 @@ def test_yes_takes_nobody_off_a_list(run: Run, config: Path, tmp_path: Path, tex
     file = tmp_path / "accounts.csv"
     file.write_text(text, encoding="utf-8")
     words = ("suppression", "import", file, "--name", "own", "--buyer", "acme", "--config", config)
-    assert run(*words, "--yes")[0] == 0
+    code, out, err = run(*words, "--yes", "--json")
+    assert (code, json.loads(out)["entries"], ": taken" in err) == (0, 1, True)
     code, _, err = run(*words, "--mode", "remove", "--yes")
     assert (code, "name" in err) == (1, True)
     assert run("suppression", "check", "2125550111", "--buyer", "acme", "--config", config)[0] == 1

@@ -197,7 +197,10 @@ TWO_PHONES = "home,cell\n" + "".join(
     f"{home},{cell if not at % 3 else ''}\n" for at, (home, cell) in enumerate(zip(HOMES, CELLS, strict=True))
 )
 LISTED = {*HOMES, *CELLS[::3]}
-NAMED = "the columns 'home' (30 of 30 lines), 'cell' (10 of 30 lines) may all hold numbers; name those that do"
+NAMED = (
+    "the columns 'home' (30 of 30 lines), 'cell' (10 of 30 lines) may all hold numbers; name those that do, each by"
+    " `column`"
+)
 
 
 def test_a_second_telephone_is_refused_or_read_by_the_command(run: Run, config: Path, tmp_path: Path) -> None:
