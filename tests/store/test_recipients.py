@@ -17,14 +17,14 @@ from meter import metrics
 from meter.lead_mail import LeadComposer
 from meter.letters import MAX_RECIPIENTS, Letter, MailOptions
 from meter.mail import MailDeliverer
-from meter.outbox import OutboxLoop, OutboxOptions
+from meter.outbox import NeverDeliverableError, OutboxLoop, OutboxOptions
 from meter.run import MeterOptions, run_meter
 from meter.settle import Follower
 from meter.store.clerk import Clerk
 from meter.store.mail import bounces_of, find_mail, list_mail
 from meter.store.outbox import prune, revive
 from meter.store.recipients import Recipient, recipients_of, releasable, release, send_again, waiting
-from meter.store.schema import buyers, mail_recipients, outbox
+from meter.store.schema import buyers, mail_recipients, outbox, outcomes
 from meter.waiting import Releaser
 from tests.facts_builder import UTC_0, WESTLAKE, connected_story, failed_story
 from tests.store.journal_tools import store
@@ -419,6 +419,24 @@ async def test_a_failed_transfer_of_a_buyer_without_an_address_waits_from_the_ou
     await meter.turn()
     await meter.close()
     assert sink.count() == {A: 1}
+
+
+@pytest.mark.parametrize(
+    ("story", "settled_as", "gets"), [(connected_story, "failed", True), (failed_story, "free", False)]
+)
+async def test_a_lead_is_the_buyers_by_what_its_transfer_was_settled_as(
+    engine: AsyncEngine, clerk: Clerk, story: Any, settled_as: str, gets: bool
+) -> None:
+    """A release that has mended a rule decides old facts otherwise; the charge stands, and the lead goes with it."""
+    await settled(engine, story("t-1", lead_emails=[A]))
+    async with engine.begin() as connection:
+        await connection.execute(update(outcomes).values(counts_as=settled_as))
+    try:
+        letter = await LeadComposer().compose({"transfer": "t-1", "to": [A]}, clerk)
+    except NeverDeliverableError:
+        assert not gets
+    else:
+        assert (gets, letter.to) == (True, (A,))
 
 
 async def test_without_a_mail_server_leads_wait_in_the_outbox_until_there_is_one(
