@@ -169,7 +169,7 @@ def release(connection: Connection, buyer: str, now_utc_us: int) -> bool:
     if documents.held_by(connection, buyer):
         return False
     made = change(connection, buyer, drop={Stop.UNPAID}, by="", why="paid", now_utc_us=now_utc_us)
-    return made.changed and made.after is not BuyerState.ON_HOLD
+    return made.before is BuyerState.ON_HOLD and made.after is not BuyerState.ON_HOLD
 
 
 def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Run) -> str:
