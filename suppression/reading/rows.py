@@ -184,6 +184,19 @@ class Rows:
         begin, stop = self.cells.column(column)
         return (begin, stop) if self._kept is None else (begin[self._kept], stop[self._kept])
 
+    def of_several_lines(self) -> list[tuple[int, list[tuple[int, int]]]]:
+        """Of rows with line ends inside: (line, where their other lines begin and end); before any were dropped."""
+        if self.breaks is None:
+            return []
+        inside = np.searchsorted(self.breaks, self.ends - 1) - np.searchsorted(self.breaks, self.starts)
+        found = []
+        for at in np.flatnonzero(inside > 0).tolist():
+            begin, end = int(self.starts[at]), int(self.ends[at])
+            marks = [(one.start(), one.end()) for one in _LINE_END.finditer(self.data, begin, end)]
+            stops = [stop for stop, _ in marks if stop < end] + [end]
+            found.append((int(self.lines[at]), list(zip([after for _, after in marks], stops[1:], strict=False))))
+        return found
+
     def keep(self, which: Flags) -> None:
         """Drop the others."""
         self.starts, self.ends, self.lines = self.starts[which], self.ends[which], self.lines[which]

@@ -16,12 +16,23 @@ from config.numbers import NANP_REGIONS, NumberError, normalise
 from suppression.kinds import Kind
 from suppression.reading import cells
 from suppression.reading.cells import CellError
-from suppression.reading.rows import Rows, decode, unquote
-from suppression.reading.shapes import ColumnError, Flags, Ints, Layout, Octets, Part, Unused, Wanted
+from suppression.reading.rows import Rows, decode, exact, unquote
+from suppression.reading.shapes import (
+    ColumnError,
+    Flags,
+    Ints,
+    Layout,
+    Octets,
+    Part,
+    UnreadableError,
+    Unused,
+    Wanted,
+)
 
 HANDFUL = 3  # cells of a column that read as numbers, and nobody can say that it holds none
 MIN_DIGITS = 7  # of a number with its country, as short as there are
 HOME_DIGITS = 10  # of one without it, in North America
+_LINES_OF_NUMBERS = 2  # in a cell, behind its first line: of two numbers in one cell the row is rejected
 MAX_LOOKS = 20_000  # at cells of a column one by one
 AROUND = " \t\"'"
 _DIGESTS = {2 * one.digest_bytes: one for one in Kind if one.digest_bytes}
@@ -103,7 +114,8 @@ class Watch:
         self._home = wanted.region in NANP_REGIONS
 
     def look(self, rows: Rows) -> None:
-        """At all rows, also those without anything in the columns that are read."""
+        """At all rows, also those without anything in the columns that are read. Raises UnreadableError."""
+        self._look_for_rows_in_cells(rows)
         width = rows.cells.width
         self._width = max(self._width, width)
         if self._used.issuperset(range(width)):
@@ -124,6 +136,23 @@ class Watch:
                 mine = column == one
                 at = places[mine]
                 self._look_at(one, rows, row[mine], (begin[at], stop[at]))
+
+    def _look_for_rows_in_cells(self, rows: Rows) -> None:
+        """A quote that was never meant to open a cell takes all rows up to the next quote into it."""
+        least = _LINES_OF_NUMBERS if self._layout.width == 1 else 1
+        for line, others in rows.of_several_lines():
+            if sum(self._is_row(rows.data, *one) for one in others) >= least:
+                raise UnreadableError(
+                    f"{self._where}: line {line}: a cell of the row that begins here holds lines that read as rows of"
+                    " their own; is a quote left open? If not, take the line ends out of the cell"
+                )
+
+    def _is_row(self, data: bytes, begin: int, end: int) -> bool:
+        cells_of_it = exact(self._layout.delimiter).cells(data, begin, end)
+        if len(cells_of_it) < min(self._layout.width, 2):
+            return False
+        texts = [decode(unquote(data[one:two])).strip() for one, two in cells_of_it]
+        return any(kind_of(texts[one], self._wanted) for one in self._layout.columns if one < len(texts))
 
     def _look_at(self, column: int, rows: Rows, row: Ints, spans: tuple[Ints, Ints]) -> None:
         seen = self._seen.setdefault(column, _Seen())

@@ -513,6 +513,36 @@ def test_a_file_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
     assert "Is a directory" in _why(tmp_path)
 
 
+SWALLOWED = {
+    "at the beginning of cells": ('"big', '"small'),
+    "at the beginning and at the end": ('"big', '10"'),
+    "in rows side by side": ('"big', '"small'),
+}
+
+
+@pytest.mark.parametrize("how", SWALLOWED)
+@pytest.mark.parametrize("words", [(), ("phone",)])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_quotes_that_were_not_meant_swallow_no_rows(tmp_path: Path, how: str, words: tuple[str, ...], end: str) -> None:
+    notes = dict.fromkeys(range(40), "z")
+    notes[10], notes[11 if "side" in how else 20] = SWALLOWED[how]
+    text = end.join(["phone,note", *(f"21255501{n:02d},{note}" for n, note in notes.items()), ""])
+    file = _file(tmp_path, text)
+    assert "line 12: a cell of the row that begins here holds lines that read as rows" in _why(file, Wanted(words))
+
+
+def test_a_list_of_one_column_swallows_no_rows(tmp_path: Path) -> None:
+    lines = [f"2125550{n:03d}" for n in range(200)]
+    lines[100], lines[104] = f'"{lines[100]}', f'{lines[104]}"'
+    assert "line 101: a cell" in _why(_file(tmp_path, "\n".join(lines)))
+
+
+def test_a_note_of_several_lines_is_no_row(tmp_path: Path) -> None:
+    note = '"called, and\nasked for 212-555-0199, Joe\r\nor ""Jim"", later\n"'
+    result = _read(_file(tmp_path, f"note,phone\n{note},2125550100\nx,2125550101\n"))
+    assert (result.keys, result.lines) == ([ONE, TWO], [2, 6])
+
+
 @pytest.mark.parametrize("before", [1, 300_000])
 def test_a_quote_left_open_is_said_with_its_line(tmp_path: Path, before: int) -> None:
     text = "2125550100\n" * before
