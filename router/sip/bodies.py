@@ -23,6 +23,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})  # RFC 8259 section 8.1, and what is part of it
 _AS_IT_IS = frozenset({"", "7bit", "8bit", "binary", "identity"})
 _LOOKS_LIKE_JSON = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)|[\s\x00]*[{\[]")
+_MAY_HOLD_JSON = re.compile(rb"[{\[]|\xef\xbb\xbf|\xff\xfe|\xfe\xff")  # programs write words before the first part
 _BREAK = re.compile(rb"\r?\n")
 _BLANK = re.compile(rb"\r?\n[ \t]*(?:\r?\n|\Z)")
 
@@ -98,7 +99,7 @@ def _divided(body: bytes, boundary: str) -> list[bytes]:
         raise BodyError("a multipart body that does not end where it says")
     if len(marks) > MAX_PARTS:
         raise BodyError(f"a multipart body of more than {MAX_PARTS} parts")
-    if _LOOKS_LIKE_JSON.match(body[: marks[0].start()]) or body[marks[-1].end() :].strip():
+    if _MAY_HOLD_JSON.search(body[: marks[0].start()]) or body[marks[-1].end() :].strip():
         raise BodyError("something stands around the parts of a multipart body")
     return [body[one.end() : other.start()] for one, other in pairwise(marks)]
 

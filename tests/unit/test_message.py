@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.lead import Lead, read_lead
-from router.sip.bodies import MAX_DEPTH, MAX_PARTS
+from router.sip.bodies import MAX_DEPTH, MAX_PARTS, BodyError, lead_part
 from router.sip.message import Read, read_invite, user_of
 
 CALLER, ONE = "+18005550199", "+12125550123"
@@ -220,3 +220,12 @@ def test_whom_a_request_is_for(request_line: str, user: str) -> None:
 def test_nothing_raises() -> None:
     for text in ("", "\r\n", "\r\n\r\n", "x", "INVITE", "\x00" * 100, "\udcff", "a: b\r\n" * 10_000):
         assert isinstance(read_invite(text), Read)
+
+
+@pytest.mark.parametrize("before", ["hi\r\n", "This is a multi-part message in MIME format.\r\n", ""])
+def test_a_lead_before_the_first_part_is_not_passed_over(before: str) -> None:
+    parts = "--b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--b--\r\n"
+    headers = {"content-type": ["multipart/mixed;boundary=b"]}
+    assert lead_part(headers, (before + parts).encode()) is None
+    with pytest.raises(BodyError, match="around the parts"):
+        lead_part(headers, (before + '{"phone": "+12125550177"}\r\n' + parts).encode())
