@@ -159,7 +159,8 @@ async def _bring_to_head(engine: AsyncEngine, *, create: bool) -> None:
         return
     if not create:
         raise StoreError(
-            f"store {shown(engine.url)}: its tables are at {revision or 'nothing'}, not at {HEAD}: migrate it"
+            f"store {shown(engine.url)}: its tables are at {revision or 'nothing'}, not at {HEAD};"
+            " `baton serve` and `baton import` bring it there: keep a copy first"
         )
     await _switch_to_wal(engine)
     async with engine.begin() as connection:
