@@ -174,7 +174,7 @@ async def _switch_to_wal(engine: AsyncEngine) -> None:
         try:
             async with engine.connect() as connection:
                 await connection.run_sync(_set_wal)
-        except OperationalError:
+        except (OperationalError, sqlite3.OperationalError):  # the second: what is done below SQLAlchemy is not wrapped
             if not tries_left:
                 raise
             await asyncio.sleep(_WAL_PAUSE_S)

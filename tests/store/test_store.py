@@ -81,6 +81,29 @@ async def test_opening_twice_at_once_migrates_once(url: str) -> None:
         await engine.dispose()
 
 
+async def test_a_new_store_that_another_has_just_locked_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite asks no busy handler for the change to WAL: it says at once that the file is locked."""
+    path = tmp_path / "new.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    tries = 0
+    real = meter.store.db._set_wal
+
+    def counted(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        if tries in {1, 3}:  # locked as it is asked for the first time, and free again for the third
+            holder.execute("BEGIN EXCLUSIVE" if tries == 1 else "COMMIT")
+        real(connection)
+
+    monkeypatch.setattr(meter.store.db, "_set_wal", counted)
+    engine = await open_store(f"sqlite+aiosqlite:///{path}")
+    await engine.dispose()
+    holder.close()
+    assert tries == 3
+
+
 async def test_a_store_newer_than_the_code_is_refused_and_left_alone(url: str, engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
