@@ -62,7 +62,8 @@ async def test_once_a_day_they_go_to_a_file_and_to_the_operator(books: Books, tm
     letter = await HeadsComposer().compose(json.loads(row.payload), books.clerk)
     assert (letter.to, letter.attachments[0].content) == (("ops@baton.example",), file.read_bytes())
     assert "journal verify --heads chain-heads-2026-06-10.json" in letter.text
-    assert "facts      " in letter.text
+    assert "  facts       " in letter.text
+    assert max(map(len, letter.text.splitlines())) <= 80
     file.unlink()
     await export.export()
     assert file.is_file(), "it is written again from what was kept"
