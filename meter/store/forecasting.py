@@ -21,7 +21,7 @@ from meter.store.contracts import Contract, read_contract, read_contracts
 from meter.store.db import reading
 from meter.store.money import billing_periods
 from meter.store.remedy import choice_of
-from meter.store.weeks import as_invoiced, carried_units, frozen_order, kept_before, terms_of, units_between
+from meter.store.weeks import as_invoiced, carried_units, frozen_order, terms_of, units_between
 
 EARLIER_WEEKS = 4
 
@@ -64,7 +64,7 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
     if frozen is None and not any(kinds.values()):
         return None
     bought = as_invoiced(connection, frozen) if frozen else None
-    settle = _Ahead(week, terms, bought, kinds, carried, kept_before(connection, buyer.name))
+    settle = _Ahead(week, terms, bought, kinds, carried, periods.kept_of(since))
     counted = settle(0).counted
     order = bought.order if bought else None
     times = open_times(buyer.hours, buyer.holidays, buyer.time_zone, week.start_us, week.end_us)

@@ -26,6 +26,7 @@ from meter.facts import CHAIN_START
 from meter.store.money import credit_requests, ledger_heads, postings
 from meter.store.rows import execute_bare
 
+OUTCOME_RULES = (Rule.UNIT.value, Rule.MINUTES.value)  # of what the outcome of a transfer posts
 _FIELDS = tuple(one.name for one in fields(Posting))
 _VALUES = attrgetter(*(column.name for column in postings.columns if column.name not in ("buyer", "seq", "digest")))
 _MADE_WHEN = ("posted_utc_us", "by")  # may differ where the same thing is said again
@@ -103,6 +104,15 @@ def of_transfer(connection: Connection, transfer: str) -> list[Posting]:
     """Everything that was posted for a transfer, in its order."""
     query = select(postings).where(postings.c.transfer == transfer).order_by(postings.c.seq)
     return [to_posting(row) for row in connection.execute(query)]
+
+
+def outcomes_posted(connection: Connection, transfers: Sequence[str]) -> dict[str, list[Posting]]:
+    """What the outcomes of these transfers posted, by transfer: units and minutes, not what was taken back."""
+    found: dict[str, list[Posting]] = {}
+    query = select(postings).where(postings.c.transfer.in_(transfers), postings.c.rule.in_(OUTCOME_RULES))
+    for row in connection.execute(query.order_by(postings.c.seq)):
+        found.setdefault(row.transfer, []).append(to_posting(row))
+    return found
 
 
 def reverse_transfer(connection: Connection, key: str, *, reason: str, by: str, now_utc_us: int) -> Posting:

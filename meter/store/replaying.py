@@ -27,7 +27,7 @@ from meter.store.clerk import Clerk
 from meter.store.contracts import Contract, read_contracts
 from meter.store.detail import Bounds, bounds_of, within
 from meter.store.documents import find
-from meter.store.ledger import to_posting
+from meter.store.ledger import OUTCOME_RULES, outcomes_posted, to_posting
 from meter.store.money import postings
 from meter.store.reading import facts_of_transfers
 from meter.store.rows import read_row
@@ -35,7 +35,6 @@ from meter.store.schema import outcomes
 from meter.store.weeks import FrozenOrder, frozen_order, terms_of, unit_terms
 
 PAGE = 400  # transfers read at a time
-_POSTS = (Rule.UNIT.value, Rule.MINUTES.value)
 
 Versions = Mapping[str, Sequence[Terms]]  # of a profile, by its name
 
@@ -159,7 +158,7 @@ async def _transfers(clerk: Clerk, buyer: str, bounds: Bounds) -> AsyncIterator[
 
 
 def _names(buyer: str, bounds: Bounds, connection: Connection) -> list[str]:
-    posts = postings.c.rule.in_(_POSTS)  # what was taken back is not decided again, and may be of a week before
+    posts = postings.c.rule.in_(OUTCOME_RULES)  # what was taken back is not decided again, and may be of a week before
     posted = connection.execute(select(postings.c.transfer).where(*within(buyer, bounds), posts)).scalars().all()
     at = outcomes.c.dialout_utc_us
     free = select(outcomes.c.transfer).where(
@@ -173,11 +172,7 @@ def _page(names: Sequence[str], connection: Connection) -> tuple[dict[str, list[
     for row in connection.execute(facts_of_transfers(names)):
         fact = read_row(row)
         histories.setdefault(fact.transfer, []).append(fact)
-    posted: dict[str, list[Posting]] = {}
-    query = select(postings).where(postings.c.transfer.in_(names), postings.c.rule.in_(_POSTS))
-    for row in connection.execute(query.order_by(postings.c.seq)):
-        posted.setdefault(row.transfer, []).append(to_posting(row))
-    return histories, posted
+    return histories, outcomes_posted(connection, names)
 
 
 def _reversals(buyer: str, bounds: Bounds, connection: Connection) -> list[Unit]:

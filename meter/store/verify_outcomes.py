@@ -11,11 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select
 
-from meter.billing.accounts import Posting, Rule
+from meter.billing.accounts import Posting
 from meter.facts import Fact, Kind
 from meter.settle import SettleOptions, settle
-from meter.store.ledger import to_posting
-from meter.store.money import postings
+from meter.store.ledger import outcomes_posted
 from meter.store.reading import CLOSED, facts_of_transfers
 from meter.store.rows import read_row
 from meter.store.schema import facts, meter_cursors, outcomes
@@ -23,7 +22,6 @@ from meter.store.schema import facts, meter_cursors, outcomes
 PAGE = 400  # transfers decided again in one transaction
 _COLUMNS = ("call_id", "buyer", "phone", "dialout_utc_us", "closed_utc_us", "verdict", "reason", "counts_as")
 _LENGTHS = ("attempt_ms", "talk_ms", "buffer_ms")
-_POSTS = (Rule.UNIT.value, Rule.MINUTES.value)
 
 
 def check_outcomes(after: str, problems: list[str], connection: Connection) -> str | None:
@@ -40,7 +38,7 @@ def check_outcomes(after: str, problems: list[str], connection: Connection) -> s
         except ValueError:
             continue  # the check of the chains names it
         histories.setdefault(fact.transfer, []).append(fact)
-    had = _posted(connection, names)
+    had = outcomes_posted(connection, names)
     for row in rows:
         problems += _differences(row, histories.get(row.transfer, []), had.get(row.transfer, []))
     return str(names[-1])
@@ -57,14 +55,6 @@ def missing_outcomes(connection: Connection) -> list[str]:
     query = query.where(CLOSED, facts.c.seq <= meter_cursors.c.seq, outcomes.c.transfer.is_(None))
     found = connection.execute(query.distinct().order_by(facts.c.transfer)).scalars()
     return [f"outcome of {one}: it was settled, and is not there" for one in found]
-
-
-def _posted(connection: Connection, names: Sequence[str]) -> dict[str, list[Posting]]:
-    found: dict[str, list[Posting]] = {}
-    query = select(postings).where(postings.c.transfer.in_(names), postings.c.rule.in_(_POSTS))
-    for row in connection.execute(query):
-        found.setdefault(row.transfer, []).append(to_posting(row))
-    return found
 
 
 def _differences(row: Any, history: Sequence[Fact], had: Sequence[Posting]) -> Iterator[str]:

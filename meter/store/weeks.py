@@ -49,10 +49,14 @@ class FrozenOrder:
         """What the week is held against: of an order that was never invoiced nothing was bought but its make-up."""
         return self.order if self.invoice else replace(self.order, quantity=0)
 
+    @property
+    def came_with(self) -> Prepaid:
+        """What its make-up brings along."""
+        return Prepaid(make_up_units(self.order, self.terms), self.make_up_minor)
+
     def bought(self, *, paid: bool) -> Bought:
         """As its week is settled."""
-        came_with = Prepaid(make_up_units(self.order, self.terms), self.make_up_minor)
-        return Bought(self.delivered_against, self.paid_units, came_with, paid)
+        return Bought(self.delivered_against, self.paid_units, self.came_with, paid)
 
 
 def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
@@ -72,7 +76,7 @@ def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> 
     units, after = bill_week(carried, kinds["connected"], kinds["failed"])
     terms = terms_of(connection, contract, week, frozen)
     bought = frozen.bought(paid=_is_paid(connection, frozen.invoice)) if frozen else None
-    result = settle_week(week, terms, bought, units, kept_before(connection, buyer))
+    result = settle_week(week, terms, bought, units, periods.kept_of(since))
     append(connection, [*_billed(buyer, week, units, run), *_earned(buyer, terms, result, run)])
     numbers: list[str] = []
     overage = None
@@ -204,12 +208,7 @@ def as_invoiced(connection: Connection, frozen: FrozenOrder) -> Bought:
     hundredths, units = connection.execute(query.where(*mine, orders.c.connected_percent.is_not(None))).one()
     before = Ordered(int(hundredths or 0), int(units or 0))
     paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, before)
-    return replace(frozen, invoice="to come", paid_units=paid_units).bought(paid=True)
-
-
-def kept_before(connection: Connection, buyer: str) -> Prepaid:
-    """Prepaid units that the weeks settled so far left over."""
-    return periods.kept_of(periods.last(connection, buyer, periods.WEEK))
+    return Bought(order, paid_units, frozen.came_with, paid=True)
 
 
 def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, periods.Ended | None]:
