@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from config.settings import Settings
+
 _Cell = str | list[str]  # a list: one line for each
 EVERY_S = 1.0  # how often --watch looks
 
@@ -96,39 +98,61 @@ def drain(
 
 
 def reload(config: _Config = None, as_json: JsonOption = False) -> None:
-    """Let the running router read its configuration file again. Calls that are up do not notice.
+    """Let the running router and portal read their configuration file again. Calls that are up do not notice.
 
-    What cannot be changed without a restart is left as it was and named. Exit code 1: the file has problems, and
-    nothing was changed.
+    What cannot be changed without a restart is left as it was and named. Exit code 1: the file has problems and nothing
+    was changed, or one of the two does not answer and goes on as before.
     """
-    found = ask_router(control_socket(config), {"do": "reload"})
+    from baton.control import NoRouterError, socket_path
+
+    settings = _settings(config)
+    found: dict[str, list[str]] = {"applied": [], "needs_restart": []}
+    silent: list[NoRouterError] = []
+    for process in ("portal", "router") if settings.portal is not None else ("router",):
+        try:
+            said = ask_router(socket_path(settings, process), {"do": "reload"}, process)
+        except NoRouterError as error:
+            silent.append(error)
+        else:
+            for what, names in found.items():
+                names += [one for one in said[what] if one not in names]
     if as_json:
         print_json(found)
-        return
+    else:
+        _tell_reload(found, some=len(silent) < 1 or bool(found["applied"]))
+    if silent:
+        raise CommandError("; ".join(map(str, silent)))
+
+
+def _tell_reload(found: dict[str, list[str]], *, some: bool) -> None:
     for name in found["applied"]:
         out(f"in force: {clean(name)}")
     for name in found["needs_restart"]:
         out(f"needs a restart: {clean(name)}")
-    if not found["applied"]:
-        out("nothing has changed that a running router can take")
+    if some and not found["applied"]:
+        out("nothing has changed that a running process can take")
+
+
+def _settings(config: Path | None) -> Settings:
+    settings = find_settings(config)
+    if settings is None:
+        raise CommandError(f"which router? give its configuration file (there is no {DEFAULT_CONFIG} here)")
+    return settings
 
 
 def control_socket(config: Path | None) -> Path:
     """Where the configured router has its socket. Raises CommandError, ConfigError, ControlError."""
     from baton.control import socket_path
 
-    settings = find_settings(config)
-    if settings is None:
-        raise CommandError(f"which router? give its configuration file (there is no {DEFAULT_CONFIG} here)")
-    return socket_path(settings)
+    return socket_path(_settings(config))
 
 
-def ask_router(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+def ask_router(path: Path, request: dict[str, Any], process: str = "router") -> dict[str, Any]:
     import asyncio
 
     from baton.control import ask
 
-    return asyncio.run(ask(path, request))
+    return asyncio.run(ask(path, request, process=process))
 
 
 def _pause() -> None:

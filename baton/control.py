@@ -1,6 +1,6 @@
-"""The router's control socket: one JSON object a line in, one out, over a UNIX socket beside the store.
+"""The control socket of a router or portal: one JSON object a line in, one out, over a UNIX socket beside the store.
 
-Whoever may open the socket (mode 0600: the router's own user) may steer the router; there is no other check. A line
+Whoever may open the socket (mode 0600: the process's own user) may steer it; there is no other check. A line
 that is no request gets an error object and the connection goes on; a line that is too long, or a client that says
 nothing for `IDLE_S`, ends its connection. Nothing that a client does reaches further than its own connection.
 
@@ -43,11 +43,11 @@ class ControlError(RuntimeError):
 
 
 class NoRouterError(ControlError):
-    """No router answers."""
+    """No router, or no portal, answers."""
 
 
 class RefusedError(ControlError):
-    """The router said no. `problems`: all that is wrong, where there is more than one thing."""
+    """It said no. `problems`: all that is wrong, where there is more than one thing."""
 
     def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
         super().__init__("\n".join([message, *(f"  {one}" for one in problems)]))
@@ -55,9 +55,9 @@ class RefusedError(ControlError):
         self.problems = problems
 
 
-def socket_path(settings: Settings) -> Path:
-    """Where the router of these settings has its socket. Raises ControlError where the path is too long for one."""
-    path = settings.store.data_dir / f"router-{settings.router.name}.sock"
+def socket_path(settings: Settings, process: str = "router") -> Path:
+    """Where the router or portal of these settings has its socket. Raises ControlError where the path is too long."""
+    path = settings.store.data_dir / f"{process}-{settings.router.name}.sock"
     size = len(os.fsencode(path))
     if size > MAX_PATH:
         raise ControlError(
@@ -141,7 +141,7 @@ class ControlServer:
             return {**_error(refused.message), "problems": list(refused.problems)}
         except Exception as error:  # noqa: BLE001 - a fault in one answer must not reach the calls
             _log.exception("control_failed", command=name)
-            return _error(f"the router failed to answer: {type(error).__name__}")
+            return _error(f"it failed to answer: {type(error).__name__}")
 
 
 def _bind(path: Path) -> socket.socket:
@@ -173,16 +173,18 @@ async def _say(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
 # --- the client ------------------------------------------------------------------------------------------------------
 
 
-async def ask(path: Path, request: dict[str, Any], within_s: float = ANSWER_S) -> dict[str, Any]:
-    """Ask the router one thing. Raises NoRouterError where none answers in time, RefusedError where it says no."""
+async def ask(
+    path: Path, request: dict[str, Any], within_s: float = ANSWER_S, *, process: str = "router"
+) -> dict[str, Any]:
+    """Ask a router, or portal, one thing. Raises NoRouterError where none answers in time, RefusedError: it says no."""
     try:
         async with asyncio.timeout(within_s):
             line = await _exchange(path, orjson.dumps(request) + b"\n")
     except TimeoutError as error:
-        raise NoRouterError(f"the router at {path} does not answer within {within_s:g} s") from error
+        raise NoRouterError(f"the {process} at {path} does not answer within {within_s:g} s") from error
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the connection ended"
-        raise NoRouterError(f"no router answers at {path}: {reason}") from error
+        raise NoRouterError(f"no {process} answers at {path}: {reason}") from error
     answer: dict[str, Any] = orjson.loads(line)
     if not answer.pop("ok", False):
         raise RefusedError(str(answer.get("error", "")), tuple(map(str, answer.get("problems", ()))))

@@ -17,13 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from baton.console import Place
-from baton.control import ControlError, ask, socket_path
+from baton.control import ControlError, ControlServer, ask, socket_path
 from baton.lists import list_store, signer
+from baton.portal_control import PortalControl, campaigns_of, tokens_of
 from baton.run_meter import mail_options, webhook_options
-from baton.serve import relog_on_hangup, stop_on_signals
+from baton.serve import reload_on_hangup, stop_on_signals
 from baton.vitals import Vitals, alive, portal_up
 from config.book import DEFAULT_TIME_ZONE
-from config.portal import PortalSection, PortalToken
+from config.portal import PortalSection
 from config.settings import Settings, load
 from meter import logs
 from meter.credits import load_reasons
@@ -46,7 +47,7 @@ from portal.rates import Rates
 from portal.recordings import RecordingOffice
 from portal.seats import Seats
 from portal.service_office import ServiceOffice
-from portal.tokens import Scope, Token
+from portal.tokens import TokenBook
 from portal.trunks import TrunkOffice
 from portal.webhook_office import WebhookOffice
 
@@ -90,7 +91,6 @@ async def _run(
 ) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     stop_on_signals(loop, stop, supervised=supervised)
-    relog_on_hangup(loop, config_path, "portal")
     router = socket_path(settings)
     listener = _listen(portal)
     database = await open_store(settings.store_url)
@@ -103,8 +103,17 @@ async def _run(
         seats=seats,
     )
     feed = EventFeed(following, seats)
+    tokens = TokenBook(tokens_of(settings), campaigns_of(settings))
+
+    def end_streams() -> None:
+        seats.end_all()
+        live.wake()
+        feed.wake()
+
+    steering = PortalControl(config_path, settings, tokens, environ=dict(os.environ), end_streams=end_streams)
+    control = ControlServer(socket_path(settings, "portal"), steering.commands)
     services = Services(
-        tokens=tuple(map(_token, portal.tokens)),
+        tokens=tokens,
         leads=leads,
         lead_ttl_s=portal.lead_ttl_s,
         availability=partial(_availability, router, asking),
@@ -128,12 +137,15 @@ async def _run(
     looking = portal_up(vitals, partial(_healthy, leads))
     _log.info("portal_ready", address=str(portal.address), port=portal.port, tls=portal.certificate_file is not None)
     try:
+        await control.start()
+        reload_on_hangup(loop, steering.reload)
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         await live.close()  # a stream would last until its client leaves
         await feed.close()
         server.should_exit = True
         await serving
     finally:
+        await control.close()
         for task in (purging, stopping, looking):
             task.cancel()
         await asyncio.gather(purging, stopping, looking, return_exceptions=True)
@@ -178,15 +190,6 @@ async def _zone(database: AsyncEngine, buyer: str) -> str:
     """Of a buyer's terms; one that is not in the book any more has no days of its own."""
     found = (await BookStore(database).load()).buyers.get(buyer)
     return DEFAULT_TIME_ZONE if found is None else found.terms.time_zone
-
-
-def _token(one: PortalToken) -> Token:
-    secrets = tuple(secret.get_secret_value() for secret in one.signing_secrets)
-    if one.operator:
-        return Token(one.name, one.digest, Scope.OPERATOR)
-    if one.buyer is not None:
-        return Token(one.name, one.digest, Scope.BUYER, one.buyer)
-    return Token(one.name, one.digest, Scope.DIALER, one.dialer or "", secrets)
 
 
 def _listen(portal: PortalSection) -> socket.socket:

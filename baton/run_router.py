@@ -8,7 +8,6 @@ import fcntl
 import gc
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -20,9 +19,9 @@ from typing import Any, cast
 import structlog
 
 from baton.console import Place
-from baton.control import ControlServer, RefusedError, socket_path
+from baton.control import ControlServer, socket_path
 from baton.lists import signer
-from baton.serve import stop_on_signals
+from baton.serve import reload_on_hangup, stop_on_signals
 from baton.steering import Steering
 from baton.vitals import Vitals, alive, router_checks
 from config.book import Srtp, Transport
@@ -202,7 +201,7 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: 
     _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
     try:
         await control.start()
-        _reload_on_hangup(steering)
+        reload_on_hangup(asyncio.get_running_loop(), steering.reload)
         await stop.wait()
         await _drain(router, steering.grace_s)
     finally:
@@ -292,24 +291,6 @@ def _apply(settings: Settings, router: Router) -> None:
     logs.configure(**settings.log.options, process="router")
     router.configure(router_config(settings))
     router.open_doors()
-
-
-def _reload_on_hangup(steering: Steering) -> None:
-    """SIGHUP does what `baton reload` does; what is wrong with the file goes to the log."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def reload() -> None:
-        try:
-            await steering.reload({})
-        except RefusedError as error:
-            _log.error("reload_refused", said=str(error))
-
-    def on_signal() -> None:
-        task = asyncio.get_running_loop().create_task(reload())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
 
 
 async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> None:
@@ -424,6 +405,7 @@ def router_config(settings: Settings) -> RouterConfig:
             one.max_calls,
             one.max_per_second,
             tuple(host.lower() for host in one.refer_hosts),
+            frozenset(one.campaigns) if one.campaigns is not None else None,
         )
         for one in settings.dialers
     )

@@ -20,12 +20,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from baton.control import ControlError
 from baton.health import BEAT_S, OK, Board, Sign, Watched, own_sign, told
 from baton.notify import Notifier
 from config.problems import ConfigError
@@ -277,6 +279,26 @@ def relog_on_hangup(loop: asyncio.AbstractEventLoop, config_path: Path, process:
             _log.info("reloaded", applied=["log"])
 
     loop.add_signal_handler(signal.SIGHUP, relog)
+
+
+def reload_on_hangup(
+    loop: asyncio.AbstractEventLoop, reload: Callable[[dict[str, Any]], Coroutine[Any, Any, object]]
+) -> None:
+    """SIGHUP does what `baton reload` does; what is wrong with the file goes to the log."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def take() -> None:
+        try:
+            await reload({})
+        except ControlError as error:
+            _log.error("reload_refused", said=str(error))
+
+    def on_signal() -> None:
+        task = loop.create_task(take())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_signal)
 
 
 def router_main(config_path: Path) -> None:

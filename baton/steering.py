@@ -8,7 +8,7 @@ Requests are checked here; a wrong one is a `RefusedError` that names the field.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,36 @@ LIVE: dict[str, frozenset[str] | None] = {  # None: all of the section
 _log = structlog.get_logger("router")
 
 
-def merged(now: Settings, wanted: Settings) -> Settings:
-    """`now` with all of `wanted` that a running router can change."""
+async def load_or_refuse(config_path: Path, environ: dict[str, str]) -> Settings:
+    """The file as it is now. Raises RefusedError with every problem of it."""
+    try:
+        return await asyncio.to_thread(load, config_path, environ)
+    except ConfigError as error:
+        _log.error("reload_refused", problems=len(error.problems))
+        problems = tuple(map(str, error.problems))
+        raise RefusedError(f"{config_path}: nothing was changed", problems) from error
+
+
+def merged(now: Settings, wanted: Settings, live: Mapping[str, frozenset[str] | None] = LIVE) -> Settings:
+    """`now` with all of `wanted` that the running process can change: the names of each section, None: all of it."""
     updates: dict[str, Any] = {}
-    for section, names in LIVE.items():
+    for section, names in live.items():
         new, old = getattr(wanted, section), getattr(now, section)
+        if names is not None and (new is None or old is None):
+            continue  # a section that came or went
         updates[section] = new if names is None else old.model_copy(update={one: getattr(new, one) for one in names})
     return now.model_copy(update=updates)
 
 
-def differences(one: Settings, other: Settings) -> list[str]:
+def differences(one: Settings, other: Settings, sections: Iterable[str] = Settings.model_fields) -> list[str]:
     """Names of what differs: `router.max_calls`, `dialers.west`; never a value, which may be a secret."""
-    return [name for section in Settings.model_fields for name in _differ(section, one, other)]
+    return [name for section in sections for name in _differ(section, one, other)]
+
+
+def _of_router(one: Settings, other: Settings) -> list[str]:
+    """Sections of which a router tells: not of the portal's, which is another process, where there is one."""
+    portal = one.portal is not None and other.portal is not None
+    return [section for section in Settings.model_fields if section != "portal" or not portal]
 
 
 def _differ(section: str, one: Settings, other: Settings) -> Iterator[str]:
@@ -197,14 +215,9 @@ class Steering:
     async def reload(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Read the configuration file again. Says what is in force now and what waits for a restart."""
         async with self._one_reload:
-            try:
-                wanted = await asyncio.to_thread(load, self._config_path, self._environ)
-            except ConfigError as error:
-                _log.error("reload_refused", problems=len(error.problems))
-                problems = tuple(map(str, error.problems))
-                raise RefusedError(f"{self._config_path}: nothing was changed", problems) from error
-            new = merged(self.settings, wanted)
-            applied, restart = differences(self.settings, new), differences(new, wanted)
+            wanted = await load_or_refuse(self._config_path, self._environ)
+            new, sections = merged(self.settings, wanted), _of_router(self.settings, wanted)
+            applied, restart = differences(self.settings, new, sections), differences(new, wanted, sections)
             self._apply(new)
             self.settings = new
         _log.info("reloaded", applied=applied, needs_restart=restart)

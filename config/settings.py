@@ -138,6 +138,9 @@ class Dialer(Model):
     allow: tuple[IpNetwork, ...] = Field(min_length=1, description="Networks it sends from, as CIDR.")
     username: str = Field("", description="Digest user name; where set, every INVITE must prove it.")
     password: SecretStr = Field(SecretStr(""), description="Digest password.")
+    campaigns: tuple[Slug, ...] | None = Field(
+        None, min_length=1, description="The campaigns that it may call and ask about; left out: all."
+    )
     max_calls: int = Field(0, ge=0, le=100_000, description="Transfers at once; 0: not limited.")
     max_per_second: int = Field(0, ge=0, le=10_000, description="INVITEs a second; 0: not limited.")
     refer_hosts: tuple[str, ...] = Field(

@@ -21,7 +21,7 @@ from portal.problems import ProblemError
 from portal.rates import Rates
 from portal.recordings import RecordingOffice
 from portal.service_office import ServiceOffice
-from portal.tokens import Scope, Token, find
+from portal.tokens import Scope, Token, TokenBook
 from portal.trunks import TrunkOffice
 from portal.webhook_office import WebhookOffice
 
@@ -34,7 +34,7 @@ _scheme = HTTPBearer(auto_error=False, scheme_name="token", description="A token
 class Services:
     """What the API stands on. `availability` asks the router, raising RouterAwayError; `healthy` asks the store."""
 
-    tokens: tuple[Token, ...]
+    tokens: TokenBook
     leads: LeadStore
     lead_ttl_s: int
     availability: Callable[[str], Awaitable[dict[str, Any]]]
@@ -67,7 +67,7 @@ async def token(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
 ) -> Token:
     """Whose request it is. Raises ProblemError 401."""
-    found = find(services(request).tokens, credentials.credentials) if credentials is not None else None
+    found = services(request).tokens.find(credentials.credentials) if credentials is not None else None
     if found is None:
         detail = "the token is not known" if credentials is not None else "Authorization: Bearer TOKEN is required"
         raise await unauthorized(request, detail)

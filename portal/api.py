@@ -141,13 +141,15 @@ async def post_lead(
 )
 async def get_availability(
     request: Request,
-    _who: DialerOrOperator,
+    who: DialerOrOperator,
     campaign: Annotated[str, Query(min_length=1, max_length=64, description="Name of the campaign.")],
 ) -> Any:
     """Would a buyer of the campaign take a call now? Asked of the running router, not of the store.
 
-    For dialers and the operator.
+    For dialers, of the campaigns that they may call, and the operator.
     """
+    if not services(request).tokens.may_call(who, campaign):
+        raise ProblemError(403, "this dialer may not call the campaign")
     try:
         return await services(request).availability(campaign)
     except RouterAwayError as error:

@@ -20,6 +20,7 @@ from portal.feed import MAX_POSITION, EventFeed, View, read_position, write_posi
 from portal.live_api import EventStream
 from portal.paging import MAX_PAGE
 from portal.problems import RETRY, ProblemError, documented
+from portal.seats import Seat
 from portal.tables import prefers
 from portal.transfers_models import microseconds
 
@@ -80,13 +81,13 @@ def _feed(request: Request) -> EventFeed:
     return needed(services(request).feed, "feed of events")
 
 
-async def _seat(request: Request, who: AnyToken) -> AsyncIterator[bool]:
+async def _seat(request: Request, who: AnyToken) -> AsyncIterator[Seat | None]:
     """A place for a stream, where one is asked for, until the answer has ended. Raises ProblemError 404, 429, 503."""
     if not prefers(request, EventStream.media_type):
-        yield False
+        yield None
         return
-    with _feed(request).seats.take(who.name):
-        yield True
+    with _feed(request).seats.take(who.name) as seat:
+        yield seat
 
 
 @event_routes.get(
@@ -101,7 +102,7 @@ async def _seat(request: Request, who: AnyToken) -> AsyncIterator[bool]:
 async def get_events(
     request: Request,
     who: AnyToken,
-    is_stream: Annotated[bool, Depends(_seat)],
+    seat: Annotated[Seat | None, Depends(_seat)],
     said: Annotated[EventQuery, Query()],
     last_event_id: Annotated[
         str,
@@ -126,9 +127,9 @@ async def get_events(
     view = View(who, frozenset(said.kinds))
     try:
         start = await _start(feed, said, last_event_id)
-        if is_stream:
+        if seat is not None:
             await feed.check(start)
-            return _stream(feed, start, view)
+            return _stream(feed, start, view, seat)
         found = await feed.page(start, said.limit, view)
     except UnknownPositionError as error:
         field = _LAST if last_event_id else "cursor"
@@ -144,6 +145,6 @@ async def _start(feed: EventFeed, said: EventQuery, last_event_id: str) -> Posit
     return found if found is not None else await feed.begin(microseconds(said.since))
 
 
-def _stream(feed: EventFeed, start: Position, view: View) -> Response:
+def _stream(feed: EventFeed, start: Position, view: View, seat: Seat) -> Response:
     headers = {"X-Accel-Buffering": "no"}  # a proxy is to pass on each at once
-    return EventStream(feed.events(start, view), headers=headers)
+    return EventStream(feed.events(start, view, seat), headers=headers)

@@ -29,7 +29,7 @@ from meter.store.db import StoreError
 from meter.store.event_feed import Batch, Position, TooManyBootsError, position_at, read_batch
 from portal.paging import decode, encode
 from portal.problems import ProblemError
-from portal.seats import Seats
+from portal.seats import Seat, Seats
 from portal.tokens import Scope, Token
 
 LIST = "events"
@@ -115,12 +115,12 @@ class EventFeed:
         """Whether it can be gone on from. Raises UnknownPositionError, TooManyBootsError, and what the store raises."""
         await self._read(position)
 
-    async def events(self, position: Position, view: View) -> AsyncIterator[bytes]:
-        """The stream from there on; to be read inside a seat."""
+    async def events(self, position: Position, view: View, seat: Seat) -> AsyncIterator[bytes]:
+        """The stream from there on; to be read inside its seat."""
         until, sent, told = time.monotonic() + LONGEST_S, time.monotonic(), position
         yield format_sse_event(retry=RETRY_MS, id=write_position(position))
         with self._watching():
-            while not self.seats.closed and time.monotonic() < until:
+            while not seat.ended and time.monotonic() < until:
                 self._ensure_poll()
                 news = self._news
                 batch = await self._shared(position)
@@ -136,9 +136,14 @@ class EventFeed:
                 if batch is None or not batch.more:
                     await self._rest(news, self._keep_alive_s if batch is not None else AGAIN_S)
 
+    def wake(self) -> None:
+        """Let every stream look whether it goes on."""
+        self._news.set()
+        self._news = asyncio.Event()
+
     async def close(self) -> None:
         """End every stream."""
-        self.seats.closed = True
+        self.seats.close()
         self._news.set()
         if self._poll is not None:
             self._poll.cancel()

@@ -15,7 +15,7 @@ from meter import metrics
 from portal.access import Services
 from portal.problems import ProblemError, answer
 from portal.signed import ID, SIGNATURE, TIMESTAMP
-from portal.tokens import bearer, find, signer
+from portal.tokens import bearer
 
 HEALTH = "/v1/health"
 LEADS = "/v1/leads"  # the one route that takes a signature, see portal.signed
@@ -66,10 +66,10 @@ class Guard:
             return
         headers = Headers(scope=scope)
         secret = bearer(headers)
-        found = find(held.tokens, secret) if secret else None
+        found = held.tokens.find(secret) if secret else None
         if found is not None:
             await held.rates.of_token(found.name)
-        elif secret or not _is_signed(scope, headers) or signer(held.tokens, headers) is None:
+        elif secret or not _is_signed(scope, headers) or held.tokens.signer(headers) is None:
             client = scope.get("client")
             await held.rates.of_stranger(client[0] if client else "")
 

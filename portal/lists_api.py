@@ -380,7 +380,7 @@ def _own_tokens(held: Services, who: Token) -> frozenset[str] | None:
     """The names of the buyer's tokens; None for the operator, who may see all."""
     if who.scope is Scope.OPERATOR:
         return None
-    return frozenset(one.name for one in held.tokens if one.scope is Scope.BUYER and one.of == who.of)
+    return frozenset(one.name for one in held.tokens.all if one.scope is Scope.BUYER and one.of == who.of)
 
 
 def _public(desk: Desk, detail: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import orjson
 import structlog
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from portal.seats import Seats
+from portal.seats import Seat, Seats
 
 PERIOD_S = 1.0
 KEEP_ALIVE_S = 15.0
@@ -81,15 +81,15 @@ class LiveView:
             raise RouterAwayError
         return found
 
-    async def events(self, whom: str, shown: Shown) -> AsyncIterator[bytes]:
-        """The stream for one client, which sees `shown` of each view; to be read inside a seat.
+    async def events(self, whom: str, shown: Shown, seat: Seat) -> AsyncIterator[bytes]:
+        """The stream for one client, which sees `shown` of each view; to be read inside its seat.
 
         `whom`: who else sees the same.
         """
         until, sent, told = time.monotonic() + LONGEST_S, time.monotonic(), b""
         yield format_sse_event(retry=RETRY_MS)
         with self._watching():
-            while not self.seats.closed and time.monotonic() < until:
+            while not seat.ended and time.monotonic() < until:
                 self._ensure_poll()
                 news, found = self._news, self._look
                 if found is not None and time.time() - found.at_s < 2 * self._period_s:  # not one of an hour ago
@@ -104,9 +104,14 @@ class LiveView:
                     async with asyncio.timeout(self._keep_alive_s):
                         await news.wait()
 
+    def wake(self) -> None:
+        """Let every stream look whether it goes on."""
+        self._news.set()
+        self._news = asyncio.Event()
+
     async def close(self) -> None:
         """End every stream."""
-        self.seats.closed = True
+        self.seats.close()
         self._news.set()
         if self._poll is not None:
             self._poll.cancel()

@@ -25,6 +25,7 @@ from portal.access import AnyToken, needed, services
 from portal.lists_models import Count
 from portal.live import MAX_SHOWN, LiveView, RouterAwayError
 from portal.problems import RETRY, ProblemError, documented
+from portal.seats import Seat
 from portal.tokens import Scope, Token
 
 SEND_S = 60.0  # for one event; four times a comment that keeps the connection open
@@ -152,11 +153,10 @@ async def get_live(request: Request, who: AnyToken) -> LiveShown:
     return LiveShown(**shown_live(who, found.view), at=datetime.fromtimestamp(int(found.at_s), UTC))
 
 
-async def _seat(request: Request, who: AnyToken) -> AsyncIterator[LiveView]:
+async def _seat(request: Request, who: AnyToken) -> AsyncIterator[Seat]:
     """A place for a stream, kept until the answer has ended. Raises ProblemError 404, 429, 503."""
-    live = _view(request)
-    with live.seats.take(who.name):
-        yield live
+    with _view(request).seats.take(who.name) as seat:
+        yield seat
 
 
 @live_routes.get(
@@ -168,7 +168,7 @@ async def _seat(request: Request, who: AnyToken) -> AsyncIterator[LiveView]:
         **documented(401, 403, 404, 503, said={429: "Too many requests, or too many streams of this token."}),
     },
 )
-async def get_live_events(who: AnyToken, live: Annotated[LiveView, Depends(_seat)]) -> EventStream:
+async def get_live_events(request: Request, who: AnyToken, seat: Annotated[Seat, Depends(_seat)]) -> EventStream:
     """Watch what is up, as server-sent events (`text/event-stream`).
 
     Event `live` has what `GET /v1/live` shows, less `at`: at the beginning and again whenever it changed, at most once
@@ -176,7 +176,7 @@ async def get_live_events(who: AnyToken, live: Annotated[LiveView, Depends(_seat
     the time being. Comments keep the connection open. A stream ends after an hour, or when the portal stops; then come
     again. For the operator all, for buyers and dialers their own.
     """
-    events = live.events(f"{who.scope} {who.of}", partial(shown_live, who))
+    events = _view(request).events(f"{who.scope} {who.of}", partial(shown_live, who), seat)
     return EventStream(events, headers={"X-Accel-Buffering": "no"})  # a proxy is to pass on each at once
 
 

@@ -18,7 +18,7 @@ from meter.signing import SignatureError, verify
 from portal.access import client, require, services, token, unauthorized
 from portal.bodies import read_body
 from portal.problems import ProblemError
-from portal.tokens import KEY_HEADER, Scope, Token, signer
+from portal.tokens import KEY_HEADER, Scope, Token
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 _MAX_DIGITS = 12  # of a time in seconds: enough for 30,000 years
@@ -58,7 +58,7 @@ async def posted(
         if rates is not None:  # nobody has counted it yet
             await rates.of_failure(client(request))
         raise
-    found = signer(services(request).tokens, request.headers)
+    found = services(request).tokens.signer(request.headers)
     message_id = request.headers.get(ID, "")
     try:
         _verify(request, found, message_id, body)

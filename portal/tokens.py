@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 MAX_TOKEN = 512  # characters; what is longer is nobody's
 KEY_HEADER = "X-Baton-Key"  # names the token whose secret has signed
@@ -32,6 +33,32 @@ class Token:
     scope: Scope
     of: str = ""  # which dialer or buyer; empty for the operator
     secrets: tuple[str, ...] = field(default=(), repr=False)  # as meter.signing takes them
+
+
+class TokenBook:
+    """The tokens in force, and the campaigns of dialers that may not call all. Replaced while the portal runs."""
+
+    def __init__(
+        self, tokens: Iterable[Token] = (), campaigns: Mapping[str, frozenset[str] | None] = MappingProxyType({})
+    ) -> None:
+        self.all = tuple(tokens)
+        self._campaigns = dict(campaigns)
+
+    def replace(self, tokens: Iterable[Token], campaigns: Mapping[str, frozenset[str] | None]) -> bool:
+        """Exactly these from now on. True where a token that was held is no more, or is another's."""
+        before, self.all, self._campaigns = self.all, tuple(tokens), dict(campaigns)
+        return not set(before) <= set(self.all)
+
+    def find(self, secret: str) -> Token | None:
+        return find(self.all, secret)
+
+    def signer(self, headers: Mapping[str, str]) -> Token | None:
+        return signer(self.all, headers)
+
+    def may_call(self, who: Token, campaign: str) -> bool:
+        """Whether a token may ask about a campaign: a dialer about those that it may call (`dialers.campaigns`)."""
+        allowed = self._campaigns.get(who.of) if who.scope is Scope.DIALER else None
+        return allowed is None or campaign in allowed
 
 
 def find(tokens: Iterable[Token], secret: str) -> Token | None:

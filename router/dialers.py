@@ -39,6 +39,10 @@ class Dialer:
     max_calls: int = 0  # transfers at once; 0: not limited
     max_per_second: int = 0  # INVITEs; 0: not limited
     refer_hosts: tuple[str, ...] = ()  # to which it may move its end by REFER
+    campaigns: frozenset[str] | None = None  # that it may call; None: all
+
+    def may_call(self, campaign: str) -> bool:
+        return self.campaigns is None or campaign in self.campaigns
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}
 _PARTINGS = frozenset({EventKind.BYE, EventKind.GONE})
 SPARE_SLOTS = 2  # slots kept back so that a 503 can still be said
 OK, FORBIDDEN, BUSY_NOW = 200, 403, 503
+REJECTED = (("X-Baton-Available", "no"), ("X-Baton-Reason", str(Reason.REJECTED)))
 LOOPED = TurnAway(482, "loop")
 TOO_MANY_CALLS = TurnAway(503, "concurrency", RETRY)
 _NEXT_AFTER = frozenset({Verdict.WITHIN_BUFFER, Verdict.UNREACHABLE})  # domain 7: free, with the caller still there
@@ -140,7 +141,8 @@ class Router:
 
     def on_ask(self, ask: Ask) -> None:
         """OPTIONS: to a campaign, whether a buyer would take a call now; to nobody in particular, whether we are up."""
-        if self.doorman.of(ask.source) is None:
+        dialer = self.doorman.of(ask.source)
+        if dialer is None:
             self.engine.reply(ask.handle, FORBIDDEN)
             return
         if self.draining:
@@ -148,6 +150,9 @@ class Router:
             return
         if not ask.user:
             self.engine.reply(ask.handle, OK)
+            return
+        if not dialer.may_call(ask.user):
+            self.engine.reply(ask.handle, FORBIDDEN, REJECTED)
             return
         found = self.available(ask.user)
         code = REFUSAL_CODES.get(found.refusal, REFUSAL_CODES[Reason.FAULT]) if found.refusal else OK
@@ -199,8 +204,9 @@ class Router:
         dialer = self.doorman.of(invite.source)
         if dialer is not None and not self._let_in(dialer, invite):
             return
-        campaign = self.book.book.campaigns.get(invite.user) if dialer is not None and not self.draining else None
-        lead_id = lead_asked_for(invite.headers) if dialer is not None else None
+        welcome = dialer is not None and dialer.may_call(invite.user)
+        campaign = self.book.book.campaigns.get(invite.user) if welcome and not self.draining else None
+        lead_id = lead_asked_for(invite.headers) if welcome else None
         greets = campaign is not None and campaign.enabled and bool(campaign.greeting_file)
         leads = self.leads if lead_id else None
         if not greets and leads is None:
@@ -249,7 +255,7 @@ class Router:
         dialer = self.doorman.of(invite.source)
         lead = lead_of(invite, how)
         name = dialer.name if dialer is not None else ""
-        refusal = self._standing(name)
+        refusal = self._standing(dialer, invite.user)
         selection = Selection()
         if how.gone:
             refusal = Reason.CALLER_GONE
@@ -261,8 +267,8 @@ class Router:
         start = self._planned(invite, lead, selection, refusal, dialer=name, answered=how.answered, key=how.key)
         self._begin(start)
 
-    def _standing(self, dialer: str) -> str:
-        if not dialer:
+    def _standing(self, dialer: Dialer | None, campaign: str) -> str:
+        if dialer is None or not dialer.may_call(campaign):
             return Reason.REJECTED
         return Reason.DRAINING if self.draining else ""
 

@@ -257,6 +257,25 @@ async def portal(station: Station) -> AsyncIterator[httpx.AsyncClient]:
     assert await asyncio.wait_for(process.wait(), 10) == 0
 
 
+async def test_a_reload_takes_a_token_away_and_ends_its_streams(station: Station, portal: httpx.AsyncClient) -> None:
+    async with portal.stream("GET", "/v1/events", headers={**AUTH, "Accept": "text/event-stream"}) as stream:
+        assert stream.status_code == 200
+        text = station.config.read_text()
+        station.config.write_text(text.replace(TOKEN, TOKEN[::-1]).replace('name = "west"', 'name = "later"'))
+        code, said = await _baton("reload", station.config)
+        assert (code, said) == (0, "in force: portal.tokens\n")
+        async with asyncio.timeout(20):
+            async for _ in stream.aiter_bytes():
+                pass  # to its end
+    assert (await portal.get("/v1/transfers", headers=AUTH)).status_code == 401
+    found = await portal.get("/v1/transfers", headers={"Authorization": f"Bearer {TOKEN[::-1]}"})
+    assert found.status_code == 200
+    station.config.write_text(text.replace("port = ", "port = -", 1))
+    code, said = await _baton("reload", station.config)
+    assert code == 1, said
+    assert (await portal.get("/v1/transfers", headers=AUTH)).status_code == 401, "a bad file gives no token back"
+
+
 async def test_a_lead_that_was_posted_is_in_the_facts_of_its_call(station: Station, portal: httpx.AsyncClient) -> None:
     lead = {"phone": "(212) 555-0177", "First-Name": "Ann", "state": "NY"}
     posted = await portal.post("/v1/leads", json=lead, headers={**AUTH, "Idempotency-Key": "k1"})

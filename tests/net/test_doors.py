@@ -374,3 +374,34 @@ async def test_nobody_else_moves_anything(station: Station) -> None:
     station.caller.bye(call)
     assert answer.code == 200
     assert verdict(await station.closed(call.call_id)) == "short_call/caller_ended"
+
+
+async def test_a_dialer_calls_only_the_campaigns_that_it_may(station: Station) -> None:
+    """INVITE and OPTIONS, for a campaign that is there, one that is not, and one that is its own."""
+    station.dialer_section = 'campaigns = ["acme", "gone"]'
+    for name in ("acme", "best"):
+        await station.buyer(name, Callee([(20, 180), (60, 200)]))
+    await station.start()
+    for name, code, ended in (
+        ("best", 403, "not_attempted/rejected"),
+        ("nobody", 403, "not_attempted/rejected"),
+        ("gone", 404, "not_attempted/no_buyer"),
+        ("acme", 200, "short_call/caller_ended"),
+    ):
+        call = station.caller.invite(name)
+        assert (await station.caller.final(call)).code == code, name
+        if code == 200:
+            station.caller.bye(call)
+        assert verdict(await station.closed(call.call_id)) == ended, name
+        asked = f"options-{name}"
+        station.caller.send(
+            f"OPTIONS sip:{name}@{HOST} SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP {HOST}:{station.caller.port};branch=z9hG4bK{asked}\r\n"
+            f"Max-Forwards: 70\r\nFrom: <sip:d@{HOST}>;tag=1\r\nTo: <sip:{name}@{HOST}>\r\nCall-ID: {asked}\r\n"
+            "CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+            (HOST, station.port),
+        )
+        said = await station.caller.wait(lambda m, asked=asked: m.call_id == asked)
+        assert said.code == code, name
+        if code == 403:
+            assert (said.header("X-Baton-Available"), said.header("X-Baton-Reason")) == ("no", "rejected")

@@ -51,7 +51,7 @@ from portal.rates import Rates
 from portal.recordings import RecordingOffice
 from portal.seats import Seats
 from portal.service_office import ServiceOffice
-from portal.tokens import Scope, Token
+from portal.tokens import Scope, Token, TokenBook
 from portal.trunks import TrunkOffice
 from portal.webhook_office import WebhookOffice
 from router.live import Deadline, LegView, RouterView, TransferView, TrunkView
@@ -161,7 +161,7 @@ class House:
         signer = Signer(b"k" * 32)
         rules = BookRules(folder / "baton.toml", frozenset({"main"}), has_ca=True)
         self.services = Services(
-            tokens=tuple(map(token, SCOPES)),
+            tokens=TokenBook(tuple(map(token, SCOPES))),
             leads=LeadStore(clerk),
             lead_ttl_s=600,
             availability=self._availability,

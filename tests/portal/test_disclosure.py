@@ -37,6 +37,7 @@ from meter.store.schema import outbox
 from meter.store.webhooks import EVENTS, Webhook
 from meter.webhooks import compose, names_of
 from portal.app import create_app
+from portal.seats import Seat
 from tests.facts_builder import WESTLAKE, Story
 from tests.portal.house import SCOPES, House, live, open_house, view_of, wav
 from tests.store.journal_tools import open_journal, write
@@ -241,16 +242,16 @@ Way = Callable[[Town, str, Person], Awaitable[str]]
 
 async def _stream(town: Town, who: str, path: str, count: int) -> str:
     """The first so many events of a stream, straight from what makes it."""
-    house, token = town.house, next(one for one in town.house.services.tokens if one.name == who)
+    house, token = town.house, next(one for one in town.house.services.tokens.all if one.name == who)
     if path == "/events":
         from portal.feed import View
 
         start = await house.feed.begin(0)
-        made = house.feed.events(start, View(token))
+        made = house.feed.events(start, View(token), Seat())
     else:
         from portal.live_api import shown_live
 
-        made = house.live.events(who, partial(shown_live, token))
+        made = house.live.events(who, partial(shown_live, token), Seat())
     found = b""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):

@@ -135,4 +135,4 @@ async def test_what_an_app_was_made_without_is_not_there(house: House) -> None:
     house.app.state.services = type(house.services)(**values)
     for path in ("buyers", "orders", "live", "live/events", "transfers/t-2/recording", "interactions?buyer=bolt"):
         assert (await house.ask("noc", "GET", f"/{path}")).status_code == 404, path
-    assert asdict(house.services.tokens[0])["name"] == "acme"
+    assert asdict(house.services.tokens.all[0])["name"] == "acme"

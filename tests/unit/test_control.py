@@ -97,7 +97,7 @@ async def test_a_request_that_is_too_long_ends_its_connection_alone(path: Path) 
 
 
 async def test_a_fault_in_a_command_is_told_and_kept_from_the_others(path: Path) -> None:
-    with pytest.raises(RefusedError, match="the router failed to answer: ZeroDivisionError"):
+    with pytest.raises(RefusedError, match="it failed to answer: ZeroDivisionError"):
         await ask(path, {"do": "broken"})
     with pytest.raises(RefusedError) as caught:
         await ask(path, {"do": "no"})

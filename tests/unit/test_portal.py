@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import ClientDisconnect
 
 from baton.lists import list_store
-from baton.run_portal import _token as _as_token
+from baton.portal_control import _token as _as_token
 from config.problems import ConfigError
 from config.settings import load
 from meter.credits import load_reasons
@@ -31,7 +31,7 @@ from portal.leads import MAX_BODY, read_document
 from portal.live import RouterAwayError
 from portal.money_office import MoneyOffice
 from portal.problems import ProblemError
-from portal.tokens import Scope, Token, find
+from portal.tokens import Scope, Token, TokenBook, find
 from suppression.receipt import Signer
 
 WEST, EAST, ACME, NOC = "w" * 32, "e" * 40, "a" * 32, "n" * 32
@@ -60,8 +60,9 @@ class Api:
         self.healthy = True
         self.leads = leads
         self.asked: list[str] = []
+        self.tokens = TokenBook((_token("west", WEST), _token("east", EAST), _token("acme", ACME), _token("noc", NOC)))
         services = Services(
-            tokens=(_token("west", WEST), _token("east", EAST), _token("acme", ACME), _token("noc", NOC)),
+            tokens=self.tokens,
             leads=leads,
             lead_ttl_s=600,
             availability=self._availability,
@@ -241,6 +242,25 @@ async def test_leads_are_the_dialers_and_availability_is_no_buyers_business(api:
     ]
     assert [one.status_code for one in asked] == [200, 200, 403]
     assert api.asked == ["x", "x"]
+
+
+async def test_a_dialer_asks_only_about_campaigns_that_it_may_call(api: Api) -> None:
+    api.tokens.replace(api.tokens.all, {"west": frozenset({"solar"}), "east": None})
+    asked = [
+        (await api.client.get(f"/v1/availability?campaign={name}", headers={"Authorization": f"Bearer {secret}"}))
+        for secret in (WEST, EAST, NOC)
+        for name in ("solar", "roof", "none")
+    ]
+    assert [one.status_code for one in asked] == [200, 403, 403, 200, 200, 200, 200, 200, 200]
+    assert asked[1].json()["detail"] == asked[2].json()["detail"], "it is not told which campaigns there are"
+
+
+async def test_a_token_that_was_taken_away_is_nobodys_at_once(api: Api) -> None:
+    assert not api.tokens.replace((*api.tokens.all, _token("new", "n" * 40)), {}), "nothing was taken from anybody"
+    assert (await api.post()).status_code == 201
+    others = [one for one in api.tokens.all if one.name != "west"]
+    assert api.tokens.replace(others, {})
+    assert (await api.post()).status_code == 401
 
 
 async def test_a_body_that_breaks_off_is_no_lead(api: Api) -> None:

@@ -28,7 +28,7 @@ from portal.app import create_app
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.money_office import MoneyOffice
-from portal.tokens import Scope, Token
+from portal.tokens import Scope, Token, TokenBook
 from suppression.receipt import Signer
 from tests.facts_builder import UTC_0, failed_story
 from tests.store.credit_tools import happen, mails, write_down
@@ -63,7 +63,7 @@ class Api:
         signer = Signer(b"k" * 32)
         desk = Desk(list_store(books.engine), folder, signer, _no_buyers, keep_versions=2, max_import_bytes=1_000)
         services = Services(
-            tokens=tuple(map(_token, SECRETS)),
+            tokens=TokenBook(tuple(map(_token, SECRETS))),
             leads=LeadStore(books.clerk),
             lead_ttl_s=600,
             availability=self._availability,

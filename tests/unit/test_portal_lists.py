@@ -38,7 +38,7 @@ from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.lists_models import until_s
 from portal.money_office import MoneyOffice
-from portal.tokens import Scope, Token
+from portal.tokens import Scope, Token, TokenBook
 from suppression.activating import ListRefusedError, look
 from suppression.editing import edit
 from suppression.importer import Imported, Task, import_file
@@ -80,7 +80,7 @@ class Api:
         self.signer = Signer(b"k" * 32)
         self.desk = Desk(store, folder, self.signer, self._buyers, keep_versions=2, max_import_bytes=MOST)
         services = Services(
-            tokens=_tokens(),
+            tokens=TokenBook(_tokens()),
             leads=LeadStore(clerk),
             lead_ttl_s=600,
             availability=self._availability,

@@ -20,7 +20,7 @@ from portal.app import create_app
 from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.money_office import MoneyOffice
-from portal.tokens import Scope, Token
+from portal.tokens import Scope, Token, TokenBook
 from suppression.receipt import Signer
 from tests.facts_builder import failed_story
 from tests.store.journal_tools import store
@@ -44,7 +44,7 @@ class Api:
     def __init__(self, books: Books, folder: Path) -> None:
         desk = Desk(ListRows(books.clerk), folder, Signer(b"k" * 32), _no_buyers, keep_versions=2, max_import_bytes=1)
         services = Services(
-            tokens=tuple(_token(name, scope) for name, scope in TOKENS.items()),
+            tokens=TokenBook(tuple(_token(name, scope) for name, scope in TOKENS.items())),
             leads=LeadStore(books.clerk),
             lead_ttl_s=600,
             availability=_nothing,

@@ -25,7 +25,7 @@ from portal.credit_office import CreditOffice
 from portal.desk import Desk
 from portal.money_office import MoneyOffice
 from portal.service_office import ServiceOffice
-from portal.tokens import Scope, Token
+from portal.tokens import Scope, Token, TokenBook
 from suppression.receipt import Signer
 from tests.store.money_tools import Books, at
 from tests.store.service_tools import mails, report, said, serve
@@ -55,7 +55,7 @@ class Api:
         self.office = ServiceOffice(books.clerk, links, lambda: self.now)
         signer = Signer(b"k" * 32)
         services = Services(
-            tokens=tuple(map(_token, SECRETS)),
+            tokens=TokenBook(tuple(map(_token, SECRETS))),
             leads=LeadStore(books.clerk),
             lead_ttl_s=600,
             availability=self._availability,
