@@ -18,9 +18,12 @@ from pathlib import Path
 
 import structlog
 
+from meter.files import keep_private
+
 
 def main(role: str, config: Path) -> int:
     """Run the role until told to stop; the exit code."""
+    keep_private()
     faulthandler.enable()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the role knows what to do with it
     try:

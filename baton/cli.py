@@ -38,6 +38,7 @@ from baton import (
     cli_webhooks,
 )
 from baton.console import CommandError, ConfigArgument, JsonOption, out
+from meter.files import keep_private
 
 _OWN_PACKAGES = ("baton", "config", "meter", "portal", "router", "suppression")
 
@@ -131,6 +132,7 @@ def version() -> None:
 
 def main() -> None:
     """The entry point: runs the command and turns what goes wrong into one line and an exit code."""
+    keep_private()
     try:
         app()
     except KeyboardInterrupt:

@@ -24,6 +24,8 @@ from sqlalchemy import URL, Connection, Engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from meter.files import make_private
+
 HEAD = "0010"  # the newest revision under migrations/versions; a test compares the two
 BUSY_TIMEOUT_MS = 10_000
 # Who commits pays for checkpoints, and a caller waits for the router's commits: the meter checkpoints every few
@@ -35,6 +37,7 @@ _WAL_PAUSE_S = 0.1  # between them: another process may be migrating
 
 _SQLITE_DRIVERS = {"sqlite", "sqlite+aiosqlite"}
 _POSTGRESQL_DRIVERS = {"postgresql", "postgresql+asyncpg"}
+SQLITE_BESIDE = ("-wal", "-shm", "-journal")  # files beside the database's own, with what is in it
 _BEGIN = "baton_begin"  # execution option: the word after BEGIN on SQLite
 
 
@@ -145,11 +148,18 @@ def _check_file(url: URL, *, create: bool) -> None:
     path = Path(url.database)
     if create:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"store url: the folder {path.parent} cannot be made: {error.strerror}") from error
     elif not path.is_file():
         raise StoreError(f"store url: there is no file {path}")
+    try:
+        make_private(path)
+        for more in SQLITE_BESIDE:  # which SQLite makes with the mode of the file itself
+            if (beside := path.with_name(path.name + more)).exists():
+                make_private(beside)
+    except OSError as error:
+        raise StoreError(f"store url: {path} cannot be opened: {error.strerror}") from error
 
 
 async def _bring_to_head(engine: AsyncEngine, *, create: bool) -> None:

@@ -76,7 +76,15 @@ class House:
         environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         with self._log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "baton", "serve", str(self.config), stdout=log, stderr=log, env=environ
+                sys.executable,
+                "-m",
+                "baton",
+                "serve",
+                str(self.config),
+                stdout=log,
+                stderr=log,
+                env=environ,
+                umask=0o022,
             )
 
     def listen(self) -> list[str]:
@@ -178,6 +186,11 @@ async def test_from_the_start_through_a_drain_and_a_reload_to_the_end(house: Hou
     assert told.index("RELOADING=1") < told.index("READY=1")
     assert "STOPPING=1" not in told
     assert {one["event"] for one in house.logged("reloaded")} == {"reloaded"}
+
+    data = house.config.parent / "data"
+    made = [data, *data.rglob("*")]
+    assert {one.name for one in made} >= {"baton.db", "baton.db-wal", "router-test.lock", "portal-test.sock"}
+    assert [one.name for one in made if one.lstat().st_mode & 0o077] == [], "whoever starts it, whatever the umask"
 
     text = (await house.pages.get("/metrics")).text
     for process in ("router", "meter", "portal"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
@@ -200,3 +201,22 @@ async def test_who_asks_a_clerk_that_is_closing_is_told_and_does_not_wait_for_ev
         with pytest.raises(StoreError, match="closed"):
             await clerk.read(lambda _: 1)
         await closing
+
+
+async def test_a_store_is_its_users_alone_and_one_of_before_becomes_so(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        file = tmp_path / "data" / "baton.db"
+        engine = await open_store(f"sqlite:///{file}")
+        try:
+            made = [file, *(file.with_name(file.name + more) for more in ("-wal", "-shm"))]
+            assert [one.stat().st_mode & 0o777 for one in (file.parent, *made)] == [0o700, 0o600, 0o600, 0o600]
+            for one in made:
+                one.chmod(0o644)
+            again = await open_store(f"sqlite:///{file}")  # of an older version, and up in another process
+            await again.dispose()
+            assert [one.stat().st_mode & 0o777 for one in made] == [0o600] * 3
+        finally:
+            await engine.dispose()
+    finally:
+        os.umask(old)
