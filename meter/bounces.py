@@ -18,11 +18,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import io
+import quopri
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.errors import MessageError
+from email.generator import BytesGenerator
 from email.message import Message as Mail
 from email.parser import HeaderParser
 from functools import partial
@@ -45,6 +48,7 @@ _SENT_TO = ("To", "Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To
 _ABOUT = ("Original-Message-ID", "X-Original-Message-ID", "In-Reply-To")
 _REPORTS = ("message/delivery-status", "message/global-delivery-status")
 _RETURNED = ("message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers")
+_ENCODED = ("base64", "quoted-printable")
 _MAX_STATUS = 16  # characters that are kept
 
 
@@ -164,9 +168,28 @@ def _read(message: Mail, options: MailOptions) -> Report | None:
     return Report(failed, _token(message, options), tuple(candidates)[:MAX_CANDIDATES], seed)
 
 
+def _decoded(part: Mail) -> Mail:
+    """The same part as if it had come without its encoding.
+
+    A delivery status is never to be encoded (RFC 3464, 2.1; RFC 2046, 5.2), and some servers encode it. The parser has
+    then read the encoded text as if it were the fields. Raises ValueError where it cannot be decoded.
+    """
+    how = _line(part.get("Content-Transfer-Encoding", "")).lower()
+    if how not in _ENCODED:
+        return part
+    written = io.BytesIO()
+    BytesGenerator(written, mangle_from_=False, maxheaderlen=0).flatten(part)
+    _, _, body = written.getvalue().replace(b"\r\n", b"\n").partition(b"\n\n")
+    plain = base64.b64decode(b"".join(body.split()), validate=True) if how == "base64" else quopri.decodestring(body)
+    return message_from_bytes(f"Content-Type: {part.get_content_type()}\n\n".encode() + plain)
+
+
 def _blocks(part: Mail) -> list[Mail]:
     """The groups of fields of a delivery status: of the message first, then one for each recipient."""
-    payload = part.get_payload()
+    try:
+        payload = _decoded(part).get_payload()
+    except ValueError:
+        return []
     if not isinstance(payload, list):
         return []
     found = [one for one in payload if isinstance(one, Mail)]
@@ -206,6 +229,10 @@ def _old_style(message: Mail, parts: Iterable[Mail]) -> Iterator[Failed]:
 
 
 def _headers_of(part: Mail) -> Mail | None:
+    try:
+        part = _decoded(part) if part.get_content_maintype() == "message" else part
+    except ValueError:
+        return None
     payload = part.get_payload()
     if isinstance(payload, list):
         return payload[0] if payload and isinstance(payload[0], Mail) else None

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -23,6 +26,8 @@ TIMEOUT_S = 10.0  # for the whole exchange
 MAX_ANSWER = 16_384  # bytes that are read of an answer, so that its connection can be used again
 MAX_CONNECTIONS = 50
 KEEP_ALIVE_S = 30.0
+MAX_RETRY_AFTER_S = 8_640_000  # a hundred days
+_MOST_DIGITS, _MOST_DATE = 18, 64  # characters of a number of seconds, and of a date
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
 _GIVEN_OUT = ipaddress.ip_network("2000::/3")
@@ -107,9 +112,30 @@ def _why(error: Exception) -> str:
 
 
 def _retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> int:
-    """Retry-After as seconds (RFC 9110, 10.2.3); 0 where it says none, or a date."""
-    said = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
-    return int(said) if said.isdigit() and len(said) < 8 else 0  # noqa: PLR2004 - a hundred days are enough
+    """Retry-After in seconds, from its number or its date (RFC 9110, 10.2.3); 0 where it says neither.
+
+    A date is held against the answer's own Date, so that the far end's clock may be wrong.
+    """
+    said = _header(headers, b"retry-after")
+    if said.isascii() and said.isdigit():
+        return min(int(said), MAX_RETRY_AFTER_S) if len(said) <= _MOST_DIGITS else MAX_RETRY_AFTER_S
+    until, now = _moment(said), _moment(_header(headers, b"date")) or datetime.now(UTC)
+    return max(0, min(math.ceil((until - now).total_seconds()), MAX_RETRY_AFTER_S)) if until is not None else 0
+
+
+def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str:
+    return next((value for name, value in headers if name.lower() == wanted), b"").decode("latin-1").strip()
+
+
+def _moment(text: str) -> datetime | None:
+    """One of the three forms of an HTTP date (RFC 9110, 5.6.7), which are all in GMT; None: it is none."""
+    if len(text) > _MOST_DATE:
+        return None
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 class _Guarded(httpcore.AsyncNetworkBackend):

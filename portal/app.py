@@ -49,7 +49,7 @@ _ABOUT = (
     " recordings, suppression lists, webhooks, trunks. For all of them: transfers, settled and live, and events. A"
     " token belongs to a dialer, a buyer or the operator; a route says whose it takes. A list has pages: `next` of one"
     " is the `cursor` of the next, null at the end; the feed of events alone has no end. Where a list comes as CSV too,"
-    " `Accept: text/csv` gets all of it."
+    " `Accept: text/csv` gets all of it. HEAD is GET without the body."
 )
 _FILE = {
     "description": "The file as it is: CSV, TXT, XLSX, or one of them in ZIP or GZ.",

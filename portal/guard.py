@@ -23,6 +23,10 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
+class _EnoughError(Exception):
+    """The headers are out, and they are all that was asked for."""
+
+
 class Guard:
     """The app, guarded. `services` None, or without rates: nothing is counted."""
 
@@ -37,13 +41,19 @@ class Guard:
             return
 
         begun, answered = time.monotonic(), False
+        is_head = scope["method"] == "HEAD"
+        asked = {**scope, "method": "GET"} if is_head else scope  # the routes know GET (RFC 9110, 9.3.2)
 
         async def with_headers(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
                 MutableHeaders(scope=message).update(HEADERS)
-                _told(scope, message["status"], time.monotonic() - begun)
+                _told(asked, scope["method"], message["status"], time.monotonic() - begun)
+            elif is_head:
+                if message.get("more_body"):
+                    raise _EnoughError  # a stream, or a file: nothing of it is read or sent
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -52,10 +62,12 @@ class Guard:
             await answer(error)(scope, receive, with_headers)
             return
         try:
-            await self._app(scope, receive, with_headers)
+            await self._app(asked, receive, with_headers)
+        except _EnoughError:
+            await send({"type": "http.response.body", "body": b""})
         except Exception:  # a fault of ours: it is answered around us
             if not answered:
-                _told(scope, HTTPStatus.INTERNAL_SERVER_ERROR, time.monotonic() - begun)
+                _told(asked, scope["method"], HTTPStatus.INTERNAL_SERVER_ERROR, time.monotonic() - begun)
             raise
 
     async def _count(self, scope: Scope) -> None:
@@ -79,8 +91,8 @@ def _is_signed(scope: Scope, headers: Headers) -> bool:
     return scope["method"] == "POST" and scope["path"] == LEADS and all(map(headers.get, (ID, TIMESTAMP, SIGNATURE)))
 
 
-def _told(scope: Scope, status: int, seconds: float) -> None:
-    method = scope["method"] if scope["method"] in METHODS else metrics.OTHER
+def _told(scope: Scope, method: str, status: int, seconds: float) -> None:
+    method = method if method in METHODS else metrics.OTHER
     metrics.HTTP_REQUESTS.labels(method, _route(scope), str(int(status))).inc()
     metrics.HTTP_SECONDS.observe(seconds)
 

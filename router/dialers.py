@@ -59,7 +59,8 @@ class Proof(Enum):
     """What an INVITE's credentials come to."""
 
     GOOD = "good"
-    NONE = "none"  # none given, or stale: ask
+    NONE = "none"  # none given: ask
+    STALE = "stale"  # right, but its nonce is over, another router's, or its count was taken: ask anew
     WRONG = "wrong"
 
 
@@ -120,19 +121,22 @@ class Doorman:
         proof = self.prove(dialer, "INVITE", invite.headers, now_us) if dialer.username else Proof.GOOD
         if proof is Proof.WRONG:
             return TurnAway(403, "password", lock_out=self.failed(invite.source, now_us))
-        if proof is Proof.NONE:
-            return TurnAway(401, "challenge", self.challenge(now_us))
+        if proof is not Proof.GOOD:
+            return TurnAway(401, "challenge", self.challenge(now_us, stale=proof is Proof.STALE))
         if self.too_fast(dialer, now_us):
             return TurnAway(503, "rate", (("Retry-After", "1"),))
         return None
 
     # --- digest ---
 
-    def challenge(self, now_us: int) -> tuple[tuple[str, str], ...]:
-        """WWW-Authenticate headers for a 401, the strongest first (RFC 8760 section 2.4)."""
-        nonce = self._nonce(now_us)
+    def challenge(self, now_us: int, *, stale: bool = False) -> tuple[tuple[str, str], ...]:
+        """WWW-Authenticate headers for a 401, the strongest first (RFC 8760 section 2.4).
+
+        `stale`: the password was right, so that the client need ask nobody for another (RFC 7616 section 3.3).
+        """
+        nonce, again = self._nonce(now_us), ", stale=true" if stale else ""
         return tuple(
-            ("WWW-Authenticate", f'Digest realm="{REALM}", nonce="{nonce}", algorithm={name}, qop="auth"')
+            ("WWW-Authenticate", f'Digest realm="{REALM}", nonce="{nonce}"{again}, algorithm={name}, qop="auth"')
             for name in ("SHA-256", "MD5")
         )
 
@@ -144,11 +148,15 @@ class Doorman:
         stamp, _, mark = nonce.rpartition(".")
         good = hmac.new(self._key, stamp.encode("utf-8", "replace"), "sha256").hexdigest()[:24]
         if not hmac.compare_digest(good, mark.encode("ascii", "replace").decode()):
-            return False
+            return False  # made by another router, or by this one before it was started anew
         return 0 <= now_us - int(stamp.partition(".")[0], 16) <= NONCE_US
 
     def prove(self, dialer: Dialer, method: str, headers: dict[str, list[str]], now_us: int) -> Proof:
-        """Check an Authorization header (RFC 7616 section 3.4). A count used before is asked for again, not wrong."""
+        """Check an Authorization header (RFC 7616 section 3.4). A count used before is asked for again, not wrong.
+
+        The response is checked whatever the nonce: STALE says that the password is right, so a wrong one has to count
+        with any nonce, or passwords could be tried with old ones.
+        """
         for value in headers.get("authorization", []):
             said = {key.lower(): quoted or plain for key, quoted, plain in _PARAMETER.findall(value)}
             if said.get("realm") == REALM:
@@ -157,8 +165,6 @@ class Doorman:
 
     def _check(self, dialer: Dialer, method: str, said: dict[str, str], now_us: int) -> Proof:
         nonce, count = said.get("nonce", ""), said.get("nc", "") if said.get("qop") else ""  # else nothing covers it
-        if not self._fresh(nonce, now_us) or count in self._used.get(nonce, ()):
-            return Proof.NONE
         algorithm = _ALGORITHMS.get(said.get("algorithm", "MD5").upper())
         if algorithm is None or said.get("qop", "auth") != "auth":
             return Proof.WRONG
@@ -173,6 +179,8 @@ class Doorman:
         same_user = hmac.compare_digest(said.get("username", "").encode(), dialer.username.encode())
         if not (hmac.compare_digest(good.encode(), said.get("response", "").lower().encode()) and same_user):
             return Proof.WRONG
+        if not self._fresh(nonce, now_us) or count in self._used.get(nonce, ()):
+            return Proof.STALE
         self._used.setdefault(nonce, set()).add(count)
         while len(self._used) > MAX_NONCES:
             self._used.popitem(last=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,8 @@ from router.wav import wav_ms
 
 ANONYMOUS = "anonymous"  # RFC 3323 section 4.1.1.3
 MAX_HEADER = 200  # characters of a lead field in a header
+CALL_ID_UNREAD = "X-Call-Id: is not one id of 1 to 64 printable ASCII characters without blanks; Baton's own is taken"
+_CALL_ID = re.compile(r"[!-~]{1,64}")
 MIN_WHISPER_MS = 1  # a whisper whose file cannot be read is over at once
 
 Sign = Callable[[ScrubResult, str], str]  # the receipt of a scrub for a buyer
@@ -73,7 +76,8 @@ def start_of(
     buyer = selection.buyer
     terms = _terms_payload(selection)
     outcome_terms = OutcomeTerms.from_payload(terms)
-    call_id = before.call_id if before else first_word(invite.headers, "x-call-id") or transfer
+    given, unread = own_call_id(invite.headers)
+    call_id = before.call_id if before else given or transfer
     offers = before.offers + 1 if before else 1
     payload: dict[str, Any] = {
         "call_id": call_id,
@@ -91,7 +95,8 @@ def start_of(
         "terms": terms,
         "seed": selection.seed,
     }
-    payload |= _also(lead, selection, key=key, offers=offers, sign=sign)
+    problems = (*lead.problems, *filter(None, [unread]))
+    payload |= _also(problems, selection, key=key, offers=offers, sign=sign)
     if selection.scrub is not None:
         payload["scrub"] = _scrub_payload(selection.scrub, payload["buyer"], sign)
     offered = before.offered if before else frozenset[str]()
@@ -118,11 +123,11 @@ def start_of(
     )
 
 
-def _also(lead: Lead, selection: Selection, *, key: str, offers: int, sign: Sign) -> dict[str, Any]:
+def _also(problems: Sequence[str], selection: Selection, *, key: str, offers: int, sign: Sign) -> dict[str, Any]:
     """What is not so of every transfer."""
     found: dict[str, Any] = {}
-    if lead.problems:
-        found["lead_problems"] = list(lead.problems)
+    if problems:
+        found["lead_problems"] = list(problems)
     if selection.refusals:
         found["refusals"] = [_refusal_payload(one, sign) for one in selection.refusals]
     if selection.left_out:
@@ -177,10 +182,14 @@ def _headers(start: Start, policy: TrunkPolicy, number: str) -> tuple[tuple[str,
     return tuple(found)
 
 
-def first_word(headers: Mapping[str, list[str]], name: str) -> str:
-    """The first value of a header, as an id: letters, digits, `-_.`."""
-    values = headers.get(name)
-    return "".join(c for c in values[0] if c.isalnum() or c in "-_.")[:64] if values else ""
+def own_call_id(headers: Mapping[str, list[str]]) -> tuple[str, str]:
+    """The dialer's id of the prospect's call, exactly as it is; or nothing, and why it cannot be taken."""
+    given = {one.strip() for one in headers.get("x-call-id", ())} - {""}
+    if not given:
+        return "", ""
+    if len(given) == 1 and _CALL_ID.fullmatch(found := given.pop()):
+        return found, ""
+    return "", CALL_ID_UNREAD
 
 
 def _terms_payload(selection: Selection) -> dict[str, Any]:

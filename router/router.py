@@ -25,7 +25,7 @@ from router.dialers import Dialer, Doorman, TurnAway
 from router.health import Prober
 from router.ids import new_id
 from router.lead import Lead
-from router.planning import first_word, start_of, target_of
+from router.planning import start_of, target_of
 from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
 from router.recorder import Recorder
 from router.select import REFUSAL_CODES, Question, Selection, availability, choose
@@ -233,8 +233,8 @@ class Router:
 
     def _looped(self, invite: Invite) -> bool:
         """Our own INVITE come back to us: by the id that we gave it."""
-        marks = (invite.sip_call_id.rpartition("-")[0], first_word(invite.headers, "x-transfer-id"))
-        return any(mark in self.live for mark in marks if mark)
+        marks = (invite.sip_call_id.rpartition("-")[0], *map(str.strip, invite.headers.get("x-transfer-id", ())))
+        return any(mark in self.live for mark in marks)
 
     def _calls_of(self, dialer: Dialer) -> int:
         arriving = sum(1 for one in self._arrivals.values() if self.doorman.of(one.invite.source) is dialer)

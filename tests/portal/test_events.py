@@ -289,3 +289,11 @@ async def test_a_time_begins_at_what_happened_then(house: House) -> None:
     assert {"t-3.answered.1", "t-3.outcome"} <= set(answered)
     assert "t-3.ringing" not in answered
     assert UTC_0 == 1_780_408_800_000_000
+
+
+def test_head_over_a_real_connection_leaves_it_fit_for_the_next_request(portal: Served) -> None:
+    with httpx.Client(base_url=portal.url, headers=bearer("noc"), timeout=20) as client:
+        for path in ("/v1/transfers", "/v1/live/events", "/v1/openapi.json", "/v1/nothing"):
+            head = client.head(path)
+            assert (head.status_code, head.content) == (404 if path == "/v1/nothing" else 200, b""), path
+            assert client.get("/v1/health").status_code == 200, path

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
+from meter import metrics
 from meter.store.money import credit_requests
 from portal.paging import read_cursor, write_cursor
 from portal.problems import ProblemError
@@ -136,3 +138,25 @@ async def test_what_an_app_was_made_without_is_not_there(house: House) -> None:
     for path in ("buyers", "orders", "live", "live/events", "transfers/t-2/recording", "interactions?buyer=bolt"):
         assert (await house.ask("noc", "GET", f"/{path}")).status_code == 404, path
     assert asdict(house.services.tokens.all[0])["name"] == "acme"
+
+
+async def test_head_is_get_without_the_body_on_every_route(house: House) -> None:
+    """RFC 9110, 9.3.2: lists, things that are not there, pages, files and streams, with a token and without."""
+    described = house.app.openapi()["paths"]
+    paths = [path for path, ways in described.items() if "get" in ways] + ["/v1/openapi.json", "/v1/nothing", "/rate/x"]
+    assert len(paths) > 30
+    for path in paths:
+        filled = re.sub(r"\{[^}]*\}", "t-1", path)
+        for who in ("noc", ""):
+            headers = bearer(who) if who else {}
+            head = await house.client.head(filled, headers=headers)
+            assert head.content == b"", filled
+            if filled == "/v1/live/events" and who:
+                assert (head.status_code, head.headers["content-type"][:17]) == (200, "text/event-stream")
+                continue
+            found = await house.client.get(filled, headers=headers)
+            assert head.status_code == found.status_code, filled
+            for name in ("content-type", "cache-control", "content-length"):
+                assert head.headers.get(name) == found.headers.get(name), (filled, name)
+    assert house.seats.taken == 0
+    assert metrics.HTTP_REQUESTS.labels("HEAD", "/v1/transfers", "200")._value.get() >= 1.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import quopri
 import time
+from base64 import encodebytes
 from typing import Any
 
 import orjson
@@ -407,3 +409,27 @@ async def test_a_message_whose_letter_has_another_id_is_found_by_its_token(engin
     senders = await sent(engine, "weekly:acme")
     [done] = await take(engine, dsn(senders["weekly:acme"], returned="Message-ID: <weekly.acme@operator.example>"))
     assert done.row.message_id == "weekly:acme"
+
+
+@pytest.mark.parametrize("how", ["7bit", "8bit", "base64", "BASE64", "quoted-printable", ""])
+@pytest.mark.parametrize("kind", ["message/delivery-status", "message/global-delivery-status"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_status_that_a_server_has_encoded_is_read_all_the_same(how: str, kind: str, end: str) -> None:
+    """It is never to be (RFC 3464, 2.1), and is; so are the returned headers."""
+    plain = dsn(kind=kind).decode()
+    status = f"Reporting-MTA: dns; mx.acme.example\n\n{UNKNOWN_USER}\n"
+    assert status in plain
+    encoded = {"base64": encodebytes, "quoted-printable": quopri.encodestring}.get(how.lower(), bytes)(status.encode())
+    said = f"Content-Transfer-Encoding: {how}\n" if how else ""
+    raw = plain.replace(f"{kind}\n\n{status}", f"{kind}\n{said}\n{encoded.decode()}").replace("\n", end).encode()
+    report = reading(raw)
+    assert [(one.recipient, one.permanent, one.status) for one in report.failed] == [
+        ("leads@acme.example", True, "5.1.1")
+    ]
+    assert report.candidates == ("t-1.lead",)
+
+
+def test_a_status_that_cannot_be_decoded_says_nothing() -> None:
+    plain = dsn().decode()
+    raw = plain.replace("delivery-status\n\n", "delivery-status\nContent-Transfer-Encoding: base64\n\n").encode()
+    assert reading(raw).failed == ()
