@@ -134,6 +134,16 @@ pjsua_call_media *baton_audio(int id) {
     return media->type == PJMEDIA_TYPE_AUDIO && media->strm.a.stream ? media : NULL;
 }
 
+/* True where the far end has said that it sends no audio (RFC 3264 section 5.1 and 8.4: recvonly, inactive, a line with port
+ * 0), or holds us, with or without music: that none comes is as it was negotiated. */
+bool baton_may_be_silent(int id) {
+    if (id < 0 || id >= (int)pjsua_var.ua_cfg.max_calls) return false;
+    const pjsua_call *call = &pjsua_var.calls[id];
+    if (!call->inv || call->hanging_up || call->inv->state != PJSIP_INV_STATE_CONFIRMED) return false;
+    const pjsua_call_media *media = baton_audio(id);
+    return !media || media->state == PJSUA_CALL_MEDIA_REMOTE_HOLD || !(media->dir & PJMEDIA_DIR_DECODING);
+}
+
 /* --- recordings --- */
 
 const unsigned BATON_WAV_HEADER = 44;
@@ -364,21 +374,23 @@ void baton_watch(int id, bool on) {
 }
 
 /* What changed since the last look, a record each: call id, F (first packet), Q (none for quiet_ms) or H (heard again),
- * and the time in ns: of the look before which the last packet came for Q, of this look for the others. A call that is
- * held is not quiet. */
+ * and the time in ns: of the look before which the last packet came for Q, of this look for the others. A party that may be
+ * silent is not quiet. */
 std::string baton_rtp_scan(int quiet_ms) {
     std::string out;
     const long long now_ns = baton_now_ns();
     for (unsigned id = 0; id < pjsua_var.ua_cfg.max_calls; ++id) {
         baton_heard *ear = &baton_ears[id];
         if (!ear->watched) continue;
+        const bool silent = baton_may_be_silent((int)id);
         pjsua_call_media *media = baton_audio((int)id);
-        if (!media) continue;
         pjmedia_rtcp_stat stat;
-        if (pjmedia_stream_get_stat(media->strm.a.stream, &stat) != PJ_SUCCESS) continue;
+        stat.rx.pkt = ear->packets;
+        if (media) { if (pjmedia_stream_get_stat(media->strm.a.stream, &stat) != PJ_SUCCESS) continue; }
+        else if (!silent) continue;
         char what = 0;
         const unsigned packets = stat.rx.pkt;
-        if (packets != ear->packets || media->state == PJSUA_CALL_MEDIA_REMOTE_HOLD) {
+        if (packets != ear->packets || silent) {
             if (packets && !ear->any) { what = 'F'; ear->any = true; }
             else if (ear->quiet) what = 'H';
             ear->quiet = false;

@@ -210,6 +210,35 @@ async def test_a_party_whose_rtp_stops_has_vanished(station: Station, who: str) 
     players.cancel()
 
 
+@pytest.mark.parametrize("who", ["caller", "buyer"])
+@pytest.mark.parametrize("direction", ["recvonly", "inactive", "sendonly"])
+async def test_silence_that_was_negotiated_is_no_silence(station: Station, direction: str, who: str) -> None:
+    """A party mutes itself by re-INVITE, after it has been silent for a while already, and ends the call much later."""
+    station.router_section = "rtp_timeout_ms = 3000"
+    callee, caller_tone, buyer_tone = await one_buyer(station)
+    call, answer, offer = await connected(station, callee, caller_tone)
+    caller_s, buyer_s = (1.0, 20.0) if who == "caller" else (20.0, 1.0)
+    players = asyncio.gather(caller_tone.play(answer.rtp_port(), caller_s), buyer_tone.play(offer.rtp_port(), buyer_s))
+    await asyncio.sleep(2.3)  # by now it is unheard
+    tone = caller_tone if who == "caller" else buyer_tone
+    body = sdp(tone.port, direction=direction, version=2)
+    if who == "caller":
+        station.caller.request(call, "INVITE", body)
+        await station.caller.wait(lambda m: m.code == 200 and m.header("CSeq") == f"{call.cseq} INVITE")
+    else:
+        callee.request(offer, "INVITE", body)
+        changed = await callee.wait(lambda m: m.code == 200 and m.header("CSeq") == f"{callee.cseq} INVITE")
+        callee.acknowledge(offer, changed)
+    await asyncio.sleep(5.0)
+    if who == "caller":
+        station.caller.bye(call)
+    else:
+        callee.request(offer, "BYE")
+    facts = await station.closed(call.call_id)
+    players.cancel()
+    assert only(facts, Kind.ENDED).payload == {"by": who, "cause": "bye"}
+
+
 # --- prompts and recordings ---
 
 
