@@ -1,4 +1,4 @@
-"""Commands on documents: `invoices list`, `show`, `get`, `transfers`, `send`, `cancel`. Statements are among them."""
+"""Commands on documents, statements among them: `invoices list`, `show`, `get`, `transfers`, `send` and more."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
 
 from __future__ import annotations
@@ -154,6 +154,30 @@ def send(
         return await BillingStore(engine).send(number, to or [])
 
     out(f"{number}: queued for {', '.join(with_store(find_place(config, store), work))}")
+
+
+@invoices.command("handed-over")
+def handed_over(
+    number: NumberArgument,
+    config: ConfigOption = None,
+    store: StoreOption = "",
+) -> None:
+    """Note that a document was brought to its buyer otherwise than by its e-mail, which is not sent any more then.
+
+    An invoice puts its buyer on hold only once a mail server has it, or this was said.
+    """
+    import getpass
+
+    from meter.store.billing import BillingStore
+
+    who = getpass.getuser()
+
+    async def work(engine: AsyncEngine) -> bool:
+        return await BillingStore(engine).hand_over(number, who)
+
+    if not with_store(find_place(config, store), work):
+        raise CommandError(f"{number} was handed over already")
+    out(f"{number}: noted by {who} as handed over")
 
 
 @invoices.command("cancel")

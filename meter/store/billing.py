@@ -22,10 +22,11 @@ from meter.store.db import reading
 from meter.store.detail import Sink, write_detail
 from meter.store.documents import Document, Run
 from meter.store.export import Wanted, export
+from meter.store.mail import find_mail
 from meter.store.money import payments as payments_table
 from meter.store.money import remedies
 from meter.store.payments import Payment, PaymentError, Recorded
-from meter.store.recipients import queue_again
+from meter.store.recipients import hand_over, queue_again
 from meter.store.schema import outbox
 from meter.store.withheld import waits_for
 
@@ -98,6 +99,20 @@ class BillingStore:
             if not queue_again(there.id, f"{number}.document", payload, now, connection):
                 raise PaymentError(f"{number}: its e-mail is still on its way; `baton mail list` shows it")
             return wanted
+
+        return await self._write(work)
+
+    async def hand_over(self, number: str, by: str) -> bool:
+        """Note that a document was brought to its buyer otherwise; False where it was handed over already.
+
+        Raises UnknownDocumentError.
+        """
+        now = self._clock()
+
+        def work(connection: Connection) -> bool:
+            documents.find(connection, number)
+            row = find_mail(f"{number}.document", connection)
+            return row is not None and hand_over(row, by, now, connection)
 
         return await self._write(work)
 

@@ -23,10 +23,24 @@ from meter.billing.accounts import Account, Posting, Rule
 from meter.billing.drafts import SERIES, Draft, Issuer, Series, Stamp, body_of
 from meter.store.ledger import append, balance, lock_heads
 from meter.store.money import document_files, document_series, documents, postings
-from meter.store.outbox import new_row, waits_for
-from meter.store.schema import outbox
+from meter.store.outbox import DONE, new_row, waits_for
+from meter.store.schema import mail_recipients, outbox
 
 IS_OPEN = documents.c.settled_utc_us.is_(None) & documents.c.due_utc_us.is_not(None)  # asked for and not paid
+IS_HANDED_OVER = ~(
+    select(outbox.c.id)
+    .where(
+        outbox.c.channel == "mail",
+        outbox.c.message_id == documents.c.number + ".document",
+        outbox.c.state != DONE,
+        ~select(mail_recipients.c.address)
+        .where(mail_recipients.c.message_id == outbox.c.message_id, mail_recipients.c.state == "taken")
+        .exists(),
+    )
+    .exists()
+)
+"""A mail server has the invoice, for one address at least, or somebody handed it over. Mails that are done leave the
+outbox after a while: without a row it is handed over (domain, section 6)."""
 _SHOWN = tuple(column for column in documents.c if column.name != "body")
 
 
@@ -265,6 +279,12 @@ def mark_settled(connection: Connection, number: str, now_utc_us: int) -> bool:
         query = update(documents).where(this, reopened).values(settled_utc_us=None, held_utc_us=None)
     connection.execute(query)
     return paid
+
+
+def is_handed_over(connection: Connection, number: str) -> bool:
+    """Whether the buyer's mail server has the document, or somebody brought it."""
+    query = select(documents.c.number).where(documents.c.number == number, IS_HANDED_OVER)
+    return connection.execute(query).first() is not None
 
 
 def held_by(connection: Connection, buyer: str) -> list[str]:

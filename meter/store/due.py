@@ -25,22 +25,16 @@ from meter.billing.accounts import INCREMENT, UNIT
 from meter.billing.calendar import Week
 from meter.billing.months import Month, month_of
 from meter.store.contracts import Contract
-from meter.store.documents import IS_OPEN
+from meter.store.documents import IS_HANDED_OVER, IS_OPEN
 from meter.store.money import billing_periods, documents, ledger_heads, postings
 from meter.store.order_rows import is_something
-from meter.store.outbox import DEAD, WAITING
 from meter.store.periods import kind_of
 from meter.store.reading import CLOSED
-from meter.store.schema import book_version, boots, facts, meter_cursors, orders, outbox
+from meter.store.schema import book_version, boots, facts, meter_cursors, orders
 from meter.store.withheld import count_due
 
 LAG_US = 60_000_000  # a meter this far behind is lagging: with traffic there is always something not settled yet
 LOOK_BACK_WEEKS = 520  # of an order or a transfer that was never billed
-_NOT_HANDED_OVER = select(outbox.c.id).where(
-    outbox.c.channel == "mail",
-    outbox.c.message_id == documents.c.number + ".document",
-    outbox.c.state.in_([WAITING, DEAD]),
-)
 
 
 class StepKind(IntEnum):
@@ -160,7 +154,7 @@ class _Look:
     def holds(self) -> set[Step]:
         query = select(documents.c.due_utc_us, documents.c.buyer, documents.c.number)
         query = query.where(IS_OPEN, documents.c.held_utc_us.is_(None), documents.c.due_utc_us <= self._now)
-        query = query.where(~_NOT_HANDED_OVER.exists())  # domain, section 6
+        query = query.where(IS_HANDED_OVER)  # domain, section 6
         return {Step(due, StepKind.HOLD, buyer, number) for due, buyer, number in self._connection.execute(query)}
 
     def _weeks_with_units(self, contract: Contract) -> list[Week]:
@@ -215,7 +209,7 @@ class Signs:
 def read_signs(connection: Connection, now_utc_us: int | None = None) -> Signs:
     """A handful of rows. Without an instant any closing fact that is not settled is one too many."""
     query = select(func.min(documents.c.due_utc_us)).where(IS_OPEN, documents.c.held_utc_us.is_(None))
-    query = query.where(~_NOT_HANDED_OVER.exists())
+    query = query.where(IS_HANDED_OVER)
     version = connection.execute(select(book_version.c.version)).scalar() or 0
     behind = is_behind(None if now_utc_us is None else now_utc_us - LAG_US, connection)
     return Signs(int(version), behind, connection.execute(query).scalar())

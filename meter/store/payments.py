@@ -148,6 +148,8 @@ def hold(connection: Connection, number: str, now_utc_us: int) -> bool:
     is_open = document.settled_utc_us is None and document.due_utc_us is not None
     if not is_open or document.held_utc_us is not None or (document.due_utc_us or 0) > now_utc_us:
         return False
+    if not documents.is_handed_over(connection, number):
+        return False
     documents.mark_held(connection, number, now_utc_us)
     why = f"unpaid: {number}"
     made = change(connection, document.buyer, add=Stop.UNPAID, by="", why=why, now_utc_us=now_utc_us)

@@ -22,7 +22,7 @@ from config.addresses import NO_MAIL, address_warnings, pays_failed
 from config.book import Buyer
 from meter.store.mail import BuyerMail, MailRow, buyer_mail
 from meter.store.money import mail_bounces
-from meter.store.outbox import MAX_ERROR, PENDING
+from meter.store.outbox import DONE, MAX_ERROR, PENDING
 from meter.store.schema import mail_recipients, outbox
 
 TAKEN, RETRIED, REFUSED = "taken", "retried", "refused"
@@ -102,6 +102,18 @@ def send_again(row: MailRow, to: Sequence[str] | None, by: str, now_utc_us: int,
         payload |= {"to": list(to), "only": True}
     payload["resent"] = {"by": by, "at_utc_us": now_utc_us}
     return queue_again(row.id, row.message_id, payload, now_utc_us, connection)
+
+
+def hand_over(row: MailRow, by: str, now_utc_us: int, connection: Connection) -> bool:
+    """Note that somebody brought a message to its buyer in another way; False where a mail server has it already.
+
+    Nothing of it is sent any more. Who did so is kept in the payload.
+    """
+    payload = dict(row.payload) | {"handed_over": {"by": by, "at_utc_us": now_utc_us}}
+    values = {"state": DONE, "done_utc_us": now_utc_us, "error": None, "waits_for": None}
+    this = (outbox.c.id == row.id, outbox.c.message_id == row.message_id, outbox.c.state != DONE)
+    written = update(outbox).where(*this).values(**values, payload=orjson.dumps(payload))
+    return bool(connection.execute(written).rowcount)
 
 
 def queue_again(

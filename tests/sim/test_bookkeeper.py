@@ -79,7 +79,8 @@ class Book:
         return self._tell("state", when, state=state, by="ops")
 
     def run(self, when: str) -> Book:
-        self.customer.run(_at(when))
+        numbers = [one.number for one in self.customer.papers]
+        self._tell("handed", when, numbers=numbers).customer.run(_at(when))
         return self
 
     def papers(self, kind: str) -> list[Paper]:
@@ -441,6 +442,8 @@ class Chance:
         return move.__name__
 
     def runs(self) -> None:
+        for paper in self.customer.papers:
+            paper.handed = True
         self.customer.run(self.now)
 
     def delivers(self, count: int | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.book import BuyerState
@@ -16,6 +16,9 @@ from meter.billing.cycle import Remedy
 from meter.store import ledger, payments
 from meter.store.book import BookStore
 from meter.store.due import StepKind
+from meter.store.mail import find_mail
+from meter.store.money import buyer_stops
+from meter.store.recipients import Recipient, hand_over, put_recipients
 from meter.store.schema import outbox
 from meter.store.verify_ledger import verify_ledger
 from meter.terms import presets
@@ -232,7 +235,45 @@ async def test_an_invoice_that_waits_for_an_address_is_no_reason_to_look_at_ever
     assert (await books.cycle._due()).value == "everything"
     assert (await books.cycle._due()).value == "nothing"
     await books.write(lambda connection: connection.execute(update(outbox).values(state="pending", waits_for=None)))
-    assert (await books.cycle._due()).value == "everything", "now it is handed over"
+    assert (await books.cycle._due()).value == "nothing", "it is on its way"
+    await books.hand_over()
+    assert (await books.cycle._due()).value == "everything", "now a mail server has it"
+
+
+STATES = ("pending", "waiting", "dead", "done", "gone", "taken by one", "put off", "by hand")
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_an_invoice_holds_only_once_a_mail_server_has_it_or_somebody_brought_it(books: Books, state: str) -> None:
+    """Domain, section 6. WeasyPrint that cannot be loaded, a server that is down, no [mail]: it stays pending."""
+    await books.agree("acme")
+    await books.order("acme", "2026-06-08", 200)
+    await books.cycle.run_once(at("2026-06-02 12:00"))
+
+    def become(connection: Connection) -> None:
+        row = find_mail("INV-000001.document", connection)
+        assert row is not None
+        if state == "by hand":
+            assert hand_over(row, "ann", at("2026-06-03 12:00"), connection)
+            assert not hand_over(row, "ann", at("2026-06-03 12:00"), connection), "once"
+        elif state in ("taken by one", "put off"):
+            how = "taken" if state == "taken by one" else "retried"
+            tried = Recipient("bills@acme.example", how, 1, 1, 1, 250, "")
+            put_recipients(row.message_id, row.created_utc_us, [tried], connection)
+        elif state == "gone":  # as mail that was handed over is, after a week
+            connection.execute(delete(outbox))
+        else:
+            connection.execute(update(outbox).values(state=state))
+
+    await books.write(become)
+    holds = state in ("done", "gone", "taken by one", "by hand")
+    books.cycle._clock = lambda: at("2026-06-05 09:00")
+    report = await books.cycle.run_once(at("2026-06-05 09:00"))
+    assert [one.held for one in report.done] == ([True] if holds else [])
+    made = await books.write(lambda connection: payments.hold(connection, "INV-000001", at("2026-06-05 09:01")))
+    assert not made, "held already, or not to be held, whoever asks"
+    stops = await books.read(lambda connection: connection.execute(select(buyer_stops.c.reason)).scalars().all())
+    assert list(stops) == (["unpaid"] if holds else [])
 
 
 async def test_a_meter_that_lags_still_holds_who_has_not_paid(books: Books) -> None:
@@ -243,6 +284,7 @@ async def test_a_meter_that_lags_still_holds_who_has_not_paid(books: Books) -> N
     await books.order("acme", "2026-06-08", 200)
     await books.run("2026-06-02 12:00")
     await store(books.engine, connected_story())  # nobody settles it
+    await books.hand_over()
     books.cycle._clock = lambda: at("2026-06-04 17:00")
     assert (await books.cycle._due()).value == "holds"
     report = await books.cycle.run_once(at("2026-06-15 02:00"), only=StepKind.HOLD)
@@ -261,6 +303,7 @@ async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(
     await books.run("2026-06-02 12:00")
     await store(books.engine, connected_story())  # nobody settles it
     assert at("2026-06-01 00:00") < UTC_0 < at("2026-06-08 00:00")
+    await books.hand_over()
     report = await books.cycle.run_once(at("2026-06-15 01:00"))
     assert report.waits
     assert {one.step.kind for one in report.done} == {StepKind.HOLD}

@@ -161,6 +161,7 @@ class Paper:
     open: int
     settled: int | None
     held: int | None = None
+    handed: bool = False  # over to the buyer's mail server: only then may it put on hold
     units: list[tuple[int, int]] = field(default_factory=list)  # units and amount of each line
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -402,13 +403,17 @@ class Customer:
         self._issue("credit_note", paper.period, event["at"], None, [(units, amount)], asks=False)
         self._release(event["at"])
 
+    def on_handed(self, event: Event) -> None:
+        for paper in self.papers:
+            paper.handed = paper.handed or paper.number in event["numbers"]
+
     # the cycle
 
     def run(self, now: int, *, is_behind: bool = False) -> None:
         """`is_behind`: closing facts wait to be counted, so nothing is billed yet."""
         if not is_behind:
             self._bill(now)
-        late = [one for one in self.papers if one.is_open and one.held is None and (one.due or 0) <= now]
+        late = [one for one in self.papers if one.is_open and one.handed and one.held is None and (one.due or 0) <= now]
         for paper in late:
             paper.held = now
         if late:
