@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -48,10 +48,11 @@ class Place:
     url: str
     data_dir: Path
     suppression: SuppressionSection | None = None
+    secrets_key: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Place:
-        return cls(settings.store_url, settings.store.data_dir, settings.suppression)
+        return cls(settings.store_url, settings.store.data_dir, settings.suppression, settings.secrets_key)
 
 
 def find_place(config: Path | None, store: str) -> Place:
@@ -90,7 +91,7 @@ def with_store(place: Place, work: Callable[[AsyncEngine], Awaitable[T]], *, cre
     configure(json=False, level="warning")
 
     async def run() -> T:
-        engine = await open_store(place.url, create=create)
+        engine = await open_store(place.url, create=create, secrets_key=place.secrets_key)
         try:
             return await work(engine)
         finally:

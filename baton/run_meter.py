@@ -52,6 +52,7 @@ def meter_options(settings: Settings) -> MeterOptions:
     link = link_options(settings)
     return MeterOptions(
         url=settings.store_url,
+        secrets_key=settings.secrets_key,
         mail=mail_options(settings),
         mqtt=_mqtt(settings),
         commanders=_commanders(settings),

@@ -93,7 +93,7 @@ async def _run(
     stop_on_signals(loop, stop, supervised=supervised)
     router = socket_path(settings)
     listener = _listen(portal)
-    database = await open_store(settings.store_url)
+    database = await open_store(settings.store_url, secrets_key=settings.secrets_key)
     desk = await _desk(database, settings, portal)
     clerk, office = Clerk(database), Clerk(database)  # leads and health wait for nobody's papers
     following, seats = Clerk(database), Seats(portal.max_streams, portal.max_streams_per_token)

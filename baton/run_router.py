@@ -126,7 +126,7 @@ def main(config_path: Path, *, supervised: bool = False) -> None:
 async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: Vitals, *, supervised: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(asyncio.get_running_loop(), stop, supervised=supervised)
-    database = await open_store(settings.store_url)
+    database = await open_store(settings.store_url, secrets_key=settings.secrets_key)
     now_us = time.time_ns() // 1000
     _log.info("recovered", report=str(await recover(database, settings.router.name, now_utc_us=now_us)))
     writer = await JournalWriter.open(

@@ -197,6 +197,13 @@ class StoreSection(Model):
     url: SecretStr = Field(
         SecretStr(""), description="SQLAlchemy URL, async driver; empty: a SQLite file `baton.db` in `data_dir`."
     )
+    secrets_key: SecretStr | None = Field(
+        None,
+        min_length=_MIN_SECRET,
+        description=f"Seals secrets of webhooks in the store; at least {_MIN_SECRET} characters, the same"
+        " for every process; best set by environment. Without it SQLite has a key of its own, `secrets.key` beside the"
+        " file, and PostgreSQL none: there secrets are kept as they are.",
+    )
     data_dir: ConfigPath = Field(
         Path("data"),
         validate_default=True,
@@ -327,6 +334,11 @@ class Settings(Model):
     operator: OperatorSection
     billing: BillingSection
     webhooks: WebhooksSection
+
+    @property
+    def secrets_key(self) -> str:
+        """The key of the store's secrets; empty: none is configured."""
+        return self.store.secrets_key.get_secret_value() if self.store.secrets_key is not None else ""
 
     @property
     def store_url(self) -> str:

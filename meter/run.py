@@ -47,10 +47,12 @@ from meter.report_mail import ReportComposer
 from meter.settle import POLL_MS, Follower, SettleOptions
 from meter.states import States
 from meter.store.chain_heads import KIND as HEADS
+from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.mail import CHANNEL as MAIL
 from meter.store.streams import Boot
 from meter.store.webhooks import CHANNEL as WEBHOOK
+from meter.store.webhooks import seal_plain
 from meter.stream import POLL_MS as STREAM_POLL_MS
 from meter.stream import Stream, Taken
 from meter.waiting import Releaser
@@ -70,6 +72,7 @@ class MeterOptions:
     """Everything the meter needs to know. `url` as for `open_store`."""
 
     url: str
+    secrets_key: str = field(default="", repr=False)
     mail: MailOptions | None = None
     mqtt: MqttOptions | None = None
     commanders: tuple[Commander, ...] = ()  # who may send commands by MQTT
@@ -104,7 +107,8 @@ async def run_meter(
 
     `on_started` gets what tells how the meter is, from then on and at any time.
     """
-    engine = await open_store(options.url)
+    engine = await open_store(options.url, secrets_key=options.secrets_key)
+    await _seal(engine)
     try:
         meter = _Meter(engine, options)
         if on_started is not None:
@@ -112,6 +116,20 @@ async def run_meter(
         await meter.run(stop)
     finally:
         await engine.dispose()
+
+
+async def _seal(engine: AsyncEngine) -> None:
+    """Secrets that were written before there was a key are sealed with it."""
+    clerk = Clerk(engine)
+    try:
+        count = await clerk.write(seal_plain)
+    except OSError as error:  # the folder takes no key: they stay as they are, and everything goes on
+        _log.error("secrets_not_sealed", error=str(error))
+    else:
+        if count:
+            _log.info("secrets_sealed", webhooks=count)
+    finally:
+        await clerk.close()
 
 
 class _Part(Protocol):

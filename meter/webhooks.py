@@ -263,7 +263,9 @@ class WebhookDeliverer:
 
 
 async def post_signed(poster: Poster, hook: Webhook, message_id: str, body: bytes, agent: str) -> Any:
-    """Sign and post. Raises PostError."""
+    """Sign and post; nothing goes out unsigned. Raises PostError."""
+    if hook.unreadable or not hook.secrets:
+        raise PostError(hook.unreadable or "it has no secret to sign with")
     at_s = int(time.time())
     signatures = " ".join(sign(secret, message_id, at_s, body) for secret in hook.secrets)
     headers = (

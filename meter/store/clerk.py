@@ -62,7 +62,11 @@ class _SqliteThread:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine: Engine = create_engine(engine.url.set(drivername="sqlite"), hide_parameters=True)
+        self._engine: Engine = create_engine(
+            engine.url.set(drivername="sqlite"),
+            hide_parameters=True,
+            execution_options=engine.sync_engine.get_execution_options(),
+        )
         prepare(self._engine)
         self._connection: Connection | None = None
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()

@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from meter.files import make_private
+from meter.sealing import KEY_FILE, SecretBox
 
 HEAD = "0010"  # the newest revision under migrations/versions; a test compares the two
 BUSY_TIMEOUT_MS = 10_000
@@ -38,6 +39,7 @@ _WAL_PAUSE_S = 0.1  # between them: another process may be migrating
 _SQLITE_DRIVERS = {"sqlite", "sqlite+aiosqlite"}
 _POSTGRESQL_DRIVERS = {"postgresql", "postgresql+asyncpg"}
 SQLITE_BESIDE = ("-wal", "-shm", "-journal")  # files beside the database's own, with what is in it
+_BOX = "baton_box"  # execution option
 _BEGIN = "baton_begin"  # execution option: the word after BEGIN on SQLite
 
 
@@ -45,8 +47,8 @@ class StoreError(RuntimeError):
     """The store cannot be used; the message says why and what to do."""
 
 
-async def open_store(url: str, *, create: bool = True) -> AsyncEngine:
-    """An engine on the store at `url`, at this version's tables.
+async def open_store(url: str, *, create: bool = True, secrets_key: str = "") -> AsyncEngine:
+    """An engine on the store at `url`, at this version's tables. `secrets_key` seals the secrets in it.
 
     With `create` a missing file or table is made and an older store is migrated; without it either is a StoreError.
     Raises StoreError for a URL that is not understood, a store that cannot be reached, or one newer than this code.
@@ -54,7 +56,13 @@ async def open_store(url: str, *, create: bool = True) -> AsyncEngine:
     parsed = _parse(url)
     if is_sqlite(parsed):
         _check_file(parsed, create=create)
-    engine = create_async_engine(parsed, pool_pre_ping=not is_sqlite(parsed), hide_parameters=True)
+    own = Path(parsed.database).with_name(KEY_FILE) if is_sqlite(parsed) and parsed.database else None
+    engine = create_async_engine(
+        parsed,
+        pool_pre_ping=not is_sqlite(parsed),
+        hide_parameters=True,
+        execution_options={_BOX: SecretBox(secrets_key, own)},
+    )
     prepare(engine.sync_engine)
     try:
         await _bring_to_head(engine, create=create)
@@ -65,6 +73,12 @@ async def open_store(url: str, *, create: bool = True) -> AsyncEngine:
         await engine.dispose()
         raise
     return engine
+
+
+def secret_box(connection: Connection) -> SecretBox:
+    """What seals the secrets of the connection's store."""
+    found: SecretBox = connection.get_execution_options()[_BOX]  # none: the engine is not of `open_store`
+    return found
 
 
 async def migrate(url: str) -> str:

@@ -13,7 +13,9 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from meter.sealing import SealError, SecretBox
 from meter.signing import key_of, new_secret
+from meter.store.db import secret_box
 from meter.store.integration import webhooks
 from meter.store.outbox import new_row
 from meter.store.schema import buyers, outbox
@@ -27,7 +29,7 @@ MAX_HOOKS = 10  # of one buyer
 MAX_URL = 2_000
 MAX_SECRETS = 2  # the newest, and the one before while it is being changed
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_COLUMNS = frozenset({"buyer", "name", "secrets", "created_utc_us", "changed_utc_us"})
+_COLUMNS = frozenset({"buyer", "name", "secrets", "unreadable", "created_utc_us", "changed_utc_us"})
 
 
 class WebhookError(ValueError):
@@ -46,6 +48,7 @@ class Webhook:
     redact_fields: tuple[str, ...] = ()  # which never do
     mask_phone: bool = False  # the last four digits alone
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    unreadable: str = ""  # why its secrets cannot be read; nothing is posted then
     created_utc_us: int = field(default=0, compare=False)  # what happened before is not for it
     changed_utc_us: int = field(default=0, compare=False)
 
@@ -100,16 +103,28 @@ def read_hooks(connection: Connection, buyer: str = "") -> list[tuple[Webhook, S
     """All webhooks, or a buyer's, by buyer and name."""
     query = select(webhooks).order_by(webhooks.c.buyer, webhooks.c.name)
     rows = connection.execute(query.where(webhooks.c.buyer == buyer) if buyer else query)
-    return [(_hook(row), Standing(*(getattr(row, name) for name in Standing.__slots__))) for row in rows]
+    box = secret_box(connection)
+    return [(_hook(row, box), Standing(*(getattr(row, name) for name in Standing.__slots__))) for row in rows]
 
 
-def _hook(row: Any) -> Webhook:
+def _hook(row: Any, box: SecretBox) -> Webhook:
     """As it is stored; a field that this version does not know is left out."""
     known = {one.name for one in fields(Webhook)} - _COLUMNS
     document = {key: value for key, value in orjson.loads(row.document).items() if key in known}
     said: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
     times = {"created_utc_us": row.created_utc_us, "changed_utc_us": row.changed_utc_us}
-    return Webhook(buyer=row.buyer, name=row.name, secrets=tuple(orjson.loads(row.secrets)), **times, **said)
+    secrets: tuple[str, ...] = ()
+    unreadable = ""
+    try:
+        secrets = tuple(orjson.loads(box.open(row.secrets, _about(row.buyer, row.name))))
+    except SealError as error:
+        unreadable = str(error)
+    return Webhook(buyer=row.buyer, name=row.name, secrets=secrets, unreadable=unreadable, **times, **said)
+
+
+def _about(buyer: str, name: str) -> str:
+    """To which row secrets are bound."""
+    return f"webhook {buyer}/{name}"
 
 
 def put_hook(hook: Webhook, connection: Connection, *, roll: bool = False) -> Webhook:
@@ -126,13 +141,15 @@ def put_hook(hook: Webhook, connection: Connection, *, roll: bool = False) -> We
     if before is None and len(known) >= MAX_HOOKS:
         raise WebhookError(f"name: {hook.buyer!r} has {MAX_HOOKS} webhooks already")
     secrets = hook.secrets or (before.secrets if before is not None else ())
+    if not secrets and not roll and before is not None and before.unreadable:
+        raise WebhookError(f"secret: {before.unreadable}; give a new one, or roll it")
     if roll or not secrets:
         secrets = (new_secret(), *secrets)
-    hook = replace(hook, secrets=secrets[:MAX_SECRETS])
+    hook = replace(hook, secrets=secrets[:MAX_SECRETS], unreadable="")
     now_us = time.time_ns() // 1000
     content = {
         "document": orjson.dumps({key: value for key, value in asdict(hook).items() if key not in _COLUMNS}),
-        "secrets": orjson.dumps(hook.secrets),
+        "secrets": secret_box(connection).seal(orjson.dumps(hook.secrets), _about(hook.buyer, hook.name)),
         "changed_utc_us": now_us,
         **asdict(Standing()),
     }
@@ -147,6 +164,17 @@ def remove_hook(buyer: str, name: str, connection: Connection) -> bool:
     """Remove a webhook and what is queued for it; whether there was one."""
     connection.execute(delete(outbox).where(*_queued(buyer, name)))
     return bool(connection.execute(delete(webhooks).where(*_this(buyer, name))).rowcount)
+
+
+def seal_plain(connection: Connection) -> int:
+    """Seal the secrets of before there was a key; of how many webhooks."""
+    box, count = secret_box(connection), 0
+    for row in connection.execute(select(webhooks.c.buyer, webhooks.c.name, webhooks.c.secrets)).all():
+        sealed = box.seal(row.secrets, _about(row.buyer, row.name)) if row.secrets.startswith(b"[") else row.secrets
+        if sealed != row.secrets:
+            connection.execute(update(webhooks).where(*_this(row.buyer, row.name)).values(secrets=sealed))
+            count += 1
+    return count
 
 
 def put_standing(hook: Webhook, standing: Standing, connection: Connection) -> bool:

@@ -1,0 +1,95 @@
+"""Secrets in the store, sealed: a copy of the database alone, such as a backup, gives none of them away.
+
+AES-256-GCM with a random nonce; each secret is bound to the row that it belongs to, so that none can stand in the place
+of another. The key is derived from `store.secrets_key`, or from one that is made once and kept beside the SQLite file;
+what was sealed with the latter is still opened once the former is set. What was written before there was a key is read
+as it is, until it is sealed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_FILE = "secrets.key"
+MIN_KEY = 32  # characters
+_PURPOSE = b"baton.secrets.1\0"
+_SEALED = b"\x01"  # no JSON begins so
+_NONCE = 12  # bytes, NIST SP 800-38D section 8.2
+
+
+class SealError(ValueError):
+    """A secret cannot be read; the message says which, and what is missing."""
+
+
+class SecretBox:
+    """Seals and opens. `key` empty: the one in `file`, made where there is none when first something is sealed."""
+
+    def __init__(self, key: str = "", file: Path | None = None) -> None:
+        self._key = key.encode()
+        self._file = file
+        self._read: dict[Path, bytes] = {}
+
+    def seal(self, plain: bytes, about: str) -> bytes:
+        """Sealed for one row. Without a key and a place for one the bytes stay as they are. Raises OSError."""
+        keys = self._keys(make=True)
+        if not keys:
+            return plain
+        nonce = secrets.token_bytes(_NONCE)
+        return _SEALED + nonce + _cipher(keys[0]).encrypt(nonce, plain, about.encode())
+
+    def open(self, stored: bytes, about: str) -> bytes:
+        """What was sealed for that row. Raises SealError."""
+        if not stored.startswith(_SEALED):
+            return stored
+        try:
+            keys = self._keys(make=False)
+        except OSError as error:
+            raise SealError(f"the secret of {about} cannot be opened: {error}") from error
+        nonce, sealed = stored[1 : 1 + _NONCE], stored[1 + _NONCE :]
+        for key in keys:
+            with contextlib.suppress(InvalidTag, ValueError):
+                return _cipher(key).decrypt(nonce, sealed, about.encode())
+        if keys:
+            raise SealError(f"the secret of {about} was sealed with another key, or was changed since")
+        where = f"store.secrets_key, or {self._file}," if self._file is not None else "store.secrets_key"
+        raise SealError(f"the secret of {about} cannot be opened without its key: {where} is missing")
+
+    def _keys(self, *, make: bool) -> list[bytes]:
+        """The one to seal with first."""
+        if self._file is not None and self._file not in self._read:
+            found = _own_key(self._file, make=make and not self._key)
+            self._read |= {self._file: found} if found else {}
+        return [key for key in (self._key, *self._read.values()) if key]
+
+
+def _cipher(key: bytes) -> AESGCM:
+    return AESGCM(hashlib.sha256(_PURPOSE + key).digest())
+
+
+def _own_key(file: Path, *, make: bool) -> bytes:
+    """The key in a file; nothing where there is none and none is to be made. Raises OSError."""
+    if make and not file.exists():
+        handle, temporary = tempfile.mkstemp(prefix=".", dir=file.parent)  # mode 0600
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as made:
+                made.write(secrets.token_hex(MIN_KEY) + "\n")
+                made.flush()
+                os.fsync(made.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, file)  # unlike a rename it never takes the place of a key made meanwhile
+        finally:
+            Path(temporary).unlink()
+    with contextlib.suppress(FileNotFoundError):
+        key = file.read_bytes().strip()
+        if len(key) < MIN_KEY:
+            raise OSError(f"{file} is damaged: a key has at least {MIN_KEY} characters")
+        return key
+    return b""
