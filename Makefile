@@ -29,7 +29,7 @@ bench: ## set up, run the project's own benchmark
 	@scripts/bootstrap
 	@.venv/bin/python -m bench
 
-proof: ## set up, simulate a million transfers under chaos (PROOF_ARGS="--seed N" replays one seed)
+proof: ## a million simulated transfers, 300,000 messages that mean harm (PROOF_ARGS: --seed N, --fuzz N, --sanitize)
 	@scripts/bootstrap
 	@.venv/bin/python -m tests.proof $(PROOF_ARGS)
 

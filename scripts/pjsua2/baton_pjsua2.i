@@ -286,7 +286,11 @@ void baton_quiet() {
  * and glibc neither trims nor maps below 32 MB. Measured at ring-all to five: a tenth of all CPU went into clearing pages
  * that had been given back a moment before. To be called once after libCreate. */
 void baton_keep_memory(unsigned long pool_bytes) {
+#if PJ_HAS_POOL_ALT_API
+    (void)pool_bytes;  /* sanitized: there are no pools, each allocation is one of the allocator's */
+#else
     pjsua_var.cp.max_capacity = pool_bytes;
+#endif
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
     mallopt(M_TOP_PAD, 16 << 20);
     mallopt(M_MMAP_THRESHOLD, 32 << 20);  /* glibc takes no more than HEAP_MAX_SIZE / 2 and ignores what is above */
