@@ -157,6 +157,7 @@ class Stage:
         self.endpoint = GoodEndpoint()
         self._villains: asyncio.subprocess.Process | None = None
         self._heard_at = 0.0
+        self._held = ""
         self._calls: set[asyncio.Task[None]] = set()
 
     async def open(self, engine: Path | None = None) -> None:
@@ -297,7 +298,10 @@ class Stage:
             fds = self._fds()
             self.played.fds = (self.played.fds[0], fds)
             self.played.rss_kib = (self.played.rss_kib[0], self._rss_kib())
-            if fds <= self.played.fds[0] + SPARE_FDS or time.monotonic() > deadline:
+            if fds <= self.played.fds[0] + SPARE_FDS:
+                return
+            if time.monotonic() > deadline:
+                self._held = self._sockets()
                 return
             await asyncio.sleep(0.5)
 
@@ -320,7 +324,7 @@ class Stage:
             left = self.played.fds[1] - self.played.fds[0] - SPARE_FDS - FDS_PER_TRANSFER * len(interrupted)
             if left > 0:
                 self.played.wrong.append(
-                    f"descriptors not given back: {self.played.fds}, {len(interrupted)} calls were up"
+                    f"descriptors not given back: {self.played.fds}, {len(interrupted)} calls were up\n{self._held}"
                 )
             if seen < self.played.good:
                 self.played.wrong.append(f"{self.played.good} good calls, {seen} of them in the journal")
@@ -335,6 +339,22 @@ class Stage:
         with contextlib.suppress(OSError):
             return len(list(Path(f"/proc/{self.station.process.pid}/fd").iterdir()))
         return 0
+
+    def _sockets(self) -> str:
+        """Each socket it holds: kind, local and remote address in the kernel's hexadecimal, state (proc_net_tcp(5))."""
+        assert self.station.process is not None
+        proc = Path(f"/proc/{self.station.process.pid}")
+        held = set()
+        for one in (proc / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                held.add(one.readlink().name.removeprefix("socket:[").rstrip("]"))
+        found = []
+        for kind in ("udp", "tcp"):
+            for line in (proc / "net" / kind).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[9] in held:
+                    found.append(f"{kind} {' '.join(fields[1:4])}")
+        return "\n".join(found)
 
     def _rss_kib(self) -> int:
         assert self.station.process is not None

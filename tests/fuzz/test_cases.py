@@ -68,3 +68,127 @@ async def test_an_offer_of_dtls_from_nowhere(station: Station, transport: str) -
     assert (await station.caller.final(station.caller.invite("acme"))).code == 486
     facts = await station.closed(station.caller.invite("acme").call_id)
     assert any(fact.kind is Kind.TRANSFER_CLOSED for fact in facts)
+
+
+HEAD = f"v=0\r\no=- 1 {{version}} IN IP4 {HOST}\r\ns=-\r\n"
+CONNECTION = f"c=IN IP4 {HOST}\r\n"
+ODD_OFFERS = {
+    "no address, audio refused": "t=0 0\r\nm=audio 0 RTP/AVP 0\r\n",
+    "no address, two lines refused": "t=0 0\r\nm=audio 0 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n",
+    "no address, SRTP refused": "t=0 0\r\nm=audio 0 UDP/TLS/RTP/SAVPF 0\r\na=setup:actpass\r\n",
+    "no media": CONNECTION + "t=0 0\r\n",
+    "two lines": CONNECTION + "t=0 0\r\nm=audio 40002 RTP/AVP 0\r\nm=audio 40004 RTP/AVP 0\r\n",
+    "fewer lines than before": CONNECTION + "t=0 0\r\nm=audio 40002 RTP/AVP 0\r\n",
+    "another kind of media": CONNECTION + "t=0 0\r\nm=video 40002 RTP/AVP 31\r\n",
+    "many lines": CONNECTION + "t=0 0\r\n" + "m=audio 40002 RTP/AVP 0\r\n" * 16,
+    "more lines than fit": CONNECTION + "t=0 0\r\n" + "m=audio 40002 RTP/AVP 0\r\n" * 40,
+    "address of nobody": "c=IN IP4 0.0.0.0\r\nt=0 0\r\nm=audio 40002 RTP/AVP 0\r\n",
+    "address of another family": "c=IN IP6 ::1\r\nt=0 0\r\nm=audio 40002 RTP/AVP 0\r\n",
+    "keys without end": CONNECTION
+    + "t=0 0\r\nm=audio 40002 RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:"
+    + "A" * 900
+    + "\r\n",
+    "redundancy": CONNECTION
+    + "t=0 0\r\nm=audio 40002 RTP/AVP 0 96\r\na=rtpmap:96 red/8000\r\na=fmtp:96 "
+    + "0/" * 100
+    + "0\r\n",
+    "telephone events of no number": CONNECTION
+    + "t=0 0\r\nm=audio 40002 RTP/AVP 0 x\r\na=rtpmap:x telephone-event/8000\r\n",
+}
+
+
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
+@pytest.mark.parametrize("srtp", ["off", "optional"])
+async def test_odd_offers_within_a_call_from_both_sides(station: Station, method: str, srtp: str) -> None:
+    port = free_port()
+    station.section(
+        f'[[listeners]]\nname = "more"\ntransport = "udp"\naddress = "{HOST}"\nport = {port}\nsrtp = "{srtp}"'
+    )
+    callee = Callee([(20, 180), (60, 200)])
+    await station.buyer("acme", callee)
+    await station.start()
+    assert station.process is not None
+    told: set[str] = set()
+    for number, (name, offer) in enumerate(ODD_OFFERS.items()):
+        call = station.caller.invite("acme")
+        assert (await station.caller.final(call)).code == 200, name
+        invite = await callee.wait(
+            lambda m: m.method == "INVITE" and m.call_id not in told and ";tag=" not in m.header("To")
+        )
+        told.add(invite.call_id)
+        await asyncio.sleep(0.1)
+        for version in (number, number + 1):
+            body = HEAD.format(version=version) + offer
+            station.caller.request(call, method, body)
+            await asyncio.sleep(0.05)
+            callee.request(invite, method, body)
+            await asyncio.sleep(0.05)
+        station.caller.bye(call)
+        assert station.process.returncode is None, f"{name}\n{station.log()}"
+    assert (await station.caller.final(station.caller.invite("acme"))).code == 200
+
+
+@pytest.mark.parametrize("srtp", ["off", "optional"])
+async def test_odd_offers_and_answers_of_a_new_call(station: Station, srtp: str) -> None:
+    port = free_port()
+    station.section(
+        f'[[listeners]]\nname = "more"\ntransport = "udp"\naddress = "{HOST}"\nport = {port}\nsrtp = "{srtp}"'
+    )
+    odd = Callee([])
+    bodies = iter([HEAD.format(version=1) + one for one in ODD_OFFERS.values()])
+
+    def answer(message: Message) -> None:
+        if message.is_response or message.method == "ACK":
+            return
+        if message.method != "INVITE":
+            odd.reply(message, 200)
+            return
+        body = next(bodies)
+        for code, tag in ((183, "a"), (183, "b"), (200, "a"), (200, "c")):
+            odd.reply(message, code, body=body, tag=tag)
+
+    odd.react = answer
+    await station.buyer("acme", Callee([(20, 180), (40, 200)]))
+    await station.buyer("odd", odd)
+    await station.start()
+    assert station.process is not None
+    for name, offer in ODD_OFFERS.items():
+        for user, body in (("acme", HEAD.format(version=1) + offer), ("odd", "")):
+            call = station.caller.invite(user, body=body)
+            final = await station.caller.final(call)
+            await asyncio.sleep(0.05)
+            if final.code == 200:
+                station.caller.bye(call)
+        assert station.process.returncode is None, f"{name}\n{station.log()}"
+    assert (await station.caller.final(station.caller.invite("acme"))).code == 200
+
+
+KINDS = (
+    "text/plain",
+    "a/" + "b" * 300,
+    "a" * 300 + "/b",
+    "a/b;" + "c=d;" * 200 + "e=f",
+    "text/" + "p" * 4_000,
+    "/",
+    "x",
+)
+
+
+@pytest.mark.parametrize(
+    "method", ["MESSAGE", "INFO", "NOTIFY", "UPDATE", "PRACK", "REFER", "SUBSCRIBE", "OPTIONS", "FOO"]
+)
+async def test_bodies_of_kinds_without_end_within_a_call(station: Station, method: str) -> None:
+    callee = Callee([(20, 180), (40, 200)])
+    await station.buyer("acme", callee)
+    await station.start()
+    call = station.caller.invite("acme")
+    assert (await station.caller.final(call)).code == 200
+    for kind in KINDS:
+        call.cseq += 1
+        lines = (f"Contact: <sip:d@{HOST}:{station.caller.port}>", f"Content-Type: {kind}", "Event: x")
+        station.caller._send(call, method, f"{call.branch}-{call.cseq}", call.to, lines, "body", cseq=call.cseq)
+        await asyncio.sleep(0.05)
+    assert station.process is not None
+    station.caller.bye(call)
+    await station.closed(call.call_id)
+    assert station.process.returncode is None, station.log()
