@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from meter.facts import Fact
 
-KEPT_OF_CALL_ID = 200  # characters that the router keeps
 _ARROWS = {True: "<-", False: "->"}
 
 
@@ -31,8 +30,10 @@ def trace(
     The running router keeps the last ones (`router.trace_mb`). Numbers, names, fields of the lead, credentials and
     keys are masked. Exit code 1: there is no such transfer, or its messages are gone.
     """
+    from router.sip.tracing import leg_of
+
     started, legs = _look_up(config, transfer)
-    of_dialer = str(started.payload.get("sip_call_id") or "")[:KEPT_OF_CALL_ID]
+    of_dialer = str(started.payload.get("sip_call_id") or "")
     wanted = {"do": "trace", "call_ids": [*filter(None, [of_dialer])], "prefixes": [f"{transfer}-"]}
     found = ask_router(control_socket(config), wanted)
     messages: list[dict[str, Any]] = found["messages"]
@@ -41,7 +42,7 @@ def trace(
             f"{clean(transfer)}: the router has none of its messages any more (router.trace_mb), or never had"
         )
     for one in messages:
-        one["leg"] = legs.get(one["call_id"], "")
+        one["leg"] = legs.get(leg_of(one["call_id"]), "")
     if as_json:
         print_json({"transfer": transfer, "messages": messages, "cut": found["cut"]})
         return
@@ -71,7 +72,7 @@ def _look_up(config: Any, transfer: str) -> tuple[Fact, dict[str, str]]:
         for one in (endpoints if isinstance(endpoints, list) else [])
         if isinstance(one, dict) and "leg" in one
     }
-    of_dialer = mask_call_id(str(started.payload.get("sip_call_id"))[:KEPT_OF_CALL_ID])
+    of_dialer = mask_call_id(str(started.payload.get("sip_call_id")))
     return started, {of_dialer: "dialer", **names}
 
 

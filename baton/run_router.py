@@ -374,6 +374,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         trunk_certificate=path(settings.tls.certificate_file),
         trunk_key=path(settings.tls.key_file),
         clock_hz=settings.router.media_clock_hz,
+        dialogs_file=str(settings.store.data_dir / f"router-{settings.router.name}.dialogs"),
         trace_bytes=settings.router.trace_mb << 20,
         nameservers=tuple(str(one) for one in settings.router.nameservers) or system_nameservers(),
     )

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-MAX_TEXT = 8192  # characters of one header value; no URI is longer
+MAX_TEXT = 8192  # characters; no URI is longer
+MAX_HEADER = 65_536  # characters of one header value: a tag may fill a datagram
 _SIP = re.compile(r"(sips?):(?:([^@]*)@)?([^@;?]*)((?:;[^@?]*)?)((?:\?[^@]*)?)", re.IGNORECASE | re.DOTALL)
 _TEL = re.compile(r"tel:([^;]*)((?:;.*)?)", re.IGNORECASE | re.DOTALL)
 _ESCAPED = r"%[0-9A-Fa-f]{2}"
@@ -199,7 +200,7 @@ def _unquoted(text: str) -> str:
 
 def _divided(text: str, mark: str) -> list[str]:
     """Parts between marks that stand neither in quotes nor in angle brackets."""
-    if len(text) > MAX_TEXT:
+    if len(text) > MAX_HEADER:
         raise UriError("too long for an address")
     parts, begin, within = [], 0, ""
     at = _marks(text, mark)
@@ -220,16 +221,16 @@ def _divided(text: str, mark: str) -> list[str]:
 
 def _marks(text: str, mark: str) -> Iterator[tuple[int, str]]:
     """Quotes, brackets and marks with their places; what a backslash in quotes precedes is none."""
-    quoted = at = 0
-    while at < len(text):
-        one = text[at]
-        if one == "\\" and quoted:
-            at += 2
+    quoted, past = False, 0
+    for found in re.finditer(rf'["<>\\{mark}]', text):
+        at, one = found.start(), found[0]
+        if at < past:
+            continue
+        if one == "\\":
+            past = at + 2 if quoted else past
             continue
         quoted ^= one == '"'
-        if one in f'"<>{mark}':
-            yield at, one
-        at += 1
+        yield at, one
 
 
 def _address(text: str) -> Address:

@@ -114,7 +114,7 @@ class _About:
             "router": self._closing.router,
             "boot": self._closing.boot,
             "call_id": self._text("call_id"),
-            "sip_call_id": self._text("sip_call_id", 1_000),
+            "sip_call_id": self._text("sip_call_id", None),
             "dialer": self._text("dialer"),
             "campaign": self._text("campaign"),
             "buyer": self._text("buyer"),
@@ -218,7 +218,7 @@ class _About:
         needs = "" if to else waits_for("lead_emails", buyer)
         return [new_row("mail", transfer, f"{transfer}.lead", said, self._now_utc_us, needs=needs)]
 
-    def _text(self, name: str, limit: int = 64) -> str:
+    def _text(self, name: str, limit: int | None = 64) -> str:
         value = self._started.payload.get(name)
         return value[:limit] if isinstance(value, str) else ""
 

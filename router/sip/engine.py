@@ -29,6 +29,7 @@ from router.clock import LoopClock, monotonic_us
 from router.sip.accounts import Accounts
 from router.sip.bringup import choose_codecs, ep_config, probe_ceiling
 from router.sip.classes import make_classes
+from router.sip.dialogs import Dialogs, words_of
 from router.sip.doors import Doors
 from router.sip.legs import LegBook, parse_records
 from router.sip.media import Media
@@ -46,7 +47,7 @@ from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEve
 from router.sip.registry import Calls
 from router.sip.services import Services
 from router.sip.tracing import KeptMessages, find_messages
-from router.sip.wire import host_for_from, packed, user_part, with_transport
+from router.sip.wire import host_for_from, new_call_id, packed, user_part, with_transport
 
 TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
 POLL_S = 0.002  # without an epoll descriptor
@@ -89,11 +90,11 @@ class PjsuaEngine(Services):
         self._closing = False
         self._kick_due = False
         self._pumped_us = 0
-        self._strays = 0
         self._host = host_for_from(config)
         self.media = Media(self._pj, self.legs, clock.lag_us)
         self.moving = Moving(self._pj, self.legs, self.calls, self.media, lambda: self._listener)
         self.doors = Doors(self._pj, lambda: self._listener)
+        self.dialogs = Dialogs(self._pj)
 
     # --- life ---
 
@@ -126,6 +127,7 @@ class PjsuaEngine(Services):
             self._accounts = Accounts(pj, self._endpoint, self.config, lambda: account_class(self))
             self._accounts.open()
             choose_codecs(self._endpoint)
+            self.dialogs.end_left(self.config.dialogs_file, self._accounts.for_target)
         except pj.Error as error:
             return f"PJSIP: {error.info()}"
         except EngineUnusableError as error:
@@ -178,6 +180,7 @@ class PjsuaEngine(Services):
             self._accounts.close()
             self._accounts = None
         gc.collect()
+        self._pj.baton_hand_close()
         self._endpoint.libDestroy()
         self._endpoint = None
         self.media.bury(everything=True)
@@ -251,11 +254,7 @@ class PjsuaEngine(Services):
         metrics.CALL_SLOTS_USED.set(slots.used)
         metrics.CALL_SLOTS_LINGERING.set(slots.lingering)
         metrics.ENGINE_CALLS.set(self.pj_objects)
-        strays = self._pj.baton_strays()
-        if strays != self._strays:
-            _log.warning("answers_of_nobodys_calls", count=strays - self._strays)
-            metrics.ENGINE_FAULTS.labels(kind="stray_answer").inc(strays - self._strays)
-            self._strays = strays
+        self.dialogs.sweep()
         self.doors.sweep()
         self.moving.sweep(now_us)
         self.media.bury()
@@ -267,12 +266,12 @@ class PjsuaEngine(Services):
     def on_incoming(self, account: Any, slot: int, text: str, source: str) -> None:
         """An INVITE was accepted by PJSIP (100 is out)."""
         self._read_tap()
-        call_id = self._pj.baton_call_id(slot)
+        call_id, tag, far_tag = self._pj.baton_call_names(slot).split("\x1f")
         self._serial += 1
         handle = f"in{self._serial}"
         self.calls.put(handle, self._call_class(self, handle, account, slot))
-        arrived = self.legs.arrival(call_id)
-        self.legs.add(handle, sip_call_id=call_id, slot=slot)
+        arrived = self.legs.arrival(call_id, far_tag)
+        self.legs.add(handle, tag=tag, incoming=True, slot=slot)
         self._pj.baton_slot_new(slot)
         at_us, lag_us = arrived or (monotonic_us(), self._clock.lag_us())
         try:
@@ -334,18 +333,20 @@ class PjsuaEngine(Services):
 
     def dial(self, handle: str, target: Target) -> None:
         pj = self._pj
-        leg = self.legs.add(handle)
+        leg = self.legs.add(handle, call_id=new_call_id(handle))
         try:
             account = self._open_accounts.for_target(target)
+            if words := words_of(target):
+                pj.baton_hand_words(account.getId(), words)
             call = self.calls.new(handle, account)
             caller = f"<sip:{user_part(target.caller)}@{self._host}>" if target.caller else ""
             pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts))
-            call.batonDial(with_transport(target), handle, caller, packed(target.headers), account.getId())
+            call.batonDial(with_transport(target), leg.call_id, caller, packed(target.headers), account.getId())
             leg.slot = call.getId()
         except (pj.Error, EngineUnusableError) as error:
             pj.baton_wish_drop()
             self.calls.drop(handle)
-            if self.legs.live.pop(handle, None) is not None:
+            if self.legs.drop(handle):
                 why = getattr(error, "reason", "") or str(error)
                 code = OUR_FAULT if getattr(error, "status", 0) in LOCAL_LIMITS else 0
                 self.legs.events.append(

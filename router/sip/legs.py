@@ -4,6 +4,9 @@ The tap shows every message; PJSIP decides which of them count. So a provisional
 (they are facts about the far end whatever PJSIP makes of them), but a BYE, a CANCEL or a final refusal is only
 remembered with its time, and becomes an event when PJSIP says that the leg is over. A leg that we hung up is kept for
 LATE_US, because a 2xx may cross our CANCEL.
+
+A leg is found by our own tag of its dialog: it is ours, random and in every message of the dialog. A Call-ID is the
+sender's: two calls of dialers may have the same one, and a call that was looped back to us has that of our own leg.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Record(NamedTuple):
     method: str
     status: int
     call_id: str
+    tag: str  # ours of the dialog; of an INVITE that begins one the sender's
     to_tag: str
     phrase: str
     reason: str
@@ -39,10 +43,10 @@ class Record(NamedTuple):
 def parse_records(drained: str, doubt_from_us: int) -> Iterator[Record]:
     """The tap's text; `doubt_from_us` is since when a message may have waited."""
     for text in drained.split("\x1e")[:-1]:
-        ns, direction, method, status, call_id, to_tag, phrase, reason = text.split("\x1f")
+        ns, direction, method, status, call_id, tag, to_tag, phrase, reason = text.split("\x1f")
         at_us = int(ns) // 1000
         lag_us = max(0, at_us - doubt_from_us) if direction == "R" else 0
-        yield Record(at_us, lag_us, direction == "R", method, int(status), call_id, to_tag, phrase, reason)
+        yield Record(at_us, lag_us, direction == "R", method, int(status), call_id, tag, to_tag, phrase, reason)
 
 
 @dataclass(slots=True)
@@ -52,7 +56,8 @@ class Leg:
     handle: str
     incoming: bool
     slot: int = -1  # pjsua's call id
-    sip_call_id: str = ""  # Call-ID of the dialer's INVITE
+    call_id: str = ""  # of a leg that we dial: what we put into its INVITE
+    tag: str = ""  # ours of its dialog, as the tap shows it; empty until our INVITE has left
     peer: str = ""
     bridged: bool = False
     answered: bool = False
@@ -75,23 +80,39 @@ class LegBook:
         self.live: dict[str, Leg] = {}
         self.events: deque[LegEvent] = deque()
         self._late: dict[str, Leg] = {}
-        self._handles: dict[str, str] = {}  # Call-ID of a dialer's INVITE -> handle
-        self._arrivals: dict[str, tuple[int, int]] = {}
+        self._dialled: dict[str, Leg] = {}  # by Call-ID: legs whose tag is to be learned from their INVITE
+        self._by_tag: dict[str, Leg] = {}
+        self._arrivals: dict[tuple[str, str], tuple[int, int]] = {}  # by Call-ID and From tag
 
-    def add(self, handle: str, *, sip_call_id: str = "", slot: int = -1) -> Leg:
-        """A new leg; `sip_call_id` for one that came in (a dialled leg's Call-ID is its handle)."""
-        leg = Leg(handle, incoming=bool(sip_call_id), slot=slot, sip_call_id=sip_call_id)
+    def add(self, handle: str, *, call_id: str = "", tag: str = "", incoming: bool = False, slot: int = -1) -> Leg:
+        """A new leg: with the Call-ID that we dial it by, or with our tag of a dialog that is there already."""
+        leg = Leg(handle, incoming=incoming, slot=slot, call_id=call_id, tag=tag)
         self.live[handle] = leg
-        if sip_call_id:
-            self._handles[sip_call_id] = handle
+        if call_id:
+            self._dialled[call_id] = leg
+        if tag:
+            self._by_tag[tag] = leg
         return leg
 
-    def alias(self, sip_call_id: str, leg: Leg) -> None:
-        """Messages with this Call-ID are the leg's from now on; those of the one before no longer are."""
-        if self._handles.get(leg.sip_call_id) == leg.handle:
-            del self._handles[leg.sip_call_id]
-        leg.sip_call_id = sip_call_id
-        self._handles[sip_call_id] = leg.handle
+    def alias(self, tag: str, leg: Leg) -> None:
+        """Messages of the dialog with this tag of ours are the leg's from now on; those of the one before no longer."""
+        self._forget(leg)
+        leg.tag = tag
+        self._by_tag[tag] = leg
+
+    def _forget(self, leg: Leg) -> None:
+        """No message is the leg's any more."""
+        if self._by_tag.get(leg.tag) is leg:
+            del self._by_tag[leg.tag]
+        if self._dialled.get(leg.call_id) is leg:
+            del self._dialled[leg.call_id]
+
+    def drop(self, handle: str) -> bool:
+        """A leg that could not be dialled: nothing comes of it. False where there is none."""
+        leg = self.live.pop(handle, None)
+        if leg is not None:
+            self._forget(leg)
+        return leg is not None
 
     def known(self, handle: str) -> Leg | None:
         """A leg, live or only just over."""
@@ -101,28 +122,39 @@ class LegBook:
         """The live leg that has this pjsua call."""
         return next((leg for leg in self.live.values() if leg.slot == slot), None)
 
-    def arrival(self, sip_call_id: str) -> tuple[int, int] | None:
-        """When the INVITE with this Call-ID passed the transport layer, and the doubt; forgets it."""
-        return self._arrivals.pop(sip_call_id, None)
+    def arrival(self, call_id: str, tag: str) -> tuple[int, int] | None:
+        """When the INVITE with this Call-ID and From tag passed the transport layer, and the doubt; forgets it."""
+        return self._arrivals.pop((call_id, tag), None)
 
     def note(self, record: Record) -> None:
         """One message."""
-        handle = self._handles.get(record.call_id, record.call_id)
-        leg = self.live.get(handle) or self._late.get(handle)
+        if record.received and record.method == "INVITE" and not record.status and not record.to_tag:
+            self._arrivals.setdefault((record.call_id, record.tag), (record.at_us, record.lag_us))
+            if len(self._arrivals) > MAX_ARRIVALS:
+                self._arrivals.pop(next(iter(self._arrivals)))
+            return
+        leg = self._by_tag.get(record.tag) or self._learn(record)
         if leg is None:
-            if record.received and record.method == "INVITE" and not record.status and not record.to_tag:
-                self._arrivals.setdefault(record.call_id, (record.at_us, record.lag_us))
-                if len(self._arrivals) > MAX_ARRIVALS:
-                    self._arrivals.pop(next(iter(self._arrivals)))
-        elif record.method == "INVITE" and not leg.incoming:
+            return
+        if record.method == "INVITE" and not leg.incoming:
             self._note_invite(leg, record)
         elif record.received and record.method == "CANCEL":
             if leg.incoming and not leg.answered and leg.left is None:
                 leg.left = record
         elif record.received and record.method == "BYE" and (leg.left is None or leg.left.method == "CANCEL"):
             leg.left = record
-            if handle not in self.live:  # it crosses our own: whoever has had ours sends none
+            if leg.handle not in self.live:  # it crosses our own: whoever has had ours sends none
                 self._tell(leg, EventKind.BYE, record, local=False)
+
+    def _learn(self, record: Record) -> Leg | None:
+        """The leg whose INVITE leaves: now its tag is known."""
+        if record.received or record.method != "INVITE":
+            return None
+        leg = self._dialled.pop(record.call_id, None)
+        if leg is not None:
+            leg.tag = record.tag
+            self._by_tag[record.tag] = leg
+        return leg
 
     def _note_invite(self, leg: Leg, record: Record) -> None:
         if not record.received:
@@ -201,13 +233,12 @@ class LegBook:
             if now_us - leg.ended_us < LATE_US:
                 break
             del self._late[handle]
-            if self._handles.get(leg.sip_call_id) == handle:
-                del self._handles[leg.sip_call_id]
+            self._forget(leg)
         while self._arrivals:
-            call_id, (at_us, _) = next(iter(self._arrivals.items()))
+            names, (at_us, _) = next(iter(self._arrivals.items()))
             if now_us - at_us < LATE_US:
                 break
-            del self._arrivals[call_id]
+            del self._arrivals[names]
 
     @property
     def remembered(self) -> int:

@@ -29,6 +29,13 @@ DIAL_US = 1_000_000  # by when pjsua has dialled it, if it ever will
 _log = structlog.get_logger("sip")
 
 
+def own_tag(pj: ModuleType, slot: int) -> str:
+    """Our tag of the dialog in a slot, as the tap shows it; empty where there is none."""
+    _, _, rest = pj.baton_call_names(slot).partition("\x1f")
+    tag: str = rest.partition("\x1f")[0]
+    return tag
+
+
 class Moving:
     """Legs whose far end is being moved."""
 
@@ -123,8 +130,7 @@ class Moving:
         for new, (_, call) in self._waiting.items():
             slot = call.getId()
             if new not in self._legs.live and slot >= 0:
-                leg = self._legs.add(new, slot=slot)
-                self._legs.alias(self._pj.baton_call_id(slot), leg)
+                self._legs.add(new, tag=own_tag(self._pj, slot), slot=slot)
 
     def _answered(self, new: str, handle: str, call: Any) -> None:
         self._waiting.pop(new, None)
@@ -146,7 +152,7 @@ class Moving:
     def _change_over(self, leg: Leg, slot: int, how: str) -> None:
         self._pj.baton_watch(leg.slot, False)
         leg.slot, leg.left, leg.final = slot, None, None
-        self._legs.alias(self._pj.baton_call_id(slot), leg)
+        self._legs.alias(own_tag(self._pj, slot), leg)
         self._pj.baton_watch(slot, True)
         self._media.tie(leg)
         self._media.tell(leg, EventKind.MOVED, how)

@@ -60,6 +60,7 @@ class EngineConfig:
     trunk_certificate: str = ""
     trunk_key: str = ""
     clock_hz: int = 8000  # sampling rate of the bridge
+    dialogs_file: str = ""  # dialogs in hand, for the next router should this one die; empty: not kept
     trace_bytes: int = 0  # of the last SIP messages that are kept; 0: none
     nameservers: tuple[str, ...] = ()  # empty: host names block the loop while the system looks them up
 

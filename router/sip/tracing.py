@@ -17,7 +17,7 @@ from meter.logs import HIDDEN, mask
 
 MAX_TRACE = 2 << 20  # bytes of messages in one answer
 MAX_CALL_IDS = 64
-MAX_CALL_ID = 256  # characters
+MAX_CALL_ID = 65_536  # characters: PJSIP_MAX_PKT_LEN, which no message has more of
 _MAX_MESSAGE = 68 << 10  # bytes; above PJSIP_MAX_PKT_LEN, so that a copy within MAX_TRACE is known to be whole
 _RECORD, _FIELD = "\x1e", "\x1f"
 _FIELDS = 5
@@ -39,7 +39,7 @@ _REQUEST = re.compile(r"([A-Za-z]{1,20}) (\S+) (SIP/2\.0)")
 _STATUS = re.compile(r"SIP/2\.0 \d{3}(?: .*)?")
 _TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}")
 # Of a transfer, and of one of its legs (router.ids): until 2039 they begin so, and no phone number does.
-_OWN_ID = re.compile(r"1[g-z][0-9a-z]{18}(?:-\d{1,3})?")
+_OWN_ID = re.compile(r"1[g-z][0-9a-z]{18}(?:-\d{1,3}(?:\.[a-p]{32})?)?")
 _BRANCH = re.compile(r"\s*branch=z9hG4bK[\w.~-]*\s*")
 _COUNTED = re.compile(r"(?:\d{1,10} ){1,2}[A-Z]{1,20}")  # CSeq, RAck
 
@@ -150,6 +150,11 @@ def parse_messages(records: Iterable[str]) -> Iterator[TracedMessage]:
 def mask_call_id(call_id: str) -> str:
     """A Call-ID without the phone number that may be in it; Baton's own are left whole."""
     return call_id if _OWN_ID.fullmatch(call_id) else mask(call_id)
+
+
+def leg_of(call_id: str) -> str:
+    """The leg whose Call-ID it is (`router.sip.wire.new_call_id`); any other Call-ID as it is."""
+    return call_id.partition(".")[0] if _OWN_ID.fullmatch(call_id) else call_id
 
 
 def mask_message(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 from config.book import Transport
@@ -15,6 +16,16 @@ def host_for_from(config: EngineConfig) -> str:
     first = config.listeners[0] if config.listeners else None
     host = (first.public_address or first.address) if first else ""
     return host if host not in ("", "0.0.0.0", "::") else "baton.invalid"  # noqa: S104 - compared, not bound
+
+
+# Letters alone: no run of digits in it can be taken for a phone number and masked in a log or a trace.
+_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+_CHANCE_BYTES = 16  # 128 bits: who has not seen the INVITE cannot answer it
+
+
+def new_call_id(handle: str) -> str:
+    """Call-ID of a leg that we dial: its handle, by which people find it, and what nobody can guess."""
+    return f"{handle}.{secrets.token_hex(_CHANCE_BYTES).translate(_LETTERS)}"
 
 
 def packed(headers: Sequence[tuple[str, str]]) -> str:

@@ -109,16 +109,9 @@ void baton_port_turn(int account) {
 
 /* --- digits --- */
 
-std::mutex baton_digit_lock;
-std::string baton_digit_text;
-
 void baton_on_digit(pjsua_call_id id, const pjsua_dtmf_info *info) {
     const int digit = info->digit >= 0x20 && info->digit < 0x7f ? pj_toupper(info->digit) : 0;
-    if (!digit || !strchr("0123456789ABCD*#", digit)) return;  /* INFO passes on whatever byte it was given */
-    char record[32];
-    pj_ansi_snprintf(record, sizeof(record), "%d\x1f%c\x1e", id, (char)digit);
-    std::lock_guard<std::mutex> guard(baton_digit_lock);
-    if (baton_digit_text.size() < 65536) baton_digit_text += record;
+    if (digit && strchr("0123456789ABCD*#", digit)) baton_press(id, (char)digit, info->method == PJSUA_DTMF_METHOD_SIP_INFO);
 }
 
 /* --- RTP that starts and stops --- */

@@ -1,15 +1,14 @@
 /* Baton's additions to pjsua2's SWIG interface: a tap on SIP messages and cheap accessors.
  *
  * The tap is a PJSIP module next to the transport layer. It notes every INVITE sent or received, every BYE and CANCEL
- * received and every response to INVITE received, with CLOCK_MONOTONIC nanoseconds; it changes nothing. It is there because pjsua2 hides what
+ * received and every response to INVITE received, with CLOCK_MONOTONIC nanoseconds. It is there because pjsua2 hides what
  * a meter needs: the instant an INVITE is handed to the transport, the first 100, the Reason header of a BYE, and a 2xx
- * that crosses our own CANCEL (pjsua2 answers that one with ACK and BYE and tells nobody).
+ * that crosses our own CANCEL (pjsua2 answers that one with ACK and BYE and tells nobody). What it does not believe
+ * (baton_dialogs.i) it drops, and so PJSIP acts on nothing that the meter did not see.
  * baton_tap_drain() returns and forgets what was noted: records end in 0x1e, fields are parted by 0x1f:
- *   ns, direction (R or T), method, status (0: a request), Call-ID, To tag, reason phrase, Reason header.
+ *   ns, direction (R or T), method, status (0: a request), Call-ID, tag, To tag, reason phrase, Reason header.
+ * `tag` is our own of the dialog, in lower case; of an INVITE that begins one the sender's. Keys are whole, however long.
  * When nobody drains, the newest records are dropped and counted above BATON_TAP_LIMIT bytes.
- *
- * A second module answers a 2xx that belongs to no dialog (the router that sent its INVITE died) with ACK and BYE, so that
- * a buyer's agent who answers a dead call is not left on the line.
  *
  * The commands (batonDial and the like) do in one crossing from Python what took twenty: every attribute of a parameter
  * object is a proxy made and dropped. Headers come as one text: name, 0x1f, value, 0x1e, and so on.
@@ -31,67 +30,122 @@ std::string baton_records;
 unsigned long baton_dropped = 0;
 void (*baton_state_cb)(pjsua_call_id, pjsip_event *) = NULL;
 
-void baton_put(const pj_str_t *s) {
+/* What people read: bounded. */
+void baton_put_words(const pj_str_t *s) {
     for (pj_ssize_t i = 0; s && i < s->slen && i < 240; ++i) {
         char c = s->ptr[i];
         baton_records.push_back((c >= 0 && c < 0x20) ? ' ' : c);
     }
 }
 
-/* A BYE counts within a dialog of ours (both tags), a CANCEL for an INVITE that we are answering (its branch): PJSIP refuses
- * any other, and so do the books. */
-bool baton_counts(pjsip_rx_data *rdata) {
-    if (!rdata || !rdata->msg_info.to || !rdata->msg_info.from || !rdata->msg_info.cid || !rdata->msg_info.via) return false;
+/* What is looked up by: never cut, never changed. baton_keys_are_legal has seen to it that no separator is in it. */
+void baton_put_key(const pj_str_t *s) { if (s && s->slen > 0) baton_records.append(s->ptr, s->slen); }
+
+/* Our own tag; PJSIP compares tags without regard to case. */
+void baton_put_own(const pj_str_t *s) {
+    for (pj_ssize_t i = 0; s && i < s->slen; ++i) baton_records.push_back((char)pj_tolower(s->ptr[i]));
+}
+
+/* Our tag of the dialog that a BYE or CANCEL is for, NULL where it is for none: a BYE counts within a dialog of ours (both
+ * tags), a CANCEL for an INVITE that we are answering (its branch). PJSIP refuses any other, and so do the books. */
+const pj_str_t *baton_own_tag(pjsip_rx_data *rdata) {
+    if (!rdata || !rdata->msg_info.to || !rdata->msg_info.from || !rdata->msg_info.cid || !rdata->msg_info.via) return NULL;
     if (rdata->msg_info.msg->line.req.method.id == PJSIP_BYE_METHOD)
         return pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.to->tag, &rdata->msg_info.from->tag, PJ_FALSE)
-               != NULL;
+               ? &rdata->msg_info.to->tag : NULL;
     pj_str_t key;
     if (pjsip_tsx_create_key(rdata->tp_info.pool, &key, PJSIP_ROLE_UAS, pjsip_get_invite_method(), rdata) != PJ_SUCCESS)
-        return false;
-    return pjsip_tsx_layer_find_tsx(&key, PJ_FALSE) != NULL;
+        return NULL;
+    pjsip_transaction *tsx = pjsip_tsx_layer_find_tsx(&key, PJ_FALSE);
+    const pjsip_dialog *dlg = tsx ? pjsip_tsx_get_dlg(tsx) : NULL;
+    return dlg ? &dlg->local.info->tag : NULL;
 }
 
 void baton_note(char direction, pjsip_msg *msg, pjsip_rx_data *rdata) {
     const pjsip_cseq_hdr *cseq = (const pjsip_cseq_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_CSEQ, NULL);
     const pjsip_cid_hdr *cid = (const pjsip_cid_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_CALL_ID, NULL);
-    if (!cseq || !cid) return;
+    const pjsip_from_hdr *from = (const pjsip_from_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_FROM, NULL);
+    const pjsip_to_hdr *to = (const pjsip_to_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_TO, NULL);
+    if (!cseq || !cid || !from || !to) return;
     const bool request = msg->type == PJSIP_REQUEST_MSG;
     const pjsip_method_e id = cseq->method.id;
     const bool received = direction == 'R';
     if (request ? !(id == PJSIP_INVITE_METHOD || (received && (id == PJSIP_BYE_METHOD || id == PJSIP_CANCEL_METHOD)))
                 : !(received && id == PJSIP_INVITE_METHOD))
         return;
-    if (request && received && id != PJSIP_INVITE_METHOD && !baton_counts(rdata)) return;
+    const bool begins = request && received && id == PJSIP_INVITE_METHOD && !to->tag.slen;
+    const pj_str_t *own = received && request ? &to->tag : &from->tag;
+    if (request && received && id != PJSIP_INVITE_METHOD && !(own = baton_own_tag(rdata))) return;
     if (baton_records.size() > BATON_TAP_LIMIT) { ++baton_dropped; return; }
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     char head[64];
     pj_ansi_snprintf(head, sizeof(head), "%lld\x1f%c\x1f", (long long)now.tv_sec * 1000000000LL + now.tv_nsec, direction);
     baton_records += head;
-    baton_put(&cseq->method.name);
+    baton_put_words(&cseq->method.name);
     pj_ansi_snprintf(head, sizeof(head), "\x1f%d\x1f", request ? 0 : msg->line.status.code);
     baton_records += head;
-    baton_put(&cid->id);
+    baton_put_key(&cid->id);
     baton_records.push_back('\x1f');
-    const pjsip_to_hdr *to = (const pjsip_to_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_TO, NULL);
-    if (to) baton_put(&to->tag);
+    if (begins) baton_put_key(&from->tag);
+    else baton_put_own(own);
     baton_records.push_back('\x1f');
-    if (!request) baton_put(&msg->line.status.reason);
+    baton_put_key(&to->tag);
+    baton_records.push_back('\x1f');
+    if (!request) baton_put_words(&msg->line.status.reason);
     baton_records.push_back('\x1f');
     static const pj_str_t REASON = { (char *)"Reason", 6 };
     const pjsip_generic_string_hdr *why =
         (const pjsip_generic_string_hdr *)pjsip_msg_find_hdr_by_name(msg, &REASON, NULL);
-    if (why) baton_put(&why->hvalue);
+    if (why) baton_put_words(&why->hvalue);
     baton_records.push_back('\x1e');
 }
 
-pj_bool_t baton_on_rx(pjsip_rx_data *rdata) { baton_note('R', rdata->msg_info.msg, rdata); return PJ_FALSE; }
-pj_status_t baton_on_tx(pjsip_tx_data *tdata) { baton_note('T', tdata->msg, NULL); return PJ_SUCCESS; }
+bool baton_keys_are_legal(pjsip_rx_data *rdata);
+enum baton_answer { BATON_TAKE, BATON_NOBODYS, BATON_DROP };
+baton_answer baton_judge_answer(pjsip_rx_data *rdata);
+bool baton_invite_leaves(const pjsip_tx_data *tdata);
+std::string baton_own(const pj_str_t *tag);
+void baton_hand_request(const pjsip_tx_data *tdata, bool first);
+pj_status_t baton_hand_response(pjsip_tx_data *tdata);
+void baton_hand_over(const std::string &tag);
+void baton_hand_refused(const pjsip_rx_data *rdata);
+void baton_hand_dialog(const pjsua_call *call);
+void baton_left_acknowledged(const pjsip_rx_data *rdata);
+
+pj_bool_t baton_on_rx_request(pjsip_rx_data *rdata) {
+    if (!baton_keys_are_legal(rdata)) {
+        if (rdata->msg_info.msg->line.req.method.id != PJSIP_ACK_METHOD)
+            pjsip_endpt_respond_stateless(pjsua_get_pjsip_endpt(), rdata, PJSIP_SC_BAD_REQUEST, NULL, NULL, NULL);
+        return PJ_TRUE;
+    }
+    baton_note('R', rdata->msg_info.msg, rdata);
+    const pjsip_method_e id = rdata->msg_info.msg->line.req.method.id;
+    if (id == PJSIP_ACK_METHOD) baton_left_acknowledged(rdata);
+    else if (id == PJSIP_BYE_METHOD && baton_own_tag(rdata)) baton_hand_over(baton_own(&rdata->msg_info.to->tag));
+    return PJ_FALSE;
+}
+
+pj_bool_t baton_on_rx_response(pjsip_rx_data *rdata) {
+    if (!baton_keys_are_legal(rdata)) return PJ_TRUE;
+    const baton_answer found = baton_judge_answer(rdata);
+    if (found == BATON_TAKE) {
+        baton_note('R', rdata->msg_info.msg, rdata);
+        if (rdata->msg_info.msg->line.status.code >= 300) baton_hand_refused(rdata);
+    }
+    return found == BATON_DROP;
+}
+
+pj_status_t baton_on_tx_request(pjsip_tx_data *tdata) {
+    baton_hand_request(tdata, baton_invite_leaves(tdata));
+    baton_note('T', tdata->msg, NULL);
+    return PJ_SUCCESS;
+}
 
 pjsip_module baton_tap_module = {
     NULL, NULL, { (char *)"mod-baton-tap", 13 }, -1,
     PJSIP_MOD_PRIORITY_TRANSPORT_LAYER - 1,
-    NULL, NULL, NULL, NULL, &baton_on_rx, &baton_on_rx, &baton_on_tx, &baton_on_tx, NULL
+    NULL, NULL, NULL, NULL, &baton_on_rx_request, &baton_on_rx_response, &baton_on_tx_request, &baton_hand_response, NULL
 };
 
 void baton_headers(const std::string &text, pj::SipTxOption &option) {
@@ -110,93 +164,9 @@ void baton_headers(const std::string &text, pj::SipTxOption &option) {
 void baton_port_turn(int account);
 void baton_port_next(int account) { baton_port_turn(account); }
 
-unsigned long baton_stray_count = 0;
-
-/* True where a call of ours has this Call-ID: the 2xx is a second dialog of its INVITE (a fork), not a dead router's. */
-bool baton_is_fork(const pj_str_t *call_id) {
-    for (unsigned i = 0; i < pjsua_var.ua_cfg.max_calls; ++i) {
-        const pjsua_call *call = &pjsua_var.calls[i];
-        if (call->inv && call->inv->dlg && !pj_strcmp(&call->inv->dlg->call_id->id, call_id)) return true;
-    }
-    return false;
-}
-
-/* A request within the dialog that a 2xx of nobody's would make: to its Contact, by its Record-Route backwards
- * (RFC 3261 section 12.1.2). NULL where the response does not tell enough. */
-pjsip_tx_data *baton_in_dialog(pjsip_rx_data *rdata, const pjsip_method *method, int cseq) {
-    pjsip_msg *msg = rdata->msg_info.msg;
-    pjsip_contact_hdr *contact = (pjsip_contact_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_CONTACT, NULL);
-    pjsip_tx_data *tdata = NULL;
-    if (!contact || contact->star || !contact->uri) return NULL;
-    pjsip_to_hdr *to = (pjsip_to_hdr *)pjsip_hdr_clone(rdata->tp_info.pool, rdata->msg_info.to);
-    pjsip_from_hdr *from = (pjsip_from_hdr *)pjsip_hdr_clone(rdata->tp_info.pool, rdata->msg_info.from);
-    if (pjsip_endpt_create_request_from_hdr(pjsua_get_pjsip_endpt(), method, (pjsip_uri *)pjsip_uri_get_uri(contact->uri),
-                                            from, to, NULL, rdata->msg_info.cid, cseq, NULL, &tdata) != PJ_SUCCESS)
-        return NULL;
-    pjsip_hdr *after = (pjsip_hdr *)pjsip_msg_find_hdr(tdata->msg, PJSIP_H_FROM, NULL);
-    pjsip_rr_hdr *record = rdata->msg_info.record_route;
-    while (record) {  /* each goes in front of the one before: the order is turned round */
-        pjsip_route_hdr *route = pjsip_route_hdr_create(tdata->pool);
-        pj_memcpy(&route->name_addr, pjsip_uri_clone(tdata->pool, &record->name_addr), sizeof(route->name_addr));
-        pj_list_insert_before(after, route);
-        after = (pjsip_hdr *)route;
-        record = (pjsip_rr_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_RECORD_ROUTE, record->next);
-    }
-    return tdata;
-}
-
-/* Anybody can send a 2xx: it is answered only if its Call-ID looks like one of ours (20 characters, a hyphen, the leg), so many
- * a second, and repeatedly only to where it came from. */
-const int BATON_STRAYS_A_SECOND = 50;
-
-bool baton_stray_allowed(const pjsip_rx_data *rdata) {
-    static long long second = 0;
-    static int count = 0;
-    const pj_str_t *id = &rdata->msg_info.cid->id;
-    if (id->slen < 22 || id->slen > 24 || id->ptr[20] != '-') return false;
-    for (pj_ssize_t i = 0; i < id->slen; ++i)
-        if (i != 20 && !pj_isdigit(id->ptr[i]) && (i > 20 || !pj_islower(id->ptr[i]))) return false;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (second != now.tv_sec) { second = now.tv_sec; count = 0; }
-    return ++count <= BATON_STRAYS_A_SECOND;
-}
-
-bool baton_contact_is_source(const pjsip_rx_data *rdata) {
-    const pjsip_contact_hdr *contact =
-        (const pjsip_contact_hdr *)pjsip_msg_find_hdr(rdata->msg_info.msg, PJSIP_H_CONTACT, NULL);
-    if (!contact || contact->star || rdata->msg_info.record_route) return false;
-    const pjsip_sip_uri *uri = (const pjsip_sip_uri *)pjsip_uri_get_uri(contact->uri);
-    return !pj_strcmp2(&uri->host, rdata->pkt_info.src_name);
-}
-
-/* A 2xx to an INVITE of a router that died: nobody here knows its dialog. It is ACKed, then BYEd. */
-pj_bool_t baton_on_stray(pjsip_rx_data *rdata) {
-    const pjsip_cseq_hdr *cseq = rdata->msg_info.cseq;
-    const int code = rdata->msg_info.msg->line.status.code;
-    if (cseq->method.id != PJSIP_INVITE_METHOD || code < 200 || code > 299 || pjsip_rdata_get_tsx(rdata)) return PJ_FALSE;
-    if (pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.from->tag, &rdata->msg_info.to->tag, PJ_FALSE))
-        return PJ_FALSE;
-    pj_str_t none = { NULL, 0 };
-    if (pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.from->tag, &none, PJ_FALSE)) return PJ_FALSE;
-    if (!baton_stray_allowed(rdata)) return PJ_TRUE;
-    if (!baton_is_fork(&rdata->msg_info.cid->id)) ++baton_stray_count;
-    pjsip_tx_data *ack = baton_in_dialog(rdata, pjsip_get_ack_method(), cseq->cseq);
-    if (ack) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), ack, NULL, NULL);
-    pjsip_tx_data *bye = baton_in_dialog(rdata, &pjsip_bye_method, cseq->cseq + 1);
-    if (bye && baton_contact_is_source(rdata)) pjsip_endpt_send_request(pjsua_get_pjsip_endpt(), bye, -1, NULL, NULL);
-    else if (bye) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), bye, NULL, NULL);
-    return PJ_TRUE;
-}
-
-pjsip_module baton_stray_module = {
-    NULL, NULL, { (char *)"mod-baton-stray", 15 }, -1,
-    PJSIP_MOD_PRIORITY_UA_PROXY_LAYER - 1,
-    NULL, NULL, NULL, NULL, NULL, &baton_on_stray, NULL, NULL, NULL
-};
-
 void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
     const pjsua_call *call = &pjsua_var.calls[call_id];
+    baton_hand_dialog(call);
     if (call->hanging_up || !call->inv || call->inv->state == PJSIP_INV_STATE_DISCONNECTED)
         (*baton_state_cb)(call_id, e);
 }
@@ -206,6 +176,9 @@ void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
 
 %include "../pjsua2.i"
 %include "baton_whole.i"
+%include "baton_dialogs.i"
+%include "baton_left.i"
+%include "baton_within.i"
 %include "baton_gate.i"
 %include "baton_media.i"
 %include "baton_trace.i"
@@ -246,16 +219,11 @@ int baton_tap_start() {
     baton_dropped = 0;
     baton_tap_module.id = -1;
     pj_status_t status = pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_tap_module);
-    if (status != PJ_SUCCESS) return status;
-    baton_stray_module.id = -1;
-    return pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_stray_module);
+    return status == PJ_SUCCESS ? baton_dialogs_start() : status;
 }
 
 /* Bytes noted and not yet drained. */
 unsigned long baton_tap_pending() { return (unsigned long)baton_records.size(); }
-
-/* 2xx answers to INVITEs that nobody here sent; each was ACKed and BYEd. */
-unsigned long baton_strays() { return baton_stray_count; }
 
 /* Records lost because nobody drained. */
 unsigned long baton_tap_dropped() { return baton_dropped; }
@@ -323,13 +291,17 @@ int baton_call_code(int call_id) {
     return (int)pjsua_var.calls[call_id].last_code;
 }
 
-/* Call-ID header of a call, empty where there is none. */
-std::string baton_call_id(int call_id) {
+/* What names a call's dialog, parted by 0x1f: Call-ID, our tag in lower case, the far end's tag. Empty where there is none. */
+std::string baton_call_names(int call_id) {
     if (call_id < 0 || call_id >= (int)pjsua_var.ua_cfg.max_calls) return std::string();
     const pjsua_call *call = &pjsua_var.calls[call_id];
     if (!call->inv || !call->inv->dlg) return std::string();
-    const pj_str_t *id = &call->inv->dlg->call_id->id;
-    return std::string(id->ptr, id->slen);
+    const pj_str_t *id = &call->inv->dlg->call_id->id, *far = &call->inv->dlg->remote.info->tag;
+    std::string out(id->ptr, id->slen);
+    out.push_back('\x1f');
+    out += baton_own(&call->inv->dlg->local.info->tag);
+    out.push_back('\x1f');
+    return out.append(far->slen > 0 ? far->ptr : "", far->slen > 0 ? far->slen : 0);
 }
 
 /* Conference port of the call's audio; -1 where audio is not running. */

@@ -43,10 +43,10 @@ void baton_keep(char direction, const pjsip_msg *msg, const char *text, size_t s
     BatonKept one;
     one.ns = (long long)now.tv_sec * 1000000000LL + now.tv_nsec;
     one.direction = direction;
-    one.call_id.assign(cid->id.ptr, cid->id.slen > 200 ? 200 : cid->id.slen);
-    char peer[128];
-    pj_ansi_snprintf(peer, sizeof(peer), "%s:%s:%d", kind, host, port);
-    one.peer = peer;
+    one.call_id.assign(cid->id.ptr, cid->id.slen);
+    char number[16];
+    pj_ansi_snprintf(number, sizeof(number), ":%d", port);
+    one.peer = std::string(kind) + ":" + host + number;
     one.size = size;
     one.at = baton_ring_room(size);
     memcpy(&baton_ring[one.at], text, size);

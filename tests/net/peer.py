@@ -97,6 +97,8 @@ class Party(asyncio.DatagramProtocol):
         self.seen: list[Message] = []
         self.react: Callable[[Message], None] = lambda _message: None
         self.port = 0
+        self.via = "UDP"
+        self.params = ""  # of our Contact
         self._transport: asyncio.DatagramTransport | None = None
         self._news = asyncio.Event()
 
@@ -145,7 +147,11 @@ class Party(asyncio.DatagramProtocol):
         lines = [f"SIP/2.0 {code} {reason}"]
         lines += [line for line in request.text.split("\r\n") if line.lower().startswith("via:")]
         lines += [f"From: {request.header('From')}", f"To: {to}", f"Call-ID: {request.call_id}"]
-        lines += [f"CSeq: {request.header('CSeq')}", f"Contact: {contact or f'<sip:x@{HOST}:{self.port}>'}", *headers]
+        lines += [
+            f"CSeq: {request.header('CSeq')}",
+            f"Contact: {contact or f'<sip:x@{HOST}:{self.port}{self.params}>'}",
+            *headers,
+        ]
         if body:
             lines.append("Content-Type: application/sdp")
         lines += [f"Content-Length: {len(body.encode())}", "", body]
@@ -164,6 +170,7 @@ class Callee(Party):
         self.deaf = deaf
         self.rtp_port = 0
         self.codecs = "0"
+        self.tag = "t1"
         self.cseq = 6
         self.invites: dict[str, Message] = {}
         self._timers: dict[str, list[asyncio.TimerHandle]] = {}
@@ -193,27 +200,29 @@ class Callee(Party):
         events = event_type(invite)  # an answer uses the offer's payload types (RFC 3264 section 6.1)
         if "telephone-event" in body and events:
             body = body.replace(f" {EVENT}\r\n", f" {events}\r\n").replace(f":{EVENT} ", f":{events} ")
-        self.reply(invite, code, body=body)
+        self.reply(invite, code, body=body, tag=self.tag)
 
     def hang_up(self, invite: Message) -> None:
         """BYE within the dialog of an INVITE that was answered."""
         self.request(invite, "BYE")
 
-    def request(self, invite: Message, method: str, body: str = "", headers: tuple[str, ...] = ()) -> str:
+    def request(
+        self, invite: Message, method: str, body: str = "", headers: tuple[str, ...] = (), kind: str = "application/sdp"
+    ) -> str:
         """A request within the dialog of an INVITE that was answered; its branch."""
         self.cseq += 1
         branch = f"z9hG4bK-{method.lower()}{next(_serial)}"
         lines = [
             f"{method} {invite.header('Contact').strip('<>')} SIP/2.0",
-            f"Via: SIP/2.0/UDP {HOST}:{self.port};branch={branch}",
-            f"From: {invite.header('To')};tag=t1",
+            f"Via: SIP/2.0/{self.via} {HOST}:{self.port};branch={branch}",
+            f"From: {invite.header('To')};tag={self.tag}",
             f"To: {invite.header('From')}",
             f"Call-ID: {invite.call_id}",
             f"CSeq: {self.cseq} {method}",
-            f"Contact: <sip:x@{HOST}:{self.port}>",
+            f"Contact: <sip:x@{HOST}:{self.port}{self.params}>",
             "Max-Forwards: 70",
             *headers,
-            *(["Content-Type: application/sdp"] if body else []),
+            *([f"Content-Type: {kind}"] if body else []),
             f"Content-Length: {len(body.encode())}",
         ]
         self.send("\r\n".join([*lines, "", body]), invite.source)
@@ -223,7 +232,7 @@ class Callee(Party):
         """ACK of a 2xx to a re-INVITE of ours."""
         lines = [
             f"ACK {invite.header('Contact').strip('<>')} SIP/2.0",
-            f"Via: SIP/2.0/UDP {HOST}:{self.port};branch=z9hG4bK-ack{next(_serial)}",
+            f"Via: SIP/2.0/{self.via} {HOST}:{self.port};branch=z9hG4bK-ack{next(_serial)}",
             f"From: {answer.header('From')}",
             f"To: {answer.header('To')}",
             f"Call-ID: {invite.call_id}",
@@ -245,6 +254,7 @@ class Call:
     final: Message | None = None
     cseq: int = 1
     to: str = ""  # of the dialog, once there is one
+    tag: str = "f1"  # of From
     seen: list[Message] = field(default_factory=list)
 
 
@@ -275,13 +285,13 @@ class Caller(Party):
 
     def invite(
         self, user: str, *, number: str = "+12125550123", headers: tuple[str, ...] = (), rtp_port: int = 40_002,
-        body: str = "", content_type: str = "application/sdp", codecs: str = "0",
+        body: str = "", content_type: str = "application/sdp", codecs: str = "0", call_id: str = "", tag: str = "f1",
     ) -> Call:  # fmt: skip
         serial = next(_serial)
-        call = Call(f"c{serial}-{time.monotonic_ns()}@test", f"z9hG4bK-t{serial}", user, number)
+        call = Call(call_id or f"c{serial}-{time.monotonic_ns()}@test", f"z9hG4bK-t{serial}", user, number, tag=tag)
         self.calls[call.call_id] = call
         payload = body or sdp(rtp_port, codecs)
-        extra = (f"Contact: <sip:d@{self.host}:{self.port}>", f"Content-Type: {content_type}", *headers)
+        extra = (f"Contact: <sip:d@{self.host}:{self.port}{self.params}>", f"Content-Type: {content_type}", *headers)
         self._send(call, "INVITE", call.branch, f"<sip:{user}@{HOST}>", extra, payload)
         return call
 
@@ -292,7 +302,7 @@ class Caller(Party):
         """The INVITE once more, with credentials: same Call-ID, next CSeq (RFC 3261 section 22.2)."""
         call.cseq += 1
         call.final = None
-        extra = (f"Contact: <sip:d@{self.host}:{self.port}>", "Content-Type: application/sdp", *headers)
+        extra = (f"Contact: <sip:d@{self.host}:{self.port}{self.params}>", "Content-Type: application/sdp", *headers)
         branch = f"{call.branch}-{call.cseq}"
         self._send(call, "INVITE", branch, f"<sip:{call.user}@{HOST}>", extra, sdp(rtp_port), cseq=call.cseq)
 
@@ -300,12 +310,16 @@ class Caller(Party):
         assert call.final is not None
         self.request(call, "BYE")
 
-    def request(self, call: Call, method: str, body: str = "", headers: tuple[str, ...] = ()) -> None:
-        """A request within the dialog."""
+    def request(
+        self, call: Call, method: str, body: str = "", headers: tuple[str, ...] = (), kind: str = "application/sdp"
+    ) -> str:
+        """A request within the dialog; its branch."""
         call.cseq += 1
-        kind = ("Content-Type: application/sdp",) if body else ()
-        extra = (f"Contact: <sip:d@{self.host}:{self.port}>", *kind, *headers)
-        self._send(call, method, f"{call.branch}-{call.cseq}", call.to, extra, body, cseq=call.cseq)
+        said = (f"Content-Type: {kind}",) if body else ()
+        extra = (f"Contact: <sip:d@{self.host}:{self.port}{self.params}>", *said, *headers)
+        branch = f"{call.branch}-{call.cseq}"
+        self._send(call, method, branch, call.to, extra, body, cseq=call.cseq)
+        return branch
 
     def ask(self, user: str) -> Call:
         """OPTIONS outside dialogs."""
@@ -321,8 +335,8 @@ class Caller(Party):
     ) -> None:
         lines = [
             f"{method} sip:{call.user + '@' if call.user else ''}{HOST}:{self.router[1]} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.host}:{self.port};branch={branch}",
-            f"From: <sip:{call.number}@{self.host}>;tag=f1",
+            f"Via: SIP/2.0/{self.via} {self.host}:{self.port};branch={branch}",
+            f"From: <sip:{call.number}@{self.host}>;tag={call.tag}",
             f"To: {to}",
             f"Call-ID: {call.call_id}",
             f"CSeq: {cseq} {method}",

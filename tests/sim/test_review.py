@@ -117,12 +117,12 @@ def test_a_reload_takes_no_carrier_from_a_transfer_that_has_begun() -> None:
 
 
 def record(at_us: int, method: str, status: int = 0, *, received: bool = True, tag: str = "") -> Record:
-    return Record(at_us, 0, received, method, status, "T-1", tag, "", "")
+    return Record(at_us, 0, received, method, status, "T-1", "ours", tag, "", "")
 
 
 def test_a_refusal_counts_before_a_bye_that_cannot_be() -> None:
     book = LegBook()
-    book.add("T-1", slot=1)
+    book.add("T-1", call_id="T-1", tag="ours", slot=1)
     for one in (record(0, "INVITE", received=False), record(300_000, "BYE"), record(4_000_000, "INVITE", 486)):
         book.note(one)
     book.ended("T-1", 4_000_100, 0, 486)
@@ -131,7 +131,7 @@ def test_a_refusal_counts_before_a_bye_that_cannot_be() -> None:
 
 def test_an_endpoint_cancels_nothing_and_its_bye_is_seen() -> None:
     book = LegBook()
-    book.add("T-1", slot=1)
+    book.add("T-1", call_id="T-1", tag="ours", slot=1)
     for one in (
         record(0, "INVITE", received=False),
         record(1_000_000, "CANCEL"),
@@ -147,7 +147,7 @@ def test_provisional_answers_by_kind() -> None:
     """Ringing is 180, 181, 182 or 183. Of the others the first is told, beside the first 100; repeats are not."""
     for code in range(101, 200):
         book = LegBook()
-        book.add("T-1", slot=1)
+        book.add("T-1", call_id="T-1", tag="ours", slot=1)
         for status in (code, 100, code, 100, 199, 183):
             book.note(record(status, "INVITE", status))
         rings = code in {180, 181, 182, 183}
@@ -159,7 +159,7 @@ def test_provisional_answers_by_kind() -> None:
 
 def test_a_leg_that_was_never_sent_says_so() -> None:
     book = LegBook()
-    book.add("T-1", slot=1)
+    book.add("T-1", call_id="T-1", tag="ours", slot=1)
     book.ended("T-1", 5, 0, 502)
     assert book.events[-1].kind is EventKind.NOT_SENT
     world = World([secure(1)]).script(Script(refuses_to_send=True))
