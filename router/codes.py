@@ -5,6 +5,7 @@ from __future__ import annotations
 CLIENT_ERROR, GLOBAL_FAILURE = 400, 600  # first codes of their classes
 CODE_BUSY = 486
 CODE_NO_ANSWER = 480
+CODE_NO_MEDIA = 488
 CODE_UNREACHABLE = 503
 CODE_FAULT = 500
 BETWEEN_US = frozenset({401, 407, 487})  # between us and the trunk: credentials, and our own CANCEL

@@ -12,6 +12,8 @@ from router.sip.port import LegEvent
 ELSEWHERE = 'SIP;cause=200;text="Call completed elsewhere"'  # RFC 3326 section 3.1, for losers
 TIMED_OUT = 'SIP;cause=408;text="Ring timeout"'
 NOT_ACCEPTED = 'SIP;cause=408;text="Not accepted"'
+NO_MEDIA = "answered without media that we can use"
+UNSERVED = 'SIP;cause=488;text="Not Acceptable Here"'  # to who answered so
 GIVEN_UP = 'SIP;cause=487;text="Caller gave up"'
 
 Step = tuple[State, list[Effect]]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meter.facts import CALLER_LEG, RINGING_CODES, TRYING, EndCause, Kind, Party
-from router.codes import CODE_NO_ANSWER, better
+from router.codes import CODE_NO_ANSWER, CODE_NO_MEDIA, better
 from router.moves import (
     AnswerCaller,
     Arm,
@@ -34,7 +34,20 @@ from router.moves import (
     Whisper,
 )
 from router.sip.port import OUR_FAULT, EventKind, LegEvent
-from router.steps import ELSEWHERE, GIVEN_UP, Step, after_leg, end, end_by_us, end_legs, ignore, leg_ended, over
+from router.steps import (
+    ELSEWHERE,
+    GIVEN_UP,
+    NO_MEDIA,
+    UNSERVED,
+    Step,
+    after_leg,
+    end,
+    end_by_us,
+    end_legs,
+    ignore,
+    leg_ended,
+    over,
+)
 
 PARTING_US = 300_000  # a BYE that crosses ours is here within a round trip
 BRIDGE_TIMEOUT_US = 5_000_000  # both 200s are out: audio that does not start in 5 s will not start
@@ -64,7 +77,7 @@ def is_answer(event: LegEvent) -> bool:
     return event.kind in _ANSWERS or (event.kind is EventKind.FAILED and not event.local)
 
 
-_ANSWERS = frozenset({EventKind.TRYING, EventKind.RINGING, EventKind.ANSWERED})
+_ANSWERS = frozenset({EventKind.TRYING, EventKind.RINGING, EventKind.ANSWERED, EventKind.UNSERVED})
 
 
 def _not_sent(state: State, number: int, event: LegEvent) -> Step:
@@ -137,6 +150,19 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
             *hang_ups,
         ]
     return win(state._replace(talk_us=event.at_us), number, event.at_us, [Emit(Kind.ANSWERED, number, said)])
+
+
+def _unserved(state: State, number: int, event: LegEvent) -> Step:
+    """A 2xx whose media cannot be used ends its leg before it wins (domain, section 3): we could not agree.
+
+    It says nothing of what the buyer did. The others ring on, and one of them may still have the call.
+    """
+    if state.phase is not Phase.RINGING or state.leg(number) is LegPhase.ENDED:
+        return _answered(state, number, event)
+    said = event._replace(code=CODE_NO_MEDIA, phrase=NO_MEDIA, local=True)
+    fault = {"what": "media", "code": event.code, "detail": NO_MEDIA}
+    note: list[Effect] = [Emit(Kind.FAULT, number, fault), leg_ended(number, said), HangUp(number, UNSERVED)]
+    return after_leg(state.with_leg(number, LegPhase.ENDED), [*note, *_timers_of(number)])
 
 
 def win(state: State, number: int, at_us: int, note: list[Effect]) -> Step:
@@ -312,6 +338,7 @@ LEG_TABLE: dict[EventKind, Callable[[State, int, LegEvent], Step]] = {
     EventKind.TRYING: _trying,
     EventKind.RINGING: _ringing,
     EventKind.ANSWERED: _answered,
+    EventKind.UNSERVED: _unserved,
     EventKind.FORKED: _forked,
     EventKind.DIGIT: _digit,
     EventKind.FAILED: _failed,

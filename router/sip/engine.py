@@ -217,7 +217,7 @@ class PjsuaEngine(Services):
             if self._invites:
                 self._listener.on_invite(self._invites.popleft())
             elif self.legs.events:
-                batch = list(self.legs.events)
+                batch = [self.media.judge(event) for event in self.legs.events]
                 self.legs.events.clear()
                 self._listener.on_events(self.moving.sort(batch) if self.moving.any else batch)
             elif not self.doors.look():

@@ -61,6 +61,7 @@ class Leg:
     peer: str = ""
     bridged: bool = False
     answered: bool = False
+    agreed: bool = False  # PJSIP has said that audio was agreed on
     progressed: bool = False  # a provisional answer came that is neither 100 nor ringing
     seen: set[EventKind] = field(default_factory=set)
     final: Record | None = None  # the last final refusal of our INVITE

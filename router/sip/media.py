@@ -46,8 +46,22 @@ class Media:
             self._pj.baton_watch(leg.slot, True)
         self.tie(right)
 
+    def judge(self, event: LegEvent) -> LegEvent:
+        """An endpoint's answer is one when it can be served (domain, section 3).
+
+        To be asked once PJSIP has read the message: an answer in an 18x before the 2xx counts as well. A leg that is
+        over by now was served if audio had been agreed on and it was the far end that left.
+        """
+        leg = self._legs.known(event.handle)
+        if event.kind is not EventKind.ANSWERED or leg is None or leg.incoming:
+            return event
+        live = event.handle in self._legs.live
+        agreed = self._pj.baton_agreed(leg.slot) if live else leg.agreed and leg.left is not None
+        return event if agreed else event._replace(kind=EventKind.UNSERVED)
+
     def tie(self, leg: Leg) -> None:
         """Give a leg what it is to hear; to be called after each change of its media."""
+        leg.agreed = leg.incoming or self._pj.baton_agreed(leg.slot)
         self._play(leg)
         self._hold(leg)
         if leg.peer:

@@ -119,6 +119,9 @@ class Moving:
                 batch.remove(event)
                 if event.kind is EventKind.ANSWERED:
                     self._answered(new, handle, call)
+                elif event.kind is EventKind.UNSERVED:
+                    _log.info("refer_failed", leg=handle, code=event.code, why="no audio can be agreed on")
+                    self._give_up(new)
                 elif event.kind in (EventKind.FAILED, EventKind.GONE, EventKind.NOT_SENT, EventKind.BYE):
                     self._waiting.pop(new, None)
                     self._since_us.pop(new, None)

@@ -28,6 +28,7 @@ class EventKind(StrEnum):
     TRYING = "trying"  # a provisional answer that is no ringing: first 100, first other
     RINGING = "ringing"  # first of 180 to 183
     ANSWERED = "answered"  # first 2xx (for a leg that we hung up before: too late)
+    UNSERVED = "unserved"  # first 2xx, and no audio can be agreed on with it; the engine ACKs and BYEs
     FAILED = "failed"  # over before an answer; `local`: no final answer came from the far end
     CANCELLED = "cancelled"  # the dialer's CANCEL
     BYE = "bye"  # the far end's BYE

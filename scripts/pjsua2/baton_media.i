@@ -119,12 +119,49 @@ void baton_on_digit(pjsua_call_id id, const pjsua_dtmf_info *info) {
 struct baton_heard { bool watched, any, quiet; unsigned packets; long long at_ns; };
 baton_heard baton_ears[PJSUA_MAX_CALLS];
 
-pjsua_call_media *baton_audio(int id) {
+/* The audio line that a call speaks by; NULL where none was agreed on. */
+pjsua_call_media *baton_line(int id) {
     if (id < 0 || id >= (int)pjsua_var.ua_cfg.max_calls) return NULL;
     pjsua_call *call = &pjsua_var.calls[id];
-    if (!call->inv || call->hanging_up || call->audio_idx < 0 || call->audio_idx >= (int)call->med_cnt) return NULL;
+    if (!call->inv || !call->inv->neg || call->hanging_up) return NULL;
+    if (call->audio_idx < 0 || call->audio_idx >= (int)call->med_cnt) return NULL;
     pjsua_call_media *media = &call->media[call->audio_idx];
-    return media->type == PJMEDIA_TYPE_AUDIO && media->strm.a.stream ? media : NULL;
+    return media->type == PJMEDIA_TYPE_AUDIO ? media : NULL;
+}
+
+/* True where PJSIP has ended an answered call by itself (its media could not be agreed on) and waits for the BYE's answer. */
+bool baton_is_leaving(int id) {
+    if (id < 0 || id >= (int)pjsua_var.ua_cfg.max_calls) return false;
+    const pjsip_inv_session *inv = pjsua_var.calls[id].inv;
+    return inv && inv->cause >= 300 && (inv->state == PJSIP_INV_STATE_CONNECTING || inv->state == PJSIP_INV_STATE_CONFIRMED);
+}
+
+/* The line that a call speaks by, where packets go at least one way. */
+pjsua_call_media *baton_audio(int id) {
+    pjsua_call_media *media = baton_line(id);
+    return media && media->strm.a.stream ? media : NULL;
+}
+
+/* True where the line's RTP is encrypted. */
+bool baton_is_encrypted(const pjsua_call_media *media) {
+    if (!media || !media->tp) return false;
+    pjmedia_transport_info info;
+    pjmedia_transport_info_init(&info);
+    if (pjmedia_transport_get_info(media->tp, &info) != PJ_SUCCESS) return false;
+    for (unsigned i = 0; i < info.specific_info_cnt; ++i)
+        if (info.spc_info[i].type == PJMEDIA_TRANSPORT_TYPE_SRTP)
+            return ((pjmedia_srtp_info *)info.spc_info[i].buffer)->active != 0;
+    return false;
+}
+
+/* True where the far end's line asks for encryption (RTP/SAVP, RFC 3711); PJSIP goes on without where we have it off. */
+bool baton_wants_srtp(int id) {
+    const pjmedia_sdp_session *sdp = NULL;
+    const pjsua_call *call = &pjsua_var.calls[id];
+    if (pjmedia_sdp_neg_get_active_remote(call->inv->neg, &sdp) != PJ_SUCCESS || call->audio_idx >= (int)sdp->media_count)
+        return false;
+    return PJMEDIA_TP_PROTO_HAS_FLAG(pjmedia_sdp_transport_get_proto(&sdp->media[call->audio_idx]->desc.transport),
+                                     PJMEDIA_TP_PROFILE_SRTP);
 }
 
 /* True where the far end has said that it sends no audio (RFC 3264 section 5.1 and 8.4: recvonly, inactive, a line with port
@@ -315,22 +352,21 @@ std::string baton_codec(int id) {
 }
 
 /* True where the call's RTP is encrypted. */
-bool baton_encrypted(int id) {
-    pjsua_call_media *media = baton_audio(id);
-    if (!media || !media->tp) return false;
-    pjmedia_transport_info info;
-    pjmedia_transport_info_init(&info);
-    if (pjmedia_transport_get_info(media->tp, &info) != PJ_SUCCESS) return false;
-    for (unsigned i = 0; i < info.specific_info_cnt; ++i)
-        if (info.spc_info[i].type == PJMEDIA_TRANSPORT_TYPE_SRTP)
-            return ((pjmedia_srtp_info *)info.spc_info[i].buffer)->active != 0;
-    return false;
+bool baton_encrypted(int id) { return baton_is_encrypted(baton_audio(id)); }
+
+/* True where the far end has put us on hold (RFC 3264 section 8.4: sendonly or inactive; an inactive line has no stream). */
+bool baton_held(int id) {
+    const pjsua_call_media *media = baton_line(id);
+    return media && media->state == PJSUA_CALL_MEDIA_REMOTE_HOLD;
 }
 
-/* True where the far end has put us on hold (RFC 3264 section 8.4: sendonly or inactive). */
-bool baton_held(int id) {
-    pjsua_call_media *media = baton_audio(id);
-    return media && media->state == PJSUA_CALL_MEDIA_REMOTE_HOLD;
+/* True where both ends have agreed on audio, on hold or not; to be asked once PJSIP has seen the message that says so. */
+bool baton_agreed(int id) {
+    const pjsua_call_media *media = baton_line(id);
+    if (!media || baton_is_leaving(id)) return false;
+    if (pjmedia_sdp_neg_get_state(pjsua_var.calls[id].inv->neg) != PJMEDIA_SDP_NEG_STATE_DONE) return false;
+    if (media->state == PJSUA_CALL_MEDIA_NONE || media->state == PJSUA_CALL_MEDIA_ERROR) return false;
+    return !baton_wants_srtp(id) || baton_is_encrypted(media);
 }
 
 /* Digits pressed since the last time: call id, digit. */

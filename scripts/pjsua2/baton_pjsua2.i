@@ -162,6 +162,7 @@ void baton_headers(const std::string &text, pj::SipTxOption &option) {
 }
 
 void baton_port_turn(int account);
+bool baton_is_leaving(int id);
 void baton_port_next(int account) { baton_port_turn(account); }
 
 void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
@@ -204,8 +205,9 @@ void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
         baton_headers(headers, param.txOption);
         $self->answer(param);
     }
-    /* CANCEL or BYE. Throws pj::Error. */
+    /* CANCEL or BYE; nothing where PJSIP's own BYE is under way. Throws pj::Error. */
     void batonHangUp(const std::string &headers) throw(pj::Error) {
+        if (baton_is_leaving($self->getId())) return;
         pj::CallOpParam param;
         baton_headers(headers, param.txOption);
         $self->hangup(param);
