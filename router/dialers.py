@@ -23,7 +23,8 @@ MAX_NONCES = 10_000  # used ones that are remembered, for their counts
 FAILURES_US = 60_000_000  # the span in which wrong passwords add up
 MAX_SOURCES = 10_000  # of wrong passwords that are remembered
 _ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
-_PARAMETER = re.compile(r'([a-z0-9]+)\s*=\s*(?:"([^"]*)"|([^,\s]+))', re.IGNORECASE)
+MAX_CREDENTIALS = 4096  # characters; a digest takes about 400
+_PARAMETER = re.compile(r'(?<![a-z0-9])([a-z0-9]+)\s*=\s*(?:"([^"]*)"|([^,\s]+))', re.IGNORECASE)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -158,6 +159,8 @@ class Doorman:
         with any nonce, or passwords could be tried with old ones.
         """
         for value in headers.get("authorization", []):
+            if len(value) > MAX_CREDENTIALS:
+                continue  # nobody's: as if none were given
             said = {key.lower(): quoted or plain for key, quoted, plain in _PARAMETER.findall(value)}
             if said.get("realm") == REALM:
                 return self._check(dialer, method, said, now_us)

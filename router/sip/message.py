@@ -16,6 +16,7 @@ from router.sip.bodies import BodyError, lead_part
 _REQUEST = re.compile(r"[A-Z]+ (\S+) SIP/2\.0")
 _BARE_BREAK = re.compile(r"\r(?!\n)|(?<!\r)\n")
 _FOLDS = (" ", "\t")
+MAX_DIGITS = 9  # of Content-Length; a message has at most 65,535 bytes
 
 # Compact forms, RFC 3261 section 7.3.3 and 20.
 _COMPACT = {
@@ -93,7 +94,7 @@ def _unfold(head: str) -> list[str]:
 def _announced(headers: Headers, body: bytes) -> bytes:
     """The body, which must be what Content-Length says: what is too short never comes here. Raises BodyError."""
     for said in set(headers.get("content-length", ())):
-        if not (said.isascii() and said.isdigit()) or int(said) > len(body):
+        if not (said.isascii() and said.isdigit()) or len(said) > MAX_DIGITS or int(said) > len(body):
             raise BodyError("Content-Length does not fit the body")
         if body[int(said) :].strip():
             raise BodyError("more came than Content-Length says")

@@ -55,7 +55,7 @@ _ADDRESSES = _names(
 _OWN_PREFIX = "x-baton-"
 _CALL_ID = frozenset({"call-id", "i", "x-call-id", "x-transfer-id", "x-baton-transfer"})
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)')  # display names, which are people's
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+\\?(?:"|\Z)', re.DOTALL)  # names of people; it fits at any quote
 _ADDRESS = re.compile(r"(?:<[^>]*>?|[^,<])+")  # up to a comma outside of <>
 _ANGLED = re.compile(r"([^<]*)<([^>]*)>?(.*)", re.DOTALL)
 _URI = re.compile(r"(sips?):(?:(.*)@)?([\w.:\[\]-]*)((?:;[^?]*)?)(\?.*)?", re.IGNORECASE | re.DOTALL)
