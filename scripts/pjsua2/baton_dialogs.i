@@ -131,13 +131,25 @@ baton_answer baton_judge_answer(pjsip_rx_data *rdata) {
     return code / 100 == 2 ? BATON_TAKE : BATON_DROP;  /* what comes again, or late, says nothing new */
 }
 
+/* True where a Contact names somebody whom SIP can reach. */
+bool baton_sip_contact(const pjsip_contact_hdr *contact) {
+    return contact && !contact->star && contact->uri
+           && (PJSIP_URI_SCHEME_IS_SIP(contact->uri) || PJSIP_URI_SCHEME_IS_SIPS(contact->uri));
+}
+
+/* What cannot be sent is ours to let go of. */
+void baton_send_once(pjsip_tx_data *tdata) {
+    if (pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), tdata, NULL, NULL) != PJ_SUCCESS)
+        pjsip_tx_data_dec_ref(tdata);
+}
+
 /* A request within the dialog that a 2xx of nobody's would make: to its Contact, by its Record-Route backwards
  * (RFC 3261 section 12.1.2). NULL where the response does not tell enough. */
 pjsip_tx_data *baton_in_dialog(pjsip_rx_data *rdata, const pjsip_method *method, int cseq) {
     pjsip_msg *msg = rdata->msg_info.msg;
     pjsip_contact_hdr *contact = (pjsip_contact_hdr *)pjsip_msg_find_hdr(msg, PJSIP_H_CONTACT, NULL);
     pjsip_tx_data *tdata = NULL;
-    if (!contact || contact->star || !contact->uri) return NULL;
+    if (!baton_sip_contact(contact)) return NULL;
     pjsip_to_hdr *to = (pjsip_to_hdr *)pjsip_hdr_clone(rdata->tp_info.pool, rdata->msg_info.to);
     pjsip_from_hdr *from = (pjsip_from_hdr *)pjsip_hdr_clone(rdata->tp_info.pool, rdata->msg_info.from);
     if (pjsip_endpt_create_request_from_hdr(pjsua_get_pjsip_endpt(), method, (pjsip_uri *)pjsip_uri_get_uri(contact->uri),
@@ -181,7 +193,7 @@ bool baton_looks_like_ours(const pj_str_t *id) {
 bool baton_contact_is_source(const pjsip_rx_data *rdata) {
     const pjsip_contact_hdr *contact =
         (const pjsip_contact_hdr *)pjsip_msg_find_hdr(rdata->msg_info.msg, PJSIP_H_CONTACT, NULL);
-    if (!contact || contact->star || rdata->msg_info.record_route) return false;
+    if (!baton_sip_contact(contact) || rdata->msg_info.record_route) return false;
     const pjsip_sip_uri *uri = (const pjsip_sip_uri *)pjsip_uri_get_uri(contact->uri);
     return !pj_strcmp2(&uri->host, rdata->pkt_info.src_name);
 }
@@ -205,10 +217,10 @@ pj_bool_t baton_on_stray(pjsip_rx_data *rdata) {
     if (!baton_stray_allowed()) return PJ_TRUE;
     if (!ours) ++baton_stray_count;
     pjsip_tx_data *ack = baton_in_dialog(rdata, pjsip_get_ack_method(), cseq->cseq);
-    if (ack) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), ack, NULL, NULL);
+    if (ack) baton_send_once(ack);
     pjsip_tx_data *bye = baton_in_dialog(rdata, &pjsip_bye_method, cseq->cseq + 1);
     if (bye && baton_contact_is_source(rdata)) pjsip_endpt_send_request(pjsua_get_pjsip_endpt(), bye, -1, NULL, NULL);
-    else if (bye) pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), bye, NULL, NULL);
+    else if (bye) baton_send_once(bye);
     return PJ_TRUE;
 }
 

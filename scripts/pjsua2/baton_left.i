@@ -439,7 +439,7 @@ bool baton_left_answered(pjsip_rx_data *rdata) {
         if (rdata->msg_info.msg->line.status.code >= 300
             && pjsip_endpt_create_ack(pjsua_get_pjsip_endpt(), left.invite, rdata, &ack) == PJ_SUCCESS) {
             baton_set_way(ack, left);
-            pjsip_endpt_send_request_stateless(pjsua_get_pjsip_endpt(), ack, NULL, NULL);
+            baton_send_once(ack);
         }
         return true;
     }

@@ -192,3 +192,40 @@ async def test_bodies_of_kinds_without_end_within_a_call(station: Station, metho
     station.caller.bye(call)
     await station.closed(call.call_id)
     assert station.process.returncode is None, station.log()
+
+
+CONTACTS = (
+    "<http://h/>",
+    "<urn:x>",
+    "<x:>",
+    "<tel:1>",
+    "<mailto:a@h>",
+    "*",
+    "",
+    "<sip:x@127.0.0.1:0>",
+    "<sips:x@127.0.0.1>",
+)
+
+
+async def test_answers_of_nobodys_calls_with_contacts_that_are_none(station: Station) -> None:
+    """They look like answers to a router that died (20 characters, a hyphen, the leg), and would be ended."""
+    await station.buyer("acme", Callee([(20, 486)]))
+    await station.start()
+    party = Callee([])
+    await party.open()
+    station.callees.append(party)
+    for number, contact in enumerate(CONTACTS):
+        for route in ("", "Record-Route: <tel:1>\r\n", "Record-Route: <http://h/>,<sip:127.0.0.1:9;lr>\r\n"):
+            lines = [
+                "SIP/2.0 200 OK",
+                f"Via: SIP/2.0/UDP {HOST}:{station.port};branch=z9hG4bKx{number}",
+                "From: <sip:a@b>;tag=1",
+                "To: <sip:c@d>;tag=2",
+                f"Call-ID: {'abcdefghij' * 2}-{number}",
+                "CSeq: 1 INVITE",
+                *([f"Contact: {contact}"] if contact else []),
+                f"{route}Content-Length: 0",
+            ]
+            party.send("\r\n".join([*lines, "", ""]), (HOST, station.port))
+    await asyncio.sleep(0.5)
+    assert (await station.caller.final(station.caller.invite("acme"))).code == 486
