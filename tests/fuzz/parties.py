@@ -22,7 +22,8 @@ LIVES_S = 2.5  # a dialog is brought to its end after so long, mostly
 KEPT = 5_000  # dialogs that are remembered
 # Where requests cannot be sent, or not at once.
 NOWHERE = ("<sip:x@127.0.0.1:0>", "<sip:x@127.0.0.1:9>", "<sip:x@127.0.0.1:9;transport=tcp>", "<sips:x@127.0.0.1:9>",
-           "<tel:1>", "<http://h/>", "<urn:x>", "<sip:x@[::1]:9>", "<sip:x@nowhere.invalid>", "<sip:x@127.0.0.1;transport=xyz>", "*", "",
+           "<tel:1>", "<http://h/>", "<urn:x>",
+           "<sip:x@[::1]:9>", "<sip:x@nowhere.invalid>", "<sip:x@127.0.0.1;transport=xyz>", "*", "",
            "<sip:x@255.255.255.255:9>", "<sip:x@127.0.0.1:9;lr>,<sip:y@127.0.0.1:0;lr>",
            "<sip:" + "u" * 900 + "@127.0.0.1>",
            )  # fmt: skip

@@ -20,6 +20,7 @@ def unusual(port: int, number: int) -> str:
     return sdp(port).replace("RTP/AVP 0", "RTP/AVP 97").replace("rtpmap:0 PCMU", "rtpmap:97 nonsense") + more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agreed", [True, False], ids=["with sessions we agree on", "with sessions we do not"])
 async def test_a_loser_that_goes_on_with_early_media_after_its_cancel(station: Station, agreed: bool) -> None:
     """PJSIP cancels where no session is agreed; our CANCEL is tried again, with headers that must still be there."""
@@ -97,6 +98,7 @@ ODD_OFFERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
 @pytest.mark.parametrize("srtp", ["off", "optional"])
 async def test_odd_offers_within_a_call_from_both_sides(station: Station, method: str, srtp: str) -> None:
@@ -174,24 +176,21 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize(
-    "method", ["MESSAGE", "INFO", "NOTIFY", "UPDATE", "PRACK", "REFER", "SUBSCRIBE", "OPTIONS", "FOO"]
-)
-async def test_bodies_of_kinds_without_end_within_a_call(station: Station, method: str) -> None:
-    callee = Callee([(20, 180), (40, 200)])
-    await station.buyer("acme", callee)
+async def test_bodies_of_kinds_without_end_within_a_call(station: Station) -> None:
+    await station.buyer("acme", Callee([(20, 180), (40, 200)]))
     await station.start()
-    call = station.caller.invite("acme")
-    assert (await station.caller.final(call)).code == 200
-    for kind in KINDS:
-        call.cseq += 1
-        lines = (f"Contact: <sip:d@{HOST}:{station.caller.port}>", f"Content-Type: {kind}", "Event: x")
-        station.caller._send(call, method, f"{call.branch}-{call.cseq}", call.to, lines, "body", cseq=call.cseq)
-        await asyncio.sleep(0.05)
     assert station.process is not None
-    station.caller.bye(call)
-    await station.closed(call.call_id)
-    assert station.process.returncode is None, station.log()
+    for method in ("MESSAGE", "INFO", "NOTIFY", "UPDATE", "PRACK", "REFER", "SUBSCRIBE", "OPTIONS", "FOO"):
+        call = station.caller.invite("acme")
+        assert (await station.caller.final(call)).code == 200
+        for kind in KINDS:
+            call.cseq += 1
+            lines = (f"Contact: <sip:d@{HOST}:{station.caller.port}>", f"Content-Type: {kind}", "Event: x")
+            station.caller._send(call, method, f"{call.branch}-{call.cseq}", call.to, lines, "body", cseq=call.cseq)
+            await asyncio.sleep(0.02)
+        station.caller.bye(call)
+        await station.closed(call.call_id)
+        assert station.process.returncode is None, f"{method}\n{station.log()}"
 
 
 CONTACTS = (
