@@ -407,6 +407,7 @@ def router_config(settings: Settings) -> RouterConfig:
             one.max_per_second,
             tuple(host.lower() for host in one.refer_hosts),
             frozenset(one.campaigns) if one.campaigns is not None else None,
+            nat=one.nat,
         )
         for one in settings.dialers
     )

@@ -141,6 +141,7 @@ class TrunkPolicy:
     redirect_hosts: tuple[str, ...] = ()  # hosts to which a 3xx may send a leg; empty: a 3xx is the leg's failure
     max_calls: int = 0  # calls at once over this trunk; 0: not limited
     probe_s: int = 0  # OPTIONS every so many seconds; 0: never
+    nat: bool = False  # its RTP may come from elsewhere than its session descriptions say
 
 
 PLAIN_TRUNK = TrunkPolicy()

@@ -125,6 +125,17 @@ class Listener(Model):
     ca_file: ConfigPath | None = Field(None, description="TLS: where set, dialers must show a certificate of this CA.")
 
     @model_validator(mode="after")
+    def _ipv4(self) -> Self:
+        if ":" in str(self.address):
+            raise ValueError("address is IPv6, which the engine does not speak")
+        if self.public_address:
+            try:
+                IPv4Address(self.public_address)
+            except ValueError as error:
+                raise ValueError("public_address is no IPv4 address, such as 203.0.113.9; SDP needs one") from error
+        return self
+
+    @model_validator(mode="after")
     def _certificate(self) -> Self:
         if self.transport is Transport.TLS and (self.certificate_file is None or self.key_file is None):
             raise ValueError("a tls listener needs certificate_file and key_file")
@@ -145,6 +156,10 @@ class Dialer(Model):
     max_per_second: int = Field(0, ge=0, le=10_000, description="INVITEs a second; 0: not limited.")
     refer_hosts: tuple[str, ...] = Field(
         (), description="Hosts to which it may move its end of a call by REFER; empty: REFER is refused."
+    )
+
+    nat: bool = Field(
+        default=False, description="It is behind a NAT: its RTP is taken from the first source that is heard."
     )
 
     @model_validator(mode="after")

@@ -65,6 +65,9 @@ class TrunkEntry(Model):
     )
     max_calls: int = Field(0, ge=0, le=100_000, description="Calls at once; 0: not limited.")
     probe_s: int = Field(0, ge=0, le=3600, description="OPTIONS every so many seconds; 0: never.")
+    nat: bool = Field(
+        default=False, description="It is behind a NAT: its RTP is taken from the first source that is heard."
+    )
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

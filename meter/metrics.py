@@ -222,14 +222,13 @@ LIST_IMPORTED = _gauge(
 )
 INVITES_TURNED_AWAY = _counter(
     "baton_invites_turned_away_total",
-    "INVITEs answered at once without a transfer: challenge, password, rate, concurrency, loop, hops, large, cut.",
+    "INVITEs answered at once, no transfer: challenge, password, rate, concurrency, loop, hops, large, cut, key, offer.",
     ("why",),
 )
-SIP_DROPPED = _counter(
-    "baton_sip_dropped_total", "SIP requests dropped without an answer: from nobody's address, or locked out."
-)
+SIP_DROPPED = _counter("baton_sip_dropped_total", "SIP requests dropped unanswered: nobody's address, or locked out.")
 SIP_ANSWERS_DROPPED = _counter("baton_sip_answers_dropped_total", "Answers to INVITE not believed.", ("why",))
 LEFT_CALLS = _counter("baton_left_calls_total", "Calls that a router which died left up, by their end.", ("how",))
+RTP_DROPPED = _counter("baton_rtp_dropped_total", "RTP and RTCP packets dropped: not from the party of that call.")
 TRUNK_PROBES = _counter("baton_trunk_probes_total", "OPTIONS to trunks: ok or no_answer.", ("result",))
 TRUNK_STATE = _gauge("baton_trunk_state", "State of a probed trunk: 0 down, 1 suspect, 2 up.", ("trunk",), "livemin")
 SCRUB = _counter("baton_scrub_total", "Suppression checks: pass, suppressed or unavailable.", ("result",))
@@ -291,7 +290,7 @@ _FAILED = ("failed buyer_abandoned", "failed declined", "failed no_answer")
 _FROM_ZERO: tuple[tuple[Counter | Gauge, str], ...] = (
     (SCRUB, "pass suppressed unavailable"),
     (TRUNK_PROBES, "ok no_answer"),
-    (INVITES_TURNED_AWAY, "challenge password rate concurrency loop hops large cut key"),
+    (INVITES_TURNED_AWAY, "challenge password rate concurrency loop hops large cut key offer"),
     (MAIL_SENT, "sent retried dead waiting"),
     (MAIL_BOUNCES, "yes no"),
     (MAIL_WAITING, "lead other"),

@@ -41,6 +41,7 @@ class Dialer:
     max_per_second: int = 0  # INVITEs; 0: not limited
     refer_hosts: tuple[str, ...] = ()  # to which it may move its end by REFER
     campaigns: frozenset[str] | None = None  # that it may call; None: all
+    nat: bool = False  # its RTP may come from elsewhere than its session descriptions say
 
     def may_call(self, campaign: str) -> bool:
         return self.campaigns is None or campaign in self.campaigns

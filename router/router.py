@@ -102,6 +102,7 @@ class Router:
         """Tell the engine whom to let in; to be called once it runs, and after `configure`."""
         networks = [str(network) for one in self.config.dialers for network in one.networks]
         self.engine.admit_sources(networks if self.config.drop_unknown else None)
+        self.engine.behind_nat([str(one) for dialer in self.config.dialers if dialer.nat for one in dialer.networks])
 
     # --- EngineListener ---
 

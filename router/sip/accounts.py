@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ import structlog
 
 from config.book import Prack, SessionTimer, Srtp, Transport, TrunkPolicy
 from config.sip_uri import host_of
-from router.sip.pjlib import EngineConfig, EngineUnusableError
+from router.sip.pjlib import EngineConfig, EngineUnusableError, Listener
 from router.sip.port import Target
-from router.sip.wire import user_part
+from router.sip.wire import host_for_from, user_part
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -37,10 +37,10 @@ _log = structlog.get_logger("sip")
 OWN_IDENTITY = "sip:baton@baton.invalid"  # RFC 2606: never a real name; the From of a leg is set per call
 
 
-def _key(target: Target) -> tuple[object, ...]:
+def _key(target: Target, way: Way) -> tuple[object, ...]:
     """What makes two trunks the same to PJSIP."""
     policy = _of_accounts(target.policy)
-    return (target.transport, target.srtp, target.verify_tls, target.username, target.password, policy)
+    return (target.transport, target.srtp, target.verify_tls, target.username, target.password, policy, way)
 
 
 @lru_cache(maxsize=4096)
@@ -56,7 +56,20 @@ def _of_accounts(policy: TrunkPolicy) -> TrunkPolicy:
         redirect_hosts=(),
         max_calls=0,
         probe_s=0,
+        nat=False,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a leg leaves this machine. `address` is ours on the route there; empty where it is not known."""
+
+    listener: Listener | None = None
+    address: str = ""
+
+
+def _is_any(address: str) -> bool:
+    return not address or ipaddress.ip_address(address).is_unspecified
 
 
 class Accounts:
@@ -68,6 +81,9 @@ class Accounts:
         self._config = config
         self._new_account = new_account
         self._accounts: dict[tuple[object, ...], Any] = {}
+        self._plain: dict[Listener | None, int] = {}  # transports of listeners, and None: to dial from over UDP
+        first = next((one for one in config.listeners if one.transport is Transport.UDP), None)
+        self._first_way = Way(listener=first, address="" if first is None or _is_any(first.address) else first.address)
         self._trunk_tls: dict[tuple[object, ...], int] = {}
         self._registered: dict[int, bool] = {}
         self._registering: set[tuple[object, ...]] = set()
@@ -83,27 +99,32 @@ class Accounts:
                 self._secure(config, one.certificate, one.key, one.ca_file, verify=False)
                 config.tlsConfig.verifyClient = config.tlsConfig.requireClientCert = bool(one.ca_file)
             try:
-                self._endpoint.transportCreate(self._kind(one.transport, one.address), config)
+                self._plain[one] = self._endpoint.transportCreate(self._kind(one.transport, one.address), config)
             except pj.Error as error:
                 raise EngineUnusableError(
                     f"cannot listen on {one.transport.value}:{one.address}:{one.port}: {error.reason}"
                 ) from error
+            pj.baton_listens(self._kind(one.transport, one.address), one.address, one.port, one.public_address)
+        pj.baton_rtp_binds(self._config.rtp_address)
         have = {one.transport for one in self._config.listeners}
         for transport in (Transport.UDP, Transport.TCP):
             if transport not in have:
                 config = self._transport_config(self._own_address, 0, "")
-                self._endpoint.transportCreate(self._kind(transport, self._own_address), config)
+                number = self._endpoint.transportCreate(self._kind(transport, self._own_address), config)
+                if transport is Transport.UDP:
+                    self._plain[None] = number
         srtp = next((one.srtp for one in self._config.listeners if one.srtp is not Srtp.OFF), Srtp.OFF)
-        self._accounts[()] = self._make(OWN_IDENTITY, Target(uri="", srtp=srtp), default=True)
+        self._accounts[()] = self._make(OWN_IDENTITY, Target(uri="", srtp=srtp))
 
     def for_target(self, target: Target) -> Any:
         """The account whose policy fits. Raises pj.Error where its transport cannot be made."""
-        key = _key(target)
+        way = self.way_to(target)
+        key = _key(target, way)
         if key not in self._accounts:
             identity = f"sip:trunk{len(self._accounts)}@baton.invalid"
             if target.policy.registrar:
                 identity = f"sip:{user_part(target.username)}@{host_of(target.policy.registrar)}"
-            self._accounts[key] = self._make(identity, target)
+            self._accounts[key] = self._make(identity, target, way)
         return self._accounts[key]
 
     def registration(self, account: Any, code: int, *, good: bool) -> None:
@@ -117,7 +138,7 @@ class Accounts:
         """True where the trunk asks for no registration, or has one that holds. Makes the account, which registers."""
         if not target.policy.registrar:
             return True
-        key = _key(target)
+        key = _key(target, self.way_to(target))
         if key in self._accounts and key not in self._registering:  # it is wanted again
             self._accounts[key].setRegistration(True)
         self._registering.add(key)
@@ -125,7 +146,7 @@ class Accounts:
 
     def keep_registered(self, targets: Sequence[Target]) -> None:
         """Take back the registrations of trunks that are none of these any more."""
-        wanted = {_key(one) for one in targets if one.policy.registrar}
+        wanted = {_key(one, self.way_to(one)) for one in targets if one.policy.registrar}
         for key in [key for key in self._registering if key not in wanted]:
             self._registering.discard(key)
             account = self._accounts[key]
@@ -146,14 +167,31 @@ class Accounts:
         kind: int = getattr(self._pj, name)
         return kind
 
-    @property
-    def _udp_contact(self) -> str:
+    def way_to(self, target: Target) -> Way:
+        """By which listener a leg leaves: the one that has the address of the route there."""
+        if len(self._config.listeners) == 1:  # there is no other
+            return self._first_way
+        ours: str = self._pj.baton_local_for(host_of(target.uri))
+        fits = [one for one in self._config.listeners if one.transport is target.transport]
+        best = [one for one in fits if one.address == ours] or [one for one in fits if _is_any(one.address)] or fits
+        return Way(best[0] if best else None, ours)
+
+    def host_for_from(self, target: Target) -> str:
+        """Our host in the From of a leg: what its far end knows us by, or a name that is nobody's."""
+        way = self.way_to(target)
+        if way.listener is not None and way.listener.public_address:
+            return way.listener.public_address
+        if way.listener is not None and not _is_any(way.listener.address):
+            return way.listener.address
+        return way.address or host_for_from(self._config)
+
+    def _udp_contact(self, way: Way) -> str:
         """Where callees on UDP send their BYE; empty where only the system knows our address."""
-        for one in self._config.listeners:
-            host = one.public_address or one.address
-            if one.transport is Transport.UDP and one.port and not ipaddress.ip_address(one.address).is_unspecified:
-                return f"<sip:baton@{f'[{host}]' if ':' in host else host}:{one.port}>"
-        return ""
+        one = way.listener
+        if one is None or not one.port or _is_any(one.address):
+            return ""
+        host = one.public_address or one.address
+        return f"<sip:baton@{f'[{host}]' if ':' in host else host}:{one.port}>"
 
     @property
     def _own_address(self) -> str:
@@ -195,8 +233,9 @@ class Accounts:
             self._trunk_tls[key] = self._endpoint.transportCreate(kind, config)
         return self._trunk_tls[key]
 
-    def _make(self, identity: str, target: Target, *, default: bool = False) -> Any:
+    def _make(self, identity: str, target: Target, way: Way | None = None) -> Any:
         pj = self._pj
+        default, way = way is None, way or Way()
         config = pj.AccountConfig()
         config.idUri = identity
         policy = target.policy
@@ -212,8 +251,6 @@ class Accounts:
         media.transportConfig.port = self._config.rtp_port_min
         media.transportConfig.portRange = self._config.rtp_port_max - self._config.rtp_port_min
         media.transportConfig.boundAddress = self._config.rtp_address
-        first = self._config.listeners[0] if self._config.listeners else None
-        media.transportConfig.publicAddress = first.public_address if first else ""
         media.srtpUse = {
             Srtp.OFF: pj.PJMEDIA_SRTP_DISABLED,
             Srtp.OPTIONAL: pj.PJMEDIA_SRTP_OPTIONAL,
@@ -225,11 +262,13 @@ class Accounts:
         config.natConfig.contactRewriteUse = 0
         config.natConfig.viaRewriteUse = 0
         config.natConfig.sdpNatRewriteUse = 0
-        contact = self._udp_contact if target.transport is Transport.UDP and not default else ""
+        contact = self._udp_contact(way) if target.transport is Transport.UDP and not default else ""
         if contact:  # otherwise PJSIP opens and connects a socket per leg to learn its own address
             config.sipConfig.contactForced = contact
         if target.transport is Transport.TLS:
             config.sipConfig.transportId = self._trunk_transport(target)
+        elif target.transport is Transport.UDP and not default:
+            config.sipConfig.transportId = self._plain[way.listener]
         if target.username:
             config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", target.username, 0, target.password))
         account = self._new_account()

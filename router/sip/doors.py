@@ -26,6 +26,7 @@ class Doors:
         self._pj = pj
         self._listener = listener
         self._dropped = 0
+        self._strangers = pj.baton_rtp_strangers()
         self._refused: dict[str, int] = {}
         self._probes: dict[str, int] = {}  # key of each probe under way -> when it was sent
         self._serial = 0
@@ -34,6 +35,10 @@ class Doors:
         understood = self._pj.baton_gate_networks("\n".join(networks or ()), networks is not None)
         if networks is not None and understood != len(networks):
             _log.error("networks_not_understood", given=len(networks), understood=understood)
+
+    def behind_nat(self, networks: Sequence[str]) -> None:
+        if self._pj.baton_nat_networks("\n".join(networks)) != len(networks):
+            _log.error("networks_not_understood", given=len(networks))
 
     def lock_out(self, source: str, seconds: int) -> None:
         self._pj.baton_gate_lock(source, seconds * 1000)
@@ -87,6 +92,12 @@ class Doors:
             metrics.SIP_DROPPED.inc(dropped - self._dropped)
             _log.warning("requests_dropped", count=dropped - self._dropped, last=self._pj.baton_gate_last_source())
             self._dropped = dropped
+        strangers: int = self._pj.baton_rtp_strangers()
+        if strangers != self._strangers:
+            metrics.RTP_DROPPED.inc(strangers - self._strangers)
+            _log.warning("rtp_of_strangers_dropped", count=strangers - self._strangers)
+            self._strangers = strangers
+        self._count("offer", self._pj.baton_refused_offers())
         self._count("large", self._pj.baton_large())
         self._count("cut", self._pj.baton_cut())
 

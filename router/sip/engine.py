@@ -38,6 +38,7 @@ from router.sip.moving import Moving
 from router.sip.pjlib import (
     EngineConfig,
     EngineUnusableError,
+    check_addresses,
     check_limits,
     epoll_descriptors,
     load_pjsua2,
@@ -47,7 +48,7 @@ from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEve
 from router.sip.registry import Calls
 from router.sip.services import Services
 from router.sip.tracing import KeptMessages, find_messages
-from router.sip.wire import host_for_from, new_call_id, packed, user_part, with_transport
+from router.sip.wire import new_call_id, packed, user_part, with_transport
 
 TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
 POLL_S = 0.002  # without an epoll descriptor
@@ -90,7 +91,6 @@ class PjsuaEngine(Services):
         self._closing = False
         self._kick_due = False
         self._pumped_us = 0
-        self._host = host_for_from(config)
         self.media = Media(self._pj, self.legs, clock.lag_us)
         self.moving = Moving(self._pj, self.legs, self.calls, self.media, lambda: self._listener)
         self.doors = Doors(self._pj, lambda: self._listener)
@@ -101,6 +101,7 @@ class PjsuaEngine(Services):
     def start(self) -> None:
         """Bring the library up, probe its ceiling, open the listeners. Raises EngineUnusableError."""
         check_limits(self.config)
+        check_addresses(self.config)
         pj = self._pj
         before = epoll_descriptors()
         self._endpoint = pj.Endpoint()
@@ -273,6 +274,7 @@ class PjsuaEngine(Services):
         arrived = self.legs.arrival(call_id, far_tag)
         self.legs.add(handle, tag=tag, incoming=True, slot=slot)
         self._pj.baton_slot_new(slot)
+        self._pj.baton_keep_to_listener(slot)
         at_us, lag_us = arrived or (monotonic_us(), self._clock.lag_us())
         try:
             read = read_invite(text)
@@ -339,8 +341,9 @@ class PjsuaEngine(Services):
             if words := words_of(target):
                 pj.baton_hand_words(account.getId(), words)
             call = self.calls.new(handle, account)
-            caller = f"<sip:{user_part(target.caller)}@{self._host}>" if target.caller else ""
-            pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts))
+            host = self._open_accounts.host_for_from(target) if target.caller else ""
+            caller = f"<sip:{user_part(target.caller)}@{f'[{host}]' if ':' in host else host}>" if target.caller else ""
+            pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts), target.policy.nat)
             call.batonDial(with_transport(target), leg.call_id, caller, packed(target.headers), account.getId())
             leg.slot = call.getId()
         except (pj.Error, EngineUnusableError) as error:

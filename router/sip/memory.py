@@ -237,6 +237,9 @@ class MemoryEngine:
     def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.commands.append(("reply", str(handle), code or len(headers)))
 
+    def behind_nat(self, networks: Sequence[str]) -> None:
+        """Nothing: there is no RTP."""
+
     def admit_sources(self, networks: Sequence[str] | None) -> None:
         self.networks = networks
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import resource
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,9 @@ def start_tap(pj: ModuleType, trace_bytes: int = 0) -> None:
         raise EngineUnusableError(f"the SIP gate did not start: pj_status {status}")
     pj.baton_quiet()
     pj.baton_media_start()
+    status = pj.baton_where_start()
+    if status:
+        raise EngineUnusableError(f"the look at addresses did not start: pj_status {status}")
 
 
 def epoll_descriptors() -> set[int]:
@@ -127,6 +131,26 @@ def epoll_descriptors() -> set[int]:
                 if os.readlink(f"/proc/self/fd/{entry}") == "anon_inode:[eventpoll]":  # noqa: PTH115
                     found.add(int(entry))
     return found
+
+
+def check_addresses(config: EngineConfig) -> None:
+    """Every address that is bound must be this machine's, and IPv4. Raises EngineUnusableError naming the setting."""
+    told = [("router.rtp_address", config.rtp_address)]
+    told += [(f"listeners.address ({one.transport.value}, port {one.port})", one.address) for one in config.listeners]
+    for name, address in told:
+        if ":" in address:
+            raise EngineUnusableError(f"{name} = {address}: the engine speaks IPv4 only")
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind((address, 0))
+        except OSError as error:
+            raise EngineUnusableError(f"{name} = {address} is no address of this machine ({error.strerror})") from error
+    shown = {one.public_address for one in config.listeners if one.address in ("", "0.0.0.0")}  # noqa: S104 - compared
+    if len(shown - {""}) > 1:
+        raise EngineUnusableError(
+            f"listeners.public_address: {', '.join(sorted(shown - {''}))} for every address of this machine at once; "
+            "give each of these listeners an address of its own"
+        )
 
 
 def check_limits(config: EngineConfig) -> None:

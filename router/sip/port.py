@@ -185,6 +185,9 @@ class SipEngine(Protocol):
     def admit_sources(self, networks: Sequence[str] | None) -> None:
         """Drop requests outside dialogs from elsewhere, without an answer; None: take all."""
 
+    def behind_nat(self, networks: Sequence[str]) -> None:
+        """Sources whose RTP may come from elsewhere than they say."""
+
     def lock_out(self, source: str, seconds: int) -> None:
         """Drop all requests outside dialogs from this address for a while."""
 

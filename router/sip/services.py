@@ -73,6 +73,9 @@ class Services:
     def admit_sources(self, networks: Sequence[str] | None) -> None:
         self.doors.admit_sources(networks)
 
+    def behind_nat(self, networks: Sequence[str]) -> None:
+        self.doors.behind_nat(networks)
+
     def lock_out(self, source: str, seconds: int) -> None:
         self.doors.lock_out(source, seconds)
 

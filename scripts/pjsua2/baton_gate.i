@@ -34,18 +34,41 @@ long long baton_now_ns() {
     return (long long)now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-bool baton_in_networks(const pj_sockaddr *from) {
-    const int family = from->addr.sa_family;
+bool baton_is_within(const baton_net &net, const pj_sockaddr *from) {
     const unsigned char *address = (const unsigned char *)pj_sockaddr_get_addr(from);
-    for (size_t i = 0; i < baton_networks.size(); ++i) {
-        const baton_net &net = baton_networks[i];
-        if (net.family != family) continue;
-        const int whole = net.prefix / 8, rest = net.prefix % 8;
-        if (memcmp(net.address, address, whole)) continue;
-        if (rest && ((net.address[whole] ^ address[whole]) & (0xff << (8 - rest)) & 0xff)) continue;
-        return true;
-    }
+    if (net.family != from->addr.sa_family) return false;
+    const int whole = net.prefix / 8, rest = net.prefix % 8;
+    if (memcmp(net.address, address, whole)) return false;
+    return !rest || !((net.address[whole] ^ address[whole]) & (0xff << (8 - rest)) & 0xff);
+}
+
+bool baton_in_networks(const pj_sockaddr *from) {
+    for (size_t i = 0; i < baton_networks.size(); ++i)
+        if (baton_is_within(baton_networks[i], from)) return true;
     return false;
+}
+
+/* Lines of "address/prefix"; returns how many were understood. */
+int baton_read_networks(const std::string &lines, std::vector<baton_net> &into) {
+    std::vector<baton_net> found;
+    size_t at = 0;
+    while (at < lines.size()) {
+        size_t end = lines.find('\n', at);
+        if (end == std::string::npos) end = lines.size();
+        const std::string line = lines.substr(at, end - at);
+        const size_t slash = line.find('/');
+        at = end + 1;
+        if (slash == std::string::npos) continue;
+        std::string host = line.substr(0, slash);
+        baton_net net;
+        memset(&net, 0, sizeof(net));
+        net.family = host.find(':') == std::string::npos ? pj_AF_INET() : pj_AF_INET6();
+        net.prefix = atoi(line.c_str() + slash + 1);
+        pj_str_t text = { (char *)host.c_str(), (pj_ssize_t)host.size() };
+        if (pj_inet_pton(net.family, &text, net.address) == PJ_SUCCESS) found.push_back(net);
+    }
+    into.swap(found);
+    return (int)into.size();
 }
 
 void baton_port_turn(int account);
@@ -155,26 +178,8 @@ int baton_gate_start() {
 
 /* Let only these networks in: lines of "address/prefix". `on` false lets everyone in. Returns how many were understood. */
 int baton_gate_networks(const std::string &lines, bool on) {
-    std::vector<baton_net> found;
-    size_t at = 0;
-    while (at < lines.size()) {
-        size_t end = lines.find('\n', at);
-        if (end == std::string::npos) end = lines.size();
-        const std::string line = lines.substr(at, end - at);
-        const size_t slash = line.find('/');
-        at = end + 1;
-        if (slash == std::string::npos) continue;
-        std::string host = line.substr(0, slash);
-        baton_net net;
-        memset(&net, 0, sizeof(net));
-        net.family = host.find(':') == std::string::npos ? pj_AF_INET() : pj_AF_INET6();
-        net.prefix = atoi(line.c_str() + slash + 1);
-        pj_str_t text = { (char *)host.c_str(), (pj_ssize_t)host.size() };
-        if (pj_inet_pton(net.family, &text, net.address) == PJ_SUCCESS) found.push_back(net);
-    }
-    baton_networks.swap(found);
     baton_gate_on = on;
-    return (int)baton_networks.size();
+    return baton_read_networks(lines, baton_networks);
 }
 
 /* Drop whatever comes from this address for so many milliseconds; 0 lifts it. */

@@ -13,7 +13,7 @@ namespace {
 
 /* --- codecs and redirects of one call --- */
 
-struct baton_wish { std::string codecs, hosts; };
+struct baton_wish { std::string codecs, hosts; bool nat = false; };
 baton_wish baton_wishes[PJSUA_MAX_CALLS];
 baton_wish baton_next_wish;
 bool baton_wish_waits = false;
@@ -36,6 +36,8 @@ std::string baton_encoding(const pjmedia_sdp_media *media, const pj_str_t *fmt) 
     default: return std::string();
     }
 }
+
+void baton_where_offer(pjsua_call_id id);
 
 void baton_once(std::vector<pj_str_t> &list, const pj_str_t &fmt) {
     for (size_t i = 0; i < list.size(); ++i)
@@ -77,7 +79,15 @@ void baton_keep_codecs(pjmedia_sdp_media *media, const std::string &wanted) {
     media->desc.fmt_count = (unsigned)kept.size();
 }
 
-void baton_on_sdp(pjsua_call_id id, pjmedia_sdp_session *sdp, pj_pool_t *, const pjmedia_sdp_session *) {
+unsigned long baton_offers_refused = 0;
+
+/* PJSIP refuses what it cannot negotiate before anybody is told. */
+void baton_on_rejected(const pjsua_on_rejected_incoming_call_param *param) {
+    if (param->st_code == 400 || param->st_code == 406 || param->st_code == 415 || param->st_code == 488) ++baton_offers_refused;
+}
+
+void baton_on_sdp(pjsua_call_id id, pjmedia_sdp_session *sdp, pj_pool_t *, const pjmedia_sdp_session *offer) {
+    if (offer) baton_where_offer(id);
     if (baton_wish_waits) {
         baton_wishes[id] = baton_next_wish;
         baton_wish_waits = false;
@@ -287,6 +297,7 @@ void baton_media_start() {
     pjsua_callback *cb = &pjsua_var.ua_cfg.cb;
     cb->on_call_sdp_created = &baton_on_sdp;
     cb->on_call_redirected = &baton_on_redirect;
+    cb->on_rejected_incoming_call = &baton_on_rejected;
     cb->on_dtmf_digit = NULL;
     cb->on_dtmf_event = NULL;
     cb->on_dtmf_digit2 = &baton_on_digit;
@@ -294,9 +305,10 @@ void baton_media_start() {
     for (int i = 0; i < PJSUA_MAX_CALLS; ++i) { baton_wishes[i] = baton_wish(); memset(&baton_ears[i], 0, sizeof(baton_ears[i])); }
 }
 
-/* What the next call to be made may speak and where it may be sent on to. Lower case, a comma after
- * each word. */
-void baton_wish_next(const std::string &codecs, const std::string &hosts) {
+/* What the next call to be made may speak and where it may be sent on to (lower case, a comma after each word), and whether its
+ * RTP may come from elsewhere than its answer says. */
+void baton_wish_next(const std::string &codecs, const std::string &hosts, bool nat) {
+    baton_next_wish.nat = nat;
     baton_next_wish.codecs = codecs;
     baton_next_wish.hosts = hosts;
     baton_wish_waits = true;
@@ -332,6 +344,9 @@ std::string baton_offered(int id) {
     }
     return out;
 }
+
+/* Calls whose offer PJSIP refused by itself. */
+unsigned long baton_refused_offers() { return baton_offers_refused; }
 
 /* Let the answer that waits to be sent name one codec only (with its comma), where the offer has it. */
 void baton_answer_with(int id, const std::string &codec) {

@@ -182,6 +182,7 @@ void baton_on_call_state(pjsua_call_id call_id, pjsip_event *e) {
 %include "baton_within.i"
 %include "baton_gate.i"
 %include "baton_media.i"
+%include "baton_where.i"
 %include "baton_trace.i"
 
 %extend pj::Call {

@@ -24,7 +24,7 @@ BASE = """
 [router]
 name = "test"
 max_calls = {max_calls}
-rtp_address = "127.0.0.1"
+rtp_address = "{rtp_address}"
 rtp_port_min = {rtp_min}
 rtp_port_max = {rtp_max}
 drain_seconds = 1
@@ -54,6 +54,7 @@ class Station:
         self.caller = Caller(self.port)
         self.process: asyncio.subprocess.Process | None = None
         self.max_calls = 100
+        self.rtp_address = HOST
         self.router_section = ""  # more lines of [router]
         self.dialer_section = ""  # more lines of the dialer
         self._sections: list[str] = []
@@ -107,6 +108,7 @@ class Station:
                 rtp_min=rtp_min,
                 rtp_max=rtp_min + max(399, 2 * self.max_calls),
                 max_calls=self.max_calls,
+                rtp_address=self.rtp_address,
                 router=self.router_section,
                 dialer=self.dialer_section,
             )

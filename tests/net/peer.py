@@ -253,6 +253,7 @@ class Call:
     number: str
     final: Message | None = None
     cseq: int = 1
+    late: str = ""  # the description that an ACK is to carry, where the INVITE had none
     to: str = ""  # of the dialog, once there is one
     tag: str = "f1"  # of From
     seen: list[Message] = field(default_factory=list)
@@ -277,7 +278,10 @@ class Caller(Party):
             call.final = message
             branch = message.header("Via").partition("branch=")[2].partition(";")[0]
             cseq = int(message.header("CSeq").split()[0])
-            self._send(call, "ACK", branch if message.code >= 300 else f"{branch}a", message.header("To"), cseq=cseq)
+            late = call.late if message.code < 300 and message.body else ""
+            kind = ("Content-Type: application/sdp",) if late else ()
+            branch = branch if message.code >= 300 else f"{branch}a"
+            self._send(call, "ACK", branch, message.header("To"), kind, late, cseq=cseq)
             if message.code < 300:
                 call.to = message.header("To")
         elif not message.is_response and message.method in ("BYE", "INFO", "NOTIFY", "INVITE"):
@@ -293,6 +297,15 @@ class Caller(Party):
         payload = body or sdp(rtp_port, codecs)
         extra = (f"Contact: <sip:d@{self.host}:{self.port}{self.params}>", f"Content-Type: {content_type}", *headers)
         self._send(call, "INVITE", call.branch, f"<sip:{user}@{HOST}>", extra, payload)
+        return call
+
+    def late_invite(self, user: str, answer: str) -> Call:
+        """An INVITE without a description; the ACK answers what the 200 offers."""
+        serial = next(_serial)
+        call = Call(f"l{serial}-{time.monotonic_ns()}@test", f"z9hG4bK-l{serial}", user, "+12125550124", late=answer)
+        self.calls[call.call_id] = call
+        extra = (f"Contact: <sip:d@{self.host}:{self.port}>",)
+        self._send(call, "INVITE", call.branch, f"<sip:{user}@{HOST}>", extra)
         return call
 
     def cancel(self, call: Call) -> None:

@@ -176,3 +176,114 @@ async def test_the_2xx_says_where_audio_goes_though_a_183_said_otherwise(station
     assert loudest_hertz(caller_tone.heard) == pytest.approx(1000, abs=5)
     station.caller.bye(call)
     await station.closed(call.call_id)
+
+
+# --- offers ---
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A dialer's description: the final code, and a word of the Warning where it is refused."""
+
+    what: str
+    body: str
+    code: int = 200
+    kind: str = "application/sdp"
+
+
+MINIMAL = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\n{}c=IN IP4 127.0.0.1\r\n{}m=audio 40020 RTP/AVP 0\r\n{}"
+UNKNOWN_LINES = "a=x\r\na=y:z w\r\na=silenceSupp:off - - - -\r\n"
+RARE = MINIMAL.format("s=-\r\ni=x\r\nu=x\r\ne=x\r\np=x\r\n", "t=0 0\r\nr=1 1\r\nz=1 1\r\nk=clear:x\r\n", "")
+KEY = f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{'A' * 40}\r\n"
+OFFERS = (
+    Offer("plain", sdp(40_020)),
+    Offer("an empty s=", MINIMAL.format("s=\r\n", "t=0 0\r\n", "")),
+    Offer("a blank s=", MINIMAL.format("s= \r\n", "t=0 0\r\n", "")),
+    Offer("no s=", MINIMAL.format("", "t=0 0\r\n", "")),
+    Offer("no t=", MINIMAL.format("s=-\r\n", "", "")),
+    Offer("lines that end in LF", sdp(40_020).replace("\r\n", "\n")),
+    Offer("blanks at the ends of lines", sdp(40_020).replace("\r\n", " \r\n")),
+    Offer("lines after it that are empty", sdp(40_020) + "\r\n\r\n"),
+    Offer("no end of the last line", sdp(40_020).removesuffix("\r\n")),
+    Offer("attributes nobody knows", MINIMAL.format("s=-\r\n", "t=0 0\r\n", UNKNOWN_LINES)),
+    Offer("bandwidths nobody knows", MINIMAL.format("s=-\r\n", "b=X-Y:12\r\nt=0 0\r\n", "b=ZZ:1\r\n")),
+    Offer("other lines", RARE),
+    Offer("large numbers in o=", sdp(40_020).replace("o=- 1 1", "o=- 18446744073709551615 18446744073709551615")),
+    Offer("a name in o=", sdp(40_020).replace("1 1 IN IP4 127.0.0.1", "1 1 IN IP4 pbx.baton.invalid")),
+    Offer("an address for the line alone", audio(c="", more="c=IN IP4 127.0.0.1\r\n")),
+    Offer("hold as it once was", audio(c="IN IP4 0.0.0.0")),
+    Offer("sendonly", sdp(40_020, direction="sendonly")),
+    Offer("recvonly", sdp(40_020, direction="recvonly")),
+    Offer("inactive", sdp(40_020, direction="inactive")),
+    Offer("video beside it", sdp(40_020) + "m=video 40030 RTP/AVP 34\r\na=rtpmap:34 H263/90000\r\n"),
+    Offer("fax beside it", sdp(40_020) + "m=image 40030 udptl t38\r\n"),
+    Offer("text beside it", sdp(40_020) + "m=text 40030 RTP/AVP 98\r\na=rtpmap:98 t140/1000\r\n"),
+    Offer("a second line, closed", sdp(40_020) + "m=audio 0 RTP/AVP 0\r\n"),
+    Offer("a closed line first", audio("m=audio 0 RTP/AVP 0\r\nm=audio 40020 RTP/AVP 0")),
+    Offer("RTCP at a name", sdp(40_020) + "a=rtcp:40021 IN IP4 media.baton.invalid\r\n"),
+    Offer("in a part", parts(sdp(40_020)), kind=MIXED),
+    Offer("IPv6", audio(c="IN IP6 2001:db8::1"), 488),
+    Offer("an IPv6 address said to be IPv4", audio(c="IN IP4 2001:db8::1"), 488),
+    Offer("a host name", audio(c="IN IP4 media.baton.invalid"), 488),
+    Offer("a multicast group", audio(c="IN IP4 239.1.2.3/127"), 488),
+    Offer("another network", audio(c="ATM NSAP 47.0091"), 488),
+    Offer("no common codec", audio("m=audio 40020 RTP/AVP 18", more="a=rtpmap:18 G729/8000\r\n"), 488),
+    Offer("telephone events only", EVENTS_ONLY, 488),
+    Offer("port 0", audio("m=audio 0 RTP/AVP 0"), 488),
+    Offer("video only", audio("m=video 40020 RTP/AVP 34", more="a=rtpmap:34 H263/90000\r\n"), 488),
+    Offer("fax only", audio("m=image 40020 udptl t38"), 488),
+    Offer("encryption without a key", audio("m=audio 40020 RTP/SAVP 0"), 488),
+    Offer("encryption where it is off", audio("m=audio 40020 RTP/SAVP 0", more=KEY), 488),
+    Offer("audio over TCP", audio("m=audio 40020 TCP/RTP/AVP 0"), 488),
+    Offer("no address", audio(c=""), 400),
+    Offer("no line of media", audio(""), 400),
+    Offer("v=0 and no more", "v=0\r\n", 400),
+    Offer("garbage", "this is no session description\r\n", 400),
+    Offer("not a description", "hello", 415, kind="text/plain"),
+)  # fmt: skip
+
+
+async def test_an_offer_that_cannot_be_served_is_refused_before_anything_rings(station: Station) -> None:
+    callee = Callee([(20, 180), (60, 200)])
+    await station.buyer("acme", callee)
+    await station.start()
+    wrong = []
+    for number, row in enumerate(OFFERS):
+        before = len(callee.invites)
+        call = station.caller.invite("acme", number=f"+1212555{3000 + number}", body=row.body, content_type=row.kind)
+        final = await station.caller.final(call)
+        rang = len(callee.invites) - before
+        problems = [] if (final.code, rang) == (row.code, int(row.code == 200)) else [f"{final.code}, rang {rang}"]
+        if final.code == 488 and not final.header("Warning"):
+            problems.append("no Warning")
+        if "media.baton.invalid" in final.text:
+            problems.append("the name in the answer")
+        if final.code == 200:
+            station.caller.bye(call)
+            facts = await station.closed(call.call_id)
+            problems += [] if verdict(facts) == "short_call/caller_ended" else [verdict(facts)]
+        wrong += [f"{row.what}: {problems}, not {row.code}"] if problems else []
+    assert not wrong, "\n".join(wrong)
+
+
+# --- what we offer ---
+
+
+async def test_a_late_offer_is_of_audio_alone(station: Station) -> None:
+    """An INVITE and a re-INVITE without a description: what we offer then is one line of audio."""
+    callee = Callee([(20, 180), (60, 200)])
+    await station.buyer("acme", callee)
+    await station.start()
+    call = station.caller.invite("acme", content_type="x/none", body="-")
+    assert (await station.caller.final(call)).code == 415
+    call = station.caller.late_invite("acme", sdp(40_020))
+    answer = await station.caller.final(call)
+    assert next(line for line in answer.body.splitlines() if line.startswith("m=")).startswith("m=audio ")
+    assert answer.body.count("m=") == 1, answer.body
+    station.caller.request(call, "INVITE")
+    again = await station.caller.wait(
+        lambda m: m.is_response and m.code == 200 and m.header("CSeq") == f"{call.cseq} INVITE"
+    )
+    assert again.body.count("m=") == 1, again.body
+    station.caller.bye(call)
+    await station.closed(call.call_id)

@@ -26,6 +26,7 @@ WANTED = {
     "baton_mail_sent_total", "baton_mail_bounces", "baton_mail_waiting", "baton_chain_heads_missing",
     "baton_mail_templates_failed_total", "baton_mqtt_connected",
     "baton_verdict_mismatch_total", "baton_engine_faults_total",
+    "baton_rtp_dropped_total",
     "baton_build_info", "baton_invites_turned_away_total", "baton_sip_dropped_total", "baton_trunk_probes_total",
     "baton_sip_answers_dropped_total", "baton_left_calls_total",
     "baton_trunk_state",
