@@ -222,19 +222,18 @@ LIST_IMPORTED = _gauge(
 )
 INVITES_TURNED_AWAY = _counter(
     "baton_invites_turned_away_total",
-    "INVITEs answered at once, no transfer: challenge, password, rate, concurrency, loop, hops, large, cut, key, offer.",
+    "Requests answered at once without a transfer, by why; connection: refused at accept; malformed_response: dropped.",
     ("why",),
 )
-SIP_DROPPED = _counter("baton_sip_dropped_total", "SIP requests dropped unanswered: nobody's address, or locked out.")
+SIP_DROPPED = _counter("baton_sip_dropped_total", "SIP messages dropped unread: from nobody's address, or locked out.")
+SIP_CONNECTIONS = _gauge("baton_sip_connections", "Connections over TCP and TLS that others made to the SIP listeners.")
 SIP_ANSWERS_DROPPED = _counter("baton_sip_answers_dropped_total", "Answers to INVITE not believed.", ("why",))
 LEFT_CALLS = _counter("baton_left_calls_total", "Calls that a router which died left up, by their end.", ("how",))
 RTP_DROPPED = _counter("baton_rtp_dropped_total", "RTP and RTCP packets dropped: not from the party of that call.")
 TRUNK_PROBES = _counter("baton_trunk_probes_total", "OPTIONS to trunks: ok or no_answer.", ("result",))
 TRUNK_STATE = _gauge("baton_trunk_state", "State of a probed trunk: 0 down, 1 suspect, 2 up.", ("trunk",), "livemin")
 SCRUB = _counter("baton_scrub_total", "Suppression checks: pass, suppressed or unavailable.", ("result",))
-LISTS = _gauge(
-    "baton_suppression_lists", "Suppression lists in force: usable, or unavailable and so refusing.", ("state",)
-)
+LISTS = _gauge("baton_suppression_lists", "Suppression lists in force: usable, or unavailable (refusing).", ("state",))
 LIST_ENTRIES = _gauge("baton_suppression_entries", "Entries of all usable suppression lists.", mode="livemax")
 SCRUB_SECONDS = _histogram("baton_scrub_seconds", "Time of one suppression check over all lists.", _SCRUB_BUCKETS)
 LOOP_LAG = _gauge("baton_loop_lag_seconds", "The most an event waited for the loop in the last second.", mode="livemax")
@@ -291,6 +290,7 @@ _FROM_ZERO: tuple[tuple[Counter | Gauge, str], ...] = (
     (SCRUB, "pass suppressed unavailable"),
     (TRUNK_PROBES, "ok no_answer"),
     (INVITES_TURNED_AWAY, "challenge password rate concurrency loop hops large cut key offer"),
+    (INVITES_TURNED_AWAY, "malformed malformed_response method share connection"),
     (MAIL_SENT, "sent retried dead waiting"),
     (MAIL_BOUNCES, "yes no"),
     (MAIL_WAITING, "lead other"),

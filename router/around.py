@@ -5,12 +5,15 @@ Concurrency is counted from the live transfers themselves, never kept as a numbe
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from config.book import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
 from config.limits import Usage
+from config.sip_uri import host_of
 from router.health import Health, Trunks
 from router.moves import LegPhase
 from router.ports import Scrubber, ScrubResult, UsageReader
@@ -149,6 +152,23 @@ def watched(book: Book, carriers: Mapping[str, Carrier]) -> dict[str, Target]:
             if endpoint.enabled and endpoint.kind is EndpointKind.TRUNK and _wants(endpoint.policy):
                 found[trunk_name(buyer.name, endpoint.name)] = trunk_target(endpoint)
     return found
+
+
+def trunk_addresses(book: Book, carriers: Mapping[str, Carrier]) -> frozenset[str]:
+    """Addresses of trunks that are written as such; whose trunk has a name is known by where the name led."""
+    uris = [one.target.uri.replace("{number}", "0") for one in carriers.values()]
+    for buyer in book.buyers.values():
+        uris += [one.uri for one in buyer.endpoints if one.kind is EndpointKind.TRUNK]
+    return frozenset(filter(None, map(_address_of, uris)))
+
+
+@lru_cache(maxsize=4096)
+def _address_of(uri: str) -> str:
+    host = host_of(uri).strip("[]")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return ""
 
 
 def new_seed() -> int:

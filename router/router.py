@@ -19,7 +19,7 @@ from meter import logs, metrics
 from meter.facts import CALLER_LEG, Fact
 from meter.outcome import CountsAs, Outcome, Reason, Verdict
 from router import moves as m
-from router.around import Around, LiveTransfers, new_seed, watched
+from router.around import Around, LiveTransfers, new_seed, trunk_addresses, watched
 from router.arrival import Arrival, Arrived, lead_asked_for, lead_of, why_unread
 from router.dialers import Dialer, Doorman, TurnAway
 from router.health import Prober
@@ -100,8 +100,8 @@ class Router:
 
     def open_doors(self) -> None:
         """Tell the engine whom to let in; to be called once it runs, and after `configure`."""
-        networks = [str(network) for one in self.config.dialers for network in one.networks]
-        self.engine.admit_sources(networks if self.config.drop_unknown else None)
+        dialers = [[str(network) for network in one.networks] for one in self.config.dialers]
+        self.engine.admit_sources(dialers, drop=self.config.drop_unknown)
         self.engine.behind_nat([str(one) for dialer in self.config.dialers if dialer.nat for one in dialer.networks])
 
     # --- EngineListener ---
@@ -143,13 +143,13 @@ class Router:
     def on_ask(self, ask: Ask) -> None:
         """OPTIONS: to a campaign, whether a buyer would take a call now; to nobody in particular, whether we are up."""
         dialer = self.doorman.of(ask.source)
-        if dialer is None:
+        if dialer is None and not ask.trunk:
             self.engine.reply(ask.handle, FORBIDDEN)
             return
         if self.draining:
             self.engine.reply(ask.handle, BUSY_NOW, RETRY)
             return
-        if not ask.user:
+        if dialer is None or not ask.user:  # a trunk hears that we are there, and of nobody's campaigns
             self.engine.reply(ask.handle, OK)
             return
         if not dialer.may_call(ask.user):
@@ -422,6 +422,7 @@ class Router:
 
     def watch_trunks(self) -> None:
         """Probe and register what the book and the configuration ask for. To be called about once a second."""
+        self.engine.admit_trunks(trunk_addresses(self.book.book, self.config.carriers))
         self.prober.look(watched(self.book.book, self.config.carriers))
 
     @property

@@ -9,7 +9,8 @@ in that same transaction: a hold is seen by the very next transfer, and nothing 
 fact (`meter.store.admissions`).
 
 When the store fails, nothing is lost and nothing overtakes: the facts stay in memory, in their order, and are tried
-again with backoff until the store is back. Who waits to be admitted is refused after `admit_timeout_ms`; from
+again with backoff until the store is back. Who waits to be admitted is refused after `admit_timeout_ms` of that; a
+store that is only slow, on a busy machine, is waited for up to `admit_patience_ms`, and the caller decides. From
 `max_backlog` facts on, new transfers are refused at once, so what is kept grows only by the facts of calls already up.
 A commit whose answer was lost may have been done: the next try looks first which of its facts are there.
 """
@@ -42,7 +43,8 @@ LINGER_MS = 100  # under load they ride with the next admission; alone, this is 
 URGENT_LINGER_MS = 40  # facts that were earned
 ADMIT_LINGER_MS = 0  # who comes while a commit is under way shares the next one
 ADMIT_PACE_MS = 0  # least time between commits: 20 saved 0.3 ms of CPU a transfer at 100/s and cost 20 ms of set-up p99
-ADMIT_TIMEOUT_MS = 2_000
+ADMIT_TIMEOUT_MS = 2_000  # while the store fails
+ADMIT_PATIENCE_MS = 28_000  # while it is only slow; callers give up after 32 s (timer B, RFC 3261 17.1.1.2)
 MAX_BACKLOG = 100_000  # facts; at 25 a transfer and about 1 kB each: 4,000 transfers, 100 MB
 MAX_COMMIT = 500  # facts in one transaction, after an outage: about 5 ms of the write lock
 FIRST_RETRY_MS = 50
@@ -74,6 +76,7 @@ class _Waiting:
     seq: int
     candidate: Candidate
     answer: Answer
+    since: float  # of the loop's clock
     timeout: asyncio.TimerHandle | None = None
 
 
@@ -90,6 +93,7 @@ class JournalWriter:
         admit_linger_ms: int = ADMIT_LINGER_MS,
         admit_pace_ms: int = ADMIT_PACE_MS,
         admit_timeout_ms: int = ADMIT_TIMEOUT_MS,
+        admit_patience_ms: int = ADMIT_PATIENCE_MS,
         max_backlog: int = MAX_BACKLOG,
         on_commit: Callable[[int, float], None] | None = None,
     ) -> None:
@@ -100,6 +104,7 @@ class JournalWriter:
         self._admit_linger_s = admit_linger_ms / 1000
         self._admit_pace_s = admit_pace_ms / 1000
         self._admit_timeout_s = admit_timeout_ms / 1000
+        self._admit_patience_s = admit_patience_ms / 1000
         self._max_backlog = max_backlog
         self._on_commit = on_commit
         self._seq = 0
@@ -190,7 +195,7 @@ class JournalWriter:
         """Call `answer` when `started` (appended before) is durable; `buyer`'s state is read in the same transaction.
 
         With `limits` the transfer is held against them there, and counted where it is admitted. An empty `buyer` is not
-        checked. None is the answer when the store does not take it within `admit_timeout_ms`, when the backlog is full,
+        checked. None is the answer when the store fails for `admit_timeout_ms`, when the backlog is full,
         and when the journal is closed. Never answers before this returns.
         """
         if self._closing or self.full:
@@ -199,14 +204,19 @@ class JournalWriter:
             return
         if limits is not None:
             self._limited.add(started.transfer)
-        waiting = _Waiting(started.seq, Candidate(started.transfer, buyer, limits), answer)
+        waiting = _Waiting(started.seq, Candidate(started.transfer, buyer, limits), answer, self._loop.time())
         waiting.timeout = self._loop.call_later(self._admit_timeout_s, self._give_up, waiting)
         self._waiting.append(waiting)
         self._wake_within(self._admit_delay_s())
 
     def _give_up(self, waiting: _Waiting) -> None:
+        """Refuse who has waited too long; where no commit has failed, and the caller is still waiting, go on."""
+        waited_s = self._loop.time() - waiting.since
+        if not self._in_doubt and waited_s < self._admit_patience_s:
+            waiting.timeout = self._loop.call_later(self._admit_timeout_s, self._give_up, waiting)
+            return
         self._waiting.remove(waiting)
-        _log.error("admission timed out", seq=waiting.seq, after_s=self._admit_timeout_s, backlog=self.backlog)
+        _log.error("admission timed out", seq=waiting.seq, after_s=round(waited_s, 3), backlog=self.backlog)
         waiting.answer(None)
 
     async def admit(self, started: Fact, buyer: str, limits: Limits | None = None) -> Admission:

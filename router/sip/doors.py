@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,11 +30,22 @@ class Doors:
         self._refused: dict[str, int] = {}
         self._probes: dict[str, int] = {}  # key of each probe under way -> when it was sent
         self._serial = 0
+        self._trunks: Collection[str] = ()
 
-    def admit_sources(self, networks: Sequence[str] | None) -> None:
-        understood = self._pj.baton_gate_networks("\n".join(networks or ()), networks is not None)
-        if networks is not None and understood != len(networks):
-            _log.error("networks_not_understood", given=len(networks), understood=understood)
+    def admit_sources(self, dialers: Sequence[Sequence[str]], *, drop: bool) -> None:
+        lines = [f"{network} {number}" for number, networks in enumerate(dialers) for network in networks]
+        understood = self._pj.baton_gate_networks("\n".join(lines), drop)
+        if understood != len(lines):
+            _log.error("networks_not_understood", given=len(lines), understood=understood)
+
+    def admit_trunks(self, addresses: Collection[str]) -> None:
+        if addresses != self._trunks:
+            self._trunks = addresses
+            self._pj.baton_gate_trunks("\n".join(addresses))
+
+    def knows(self, source: str) -> bool:
+        """Whether it is an address of a dialer's."""
+        return bool(self._pj.baton_knows(source))
 
     def behind_nat(self, networks: Sequence[str]) -> None:
         if self._pj.baton_nat_networks("\n".join(networks)) != len(networks):
@@ -52,9 +63,9 @@ class Doors:
         if pj.baton_options_pending():
             found = True
             for record in pj.baton_options_drain().split("\x1e")[:-1]:
-                number, source, text = record.split("\x1f", 2)
+                number, source, trunk, text = record.split("\x1f", 3)
                 request, headers, _, _ = split_message(text)
-                self._listener().on_ask(Ask(int(number), source, user_of(request), headers))
+                self._listener().on_ask(Ask(int(number), source, user_of(request), headers, trunk=trunk == "1"))
         if pj.baton_probe_pending():
             found = True
             for record in pj.baton_probe_drain().split("\x1e")[:-1]:
@@ -92,17 +103,24 @@ class Doors:
             metrics.SIP_DROPPED.inc(dropped - self._dropped)
             _log.warning("requests_dropped", count=dropped - self._dropped, last=self._pj.baton_gate_last_source())
             self._dropped = dropped
-        strangers: int = self._pj.baton_rtp_strangers()
+        pj = self._pj
+        strangers: int = pj.baton_rtp_strangers()
         if strangers != self._strangers:
             metrics.RTP_DROPPED.inc(strangers - self._strangers)
             _log.warning("rtp_of_strangers_dropped", count=strangers - self._strangers)
             self._strangers = strangers
-        self._count("offer", self._pj.baton_refused_offers())
-        self._count("large", self._pj.baton_large())
-        self._count("cut", self._pj.baton_cut())
+        self._count("offer", pj.baton_refused_offers())
+        self._count("large", pj.baton_large())
+        self._count("cut", pj.baton_cut())
+        self._count("malformed", pj.baton_requests_unread())
+        self._count("malformed_response", pj.baton_responses_unread())
+        self._count("method", pj.baton_methods_refused())
+        self._count("share", pj.baton_requests_over_share())
+        self._count("connection", pj.baton_connections_refused())
+        metrics.SIP_CONNECTIONS.set(pj.baton_connections_look())
 
     def _count(self, why: str, refused: int) -> None:
-        """Messages that were refused for their size or for what was missing of them."""
+        """Messages and connections that were refused before anything was made of them."""
         more = refused - self._refused.get(why, 0)
         if more:
             metrics.INVITES_TURNED_AWAY.labels(why).inc(more)

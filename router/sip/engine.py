@@ -36,6 +36,7 @@ from router.sip.media import Media
 from router.sip.message import read_invite
 from router.sip.moving import Moving
 from router.sip.pjlib import (
+    SHARE,
     EngineConfig,
     EngineUnusableError,
     check_addresses,
@@ -122,6 +123,7 @@ class PjsuaEngine(Services):
             self._endpoint.libInit(ep_config(pj, self.config))
             probe_ceiling(pj, self.config)
             start_tap(pj, self.config.trace_bytes)
+            pj.baton_limits(self.config.max_connections, self.config.max_connections_each, SHARE, 2 * SHARE)
             self._endpoint.libStart()
             self._endpoint.audDevManager().setNullDev()
             account_class, self._call_class = make_classes(pj)
@@ -277,7 +279,7 @@ class PjsuaEngine(Services):
         self._pj.baton_keep_to_listener(slot)
         at_us, lag_us = arrived or (monotonic_us(), self._clock.lag_us())
         try:
-            read = read_invite(text)
+            read = read_invite(text, lead=self.doors.knows(source.rpartition(":")[0].strip("[]")))
         except Exception:
             self.reject(handle, BAD_REQUEST)
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -137,6 +137,7 @@ class MemoryEngine:
         self.commands: list[tuple[str, str, int]] = []  # command, handle, code
         self.probes: dict[str, int] = {}  # by URI: how a trunk answers OPTIONS
         self.networks: Sequence[str] | None = None
+        self.trunk_addresses: Collection[str] = ()
         self.unregistered: set[str] = set()  # registrars that have not taken us
         self._parties: dict[str, _Party] = {}
         self._ceiling = ceiling
@@ -240,8 +241,11 @@ class MemoryEngine:
     def behind_nat(self, networks: Sequence[str]) -> None:
         """Nothing: there is no RTP."""
 
-    def admit_sources(self, networks: Sequence[str] | None) -> None:
-        self.networks = networks
+    def admit_sources(self, dialers: Sequence[Sequence[str]], *, drop: bool) -> None:
+        self.networks = [one for networks in dialers for one in networks] if drop else None
+
+    def admit_trunks(self, addresses: Collection[str]) -> None:
+        self.trunk_addresses = addresses
 
     def lock_out(self, source: str, seconds: int) -> None:
         self.commands.append(("lock_out", source, seconds))

@@ -45,8 +45,8 @@ class Read:
     caller_unread: str = ""
 
 
-def read_invite(text: str) -> Read:
-    """All that the router wants of it."""
+def read_invite(text: str, *, lead: bool = True) -> Read:
+    """All that the router wants of it. `lead` False: the sender is nobody's, and nothing of the body is read."""
     request, headers, body, unread = split_message(text)
     caller = caller_unread = lead_json = None
     try:
@@ -54,7 +54,7 @@ def read_invite(text: str) -> Read:
     except UriError as error:
         caller_unread = f"From: {error}"
     try:
-        lead_json = lead_part(headers, _announced(headers, body))
+        lead_json = lead_part(headers, _announced(headers, body)) if lead else None
     except BodyError as error:
         unread = (*unread, f"lead: {error}")
     return Read(user_of(request), caller or "", headers, lead_json or b"", unread, caller_unread or "")

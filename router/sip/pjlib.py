@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FDS_PER_CALL = 2  # RTP and RTCP
 MAX_NAMESERVERS = 3  # as many as resolv.conf(5) takes
-SPARE_FDS = 256  # store, logs, listeners, TCP and TLS connections
+SPARE_FDS = 512  # store, logs, listeners, recordings, our own connections to trunks
+SHARE = 500.0  # requests outside dialogs a second of one dialer, twice as many at once: above any that was measured
 
 _log = structlog.get_logger("sip")
 P = ParamSpec("P")
@@ -63,6 +64,8 @@ class EngineConfig:
     clock_hz: int = 8000  # sampling rate of the bridge
     dialogs_file: str = ""  # dialogs in hand, for the next router should this one die; empty: not kept
     trace_bytes: int = 0  # of the last SIP messages that are kept; 0: none
+    max_connections: int = 1000  # over TCP and TLS that others made; a dialer has one or a few
+    max_connections_each: int = 100  # from one address
     nameservers: tuple[str, ...] = ()  # empty: host names block the loop while the system looks them up
 
 
@@ -161,7 +164,7 @@ def check_limits(config: EngineConfig) -> None:
             f"router.rtp_port_min..rtp_port_max: {ports} ports are too few for router.max_calls = "
             f"{config.max_calls}: {FDS_PER_CALL * config.max_calls} are needed"
         )
-    needed = FDS_PER_CALL * config.max_calls + SPARE_FDS
+    needed = FDS_PER_CALL * config.max_calls + config.max_connections + SPARE_FDS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
@@ -170,3 +173,4 @@ def check_limits(config: EngineConfig) -> None:
                 "(ulimit -n, or LimitNOFILE in the unit)"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        _log.info("descriptor_limit_raised", before=soft, now=needed, hard=hard)

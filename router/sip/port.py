@@ -11,7 +11,7 @@ Times are integers in microseconds of the monotonic clock, taken when the messag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -86,6 +86,7 @@ class Ask:
     source: str
     user: str
     headers: dict[str, list[str]] = field(default_factory=dict)
+    trunk: bool = False  # it comes from a trunk of the book, which asks whether we are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +183,11 @@ class SipEngine(Protocol):
     def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Answer an OPTIONS."""
 
-    def admit_sources(self, networks: Sequence[str] | None) -> None:
-        """Drop requests outside dialogs from elsewhere, without an answer; None: take all."""
+    def admit_sources(self, dialers: Sequence[Sequence[str]], *, drop: bool) -> None:
+        """Networks of each dialer, which has its share. `drop`: others' requests outside dialogs get no answer."""
+
+    def admit_trunks(self, addresses: Collection[str]) -> None:
+        """Addresses of trunks, which may ask with OPTIONS, besides those to which one of their names led."""
 
     def behind_nat(self, networks: Sequence[str]) -> None:
         """Sources whose RTP may come from elsewhere than they say."""

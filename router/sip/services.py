@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -70,8 +70,11 @@ class Services:
     def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.doors.reply(handle, code, packed(headers))
 
-    def admit_sources(self, networks: Sequence[str] | None) -> None:
-        self.doors.admit_sources(networks)
+    def admit_sources(self, dialers: Sequence[Sequence[str]], *, drop: bool) -> None:
+        self.doors.admit_sources(dialers, drop=drop)
+
+    def admit_trunks(self, addresses: Collection[str]) -> None:
+        self.doors.admit_trunks(addresses)
 
     def behind_nat(self, networks: Sequence[str]) -> None:
         self.doors.behind_nat(networks)

@@ -1,11 +1,13 @@
-/* Who may speak to us at all, availability by OPTIONS, and probes of trunks.
+/* Requests outside dialogs, availability by OPTIONS, and probes of trunks.
  *
- * The gate looks at requests outside dialogs (no To tag) before anything else does, the tap included: a source that is
- * in no network gets no answer and costs no more than the look. Locked-out sources are dropped whatever network they are
- * in. Requests within dialogs pass: they come from trunks and are known by their tags.
+ * The gate looks at requests before anything else does, the tap included: a source that is in no network gets no answer.
+ * Locked-out sources are dropped whatever network they are in. Requests within dialogs pass: they come from trunks and are
+ * known by their tags. What is neither a call nor a question is refused here, where it costs nothing that lasts.
  *
  * OPTIONS outside dialogs are handed to Python as text and wait, bounded, for the answer that Python decides on.
  */
+%include "baton_sources.i"
+%include "baton_unread.i"
 %{
 #include <deque>
 #include <map>
@@ -14,13 +16,6 @@
 
 namespace {
 
-struct baton_net { int family; unsigned char address[16]; int prefix; };
-std::vector<baton_net> baton_networks;
-std::map<std::string, long long> baton_locked;  /* source -> until, ns of CLOCK_MONOTONIC */
-bool baton_gate_on = false;
-unsigned long baton_gate_count = 0;
-std::string baton_gate_last;
-
 const size_t BATON_ASKED_LIMIT = 256;
 struct baton_asked { long id; pjsip_rx_data *rdata; long long at_ns; };
 std::deque<baton_asked> baton_asks;
@@ -28,84 +23,102 @@ long baton_asked_serial = 0;
 std::string baton_asked_text;
 std::string baton_probe_text;
 
-long long baton_now_ns() {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (long long)now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
-bool baton_is_within(const baton_net &net, const pj_sockaddr *from) {
-    const unsigned char *address = (const unsigned char *)pj_sockaddr_get_addr(from);
-    if (net.family != from->addr.sa_family) return false;
-    const int whole = net.prefix / 8, rest = net.prefix % 8;
-    if (memcmp(net.address, address, whole)) return false;
-    return !rest || !((net.address[whole] ^ address[whole]) & (0xff << (8 - rest)) & 0xff);
-}
-
-bool baton_in_networks(const pj_sockaddr *from) {
-    for (size_t i = 0; i < baton_networks.size(); ++i)
-        if (baton_is_within(baton_networks[i], from)) return true;
-    return false;
-}
-
-/* Lines of "address/prefix"; returns how many were understood. */
-int baton_read_networks(const std::string &lines, std::vector<baton_net> &into) {
-    std::vector<baton_net> found;
-    size_t at = 0;
-    while (at < lines.size()) {
-        size_t end = lines.find('\n', at);
-        if (end == std::string::npos) end = lines.size();
-        const std::string line = lines.substr(at, end - at);
-        const size_t slash = line.find('/');
-        at = end + 1;
-        if (slash == std::string::npos) continue;
-        std::string host = line.substr(0, slash);
-        baton_net net;
-        memset(&net, 0, sizeof(net));
-        net.family = host.find(':') == std::string::npos ? pj_AF_INET() : pj_AF_INET6();
-        net.prefix = atoi(line.c_str() + slash + 1);
-        pj_str_t text = { (char *)host.c_str(), (pj_ssize_t)host.size() };
-        if (pj_inet_pton(net.family, &text, net.address) == PJ_SUCCESS) found.push_back(net);
-    }
-    into.swap(found);
-    return (int)into.size();
-}
-
 void baton_port_turn(int account);
 
-bool baton_is_locked_out(const char *source) {
-    if (baton_locked.empty()) return false;
-    std::map<std::string, long long>::iterator found = baton_locked.find(source);
-    if (found == baton_locked.end()) return false;
-    if (found->second > baton_now_ns()) return true;
-    baton_locked.erase(found);
-    return false;
+const pj_str_t BATON_ALLOW = { (char *)"Allow", 5 }, BATON_ALLOW_EVENTS = { (char *)"Allow-Events", 12 };
+const pj_str_t BATON_RETRY_AFTER = { (char *)"Retry-After", 11 };
+const pj_str_t BATON_OUTSIDE = { (char *)"INVITE, ACK, CANCEL, BYE, OPTIONS", 33 };  /* of dialogs */
+const pj_str_t BATON_EVENTS = { (char *)"refer", 5 }, BATON_ONE = { (char *)"1", 1 };
+unsigned long baton_refused_methods = 0;
+
+/* An answer that keeps nothing. */
+pj_bool_t baton_refuse(pjsip_rx_data *rdata, int code, const pj_str_t *name, const pj_str_t *value) {
+    pjsip_hdr list;
+    pj_list_init(&list);
+    if (name) pj_list_push_back(&list, pjsip_generic_string_hdr_create(rdata->tp_info.pool, name, value));
+    pjsip_endpt_respond_stateless(pjsua_get_pjsip_endpt(), rdata, code, NULL, &list, NULL);
+    return PJ_TRUE;
 }
 
-/* Nobody whose requests are answered. */
-bool baton_is_stranger(const pj_sockaddr *from, const char *name) {
-    return baton_is_locked_out(name) || (baton_gate_on && !baton_in_networks(from));
+bool baton_method_is(const pjsip_rx_data *rdata, const char *name) {
+    return !pj_strcmp2(&rdata->msg_info.msg->line.req.method.name, name);
+}
+
+/* A subscription is made by a REFER, and by nothing else (RFC 3515 section 2.4.4): events that we do not serve get 489 (RFC 6665
+ * section 4.2.1.1), and so does a SUBSCRIBE that is to make one. */
+pj_bool_t baton_refuse_event(pjsip_rx_data *rdata, bool within) {
+    if (!baton_method_is(rdata, "SUBSCRIBE") && !baton_method_is(rdata, "PUBLISH")) return PJ_FALSE;
+    static const pj_str_t EVENT = { (char *)"Event", 5 }, SHORT = { (char *)"o", 1 };
+    pjsip_event_hdr *event = (pjsip_event_hdr *)pjsip_msg_find_hdr_by_names(rdata->msg_info.msg, &EVENT, &SHORT, NULL);
+    if (within && event && baton_method_is(rdata, "SUBSCRIBE") && !pj_stricmp(&event->event_type, &BATON_EVENTS)) return PJ_FALSE;
+    ++baton_refused_methods;
+    return baton_refuse(rdata, 489, &BATON_ALLOW_EVENTS, &BATON_EVENTS);
+}
+
+/* What is no call and no question outside dialogs: answered and forgotten (RFC 3261 sections 8.2.1 and 12.2.2). */
+pj_bool_t baton_refuse_method(pjsip_rx_data *rdata) {
+    switch (rdata->msg_info.msg->line.req.method.id) {
+    case PJSIP_INVITE_METHOD: case PJSIP_ACK_METHOD: case PJSIP_CANCEL_METHOD: case PJSIP_OPTIONS_METHOD: return PJ_FALSE;
+    default: break;
+    }
+    if (rdata->msg_info.to && rdata->msg_info.to->tag.slen) return PJ_FALSE;  /* of a dialog that is over: 481 */
+    if (baton_refuse_event(rdata, false)) return PJ_TRUE;
+    ++baton_refused_methods;
+    static const char *const WITHIN[] = { "BYE", "INFO", "UPDATE", "PRACK", "NOTIFY" };
+    for (size_t i = 0; i < sizeof(WITHIN) / sizeof(*WITHIN); ++i)
+        if (baton_method_is(rdata, WITHIN[i])) return baton_refuse(rdata, PJSIP_SC_CALL_TSX_DOES_NOT_EXIST, NULL, NULL);
+    return baton_refuse(rdata, PJSIP_SC_METHOD_NOT_ALLOWED, &BATON_ALLOW, &BATON_OUTSIDE);
+}
+
+/* Above its dialer's share: a new call is told when to come again, all else is dropped. What repeats a request that is being
+ * answered costs nothing. */
+pj_bool_t baton_refuse_over(pjsip_rx_data *rdata) {
+    const pjsip_method *method = &rdata->msg_info.msg->line.req.method;
+    if (method->id == PJSIP_ACK_METHOD || method->id == PJSIP_CANCEL_METHOD) return PJ_FALSE;
+    const bool call = method->id == PJSIP_INVITE_METHOD;
+    if (baton_within_share(baton_key_of(&rdata->pkt_info.src_addr), call)) return PJ_FALSE;
+    if (!call) return PJ_TRUE;
+    pj_str_t key;
+    if (pjsip_tsx_create_key(rdata->tp_info.pool, &key, PJSIP_ROLE_UAS, method, rdata) == PJ_SUCCESS
+        && pjsip_tsx_layer_find_tsx(&key, PJ_FALSE))
+        return PJ_FALSE;
+    return baton_refuse(rdata, PJSIP_SC_SERVICE_UNAVAILABLE, &BATON_RETRY_AFTER, &BATON_ONE);
 }
 
 pj_bool_t baton_gate_rx(pjsip_rx_data *rdata) {
+    baton_conn_whole(rdata);
     if (rdata->msg_info.to && rdata->msg_info.to->tag.slen && rdata->msg_info.from && rdata->msg_info.cid
-        && (!baton_gate_on || pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.to->tag,
-                                                   &rdata->msg_info.from->tag, PJ_FALSE)))
-        return baton_refuse_cut(rdata);  /* within a dialog of ours: from a trunk, or a dialer */
-    if (baton_is_stranger(&rdata->pkt_info.src_addr, rdata->pkt_info.src_name)) {
-        ++baton_gate_count;
-        baton_gate_last = rdata->pkt_info.src_name;
+        && pjsip_ua_find_dialog(&rdata->msg_info.cid->id, &rdata->msg_info.to->tag, &rdata->msg_info.from->tag, PJ_FALSE))
+        return baton_refuse_cut(rdata) || baton_refuse_event(rdata, true);  /* of ours: from a trunk, or a dialer */
+    const pj_sockaddr *from = &rdata->pkt_info.src_addr;
+    const bool asks = rdata->msg_info.msg->line.req.method.id == PJSIP_OPTIONS_METHOD;
+    if (baton_is_stranger(from) && !(asks && !baton_is_locked_out(baton_key_of(from)) && baton_is_trunk(from))) {
+        baton_dropped_of(baton_key_of(from));
         return PJ_TRUE;
     }
-    if (baton_refuse_cut(rdata)) return PJ_TRUE;
+    if (baton_refuse_over(rdata) || baton_refuse_cut(rdata) || baton_refuse_method(rdata)) return PJ_TRUE;
     if (rdata->msg_info.msg->line.req.method.id == PJSIP_INVITE_METHOD) baton_port_turn(pjsua_acc_get_default());
     return PJ_FALSE;
+}
+
+pj_bool_t baton_gate_rx_response(pjsip_rx_data *rdata) {
+    baton_conn_whole(rdata);
+    return baton_refuse_cut(rdata);
+}
+
+/* Where our requests go: trunks answer from there. */
+pj_status_t baton_gate_tx(pjsip_tx_data *tdata) {
+    const pjsip_method_e id = tdata->msg->line.req.method.id;
+    const pjsip_to_hdr *to = (const pjsip_to_hdr *)pjsip_msg_find_hdr(tdata->msg, PJSIP_H_TO, NULL);
+    const bool trunk = to && !to->tag.slen && (id == PJSIP_INVITE_METHOD || id == PJSIP_OPTIONS_METHOD);
+    if (tdata->tp_info.dst_addr_len) baton_note_sent(&tdata->tp_info.dst_addr, trunk);
+    return PJ_SUCCESS;
 }
 
 pjsip_module baton_gate_module = {
     NULL, NULL, { (char *)"mod-baton-gate", 14 }, -1,
     PJSIP_MOD_PRIORITY_TRANSPORT_LAYER - 2,
-    NULL, NULL, NULL, NULL, &baton_gate_rx, &baton_refuse_cut, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, &baton_gate_rx, &baton_gate_rx_response, &baton_gate_tx, NULL, NULL
 };
 
 /* Hand an OPTIONS outside dialogs to Python; beyond the bound PJSIP's own answer will do. */
@@ -126,7 +139,7 @@ pj_bool_t baton_options_rx(pjsip_rx_data *rdata) {
     pj_ansi_snprintf(head, sizeof(head), "%ld\x1f", one.id);
     baton_asked_text += head;
     baton_asked_text += rdata->pkt_info.src_name;
-    baton_asked_text.push_back('\x1f');
+    baton_asked_text += baton_is_trunk(&rdata->pkt_info.src_addr) ? "\x1f" "1\x1f" : "\x1f" "0\x1f";
     for (int i = 0; i < rdata->msg_info.len; ++i) {
         const char c = rdata->msg_info.msg_buf[i];
         if (c != '\x1f' && c != '\x1e') baton_asked_text.push_back(c);
@@ -167,8 +180,22 @@ void baton_probed(void *token, pjsip_event *e) {
 /* Register the gate and the OPTIONS module. To be called once after libInit. Returns a pj_status_t. */
 int baton_gate_start() {
     baton_networks.clear();
+    baton_buckets.clear();
     baton_locked.clear();
+    baton_sent_to.clear();
+    baton_trunks.clear();
     baton_gate_on = false;
+    baton_conns.clear();
+    baton_conns_of.clear();
+    baton_greeted.clear();
+    pjsip_tpmgr *manager = pjsip_endpt_get_tpmgr(pjsua_get_pjsip_endpt());
+    if (pjsip_tpmgr_get_state_cb(manager) != &baton_on_transport) {
+        baton_tp_before = pjsip_tpmgr_get_state_cb(manager);
+        pjsip_tpmgr_set_state_cb(manager, &baton_on_transport);
+    }
+    pjsip_baton_hook.may_read = &baton_may_read;
+    pjsip_baton_hook.on_unread = &baton_on_unread;
+    pj_activesock_may_accept = &baton_may_accept;
     baton_gate_module.id = baton_options_module.id = -1;
     pj_status_t status = pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_gate_module);
     if (status != PJ_SUCCESS) return status;
@@ -176,23 +203,34 @@ int baton_gate_start() {
     return status == PJ_SUCCESS ? baton_whole_start() : status;
 }
 
-/* Let only these networks in: lines of "address/prefix". `on` false lets everyone in. Returns how many were understood. */
+/* The dialers' networks: lines of "address/prefix dialer", the last a number that those of one dialer share. `on`: nobody else
+ * is let in. Returns how many were understood. */
 int baton_gate_networks(const std::string &lines, bool on) {
+    const int count = baton_read_networks(lines, baton_networks);
+    int most = -1;
+    for (size_t i = 0; i < baton_networks.size(); ++i) most = baton_networks[i].dialer > most ? baton_networks[i].dialer : most;
+    baton_bucket full = { baton_burst, baton_now_ns() };
+    baton_buckets.resize(2 * (most + 1), full);
     baton_gate_on = on;
-    return baton_read_networks(lines, baton_networks);
+    return count;
 }
 
 /* Drop whatever comes from this address for so many milliseconds; 0 lifts it. */
 void baton_gate_lock(const std::string &source, int for_ms) {
-    if (for_ms > 0) baton_locked[source] = baton_now_ns() + for_ms * 1000000LL;
-    else baton_locked.erase(source);
+    unsigned char spread[16];
+    if (!baton_key_from(source, spread)) return;
+    if (for_ms > 0) baton_locked[baton_key_of(spread)] = baton_now_ns() + for_ms * 1000000LL;
+    else baton_locked.erase(baton_key_of(spread));
 }
 
-/* Requests dropped so far, and where the last one came from. */
+/* Messages dropped so far, and where the last one came from. */
 unsigned long baton_gate_dropped() { return baton_gate_count; }
-std::string baton_gate_last_source() { return baton_gate_last; }
+std::string baton_gate_last_source() { return baton_key_text(baton_gate_last); }
 
-/* OPTIONS that wait for an answer: id, source, message, each ended by 0x1f, the record by 0x1e. */
+/* Requests outside dialogs of methods and events that we do not serve; each was answered so. */
+unsigned long baton_methods_refused() { return baton_refused_methods; }
+
+/* OPTIONS that wait for an answer: id, source, 1 where it is a trunk's, message, each ended by 0x1f, the record by 0x1e. */
 unsigned long baton_options_pending() { return (unsigned long)baton_asked_text.size(); }
 std::string baton_options_drain() {
     std::string out;

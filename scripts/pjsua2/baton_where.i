@@ -190,12 +190,6 @@ pjsip_module baton_where_module = {
     NULL, NULL, NULL, NULL, &baton_where_rx, &baton_where_rx, &baton_where_tx, &baton_where_tx, NULL
 };
 
-bool baton_in(const std::vector<baton_net> &networks, const pj_sockaddr *from) {
-    for (size_t i = 0; i < networks.size(); ++i)
-        if (baton_is_within(networks[i], from)) return true;
-    return false;
-}
-
 /* RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291: of no use to whoever is not in that network. */
 bool baton_is_private(const pj_sockaddr *address) {
     const unsigned char *a = (const unsigned char *)pj_sockaddr_get_addr(address);
@@ -226,7 +220,7 @@ void baton_on_stream(pjsua_call_id id, pjsua_on_stream_precreate_param *param) {
     const pj_sockaddr *from = pjmedia_sdp_neg_was_answer_remote(call->inv->neg) ? &baton_here : &baton_from[id];
     const pj_sockaddr *told = &param->stream_info.info.aud.rem_addr;
     int mode = PJMEDIA_UDP_LATCH_TOLD;
-    if (uas ? baton_in(baton_nats, from) : baton_wishes[id].nat) mode = PJMEDIA_UDP_LATCH_ANY;
+    if (uas ? baton_net_of(baton_nats, baton_key_of(from)) != NULL : baton_wishes[id].nat) mode = PJMEDIA_UDP_LATCH_ANY;
     else if (baton_is_private(told) && !baton_same_host(told, from)) mode = PJMEDIA_UDP_LATCH_HOST;
     pjmedia_transport_udp_latch(tp, mode, from);
 }

@@ -14,7 +14,8 @@ struct baton_past { unsigned long long left; pjsip_tp_state_listener_key *key; }
 std::map<pjsip_transport *, baton_past> baton_reading_past;  /* bytes of a message that is too large still to come */
 unsigned long baton_large_count = 0, baton_cut_count = 0;
 
-bool baton_is_stranger(const pj_sockaddr *from, const char *name);
+bool baton_is_stranger(const pj_sockaddr *from);
+void baton_conn_part(pjsip_transport *tp);
 
 /* Bytes after the empty line, as PJSIP's scanner finds it: CRLF, LF and CR end a line. */
 pj_ssize_t baton_body_size(const char *text, pj_ssize_t size) {
@@ -51,7 +52,7 @@ pj_bool_t baton_refuse_cut(pjsip_rx_data *rdata) {
 void baton_answer_large(pjsip_transport *tp, const char *text, pj_size_t size) {
     char name[PJ_INET6_ADDRSTRLEN];
     pj_sockaddr_print(&tp->key.rem_addr, name, sizeof(name), 0);
-    if (baton_is_stranger(&tp->key.rem_addr, name)) return;
+    if (baton_is_stranger(&tp->key.rem_addr)) return;
     pj_pool_t *pool = pjsip_endpt_create_pool(pjsua_get_pjsip_endpt(), "large", sizeof(pjsip_rx_data) + 4000, 4000);
     if (!pool) return;
     pjsip_rx_data *rdata = PJ_POOL_ZALLOC_T(pool, pjsip_rx_data);
@@ -100,6 +101,7 @@ pj_status_t baton_on_data(pjsip_tp_rx_data *rx) {
         rx->len -= many;
         return PJ_SUCCESS;
     }
+    baton_conn_part(rx->tp);
     if (rx->len < PJSIP_MAX_PKT_LEN) return PJ_SUCCESS;  /* it may be whole, or more of it will come */
     const char *text = (const char *)rx->data;
     pj_size_t size = 0;

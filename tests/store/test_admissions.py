@@ -299,7 +299,7 @@ async def test_a_commit_in_doubt_admits_once(transfers: Transfers, engine: Async
 
 async def test_one_that_was_not_waited_for_is_freed_by_its_closing_fact(engine: AsyncEngine, buyers_in: None) -> None:
     """Admission came after the router had given up: it closes the transfer, and nothing stays reserved."""
-    journal = await open_journal(engine, admit_timeout_ms=50)
+    journal = await open_journal(engine, admit_timeout_ms=50, admit_patience_ms=50)
     transfers = Transfers(journal)
     clerk = journal._clerk
     done = clerk.write

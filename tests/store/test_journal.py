@@ -163,7 +163,7 @@ def _lock(engine: AsyncEngine) -> sqlite3.Connection:
 
 
 async def test_a_locked_store_refuses_admission_in_time_and_loses_nothing(engine: AsyncEngine, buyers_in: None) -> None:
-    journal = await open_journal(engine, admit_timeout_ms=100)
+    journal = await open_journal(engine, admit_timeout_ms=100, admit_patience_ms=100)
     other = _lock(engine)
     begun = time.monotonic()
     with pytest.raises(JournalRefusedError, match=r"did not answer within 0\.1 s"):
@@ -177,6 +177,31 @@ async def test_a_locked_store_refuses_admission_in_time_and_loses_nothing(engine
     assert journal.backlog == 0
     report = await verify_journal(engine)
     assert (report.ok, report.facts) == (True, len(later) + 1)
+
+
+@pytest.mark.parametrize("slow_s", [0.05, 0.4])
+async def test_a_store_that_is_only_slow_refuses_nobody(engine: AsyncEngine, slow_s: float) -> None:
+    """A machine that is busy for a moment: no commit has failed, and the caller is still there."""
+    journal = await open_journal(engine, admit_timeout_ms=30)
+    real = journal._clerk.write
+
+    async def slowly(work: object) -> object:
+        await asyncio.sleep(slow_s)
+        return await real(work)  # type: ignore[arg-type]
+
+    journal._clerk.write = slowly  # type: ignore[method-assign, assignment]
+    assert (await journal.admit(started(journal, "t-1"), "")).refusal == ""
+    await journal.close()
+
+
+async def test_patience_has_an_end(engine: AsyncEngine) -> None:
+    journal = await open_journal(engine, admit_timeout_ms=30, admit_patience_ms=200)
+    other = _lock(engine)
+    with pytest.raises(JournalRefusedError):
+        await journal.admit(started(journal, "t-1"), "")
+    other.execute("ROLLBACK")
+    other.close()
+    await journal.close()
 
 
 async def test_a_store_that_fails_for_a_while_is_tried_again_in_order(engine: AsyncEngine, buyers_in: None) -> None:

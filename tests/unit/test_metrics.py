@@ -29,6 +29,7 @@ WANTED = {
     "baton_rtp_dropped_total",
     "baton_build_info", "baton_invites_turned_away_total", "baton_sip_dropped_total", "baton_trunk_probes_total",
     "baton_sip_answers_dropped_total", "baton_left_calls_total",
+    "baton_sip_connections",
     "baton_trunk_state",
     "baton_billing_steps_total", "baton_billing_trouble", "baton_invoices_overdue", "baton_refunds_due",
     "baton_fanout_spread_seconds", "baton_buffer_remaining_seconds", "baton_buyer_transfers_total",
