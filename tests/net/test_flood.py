@@ -334,3 +334,27 @@ async def test_connections_have_limits(station: Station) -> None:
     with connected(port) as one:
         one.settimeout(0.5)
         assert not closed_by_peer(one), "what was closed makes room"
+
+
+async def test_connections_by_which_no_whole_message_comes_are_closed(station: Station) -> None:
+    """After 30 s: one that says nothing, one that only keeps itself alive, one that never ends its message."""
+    port = free_port()
+    station.section(TCP.format(port=port))
+    await station.buyer("acme", Callee([]))
+    await station.start()
+    whole = broken(station.caller, "X-Good", "good").replace("SIP/2.0/UDP", "SIP/2.0/TCP").encode()
+    with contextlib.ExitStack() as stack:
+        mute, alive, half, good = [stack.enter_context(connected(port)) for _ in range(4)]
+        half.sendall(whole[:100])
+        good.sendall(whole)
+        for _ in range(6):
+            alive.sendall(b"\r\n\r\n")
+            half.sendall(b"X")
+            await asyncio.sleep(4)
+        for one in (mute, alive, half):
+            one.settimeout(40)
+            assert await asyncio.to_thread(closed_by_peer, one)
+        good.settimeout(1)
+        assert good.recv(65_536).startswith(b"SIP/2.0 ")
+        good.sendall(whole.replace(b"Call-ID: ", b"Call-ID: a").replace(b"branch=", b"branch=z9hG4bKx"))
+        assert good.recv(65_536).startswith(b"SIP/2.0 "), "who has sent one stays"
