@@ -32,7 +32,8 @@ UNITS = [chr(one) for one in range(1, 128)] + [
 ]
 NAMES = (
     "Via To From Call-ID CSeq Contact Content-Type Content-Length Expires Allow Supported Require Accept Max-Forwards"
-    " Min-Expires Record-Route Route Retry-After Unsupported Authorization WWW-Authenticate Refer-To Referred-By Replaces"
+    " Min-Expires Record-Route Route Retry-After Unsupported"
+    " Authorization WWW-Authenticate Refer-To Referred-By Replaces"
     " Session-Expires Min-SE RAck Event Subscription-State Reason X-Any"
 ).split()
 VALUES = ("", '"', "<sip:", "<sip:a@", "<sip:a@b;", "<sip:a@b?", "<sip:a@b>;a=", "<tel:", "a/b;", "1 ", "Digest ")
