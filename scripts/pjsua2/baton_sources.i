@@ -40,7 +40,7 @@ struct baton_key_hash {
 };
 struct baton_net { unsigned char address[16]; int prefix, dialer; };
 struct baton_bucket { double tokens; long long at_ns; };
-struct baton_sent { long long until_ns; bool trunk; };
+struct baton_known { long long until_ns; bool trunk; };
 
 std::vector<baton_net> baton_networks;  /* IPv4 as ::ffff:0:0/96 */
 std::vector<baton_bucket> baton_buckets;  /* two of each dialer: calls, and all else */
@@ -48,7 +48,7 @@ double baton_share = 500, baton_burst = 1000;
 bool baton_gate_on = false;
 baton_bucket baton_stray_bucket = { 0, 0 };
 std::map<baton_key, long long> baton_locked;  /* source -> until, ns of CLOCK_MONOTONIC */
-std::unordered_map<baton_key, baton_sent, baton_key_hash> baton_sent_to;
+std::unordered_map<baton_key, baton_known, baton_key_hash> baton_sent_to;
 std::set<baton_key> baton_trunks;  /* of the book, by address */
 unsigned long baton_gate_count = 0, baton_over_share = 0;
 baton_key baton_gate_last = { 0, 0 };
@@ -184,7 +184,7 @@ bool baton_is_stranger(const pj_sockaddr *from) {
 }
 
 bool baton_was_sent_to(const baton_key &key, bool as_trunk) {
-    std::unordered_map<baton_key, baton_sent, baton_key_hash>::const_iterator found = baton_sent_to.find(key);
+    std::unordered_map<baton_key, baton_known, baton_key_hash>::const_iterator found = baton_sent_to.find(key);
     return found != baton_sent_to.end() && found->second.until_ns > baton_now_ns() && (!as_trunk || found->second.trunk);
 }
 
@@ -199,12 +199,12 @@ void baton_note_sent(const pj_sockaddr *to, bool trunk) {
     const baton_key key = baton_key_of(to);
     const long long now_ns = baton_now_ns();
     if (baton_sent_to.size() >= BATON_SENT_LIMIT && !baton_sent_to.count(key)) {
-        std::unordered_map<baton_key, baton_sent, baton_key_hash>::iterator oldest = baton_sent_to.begin(), one = oldest;
+        std::unordered_map<baton_key, baton_known, baton_key_hash>::iterator oldest = baton_sent_to.begin(), one = oldest;
         for (int looked = 0; one != baton_sent_to.end() && looked < 64; ++one, ++looked)
             if (one->second.until_ns < oldest->second.until_ns) oldest = one;
         baton_sent_to.erase(oldest);
     }
-    baton_sent &sent = baton_sent_to[key];
+    baton_known &sent = baton_sent_to[key];
     sent.until_ns = now_ns + BATON_SENT_NS;
     sent.trunk = sent.trunk || trunk;
 }

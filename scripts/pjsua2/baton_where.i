@@ -198,11 +198,6 @@ bool baton_is_private(const pj_sockaddr *address) {
            || (a[0] == 100 && (a[1] & 0xc0) == 64) || (a[0] == 169 && a[1] == 254);
 }
 
-bool baton_same_host(const pj_sockaddr *one, const pj_sockaddr *other) {
-    return one->addr.sa_family == other->addr.sa_family
-           && !memcmp(pj_sockaddr_get_addr(one), pj_sockaddr_get_addr(other), pj_sockaddr_get_addr_len(one));
-}
-
 /* The offer of a call is being answered: remember who made it. */
 void baton_where_offer(pjsua_call_id id) {
     const pjsip_inv_session *inv = pjsua_var.calls[id].inv;
