@@ -27,7 +27,7 @@ import structlog
 from config.settings import Settings
 
 MAX_PATH = 107  # bytes: sun_path of sockaddr_un holds 108 with its final zero (unix(7))
-MAX_REQUEST = 262_144  # bytes of a line; the longest request names a Call-ID of 65,536 characters, as JSON
+MAX_REQUEST = 139_264  # bytes of a line; the longest request names a Call-ID of 65,536 characters, each escaped in JSON
 MAX_ANSWER = 64 << 20  # bytes a client reads; a live view of a thousand transfers is half a megabyte
 MAX_CONNECTIONS = 16  # people and the portal; one more is told so and closed
 IDLE_S = 60.0

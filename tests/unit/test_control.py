@@ -91,8 +91,8 @@ async def test_bad_input_gets_an_error_and_the_conversation_goes_on(path: Path) 
 
 
 async def test_a_request_that_is_too_long_ends_its_connection_alone(path: Path) -> None:
-    (answer,) = await _lines(path, b"x" * 40_000, b'{"do": "echo"}\n')
-    assert answer == {"ok": False, "error": "a request may have 16384 bytes"}
+    (answer,) = await _lines(path, b"x" * (control.MAX_REQUEST + 8_192), b'{"do": "echo"}\n')
+    assert answer == {"ok": False, "error": f"a request may have {control.MAX_REQUEST} bytes"}
     assert await ask(path, {"do": "echo", "say": "a"}) == {"said": "a"}
 
 
