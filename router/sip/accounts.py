@@ -267,7 +267,7 @@ class Accounts:
             config.sipConfig.contactForced = contact
         if target.transport is Transport.TLS:
             config.sipConfig.transportId = self._trunk_transport(target)
-        elif target.transport is Transport.UDP and not default:
+        elif target.transport is Transport.UDP and len(self._config.listeners) > 1 and not default:
             config.sipConfig.transportId = self._plain[way.listener]
         if target.username:
             config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", target.username, 0, target.password))

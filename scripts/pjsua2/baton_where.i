@@ -263,10 +263,15 @@ std::string baton_local_for(const std::string &host) {
     return baton_route_to(&to);
 }
 
-/* What is said within a call that came over UDP goes by the listener that it came to. To be called while its INVITE is read. */
+/* What is said within a call that came over UDP goes by the listener that it came to, where there are several, unless its
+ * Contact asks for another transport. To be called while its INVITE is read. */
 void baton_keep_to_listener(int id) {
     if (id < 0 || id >= (int)pjsua_var.ua_cfg.max_calls || !baton_here_by || !pjsua_var.calls[id].inv) return;
-    if (!(baton_here_by->flag & PJSIP_TRANSPORT_DATAGRAM)) return;
+    if (baton_posts.size() < 2 || !(baton_here_by->flag & PJSIP_TRANSPORT_DATAGRAM)) return;
+    const pjsip_dialog *dlg = pjsua_var.calls[id].inv->dlg;
+    if (!PJSIP_URI_SCHEME_IS_SIP(dlg->target) || !pj_list_empty(&dlg->route_set)) return;
+    const pj_str_t *asked = &((const pjsip_sip_uri *)pjsip_uri_get_uri(dlg->target))->transport_param;
+    if (asked->slen && pj_stricmp2(asked, "udp")) return;
     pjsip_tpselector by;
     pj_bzero(&by, sizeof(by));
     by.type = PJSIP_TPSELECTOR_TRANSPORT;

@@ -171,6 +171,19 @@ def test_what_does_not_fit_together(tmp_path: Path, section: str, path: str, mes
     assert message in problems[0].message
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('address = "::1"', "IPv6"),
+        ('public_address = "sip.example"', "no IPv4 address"),
+        ('public_address = "2001:db8::1"', "no IPv4 address"),
+    ],
+)
+def test_a_listener_that_sdp_could_not_name_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    problems = _problems(tmp_path, f"{MINIMAL}{line}\n")
+    assert any(one.path.startswith("listeners") and message in one.message for one in problems), problems
+
+
 def test_secrets_stay_out_of_errors_and_reprs(tmp_path: Path) -> None:
     text = MINIMAL + '[links]\nbase_url = "https://p.example"\nsecret = "hunter2-hunter2"\n'
     assert "hunter2" not in str(_problems(tmp_path, text)[0])
