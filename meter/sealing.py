@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import secrets
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from config.key_file import own_key
+
 KEY_FILE = "secrets.key"
-MIN_KEY = 32  # characters
 _PURPOSE = b"baton.secrets.1\0"
 _SEALED = b"\x01"  # no JSON begins so
 _NONCE = 12  # bytes, NIST SP 800-38D section 8.2
@@ -65,31 +64,10 @@ class SecretBox:
     def _keys(self, *, make: bool) -> list[bytes]:
         """The one to seal with first."""
         if self._file is not None and self._file not in self._read:
-            found = _own_key(self._file, make=make and not self._key)
+            found = own_key(self._file, make=make and not self._key)
             self._read |= {self._file: found} if found else {}
         return [key for key in (self._key, *self._read.values()) if key]
 
 
 def _cipher(key: bytes) -> AESGCM:
     return AESGCM(hashlib.sha256(_PURPOSE + key).digest())
-
-
-def _own_key(file: Path, *, make: bool) -> bytes:
-    """The key in a file; nothing where there is none and none is to be made. Raises OSError."""
-    if make and not file.exists():
-        handle, temporary = tempfile.mkstemp(prefix=".", dir=file.parent)  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as made:
-                made.write(secrets.token_hex(MIN_KEY) + "\n")
-                made.flush()
-                os.fsync(made.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, file)  # unlike a rename it never takes the place of a key made meanwhile
-        finally:
-            Path(temporary).unlink()
-    with contextlib.suppress(FileNotFoundError):
-        key = file.read_bytes().strip()
-        if len(key) < MIN_KEY:
-            raise OSError(f"{file} is damaged: a key has at least {MIN_KEY} characters")
-        return key
-    return b""

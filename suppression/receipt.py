@@ -8,13 +8,9 @@ proves whose scrub it was to those who have both.
 from __future__ import annotations
 
 import binascii
-import contextlib
 import hashlib
 import hmac
-import os
 import re
-import secrets
-import tempfile
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,8 +19,9 @@ from typing import cast
 
 import orjson
 
+from config.key_file import own_key
+
 KEY_FILE = "receipt.key"  # in the folder of the lists, where no key is configured
-MIN_KEY = 32  # bytes
 SHOWN = 32  # hex digits of a checksum in a receipt: 128 bits
 ISSUER = "baton"
 _KEY_ID = 8  # hex digits
@@ -125,32 +122,7 @@ def load_signer(folder: Path, key: str = "", older: Iterable[str] = ()) -> Signe
     """With the configured keys; without any, with one that is made once and kept in `folder`. Raises OSError."""
     if key:
         return Signer(key.encode(), [one.encode() for one in older])
-    return Signer(_own_key(folder), [one.encode() for one in older])
-
-
-def _own_key(folder: Path) -> bytes:
-    file = folder / KEY_FILE
-    with contextlib.suppress(FileNotFoundError):
-        return _read_key(file)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", dir=folder)  # mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as made:
-            made.write(secrets.token_hex(MIN_KEY) + "\n")
-            made.flush()
-            os.fsync(made.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, file)  # unlike a rename it never takes the place of a key made meanwhile
-    finally:
-        Path(temporary).unlink()
-    return _read_key(file)
-
-
-def _read_key(file: Path) -> bytes:
-    key = file.read_bytes().strip()
-    if len(key) < MIN_KEY:
-        raise OSError(f"{file}: is damaged: a key has at least {MIN_KEY} characters")
-    return key
+    return Signer(own_key(folder / KEY_FILE), [one.encode() for one in older])
 
 
 def _claims(said: dict[str, object]) -> Claims:
