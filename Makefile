@@ -18,7 +18,7 @@ demo: ## set up, then play every story of a transfer with real SIP parties
 test: ## set up, lint, run all tests
 	@scripts/bootstrap
 	@$(MAKE) lint
-	@.venv/bin/pytest -n 2 $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: ## ruff, format, strict mypy
 	@.venv/bin/ruff check .
