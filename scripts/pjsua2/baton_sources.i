@@ -290,6 +290,12 @@ void baton_conn_part(pjsip_transport *tp) {
     if (found != baton_conns.end() && !found->second.part_ns) found->second.part_ns = baton_now_ns();
 }
 
+/* A message has ended that is none to us: it cannot be read, or is too large. */
+void baton_conn_ended(pjsip_transport *tp) {
+    std::map<pjsip_transport *, baton_conn>::iterator found = baton_conns.find(tp);
+    if (found != baton_conns.end()) found->second.part_ns = 0;
+}
+
 std::set<std::string> baton_live_calls() {
     std::set<std::string> live;
     for (unsigned i = 0; i < pjsua_var.ua_cfg.max_calls; ++i) {

@@ -105,6 +105,7 @@ void baton_on_unread(pjsip_rx_data *rdata, pj_status_t why) {
         if (!(size >= 4 && !pj_memcmp(text, "ACK ", 4)) && baton_within_share(key, false)) baton_answer_unread(rdata, text, size, why);
     }
     if (lost) pjsip_transport_shutdown(tp);
+    else baton_conn_ended(tp);
 }
 
 }  // namespace

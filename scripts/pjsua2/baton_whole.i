@@ -16,6 +16,7 @@ unsigned long baton_large_count = 0, baton_cut_count = 0;
 
 bool baton_is_stranger(const pj_sockaddr *from);
 void baton_conn_part(pjsip_transport *tp);
+void baton_conn_ended(pjsip_transport *tp);
 
 /* Bytes after the empty line, as PJSIP's scanner finds it: CRLF, LF and CR end a line. */
 pj_ssize_t baton_body_size(const char *text, pj_ssize_t size) {
@@ -98,6 +99,7 @@ pj_status_t baton_on_data(pjsip_tp_rx_data *rx) {
     if (past != baton_reading_past.end() && past->second.left) {
         const pj_size_t many = rx->len < past->second.left ? rx->len : (pj_size_t)past->second.left;
         past->second.left -= many;
+        if (!past->second.left) baton_conn_ended(rx->tp);
         rx->len -= many;
         return PJ_SUCCESS;
     }

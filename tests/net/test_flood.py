@@ -344,7 +344,19 @@ async def test_connections_by_which_no_whole_message_comes_are_closed(station: S
     await station.start()
     whole = broken(station.caller, "X-Good", "good").replace("SIP/2.0/UDP", "SIP/2.0/TCP").encode()
     with contextlib.ExitStack() as stack:
-        mute, alive, half, good = [stack.enter_context(connected(port)) for _ in range(4)]
+        mute, alive, half, good, odd, large = [stack.enter_context(connected(port)) for _ in range(6)]
+        for one, more, code in ((odd, b"Expires: x\r\n", b"400"), (large, b"X-Much: 1\r\n", b"513")):
+            text = whole.replace(b"Call-ID: ", b"Call-ID: " + code).replace(b"branch=", b"branch=z9hG4bK" + code)
+            one.sendall(text)
+            assert one.recv(65_536).startswith(b"SIP/2.0 ")
+            text = text.replace(b"branch=", b"branch=z9hG4bKo").replace(b"Max-Forwards", more + b"Max-Forwards")
+            if one is large:
+                head, _, body = text.partition(b"\r\n\r\n")
+                text = head.replace(f"Content-Length: {len(body)}".encode(), b"Content-Length: 90000") + b"\r\n\r\n"
+                text += body.ljust(90_000)
+            one.sendall(text)
+            while not (got := await asyncio.to_thread(one.recv, 65_536)).startswith(b"SIP/2.0 " + code):
+                assert got
         half.sendall(whole[:100])
         good.sendall(whole)
         for _ in range(6):
@@ -356,5 +368,8 @@ async def test_connections_by_which_no_whole_message_comes_are_closed(station: S
             assert await asyncio.to_thread(closed_by_peer, one)
         good.settimeout(1)
         assert good.recv(65_536).startswith(b"SIP/2.0 ")
-        good.sendall(whole.replace(b"Call-ID: ", b"Call-ID: a").replace(b"branch=", b"branch=z9hG4bKx"))
-        assert good.recv(65_536).startswith(b"SIP/2.0 "), "who has sent one stays"
+        for mark, one in ((b"last1", good), (b"last2", odd), (b"last3", large)):
+            one.settimeout(2)
+            one.sendall(whole.replace(b"Call-ID: ", b"Call-ID: " + mark).replace(b"branch=", b"branch=z9hG4bK" + mark))
+            while mark not in (got := await asyncio.to_thread(one.recv, 65_536)):
+                assert got, "who has sent one stays, whatever else it sent whole"
