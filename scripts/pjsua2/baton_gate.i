@@ -110,7 +110,8 @@ pj_bool_t baton_gate_rx_response(pjsip_rx_data *rdata) {
 pj_status_t baton_gate_tx(pjsip_tx_data *tdata) {
     const pjsip_method_e id = tdata->msg->line.req.method.id;
     const pjsip_to_hdr *to = (const pjsip_to_hdr *)pjsip_msg_find_hdr(tdata->msg, PJSIP_H_TO, NULL);
-    const bool trunk = to && !to->tag.slen && (id == PJSIP_INVITE_METHOD || id == PJSIP_OPTIONS_METHOD);
+    const bool trunk = to && !to->tag.slen
+                       && (id == PJSIP_INVITE_METHOD || id == PJSIP_OPTIONS_METHOD || id == PJSIP_REGISTER_METHOD);
     if (tdata->tp_info.dst_addr_len) baton_note_sent(&tdata->tp_info.dst_addr, trunk);
     return PJ_SUCCESS;
 }

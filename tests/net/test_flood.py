@@ -185,6 +185,25 @@ async def test_a_trunk_of_the_book_may_ask_whether_we_are_there(station: Station
     assert not [m for m in trunk.seen if m.method == "INVITE"], "it may ask, and no more"
 
 
+async def test_a_trunks_registrar_may_ask_too(station: Station) -> None:
+    """It asks whether who has registered is still there, and may forget it otherwise."""
+    registrar, callee = Callee([]), Callee([])
+    await registrar.open(host="127.0.0.6")
+    station.callees.append(registrar)
+
+    def react(message: Message) -> None:
+        if message.method == "REGISTER":
+            registrar.reply(message, 200, contact=f"{message.header('Contact')};expires=300")
+
+    registrar.react = react
+    each = f'username = "baton"\npassword = "pw-for-a-test"\nregistrar = "sip:127.0.0.6:{registrar.port}"'
+    await station.buyer("acme", callee, each=each)
+    await station.start()
+    await registrar.wait(lambda m: m.method == "REGISTER")
+    registrar.send(request(registrar, "OPTIONS", 1, host="127.0.0.6"), (HOST, station.port))
+    assert (await registrar.wait(lambda m: m.is_response)).code == 200
+
+
 # --- what cannot be read ---
 
 BROKEN = {
