@@ -58,6 +58,9 @@ bool baton_write_all(int fd, const std::string &text) {
     return done == (ssize_t)text.size();
 }
 
+/* A record is not in the file, or not all of it (a full disk): the file is to be written anew. */
+bool baton_hand_lacks = false;
+
 /* Write the file anew with what is in hand. The old one stays where that fails. */
 void baton_hand_renew() {
     const std::string fresh = baton_hand_path + ".new";
@@ -68,16 +71,18 @@ void baton_hand_renew() {
     if (fd < 0 || !baton_write_all(fd, all) || rename(fresh.c_str(), baton_hand_path.c_str())) {
         ++baton_hand_failures;
         if (fd >= 0) close(fd);
+        unlink(fresh.c_str());
         baton_hand_bytes = 0;  /* try again only after as much again */
         return;
     }
+    baton_hand_lacks = false;
     if (baton_hand_fd >= 0) close(baton_hand_fd);
     baton_hand_fd = fd;
     baton_hand_bytes = all.size();
 }
 
 void baton_hand_append(const std::string &record) {
-    if (!baton_write_all(baton_hand_fd, record)) ++baton_hand_failures;
+    if (!baton_write_all(baton_hand_fd, record)) { ++baton_hand_failures; baton_hand_lacks = true; }
     baton_hand_bytes += record.size();
     if (baton_hand_bytes > BATON_HAND_MOST + 4 * baton_hand_live) baton_hand_renew();
 }
@@ -500,6 +505,7 @@ int baton_left_end() {
     if (baton_hand_fd >= 0) close(baton_hand_fd);
     baton_hand_fd = open(baton_hand_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     baton_hand_bytes = baton_hand_live = 0;
+    baton_hand_lacks = false;
     if (baton_hand_fd < 0) return errno;
     return fchmod(baton_hand_fd, 0600) ? errno : 0;
 }
@@ -519,6 +525,7 @@ void baton_left_sweep() {
     for (std::unordered_map<std::string, baton_hand>::iterator one = baton_hands.begin(); one != baton_hands.end(); ++one)
         if (now_ns - one->second.alive_ns > 3000000000LL) over.push_back(one->first);
     for (size_t i = 0; i < over.size(); ++i) baton_hand_over(over[i]);
+    if (baton_hand_lacks) baton_hand_renew();
 }
 
 /* What of a router that died was ended by CANCEL, by BYE, by 503; what could not be sent; records that could not be read;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import stat
 from pathlib import Path
 
@@ -194,3 +195,30 @@ async def test_a_file_of_nonsense_stops_nothing(station: Station, seed: int) -> 
     await station.start()
     assert (await station.caller.final(station.caller.invite("acme"))).code == 486
     assert "calls_of_a_dead_router_ended" in station.log()
+
+
+async def test_what_a_full_disk_kept_out_of_the_file_is_written_once_there_is_room(station: Station) -> None:
+    """Records that are missing or torn, and what stands behind a torn one."""
+    takes = Callee([(20, 180), (60, 200)])
+    await station.buyer("takes", takes)
+    await station.start()
+    assert station.process is not None
+    path = file_of(station)
+    with path.open("ab") as file:  # the limit is of every file: this one has to be the largest
+        file.write(b"none\n" * 2_000_000)
+    full = (path.stat().st_size + 100, resource.RLIM_INFINITY)
+    resource.prlimit(station.process.pid, resource.RLIMIT_FSIZE, full)
+    calls = [station.caller.invite("takes")]
+    assert (await station.caller.final(calls[0])).code == 200
+    resource.prlimit(station.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    calls.append(station.caller.invite("takes"))
+    assert (await station.caller.final(calls[1])).code == 200
+    await asyncio.sleep(2.5)
+    await station.kill()
+    await station.start()
+    for call in calls:
+        await station.caller.wait(lambda m, call=call: m.method == "BYE" and m.call_id == call.call_id)  # type: ignore[misc]
+    for call_id in takes.invites:
+        await takes.wait(lambda m, call_id=call_id: m.method == "BYE" and m.call_id == call_id)  # type: ignore[misc]
+    assert "dialogs_not_written" in station.log()
+    assert not path.with_name(f"{path.name}.new").exists()
