@@ -24,6 +24,7 @@ struct baton_sent {
     std::vector<baton_way> ways;  /* where each INVITE of the dialog went; a re-INVITE may go elsewhere */
     long long sent_ns, alive_ns;  /* of the last INVITE; when the dialog was last seen in a call's slot */
     bool final;                   /* the last INVITE has had its final answer */
+    pjsip_transport *by;          /* the connection that it left by, held; NULL: a datagram, or let go of */
 };
 std::unordered_map<std::string, baton_sent> baton_sents;  /* by our tag, lower case */
 const size_t BATON_WAYS = 4;  /* retransmissions of a 2xx come within 32 s (section 13.3.1.4): of the last re-INVITEs */
@@ -64,6 +65,14 @@ bool baton_same_host(const pj_sockaddr *one, const pj_sockaddr *other) {
            && !memcmp(pj_sockaddr_get_addr(one), pj_sockaddr_get_addr(other), pj_sockaddr_get_addr_len(one));
 }
 
+/* PJSIP closes a connection of ours 33 s after the last request, and the far end has no other way to send its BYE: our Contact
+ * names this connection. It is held as long as the dialog is remembered. */
+void baton_hold(baton_sent &sent, pjsip_transport *tp) {
+    if (sent.by == tp) return;
+    if (sent.by) pjsip_transport_dec_ref(sent.by);
+    sent.by = tp && !(tp->flag & PJSIP_TRANSPORT_DATAGRAM) && pjsip_transport_add_ref(tp) == PJ_SUCCESS ? tp : NULL;
+}
+
 /* An INVITE is handed to the transport. True where it was not handed there before. */
 bool baton_invite_leaves(const pjsip_tx_data *tdata) {
     const pjsip_msg *msg = tdata->msg;
@@ -74,6 +83,7 @@ bool baton_invite_leaves(const pjsip_tx_data *tdata) {
     if (!cid || !from || !cseq) return false;
     baton_sent &sent = baton_sents[baton_own(&from->tag)];
     if (sent.call_id.empty()) sent.call_id.assign(cid->id.ptr, cid->id.slen);
+    baton_hold(sent, tdata->tp_info.transport);
     if (sent.ways.empty() || sent.ways.back().cseq != cseq->cseq) {
         if (sent.ways.size() >= BATON_WAYS) sent.ways.erase(sent.ways.begin());
         baton_way way;
@@ -265,9 +275,12 @@ unsigned long baton_dialogs_sweep() {
             baton_sents.find(baton_own(&call->inv->dlg->local.info->tag));
         if (found != baton_sents.end()) found->second.alive_ns = now_ns;
     }
-    for (std::unordered_map<std::string, baton_sent>::iterator one = baton_sents.begin(); one != baton_sents.end();)
-        if (now_ns - one->second.alive_ns > BATON_LATE_NS) one = baton_sents.erase(one);
+    for (std::unordered_map<std::string, baton_sent>::iterator one = baton_sents.begin(); one != baton_sents.end();) {
+        const bool over = now_ns - one->second.alive_ns > BATON_LATE_NS;
+        if (over || (one->second.by && one->second.by->is_shutdown)) baton_hold(one->second, NULL);
+        if (over) one = baton_sents.erase(one);
         else ++one;
+    }
     return (unsigned long)baton_sents.size();
 }
 %}

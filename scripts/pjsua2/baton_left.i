@@ -542,6 +542,8 @@ void baton_hand_words(int account, const std::string &words) { baton_trunk_words
 
 /* The library is about to go: all has been hung up, nothing is in hand. */
 void baton_hand_close() {
+    for (std::unordered_map<std::string, baton_sent>::iterator one = baton_sents.begin(); one != baton_sents.end(); ++one)
+        baton_hold(one->second, NULL);
     for (size_t i = baton_lefts.size(); i-- > 0;) baton_left_forget(i);
     if (baton_hand_fd >= 0) close(baton_hand_fd);
     baton_hand_fd = -1;
