@@ -427,6 +427,7 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Frame, ...]]] = {
     ),
     "router.sip.tracing.mask_message": (tracing.mask_message, (*ALONE, ("INVITE ", " SIP/2.0\r\n\r\n"), *_SHOWN)),
     "router.sip.tracing.mask_call_id": (tracing.mask_call_id, ALONE),
+    "router.sip.tracing.leg_of": (tracing.leg_of, ALONE),
     "router.sip.tracing.parse_messages": (_traced, ALONE),
     "config.sip_uri.parse_uri": (
         quietly(sip_uri.parse_uri, UriError),
