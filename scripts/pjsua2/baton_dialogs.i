@@ -91,7 +91,7 @@ bool baton_invite_leaves(const pjsip_tx_data *tdata) {
         sent.ways.push_back(way);
         sent.final = false;
         sent.sent_ns = sent.alive_ns = baton_now();
-    } else if (baton_same_host(&sent.ways.back().to, &tdata->tp_info.dst_addr))
+    } else if (!pj_sockaddr_cmp(&sent.ways.back().to, &tdata->tp_info.dst_addr))
         return false;
     pj_sockaddr_cp(&sent.ways.back().to, &tdata->tp_info.dst_addr);
     return true;

@@ -76,12 +76,12 @@ pj_bool_t baton_refuse_over(pjsip_rx_data *rdata) {
     const pjsip_method *method = &rdata->msg_info.msg->line.req.method;
     if (method->id == PJSIP_ACK_METHOD || method->id == PJSIP_CANCEL_METHOD) return PJ_FALSE;
     const bool call = method->id == PJSIP_INVITE_METHOD;
-    if (baton_within_share(baton_key_of(&rdata->pkt_info.src_addr), call)) return PJ_FALSE;
-    if (!call) return PJ_TRUE;
     pj_str_t key;
-    if (pjsip_tsx_create_key(rdata->tp_info.pool, &key, PJSIP_ROLE_UAS, method, rdata) == PJ_SUCCESS
+    if (call && pjsip_tsx_create_key(rdata->tp_info.pool, &key, PJSIP_ROLE_UAS, method, rdata) == PJ_SUCCESS
         && pjsip_tsx_layer_find_tsx(&key, PJ_FALSE))
         return PJ_FALSE;
+    if (baton_within_share(baton_key_of(&rdata->pkt_info.src_addr), call)) return PJ_FALSE;
+    if (!call) return PJ_TRUE;
     return baton_refuse(rdata, PJSIP_SC_SERVICE_UNAVAILABLE, &BATON_RETRY_AFTER, &BATON_ONE);
 }
 
