@@ -26,7 +26,7 @@ from meter.store.mail import find_mail
 from meter.store.money import payments as payments_table
 from meter.store.money import remedies
 from meter.store.payments import Payment, PaymentError, Recorded
-from meter.store.recipients import hand_over, queue_again
+from meter.store.recipients import hand_over, mark_handed, queue_again
 from meter.store.schema import outbox
 from meter.store.withheld import waits_for
 
@@ -94,6 +94,7 @@ class BillingStore:
             there = connection.execute(select(outbox.c.id).where(*this)).one_or_none()
             if there is None:
                 documents.queue_mail(connection, number, document.buyer, wanted, now)
+                mark_handed(f"{number}.document", now, connection)  # it had left the outbox: it was sent long ago
                 return wanted
             payload = {"kind": "document", "number": number, "to": wanted, **({"only": True} if to else {})}
             if not queue_again(there.id, f"{number}.document", payload, now, connection):

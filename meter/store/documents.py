@@ -23,7 +23,7 @@ from meter.billing.accounts import Account, Posting, Rule
 from meter.billing.drafts import SERIES, Draft, Issuer, Series, Stamp, body_of
 from meter.store.ledger import append, balance, lock_heads
 from meter.store.money import document_files, document_series, documents, postings
-from meter.store.outbox import DONE, new_row, waits_for
+from meter.store.outbox import DONE, HANDED, new_row, waits_for
 from meter.store.schema import mail_recipients, outbox
 
 IS_OPEN = documents.c.settled_utc_us.is_(None) & documents.c.due_utc_us.is_not(None)  # asked for and not paid
@@ -34,13 +34,13 @@ IS_HANDED_OVER = ~(
         outbox.c.message_id == documents.c.number + ".document",
         outbox.c.state != DONE,
         ~select(mail_recipients.c.address)
-        .where(mail_recipients.c.message_id == outbox.c.message_id, mail_recipients.c.state == "taken")
+        .where(mail_recipients.c.message_id == outbox.c.message_id, mail_recipients.c.state.in_(["taken", HANDED]))
         .exists(),
     )
     .exists()
 )
-"""A mail server has the invoice, for one address at least, or somebody handed it over. Mails that are done leave the
-outbox after a while: without a row it is handed over (domain, section 6)."""
+"""A mail server has or had the invoice, for one address at least, or somebody handed it over. Mails that are done leave
+the outbox after a while: without a row it is handed over (domain, section 6)."""
 _SHOWN = tuple(column for column in documents.c if column.name != "body")
 
 

@@ -30,6 +30,7 @@ from meter.store.money import mail_bounces
 from meter.store.schema import mail_recipients, outbox
 
 PENDING, DONE, DEAD = "pending", "done", "dead"
+HANDED = "handed"  # of a recipient without an address: see meter.store.recipients
 WAITING = "waiting"  # of e-mails: for an address (meter.store.recipients)
 _PENDING_LITERAL: ColumnElement[str] = literal_column(
     "'pending'"
@@ -228,6 +229,6 @@ def revive(channel: str, now_utc_us: int, connection: Connection) -> int:
     dead = (outbox.c.channel == channel, outbox.c.state == DEAD)
     if channel == "mail":  # who refused them is asked once more
         messages = select(outbox.c.message_id).where(*dead)
-        missed = (mail_recipients.c.message_id.in_(messages), mail_recipients.c.state != "taken")
+        missed = (mail_recipients.c.message_id.in_(messages), mail_recipients.c.state.not_in(["taken", HANDED]))
         connection.execute(delete(mail_recipients).where(*missed))
     return connection.execute(update(outbox).where(*dead).values(**values)).rowcount

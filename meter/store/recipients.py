@@ -6,6 +6,9 @@ a bounce beside it, as from a report.
 
 A message that nobody can be sent is `waiting`, with the addresses for which it waits (`waits_for`, such as
 `lead_emails/acme`). It is due again when its buyer has one that has not refused it.
+
+That a message was handed over once stays on record (`HANDED`, of no address) when it is sent again: an invoice that a
+copy is asked of is no less due for that.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, literal_column, select, update
 
 from config.addresses import NO_MAIL, address_warnings, pays_failed
 from config.book import Buyer
 from meter.store.mail import BuyerMail, MailRow, buyer_mail
 from meter.store.money import mail_bounces
-from meter.store.outbox import DONE, MAX_ERROR, PENDING
+from meter.store.outbox import DONE, HANDED, MAX_ERROR, PENDING
 from meter.store.schema import mail_recipients, outbox
 
 TAKEN, RETRIED, REFUSED = "taken", "retried", "refused"
@@ -58,7 +61,8 @@ class Waiting:
 def recipients_of(message_id: str, connection: Connection) -> dict[str, Recipient]:
     """Those addresses of a message that were tried, by address."""
     columns = [mail_recipients.c[name] for name in Recipient.__slots__]
-    query = select(*columns).where(mail_recipients.c.message_id == message_id).order_by(mail_recipients.c.address)
+    query = select(*columns).where(mail_recipients.c.message_id == message_id, mail_recipients.c.state != HANDED)
+    query = query.order_by(mail_recipients.c.address)
     return {row.address: Recipient(*row) for row in connection.execute(query)}
 
 
@@ -113,7 +117,19 @@ def hand_over(row: MailRow, by: str, now_utc_us: int, connection: Connection) ->
     values = {"state": DONE, "done_utc_us": now_utc_us, "error": None, "waits_for": None}
     this = (outbox.c.id == row.id, outbox.c.message_id == row.message_id, outbox.c.state != DONE)
     written = update(outbox).where(*this).values(**values, payload=orjson.dumps(payload))
-    return bool(connection.execute(written).rowcount)
+    if not connection.execute(written).rowcount:
+        return False
+    mark_handed(row.message_id, now_utc_us, connection)
+    return True
+
+
+def mark_handed(message_id: str, now_utc_us: int, connection: Connection) -> None:
+    """Put on record that a message was in its buyer's hands."""
+    this = (mail_recipients.c.message_id == message_id, mail_recipients.c.state == HANDED)
+    if connection.execute(select(mail_recipients.c.address).where(*this)).first() is None:
+        unsaid = {"attempts": 0, "next_try_utc_us": 0, "code": 0, "said": ""}
+        row = {"message_id": message_id, "address": "", "state": HANDED, "at_utc_us": now_utc_us, **unsaid}
+        connection.execute(insert(mail_recipients).values(**row))
 
 
 def queue_again(
@@ -126,14 +142,18 @@ def queue_again(
     """
     this = (outbox.c.id == row_id, outbox.c.message_id == message_id, outbox.c.state != PENDING)
     values = _FRESH | {"created_utc_us": now_utc_us, "next_try_utc_us": now_utc_us, "payload": orjson.dumps(payload)}
+    was = connection.execute(select(outbox.c.state).where(*this)).scalar_one_or_none()
     if not connection.execute(update(outbox).where(*this).values(**values)).rowcount:
         return False
+    taken = (mail_recipients.c.message_id == message_id, mail_recipients.c.state == TAKEN)
+    if was == DONE or connection.execute(select(mail_recipients.c.address).where(*taken)).first() is not None:
+        mark_handed(message_id, now_utc_us, connection)
     _forget(message_id, list(payload.get("to", ())) if payload.get("only") else [], connection)
     return True
 
 
 def _forget(message_id: str, named: Sequence[str], connection: Connection) -> None:
-    this = mail_recipients.c.message_id == message_id
+    this = and_(mail_recipients.c.message_id == message_id, mail_recipients.c.state != HANDED)
     came_back = select(mail_bounces.c.id).where(
         mail_bounces.c.message_id == message_id,
         mail_bounces.c.permanent,

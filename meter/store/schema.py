@@ -149,7 +149,7 @@ mail_recipients = Table(  # how each address of an e-mail stands that was tried 
     metadata,
     Column("message_id", String(200), primary_key=True),  # of the outbox
     Column("address", String(320), primary_key=True),  # as the message names it
-    Column("state", String(16), nullable=False),  # taken, retried, refused
+    Column("state", String(16), nullable=False),  # taken, retried, refused; handed, of no address
     Column("attempts", Integer, nullable=False),
     Column("at_utc_us", BigInteger, nullable=False),  # of the last attempt
     Column("next_try_utc_us", BigInteger, nullable=False),  # while it is retried
