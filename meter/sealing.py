@@ -34,11 +34,11 @@ class SecretBox:
     def __init__(self, key: str = "", file: Path | None = None) -> None:
         self._key = key.encode()
         self._file = file
-        self._read: dict[Path, bytes] = {}
+        self._read: list[bytes] = []  # keys that the file has had while we run, the present one first
 
     def seal(self, plain: bytes, about: str) -> bytes:
         """Sealed for one row. Without a key and a place for one the bytes stay as they are. Raises OSError."""
-        keys = self._keys(make=True)
+        keys = self._keys(look=True, make=True)  # what is sealed with a key that the file has no more nobody can open
         if not keys:
             return plain
         nonce = secrets.token_bytes(_NONCE)
@@ -48,25 +48,28 @@ class SecretBox:
         """What was sealed for that row. Raises SealError."""
         if not stored.startswith(_SEALED):
             return stored
-        try:
-            keys = self._keys(make=False)
-        except OSError as error:
-            raise SealError(f"the secret of {about} cannot be opened: {error}") from error
         nonce, sealed = stored[1 : 1 + _NONCE], stored[1 + _NONCE :]
-        for key in keys:
-            with contextlib.suppress(InvalidTag, ValueError):
-                return _cipher(key).decrypt(nonce, sealed, about.encode())
-        if keys:
+        tried: list[bytes] = []
+        for again in (False, True):  # the file may have another key by now
+            try:
+                keys = [key for key in self._keys(look=again) if key not in tried]
+            except OSError as error:
+                raise SealError(f"the secret of {about} cannot be opened: {error}") from error
+            for key in keys:
+                with contextlib.suppress(InvalidTag, ValueError):
+                    return _cipher(key).decrypt(nonce, sealed, about.encode())
+            tried += keys
+        if tried:
             raise SealError(f"the secret of {about} was sealed with another key, or was changed since")
         where = f"store.secrets_key, or {self._file}," if self._file is not None else "store.secrets_key"
         raise SealError(f"the secret of {about} cannot be opened without its key: {where} is missing")
 
-    def _keys(self, *, make: bool) -> list[bytes]:
-        """The one to seal with first."""
-        if self._file is not None and self._file not in self._read:
+    def _keys(self, *, look: bool, make: bool = False) -> list[bytes]:
+        """The one to seal with first. `look`: into the file, though it was read before. Raises OSError."""
+        if self._file is not None and (look or not self._read):
             found = own_key(self._file, make=make and not self._key)
-            self._read |= {self._file: found} if found else {}
-        return [key for key in (self._key, *self._read.values()) if key]
+            self._read = [found, *(key for key in self._read if key != found)] if found else self._read
+        return [key for key in (self._key, *self._read) if key]
 
 
 def _cipher(key: bytes) -> AESGCM:

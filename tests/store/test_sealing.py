@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,26 @@ def test_without_a_key_and_a_place_for_one_nothing_changes() -> None:
     assert SecretBox().seal(b"[1]", "a") == SecretBox().open(b"[1]", "a") == b"[1]"
     with pytest.raises(SealError, match=r"store\.secrets_key is missing"):
         SecretBox().open(SecretBox(KEY).seal(b"s", "a"), "a")
+
+
+async def test_a_key_that_was_lost_and_made_anew_is_the_one_that_all_go_by(office: Office) -> None:
+    """Processes that had read the old one went on with it, and could not open what was sealed since."""
+    await office.do(lambda connection: put_hook(HOOK, connection))
+    own = office.folder / KEY_FILE
+    old = own.read_bytes()
+    engine = await open_store(office.url)  # a meter, or a portal, that runs
+    clerk = Clerk(engine)
+    try:
+        assert await clerk.read(read_hooks)
+        own.unlink()
+        rolled = await office.do(
+            lambda connection: put_hook(HOOK, connection, roll=True)
+        )  # by hand, as the manual says
+        assert own.read_bytes() != old
+        [(found, _)] = await clerk.read(read_hooks)
+        assert (found.unreadable, found.secrets) == ("", rolled.secrets)  # type: ignore[attr-defined]
+        await clerk.write(lambda connection: put_hook(replace(HOOK, name="other"), connection))
+    finally:
+        await clerk.close()
+        await engine.dispose()
+    assert [one.unreadable for one, _ in await office.do(read_hooks)] == ["", ""]  # type: ignore[attr-defined]
