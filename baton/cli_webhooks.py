@@ -60,14 +60,15 @@ def list_(
 ) -> None:
     """List webhooks and how posting to them goes. Secrets are not shown."""
     from meter.store.webhooks import read_hooks
+    from meter.webhook_desk import trouble
 
     found = _in_store(config, store, partial(read_hooks, buyer=buyer))
     if as_json:
         print_json([_shown(hook, standing) for hook, standing in found])
         return
     rows = [
-        (hook.buyer, hook.name, clean(hook.url), ", ".join(hook.events), _state(standing), clean(standing.error))
-        for hook, standing in found
+        (one.buyer, one.name, clean(one.url), ", ".join(one.events), _state(one, how), clean(trouble(one, how)))
+        for one, how in found
     ]
     print_table(("buyer", "webhook", "url", "events", "state", "last error"), rows)
 
@@ -80,13 +81,13 @@ def _shown(hook: Webhook, standing: Standing) -> dict[str, Any]:
     return said | asdict(standing)
 
 
-def _state(standing: Standing) -> str:
+def _state(hook: Webhook, standing: Standing) -> str:
     from meter.webhook_desk import Condition, condition
 
-    word = condition(standing)
+    word = condition(hook, standing)
     if word is Condition.DISABLED:
         return f"{word} {when(standing.disabled_utc_us)}"
-    if word is Condition.FAILING:
+    if word is Condition.FAILING and standing.failing_since_utc_us is not None:
         return f"{word} since {when(standing.failing_since_utc_us)} ({standing.failures})"
     return word.value
 

@@ -21,7 +21,7 @@ def own_key(file: Path, *, make: bool = True) -> bytes:
     with contextlib.suppress(FileNotFoundError):
         key = file.read_bytes().strip()
         if len(key) < MIN_KEY:
-            raise OSError(f"{file}: is damaged: a key has at least {MIN_KEY} characters")
+            raise OSError(f"{file.name} is damaged: a key has at least {MIN_KEY} characters")
         return key
     return b""
 

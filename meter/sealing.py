@@ -54,14 +54,16 @@ class SecretBox:
             try:
                 keys = [key for key in self._keys(look=again) if key not in tried]
             except OSError as error:
-                raise SealError(f"the secret of {about} cannot be opened: {error}") from error
+                # Without its folder: the buyer reads this too.
+                why = f"{KEY_FILE}: {error.strerror}" if error.strerror else str(error)
+                raise SealError(f"the secret of {about} cannot be opened: {why}") from error
             for key in keys:
                 with contextlib.suppress(InvalidTag, ValueError):
                     return _cipher(key).decrypt(nonce, sealed, about.encode())
             tried += keys
         if tried:
             raise SealError(f"the secret of {about} was sealed with another key, or was changed since")
-        where = f"store.secrets_key, or {self._file}," if self._file is not None else "store.secrets_key"
+        where = "store.secrets_key" + (f", or {KEY_FILE} beside the database," if self._file is not None else "")
         raise SealError(f"the secret of {about} cannot be opened without its key: {where} is missing")
 
     def _keys(self, *, look: bool, make: bool = False) -> list[bytes]:

@@ -26,11 +26,16 @@ class Condition(StrEnum):
     DISABLED = "disabled"
 
 
-def condition(standing: Standing) -> Condition:
+def condition(hook: Webhook, standing: Standing) -> Condition:
     """The word for it."""
     if standing.disabled_utc_us is not None:
         return Condition.DISABLED
-    return Condition.FAILING if standing.failing_since_utc_us is not None else Condition.OK
+    return Condition.FAILING if hook.unreadable or standing.failing_since_utc_us is not None else Condition.OK
+
+
+def trouble(hook: Webhook, standing: Standing) -> str:
+    """Why it is not posted to: what is so now, and else what the last attempt came to."""
+    return hook.unreadable or standing.error
 
 
 def find_hook(connection: Any, buyer: str, name: str) -> Webhook:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from meter.posting import PostError
 from meter.store.trunks import TrunkState
 from meter.store.webhooks import ALL_FIELDS, DEFAULT_EVENTS, EVENTS, MAX_URL, Webhook, WebhookError
-from meter.webhook_desk import Condition, UnknownWebhookError, condition
+from meter.webhook_desk import Condition, UnknownWebhookError, condition, trouble
 from meter.webhooks import OK
 from portal.access import BuyerOrOperator, needed, own_buyer, services
 from portal.bodies import Body, read_model
@@ -73,7 +73,7 @@ class WebhookShown(BaseModel):
     failures: int = Field(description="In a row.")
     next_try_at: Moment
     disabled_at: Moment
-    error: str = Field(description="Of the last failure.")
+    error: str = Field(description="Of the last failure; or why its secret cannot be read.")
 
 
 class Webhooks(BaseModel):
@@ -318,12 +318,12 @@ def _shown(one: Known) -> WebhookShown:
         lead_fields=list(hook.lead_fields),
         redact_fields=list(hook.redact_fields),
         mask_phone=hook.mask_phone,
-        state=condition(standing),
+        state=condition(hook, standing),
         failing_since=_moment(standing.failing_since_utc_us),
         failures=standing.failures,
         next_try_at=_moment(standing.next_try_utc_us or None),
         disabled_at=_moment(standing.disabled_utc_us),
-        error=standing.error,
+        error=trouble(hook, standing),
     )
 
 

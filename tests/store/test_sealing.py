@@ -17,8 +17,9 @@ from meter.store.book import BookStore
 from meter.store.clerk import Clerk
 from meter.store.db import open_store
 from meter.store.integration import webhooks
-from meter.store.webhooks import Webhook, WebhookError, put_hook, read_hooks, seal_plain
+from meter.store.webhooks import Standing, Webhook, WebhookError, put_hook, read_hooks, seal_plain
 from meter.terms import presets
+from meter.webhook_desk import Condition, condition, trouble
 from meter.webhooks import post_signed
 
 HOOK = Webhook("acme", "crm", "https://crm.example/in", secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",))
@@ -110,6 +111,9 @@ async def test_what_cannot_be_opened_is_said_and_nothing_is_posted(office: Offic
         await office.do(lambda c: c.execute(update(webhooks).values(secrets=stored[:-1] + b"?")) and None)
     found = await office.hook(key)
     assert (found.secrets, "acme/" in found.unreadable) == ((), True)
+    assert str(office.folder) not in found.unreadable, "its buyer reads that too"
+    told = condition(found, Standing()), trouble(found, Standing(error="HTTP 500"))
+    assert told == (Condition.FAILING, found.unreadable), "before anything was to be posted"
     poster = Poster(PostOptions())
     with pytest.raises(PostError, match=r"cannot be opened|another key"):
         await post_signed(poster, found, "m-1", b"{}", "agent")
