@@ -42,7 +42,18 @@ def cross_warnings(document: Document) -> list[Problem]:
     for path, buyer in document.entries("buyers"):
         if document.entries("campaigns") and buyer.get("name") not in used:
             warnings.append(document.problem(path, f"no campaign names buyer {buyer.get('name')!r}"))
-    return warnings
+    return warnings + _unknown_campaigns(document)
+
+
+def _unknown_campaigns(document: Document) -> list[Problem]:
+    """A dialer that may call what the file does not know, where it has campaigns: a slip makes every call a 403."""
+    known = _names(document, "campaigns")
+    return [
+        document.problem(f"{path}.campaigns", f"there is no campaign {name!r} in this file")
+        for path, dialer in document.entries("dialers")
+        for name in _strings(dialer.get("campaigns"))
+        if known and name not in known
+    ]
 
 
 def _names(document: Document, section: str) -> set[str]:

@@ -8,6 +8,7 @@ underscore (`BATON_CACHE`) are not settings and are left alone.
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from config.toml_lines import find_lines, line_of
 
 PREFIX = "BATON_"
 NEST = "__"
+_TOO_SHORT = re.compile(r"(Tuple|List|Value) should have at least (\d+) items? after validation, not \d+")
 BOOK_SECTIONS = ("terms", "buyers", "campaigns", "suppression_lists")
 SETTING_ARRAYS = ("listeners", "dialers", "carriers")
 
@@ -50,7 +52,10 @@ class Document:
 
     def from_errors(self, errors: list[ErrorDetails], prefix: str = "") -> list[Problem]:
         """Pydantic's errors with Baton's paths. Inputs are not repeated: they may be secrets."""
-        return [self.problem(path_of(one["loc"], prefix), message_of(one)) for one in errors]
+        inner = {one["loc"][:size] for one in errors for size in range(len(one["loc"]))}
+        # Entries that are wrong are not counted as there: what is wrong with them says enough.
+        said = [one for one in errors if not (one["type"] == "too_short" and one["loc"] in inner)]
+        return [self.problem(path_of(one["loc"], prefix), message_of(one)) for one in said]
 
     def entries(self, section: str) -> list[tuple[str, dict[str, Any]]]:
         """(path, table) of each entry of an array of tables; what is not a table is left to validation."""
@@ -91,6 +96,9 @@ def path_of(loc: tuple[int | str, ...], prefix: str = "") -> str:
 def message_of(error: ErrorDetails) -> str:
     known = {"missing": "is required", "extra_forbidden": "is not a setting; check the spelling"}
     message = known.get(error["type"], error["msg"])
+    if found := _TOO_SHORT.fullmatch(message):
+        what = "characters" if found[1] == "Value" else "entry" if found[2] == "1" else "entries"  # a value: a secret
+        return f"should have at least {found[2]} {what}"
     return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 

@@ -171,6 +171,16 @@ def test_a_did_listed_by_two_buyers_is_a_warning(tmp_path: Path) -> None:
     assert any("buyers[2].endpoints[0].uri: this number is listed by buyer 'bolt' too" in one for one in messages)
 
 
+def test_a_dialer_s_campaign_that_the_file_does_not_have_is_a_warning(tmp_path: Path) -> None:
+    """A slip there makes every call of that dialer a 403. In a file without a book it is not known."""
+    dialer = '\n[[dialers]]\nname = "west"\nallow = ["192.0.2.0/24"]\ncampaigns = ["solar", "solr"]\n'
+    messages = [str(one) for one in _book(tmp_path, GOOD + dialer).warnings]
+    assert [one.partition(": ")[2] for one in messages] == [
+        "dialers[0].campaigns: there is no campaign 'solr' in this file"
+    ]
+    assert _book(tmp_path, dialer).warnings == ()
+
+
 def test_presets_are_the_contracts_of_the_domain() -> None:
     found = presets()
     assert list(found) == ["customer-success", "westlake-fulfillment", "westlake-origination"]

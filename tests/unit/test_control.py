@@ -249,7 +249,7 @@ async def test_a_file_with_problems_changes_nothing_and_says_all_of_them(tmp_pat
     with pytest.raises(RefusedError, match="nothing was changed") as caught:
         await one.steering.reload({})
     assert {"dialers[0].allow[0]", "listeners[0].transport"} <= {
-        one.split(": ")[1] for one in caught.value.problems[1:]
+        one.split(": ")[1] for one in caught.value.problems
     }
     assert not one.applied
     assert one.steering.settings.listeners[0].transport == "udp"

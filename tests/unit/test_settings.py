@@ -184,6 +184,27 @@ def test_a_listener_that_sdp_could_not_name_is_refused(tmp_path: Path, line: str
     assert any(one.path.startswith("listeners") and message in one.message for one in problems), problems
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINIMAL + 'public_address = "sip.example.com"\n', ["listeners[0]: public_address is no IPv4 address"]),
+        (MINIMAL.replace("5060", '5060\naddress = "::1"'), ["listeners[0]: address is IPv6"]),
+        ("[router]\n", ["listeners: is required"]),
+        ("listeners = []\n", ["listeners: should have at least 1 entry"]),
+        (
+            MINIMAL + '[[dialers]]\nname = "west"\nallow = ["192.0.2.0/24"]\ncampaigns = []\n',
+            ["dialers[0].campaigns: should have at least 1 entry"],
+        ),
+        (MINIMAL + '[store]\nsecrets_key = "short"\n', ["store.secrets_key: should have at least 32 characters"]),
+    ],
+)
+def test_what_is_too_short_is_said_once_and_in_words(tmp_path: Path, text: str, said: list[str]) -> None:
+    """`Value should have at least 32 items after validation, not 5`; and no listener, where the one there was wrong."""
+    found = [f"{one.path}: {one.message}" for one in _problems(tmp_path, text)]
+    assert len(found) == len(said)
+    assert all(one.startswith(start) for one, start in zip(found, said, strict=True)), found
+
+
 def test_secrets_stay_out_of_errors_and_reprs(tmp_path: Path) -> None:
     text = MINIMAL + '[links]\nbase_url = "https://p.example"\nsecret = "hunter2-hunter2"\n'
     assert "hunter2" not in str(_problems(tmp_path, text)[0])
