@@ -53,9 +53,10 @@ class PortalControl:
     async def reload(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Read the configuration file again. Says what is in force now and what waits for a restart."""
         async with self._one_reload:
-            wanted = await load_or_refuse(self._config_path, self._environ)
+            wanted, gone = await load_or_refuse(self._config_path, self._environ)
             new = merged(self.settings, wanted, LIVE)
             applied, restart = differences(self.settings, new, OWN), differences(new, wanted, OWN)
+            restart += gone
             logs.configure(**new.log.options, process="portal")
             if self._tokens.replace(tokens_of(new), campaigns_of(new)):
                 self._end_streams()

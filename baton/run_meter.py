@@ -12,7 +12,7 @@ from baton.commanding import executor
 from baton.serve import relog_on_hangup, stop_on_signals
 from baton.vitals import Vitals, alive
 from config.mail import MailSection
-from config.settings import Settings, load
+from config.settings import Settings, load, load_running
 from meter import logs
 from meter.billing.drafts import Issuer
 from meter.commands import Commander
@@ -34,7 +34,7 @@ HEADS = "heads"  # folder of the ends of all chains, a file a day, likewise
 
 def main(config_path: Path, *, supervised: bool = False) -> None:
     """Run the meter until told to stop. Raises ConfigError on a bad file."""
-    settings = load(config_path, os.environ)
+    settings = load_running(config_path, os.environ)[0] if supervised else load(config_path, os.environ)
     logs.configure(**settings.log.options, process="meter")
     run = partial(_run, config_path, meter_options(settings), supervised=supervised)
     asyncio.run(alive("meter", settings, run, supervised=supervised))

@@ -25,7 +25,7 @@ from baton.serve import reload_on_hangup, stop_on_signals
 from baton.vitals import Vitals, alive, portal_up
 from config.book import DEFAULT_TIME_ZONE
 from config.portal import PortalSection
-from config.settings import Settings, load
+from config.settings import Settings, load, load_running
 from meter import logs
 from meter.credits import load_reasons
 from meter.links import LinkOptions
@@ -76,7 +76,7 @@ class _Server(uvicorn.Server):
 
 def main(config_path: Path, *, supervised: bool = False) -> None:
     """Run the HTTP API until told to stop. Raises ConfigError, PortalError, ControlError at the start."""
-    settings = load(config_path, os.environ)
+    settings = load_running(config_path, os.environ)[0] if supervised else load(config_path, os.environ)
     logs.configure(**settings.log.options, process="portal")
     use_templates(mail_options(settings))  # a document that is first opened here is drawn here
     portal = settings.portal

@@ -25,7 +25,7 @@ from baton.serve import reload_on_hangup, stop_on_signals
 from baton.steering import Steering
 from baton.vitals import Vitals, alive, router_checks
 from config.book import Srtp, Transport
-from config.settings import Settings, load
+from config.settings import Settings, load, load_running
 from meter import logs, metrics
 from meter.store.book import BookSnapshot, BookStore
 from meter.store.clerk import Clerk
@@ -110,7 +110,7 @@ def main(config_path: Path, *, supervised: bool = False) -> None:
 
     Raises ConfigError, ControlError, RouterLockedError or EngineUnusableError at the start.
     """
-    settings = load(config_path, os.environ)
+    settings = load_running(config_path, os.environ)[0] if supervised else load(config_path, os.environ)
     socket_path(settings)  # a path that is too long is told before anything starts
     logs.configure(**settings.log.options, process="router")
     with only_one(settings):

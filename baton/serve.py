@@ -31,7 +31,7 @@ from baton.control import ControlError
 from baton.health import BEAT_S, OK, Board, Sign, Watched, own_sign, told
 from baton.notify import Notifier
 from config.problems import ConfigError
-from config.settings import Settings, load
+from config.settings import Settings, load, load_running
 from meter import logs
 
 FIRST_PAUSE_S = 0.5  # before a child that died is started again; doubles up to LAST_PAUSE_S
@@ -271,7 +271,7 @@ def relog_on_hangup(loop: asyncio.AbstractEventLoop, config_path: Path, process:
 
     def relog() -> None:
         try:
-            log = load(config_path, os.environ).log
+            log = load_running(config_path, os.environ)[0].log
         except ConfigError as error:
             _log.error("reload_refused", said=str(error))
         else:

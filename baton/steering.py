@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from baton.control import Command, RefusedError
 from config.problems import ConfigError
-from config.settings import Settings, load
+from config.settings import Settings, load_running
 from meter import logs
 from router.live import RouterView, arrival_view, arrivals_of, is_empty, router_view, transfer_view
 from router.router import Router
@@ -55,14 +55,18 @@ LIVE: dict[str, frozenset[str] | None] = {  # None: all of the section
 _log = structlog.get_logger("router")
 
 
-async def load_or_refuse(config_path: Path, environ: dict[str, str]) -> Settings:
-    """The file as it is now. Raises RefusedError with every problem of it."""
+async def load_or_refuse(config_path: Path, environ: dict[str, str]) -> tuple[Settings, list[str]]:
+    """The file as it is now, and variables of the environment whose entry is gone from it.
+
+    Raises RefusedError with every problem of it.
+    """
     try:
-        return await asyncio.to_thread(load, config_path, environ)
+        found, gone = await asyncio.to_thread(load_running, config_path, environ)
     except ConfigError as error:
         _log.error("reload_refused", problems=len(error.problems))
         problems = tuple(map(str, error.problems))
         raise RefusedError(f"{config_path}: nothing was changed", problems) from error
+    return found, [f"{name} (names an entry that is gone; take it out of the environment)" for name in gone]
 
 
 def merged(now: Settings, wanted: Settings, live: Mapping[str, frozenset[str] | None] = LIVE) -> Settings:
@@ -215,9 +219,10 @@ class Steering:
     async def reload(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Read the configuration file again. Says what is in force now and what waits for a restart."""
         async with self._one_reload:
-            wanted = await load_or_refuse(self._config_path, self._environ)
+            wanted, gone = await load_or_refuse(self._config_path, self._environ)
             new, sections = merged(self.settings, wanted), _of_router(self.settings, wanted)
             applied, restart = differences(self.settings, new, sections), differences(new, wanted, sections)
+            restart += gone
             self._apply(new)
             self.settings = new
         _log.info("reloaded", applied=applied, needs_restart=restart)

@@ -23,9 +23,11 @@ from config.toml_lines import find_lines, line_of
 
 PREFIX = "BATON_"
 NEST = "__"
+NO_ENTRY = "has no entry"
 _TOO_SHORT = re.compile(r"(Tuple|List|Value) should have at least (\d+) items? after validation, not \d+")
 BOOK_SECTIONS = ("terms", "buyers", "campaigns", "suppression_lists")
 SETTING_ARRAYS = ("listeners", "dialers", "carriers")
+_INNER_ARRAYS = ("portal.tokens", "mqtt.commanders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def _overlay(raw: dict[str, Any], name: str, value: str, variables: dict[str, st
         if isinstance(node, list):
             index = _index(node, segment)
             if index is None or last:
-                problems.append(Problem(path, f"has no entry {segment!r}", variable=name))
+                problems.append(Problem(path, f"{NO_ENTRY} {segment!r}", variable=name))
                 return
             path, node = f"{path}[{index}]", node[index]
         elif not isinstance(node, dict):
@@ -132,7 +134,7 @@ def _overlay(raw: dict[str, Any], name: str, value: str, variables: dict[str, st
                 node[segment] = _value(value)
                 variables[path] = name
                 return
-            node = node.setdefault(segment, [] if path in SETTING_ARRAYS + BOOK_SECTIONS else {})
+            node = node.setdefault(segment, [] if path in SETTING_ARRAYS + BOOK_SECTIONS + _INNER_ARRAYS else {})
 
 
 def _index(array: list[Any], segment: str) -> int | None:

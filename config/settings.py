@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
 from config.book import Srtp, Transport
-from config.document import BOOK_SECTIONS, SETTING_ARRAYS, Document, read
+from config.document import BOOK_SECTIONS, NO_ENTRY, SETTING_ARRAYS, Document, read
 from config.mail import MailSection
 from config.mqtt import MqttSection
 from config.operator import BillingSection, OperatorSection
@@ -369,6 +369,15 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     if settings is None or problems:
         raise ConfigError(path, problems)
     return settings
+
+
+def load_running(path: Path, environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
+    """As `load`, for a Baton that has started: an entry was taken out of the file, and its variable is still there.
+
+    Such variables are left out, and named: a token whose secret is one of them could not be taken away otherwise.
+    """
+    gone = tuple(one.variable for one in read(path, environ).problems if one.message.startswith(NO_ENTRY))
+    return load(path, {name: value for name, value in environ.items() if name not in gone}), gone
 
 
 def validate(document: Document) -> tuple[Settings | None, list[Problem]]:

@@ -243,14 +243,24 @@ async def test_reload_opens_the_doors_to_a_new_dialer(tmp_path: Path) -> None:
     assert one.steering.settings.router.max_calls == 1000
 
 
+async def test_an_entry_may_go_while_its_variable_is_still_there(tmp_path: Path) -> None:
+    east = '[[dialers]]\nname = "east"\nallow = ["203.0.113.0/24"]\nusername = "east"\n'
+    one = _Steered(tmp_path)
+    one.steering._environ["BATON_DIALERS__EAST__PASSWORD"] = "secret-of-east"
+    _settings(tmp_path, TEXT + east + 'password = "of the file"\n')
+    assert (await one.steering.reload({}))["applied"] == ["dialers.east"]
+    _settings(tmp_path, TEXT)
+    told = await one.steering.reload({})
+    assert told["applied"] == ["dialers.east"]
+    assert [name.partition(" ")[0] for name in told["needs_restart"]] == ["BATON_DIALERS__EAST__PASSWORD"]
+
+
 async def test_a_file_with_problems_changes_nothing_and_says_all_of_them(tmp_path: Path) -> None:
     one = _Steered(tmp_path)
     (tmp_path / "baton.toml").write_text(TEXT.replace("192.0.2.0/24", "nowhere").replace('"udp"', '"pigeon"'))
     with pytest.raises(RefusedError, match="nothing was changed") as caught:
         await one.steering.reload({})
-    assert {"dialers[0].allow[0]", "listeners[0].transport"} <= {
-        one.split(": ")[1] for one in caught.value.problems
-    }
+    assert {"dialers[0].allow[0]", "listeners[0].transport"} <= {one.split(": ")[1] for one in caught.value.problems}
     assert not one.applied
     assert one.steering.settings.listeners[0].transport == "udp"
 

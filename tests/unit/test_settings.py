@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.problems import ConfigError, Problem
-from config.settings import Settings, load
+from config.settings import Settings, load, load_running
 
 MINIMAL = """
 [[listeners]]
@@ -127,6 +127,23 @@ def test_a_problem_from_the_environment_names_the_variable(tmp_path: Path) -> No
 def test_a_variable_for_an_entry_that_is_not_there_is_not_ignored(tmp_path: Path) -> None:
     (problem,) = _problems(tmp_path, MINIMAL, {"BATON_LISTENERS__SPARE__PORT": "5070"})
     assert str(problem) == "listeners (from BATON_LISTENERS__SPARE__PORT): has no entry 'spare'"
+
+
+def test_a_running_baton_leaves_out_the_variable_of_an_entry_that_is_gone(tmp_path: Path) -> None:
+    """A token whose secret was in the environment could not be taken away by a reload."""
+    token = '[portal]\n[[portal.tokens]]\nname = "noc"\noperator = true\n'
+    environ = {"BATON_PORTAL__TOKENS__NOC__SECRET": "n" * 40}
+    file = tmp_path / "baton.toml"
+    file.write_text(MINIMAL + token)
+    settings, gone = load_running(file, environ)
+    assert settings.portal is not None
+    assert (len(settings.portal.tokens), gone) == (1, ())
+    file.write_text(MINIMAL + "[portal]\n")
+    settings, gone = load_running(file, environ)
+    assert settings.portal is not None
+    assert (settings.portal.tokens, gone) == ((), tuple(environ))
+    with pytest.raises(ConfigError, match="noc"):
+        load(file, environ)
 
 
 @pytest.mark.parametrize(
