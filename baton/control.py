@@ -74,25 +74,29 @@ class ControlServer:
         self._path = path
         self._commands = commands
         self._server: asyncio.Server | None = None
+        self._made = (0, 0)  # the file of our socket
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the socket; one that a dead router left is replaced. Raises ControlError."""
         try:
             listener = _bind(self._path)
+            self._made = _file_of(self._path)
         except OSError as error:
             raise ControlError(f"{self._path}: the control socket cannot be made: {error.strerror}") from error
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_REQUEST)
 
     async def close(self) -> None:
-        """Close the socket and every connection, and remove the file."""
+        """Close the socket and every connection, and remove the file, unless another process has put its own there."""
         if self._server is None:
             return
         self._server.close()
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if _file_of(self._path) == self._made:
+                self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -159,6 +163,11 @@ def _bind(path: Path) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _file_of(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 def _error(text: str) -> dict[str, Any]:

@@ -136,6 +136,22 @@ async def test_the_socket_is_its_owners_and_replaces_a_stale_one(tmp_path: Path)
     await server.close()
 
 
+async def test_a_server_that_ends_leaves_the_socket_of_the_one_that_came_after_it(tmp_path: Path) -> None:
+    """Of two portals, such as while one takes over from the other, the first took the second's socket with it."""
+    file = tmp_path / "s.sock"
+    first, second = ControlServer(file, {}), ControlServer(file, {"who": _second})
+    await first.start()
+    await second.start()
+    await first.close()
+    assert await ask(file, {"do": "who"}) == {"who": "second"}
+    await second.close()
+    assert not file.exists()
+
+
+async def _second(_request: dict[str, Any]) -> dict[str, Any]:
+    return {"who": "second"}
+
+
 async def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "r.sock").write_text("a letter")
     with pytest.raises(ControlError, match="something that is no socket"):
