@@ -190,14 +190,6 @@ pjsip_module baton_where_module = {
     NULL, NULL, NULL, NULL, &baton_where_rx, &baton_where_rx, &baton_where_tx, &baton_where_tx, NULL
 };
 
-/* RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291: of no use to whoever is not in that network. */
-bool baton_is_private(const pj_sockaddr *address) {
-    const unsigned char *a = (const unsigned char *)pj_sockaddr_get_addr(address);
-    if (address->addr.sa_family == pj_AF_INET6()) return (a[0] & 0xfe) == 0xfc || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80);
-    return a[0] == 10 || (a[0] == 172 && (a[1] & 0xf0) == 16) || (a[0] == 192 && a[1] == 168)
-           || (a[0] == 100 && (a[1] & 0xc0) == 64) || (a[0] == 169 && a[1] == 254);
-}
-
 /* The offer of a call is being answered: remember who made it. */
 void baton_where_offer(pjsua_call_id id) {
     const pjsip_inv_session *inv = pjsua_var.calls[id].inv;
@@ -213,11 +205,9 @@ void baton_on_stream(pjsua_call_id id, pjsua_on_stream_precreate_param *param) {
     if (!tp || tp->type != PJMEDIA_TRANSPORT_TYPE_UDP) return;
     const bool uas = call->inv->role == PJSIP_ROLE_UAS;
     const pj_sockaddr *from = pjmedia_sdp_neg_was_answer_remote(call->inv->neg) ? &baton_here : &baton_from[id];
-    const pj_sockaddr *told = &param->stream_info.info.aud.rem_addr;
-    int mode = PJMEDIA_UDP_LATCH_TOLD;
-    if (uas ? baton_net_of(baton_nats, baton_key_of(from)) != NULL : baton_wishes[id].nat) mode = PJMEDIA_UDP_LATCH_ANY;
-    else if (baton_is_private(told) && !baton_same_host(told, from)) mode = PJMEDIA_UDP_LATCH_HOST;
-    pjmedia_transport_udp_latch(tp, mode, from);
+    const bool nat = uas ? baton_net_of(baton_nats, baton_key_of(from)) != NULL : baton_wishes[id].nat;
+    const bool other = !baton_same_host(&param->stream_info.info.aud.rem_addr, from);  /* than what it told */
+    pjmedia_transport_udp_latch(tp, nat ? PJMEDIA_UDP_LATCH_ANY : other ? PJMEDIA_UDP_LATCH_HOST : PJMEDIA_UDP_LATCH_TOLD, from);
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ OTHERS = (
     Form("NOTIFY", 481, headers=("Event: refer", "Subscription-State: active")),
     Form("NOTIFY", 481, "application/simple-message-summary", "Messages-Waiting: no\r\n", headers=SUMMARY),
     Form("MESSAGE", 405, "text/plain", "hello", says=("Allow",)),
-    Form("PUBLISH", 405, headers=("Event: presence",), says=("Allow",)),
+    Form("PUBLISH", 489, headers=("Event: presence",), says=("Allow-Events",)),
     Form("FETCH", 405, says=("Allow",)),
 )  # fmt: skip
 FORMS = (*OTHERS, *KEYS, *UNREADABLE, *OTHERS)  # again at the end: some switches hang up after three refusals
