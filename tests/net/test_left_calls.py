@@ -6,6 +6,7 @@ import asyncio
 import re
 import resource
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -217,8 +218,12 @@ async def test_what_a_full_disk_kept_out_of_the_file_is_written_once_there_is_ro
     await station.kill()
     await station.start()
     for call in calls:
-        await station.caller.wait(lambda m, call=call: m.method == "BYE" and m.call_id == call.call_id)  # type: ignore[misc]
+        await station.caller.wait(partial(_is_bye_of, call.call_id))
     for call_id in takes.invites:
-        await takes.wait(lambda m, call_id=call_id: m.method == "BYE" and m.call_id == call_id)  # type: ignore[misc]
+        await takes.wait(partial(_is_bye_of, call_id))
     assert "dialogs_not_written" in station.log()
     assert not path.with_name(f"{path.name}.new").exists()
+
+
+def _is_bye_of(call_id: str, message: Message) -> bool:
+    return message.method == "BYE" and message.call_id == call_id
