@@ -287,3 +287,30 @@ async def test_a_late_offer_is_of_audio_alone(station: Station) -> None:
     assert again.body.count("m=") == 1, again.body
     station.caller.bye(call)
     await station.closed(call.call_id)
+
+
+async def test_an_ack_whose_answer_cannot_be_read_ends_its_call_and_no_other(station: Station) -> None:
+    """RFC 3264 section 5: a late offer is answered in the ACK."""
+    callee = Callee([(20, 180), (60, 200)])
+    await station.buyer("acme", callee)
+    await station.start()
+    good = sdp(40_020)
+    for broken in (
+        good.replace("m=audio 40020 RTP/AVP 0", "m=audio x RTP/AVP"),
+        good.replace("o=- 1 1 IN IP4", "o=- IN IP4"),
+        good.replace("c=IN IP4 127.0.0.1", "c=IN IP4 name.invalid"),
+        good.replace("m=audio", "m=video"),
+        good.replace("m=audio 40020", "m=audio 0"),
+        "v=0\r\n",
+        "garbage",
+    ):
+        call = station.caller.late_invite("acme", broken)
+        assert (await station.caller.final(call)).code == 200, broken
+        await station.caller.wait(lambda m, call=call: m.method == "BYE" and m.call_id == call.call_id)
+        await station.closed(call.call_id)
+    assert station.process is not None
+    assert station.process.returncode is None
+    call = station.caller.late_invite("acme", good)
+    assert (await station.caller.final(call)).code == 200
+    station.caller.bye(call)
+    assert verdict(await station.closed(call.call_id)) == "short_call/caller_ended"
