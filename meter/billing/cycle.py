@@ -1,224 +1,201 @@
-"""What a service week comes to: overage, shortfall, and what each remedy would be (domain, section 6).
+"""The billing cycle: does what is due, in the order of time, and waits for what comes next.
 
-An order is stated in what it counts: live transfers as sent, or billed units. So are its overrun, overage and
-shortfall; what they come to is always reckoned in billed units (decision 076):
+Each step is a transaction of its own and does nothing where it was done; so the cycle may be killed between any two,
+run twice at once, or not run for weeks, and comes to the same books (domain, section 6). A step that cannot be done,
+such as an order under terms by the minute, is told and tried again with the next look; it holds up no other buyer.
 
-    overage   = delivered beyond quantity + make-up                 (in what the order counts)
-    shortfall = what is missing of these, settled by the buyer's choice: refund, credit or make-up; credit where none
-    excess    = billed units - units that were paid in advance - units that came with the make-up
-
-An excess takes prepaid units kept from weeks before; the rest is invoiced on Monday at the order's price. What is left
-of the prepaid units is what the shortfall is worth; where nothing is short it is kept. Stated in billed units, an order
-pays for as many as it says, so both are the same.
-
-Make-up counts as paid. Domain 6 calls it free, puts it "on top of the week" and speaks of "the paid quantity": it was
-paid for in the week that fell short, and is free only in that nobody pays again. So it is no overage; and what is not
-delivered of it is still owed. On top means last: the order is delivered first, then the make-up. What is left of it is
-worth what the buyer once gave for it, at the price of that week: the money that its `Prepaid` names. That is 0 for a
-present of the operator's; it can be made up for again, but there is no money in it.
-
-An order that is not paid has no paid quantity, so nothing that it is short of is owed yet: no check and no credit for
-money that never came. That is `awaiting`, and settled like a shortfall once the payment is recorded. What is delivered
-all the same is on the order's own invoice and no overage. A make-up short in such a week is owed at once, for it was
-paid for before. Whether a hold caused the shortfall makes no difference, and so is not asked.
-
-What is beyond the overrun limit is invoiced like any overage, since it was delivered, and told apart in
-`beyond_units`. The routers admit none (decision 041), but judge a week by itself: a fraction carried in or a late
-outcome may go beyond.
+A service week is settled when it has been over for a while and the meter has settled every closing fact there is: what
+is not settled then is, by the terms, an adjustment of the next week, but a meter that lags is no reason for one. By
+hand or by the clock: while closing facts wait, nothing is done but to hold who has not paid.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date
-from enum import StrEnum
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
 
-from config.book import Order, Terms
-from config.limits import make_up_of, order_most
-from meter.billing.calendar import Week
-from meter.billing.units import SENT, WHOLE, WeekUnits, half_even, line_minor
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from meter import metrics
+from meter.billing.drafts import Issuer
+from meter.pause import pause
+from meter.store.clerk import Clerk
+from meter.store.contracts import Contract, read_contracts
+from meter.store.db import StoreError, first_line
+from meter.store.documents import Run
+from meter.store.due import LAG_US, Step, StepKind, is_behind, next_boundary, read_signs
+from meter.store.steps import Done, NotCountedError, look, perform
 
-class Remedy(StrEnum):
-    """The buyer's standing choice for what a week falls short of."""
+SETTLE_AFTER_US = 3_600_000_000  # of `billing.settle_after_ms`
+POLL_S = 5.0
+RETRY_S = 5.0
+DAY_US = 24 * 3600 * 1_000_000
+MAX_PAUSE_S = 0.25
+MAX_ROUNDS = 1_000  # of one run: twenty years of weeks
 
-    REFUND = "refund"  # a check
-    CREDIT = "credit"  # less on the next order's invoice
-    MAKE_UP = "make_up"  # as many units on top of the next order
-
-
-DEFAULT_REMEDY = Remedy.CREDIT  # domain 6: not chosen
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A part of a week: billed units and what they come to in minor units, and how much the order counts it as."""
-
-    units: int = 0
-    amount_minor: int = 0
-    counted: int = 0
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to settle: what is short may be worth nothing, and is short all the same."""
-        return bool(self.units or self.counted)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Prepaid:
-    """Billed units that are paid for and not delivered yet, and what was paid for them."""
+class CycleOptions:
+    """Who issues, and how long after its end a week is settled."""
 
-    units: int = 0
-    amount_minor: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Bought:
-    """An order as its week is held against it. `make_up`: what came with it; `paid`: its invoice is settled in full."""
-
-    order: Order
-    paid_units: int
-    make_up: Prepaid
-    paid: bool
+    issuer: Issuer = field(default_factory=Issuer)
+    settle_after_us: int = SETTLE_AFTER_US
+    gives_way: bool = False  # pauses after each step for as long as it took: others wait for SQLite's one writer
 
 
 @dataclass(frozen=True, slots=True)
-class WeekResult:
-    """A settled week. `counted`, `quantity` and `make_up` are in what the order counts, late outcomes included."""
+class Trouble:
+    """One step that could not be done, and why."""
 
-    week: Week
-    counts: str  # billed or sent
-    counted: int
-    quantity: int
-    make_up: int
-    paid_units: int
-    came_with: Prepaid  # with the make-up
-    overage: Line  # its units are what is charged: prepaid units are used first
-    shortfall: Line  # owed now
-    awaiting: Line  # owed once the order's invoice is paid
-    beyond_units: int  # of the overage: past the order's overrun limit, in what the order counts
-    kept_before: Prepaid  # prepaid units that weeks before left over
-    kept: Prepaid  # and what is left of them, with what this week leaves over
+    step: Step
+    why: str
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did."""
+
+    done: list[Done] = field(default_factory=list)
+    trouble: list[Trouble] = field(default_factory=list)
+    waits: bool = False  # closed transfers are not counted yet, so nothing was done but to hold who has not paid
 
     @property
-    def prepaid_used(self) -> int:
-        """Prepaid units of weeks before that this week used."""
-        return max(0, self.kept_before.units - self.kept.units)
-
-    def earned_minor(self, price_minor: int) -> int:
-        """What was prepaid for the week, or used in it, and is neither short, waiting for its payment, nor kept."""
-        prepaid = self.paid_units * price_minor + self.came_with.amount_minor + self.kept_before.amount_minor
-        owed = self.shortfall.amount_minor + self.awaiting.amount_minor
-        return prepaid - owed - self.kept.amount_minor
-
-    @property
-    def remedies(self) -> dict[Remedy, Settlement]:
-        """What each choice would make of the shortfall."""
-        return {choice: remedy(choice, self.shortfall, self.week) for choice in Remedy}
+    def documents(self) -> list[str]:
+        return [number for one in self.done for number in one.documents]
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
-    """A shortfall, remedied.
+class _Seen:
+    """At the last look: the version of the book, and when the calendar asks for the next one."""
 
-    `amount_minor`: the check; the credit; or what the made-up units are worth, which is paid to nobody but is what they
-    bring with them to `order_week`. `counted`: what is added to that week's make-up. `due_on`: the day by which the
-    check is to be out, or that of the invoice with the credit or the make-up. `order_week`: the week of that invoice.
-    """
-
-    remedy: Remedy
-    units: int
-    amount_minor: int
-    counted: int
-    due_on: date
-    order_week: Week
+    book: int
+    boundary_us: int
 
 
-def settle_week(
-    week: Week, terms: Terms, bought: Bought | None, units: WeekUnits, kept: Prepaid = Prepaid()
-) -> WeekResult:
-    """Hold a week's units against its order. Pure; domain, section 6.
+class _Due(Enum):
+    """What a look at the clock and a few rows says."""
 
-    `terms` and the order as it was invoiced: the price and the way of counting are the order's, whatever terms came
-    into force in mid-week. Without an order everything is overage. `kept`: prepaid units that weeks before left over.
-
-    Raises ValueError for an order of another week, a negative figure, an amount for no make-up, and an unknown way of
-    counting.
-    """
-    _check(week, bought, kept)
-    price, counted = terms.unit_price_minor, units.counted(terms.order_counts)
-    order = bought.order if bought else None
-    quantity, make_up = (order.quantity, make_up_of(terms, order)) if order else (0, 0)
-    paid_units, came_with = (bought.paid_units, bought.make_up) if bought else (0, Prepaid())
-    over, short = max(0, counted - quantity - make_up), max(0, quantity + make_up - counted)
-    excess = units.billed - paid_units - came_with.units
-    used = min(kept.units, max(0, excess))
-    charged = max(0, excess) - used
-    after = Prepaid(kept.units - used, kept.amount_minor - _share(kept, used))
-    shortfall, awaiting = Line(), Line()
-    left = max(0, -excess)
-    of_make_up = min(came_with.units, left)
-    of_order = left - of_make_up  # or taken back from weeks before
-    worth = _share(came_with, of_make_up)
-    if short:
-        is_waiting = bought is not None and not bought.paid
-        waits = min(quantity, max(0, quantity - counted)) if is_waiting else 0
-        waiting = min(paid_units, of_order) if is_waiting else 0
-        awaiting = Line(waiting, line_minor(waiting, price), waits)
-        owed = of_order - waiting
-        shortfall = Line(of_make_up + owed, worth + line_minor(owed, price), short - waits)
-    elif left:
-        after = Prepaid(after.units + left, after.amount_minor + worth + line_minor(of_order, price))
-    return WeekResult(
-        week=week,
-        counts=terms.order_counts,
-        counted=counted,
-        quantity=quantity,
-        make_up=make_up,
-        paid_units=paid_units,
-        came_with=came_with,
-        overage=Line(charged, line_minor(charged, price), over),
-        shortfall=shortfall,
-        awaiting=awaiting,
-        beyond_units=max(0, counted - order_most(terms, order)),
-        kept_before=kept,
-        kept=after,
-    )
+    NOTHING = "nothing"
+    HOLDS = "holds"
+    EVERYTHING = "everything"
 
 
-def make_up_units(order: Order, terms: Terms) -> int:
-    """Billed units that come with an order's make-up: those of weeks that fell short, and what a present is worth.
+class Cycle:
+    """Runs billing. `clock` gives microseconds UTC."""
 
-    A present is free, so it brings whole units for all its transfers; the part of a unit too many is the buyer's.
-    """
-    present = order.make_up - order.make_up_owed
-    if terms.order_counts == SENT:
-        present = -(-present * terms.connected_percent // WHOLE)
-    return order.make_up_units + present
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        options: CycleOptions | None = None,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        on_documents: Callable[[], None] | None = None,
+    ) -> None:
+        self._options = options or CycleOptions()
+        self._clerk = Clerk(engine)
+        self._clock = clock
+        self._on_documents = on_documents or (lambda: None)
+        self._seen: _Seen | None = None
+
+    async def run_once(self, as_of_us: int | None = None, *, only: StepKind | None = None) -> RunReport:
+        """Do everything that is due at `as_of_us`, by default now, or only steps of one kind; what it did. Idempotent.
+
+        `only` is for holds, which depend on no other step: they are all that is done while closing facts wait.
+        """
+        now = self._clock() if as_of_us is None else as_of_us
+        report = RunReport()
+        stuck: set[Step] = set()
+        for _ in range(MAX_ROUNDS):
+            if only is None and await self._clerk.read(partial(is_behind, self._counted_by(now))):
+                report.waits, only = True, StepKind.HOLD
+            contracts, steps = await self._clerk.read(partial(look, now, self._options.settle_after_us))
+            waiting = [step for step in steps if step not in stuck and only in (None, step.kind)]
+            if not waiting:
+                break
+            # Within a day nothing depends on what another step brings forth; after it, look again.
+            for step in (one for one in waiting if one.at_us < waiting[0].at_us + DAY_US):
+                stuck.add(step)
+                await self._do(step, contracts[step.buyer], now, report)
+        if report.documents:
+            self._on_documents()
+        return report
+
+    def _counted_by(self, now: int) -> int:
+        """Until when closing facts have to be counted: also of the time after a day for which a run is done by hand."""
+        return max(now, self._clock()) - LAG_US
+
+    async def preview(self, as_of_us: int) -> list[Step]:
+        """The steps that are due at an instant; nothing is done."""
+        _, steps = await self._clerk.read(partial(look, as_of_us, self._options.settle_after_us))
+        return steps
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until told to stop: at each boundary of the calendar, and whenever the book or an invoice asks for it."""
+        while not stop.is_set():
+            pause_s = POLL_S
+            try:
+                due = await self._due()
+                if due is not _Due.NOTHING:
+                    report = await self.run_once(only=StepKind.HOLD if due is _Due.HOLDS else None)
+                    if report.waits:  # it fell behind since the look: what was to be done is not
+                        self._seen = None
+                    _tell(report)
+            except (SQLAlchemyError, StoreError) as error:
+                self._seen = None
+                pause_s = RETRY_S
+                metrics.ENGINE_FAULTS.labels("billing").inc()
+                _log.error("billing failed", error=first_line(error), retry_s=pause_s)
+            await pause(stop, pause_s)
+
+    async def close(self) -> None:
+        await self._clerk.close()
+
+    async def _due(self) -> _Due:
+        """Whether a look is worth it: one number, unless the calendar has moved on."""
+        now = self._clock()
+        signs = await self._clerk.read(partial(read_signs, now_utc_us=now))
+        if signs.is_behind:  # a week is settled once all that is closed is counted
+            return _Due.HOLDS if signs.due_us is not None and signs.due_us <= now else _Due.NOTHING
+        seen = self._seen
+        if seen is not None and seen.book == signs.book and now < min(seen.boundary_us, signs.due_us or now + 1):
+            return _Due.NOTHING
+        contracts = await self._clerk.read(read_contracts)
+        boundary = next_boundary(contracts, now, self._options.settle_after_us)
+        self._seen = _Seen(signs.book, boundary if boundary is not None else now + DAY_US)
+        return _Due.EVERYTHING
+
+    async def _do(self, step: Step, contract: Contract, now: int, report: RunReport) -> None:
+        run = Run(self._options.issuer, now)
+        started = time.monotonic()
+        try:
+            done = await self._clerk.write(partial(perform, step, contract, run, self._counted_by(now)))
+        except NotCountedError:
+            report.waits = True
+            return
+        except (ValueError, LookupError) as error:
+            report.trouble.append(Trouble(step, str(error)))
+            return
+        if done.documents or done.held:
+            report.done.append(done)
+        if self._options.gives_way:
+            await asyncio.sleep(min(time.monotonic() - started, MAX_PAUSE_S))
 
 
-def _check(week: Week, bought: Bought | None, kept: Prepaid) -> None:
-    figures = [kept.units, kept.amount_minor]
-    if bought is not None:
-        order, make_up = bought.order, bought.make_up
-        if order.week != str(week):
-            raise ValueError(f"the order is of the week of {order.week}, not of {week}")
-        figures += [order.quantity, order.make_up, bought.paid_units, make_up.units, make_up.amount_minor]
-        if make_up.amount_minor and not make_up.units:
-            raise ValueError(f"{make_up.amount_minor} was paid for make-up, but the order has none")
-    if min(figures) < 0:
-        raise ValueError(f"figures of an order {figures}: none may be negative")
-
-
-def _share(prepaid: Prepaid, units: int) -> int:
-    """What some of these units were paid with, half-even."""
-    return half_even(prepaid.amount_minor * units, prepaid.units) if prepaid.units else 0
-
-
-def remedy(choice: Remedy | None, short: Line, week: Week) -> Settlement:
-    """What a choice makes of a shortfall, settled on the Tuesday after `week`.
-
-    That is the week which fell short, or a later one where the shortfall had to await its payment. None: not chosen.
-    """
-    chosen = choice or DEFAULT_REMEDY
-    due_on = week.check_due_on if chosen is Remedy.REFUND else week.make_up_week.order_invoice_on
-    return Settlement(chosen, short.units, short.amount_minor, short.counted, due_on, week.make_up_week)
+def _tell(report: RunReport) -> None:
+    for done in report.done:
+        step = done.step
+        metrics.BILLING_STEPS.labels(step.kind.name.lower()).inc()
+        _log.info(
+            "billed", step=step.kind.name.lower(), buyer=step.buyer, period=step.period, documents=list(done.documents)
+        )
+    for one in report.trouble:
+        _log.error("cannot be billed", buyer=one.step.buyer, period=one.step.period, why=one.why)
+    metrics.BILLING_TROUBLE.set(len(report.trouble))

@@ -1,0 +1,1 @@
+"""The processes: serve and its children, their control sockets, health and vitals."""

@@ -1,0 +1,1 @@
+"""The arithmetic of money, pure: calendar, units, the weekly cycle, minutes, what a document says."""

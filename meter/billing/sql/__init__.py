@@ -1,0 +1,1 @@
+"""The SQL of billing: weeks, months, documents, payments."""

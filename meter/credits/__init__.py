@@ -1,0 +1,1 @@
+"""Credits: requests, review, decisions (domain, section 8)."""

@@ -1,0 +1,1 @@
+"""Events of transfers, made of the journal's facts, for those who are told."""

@@ -1,0 +1,1 @@
+"""The SQL of those who follow the journal."""

@@ -1,0 +1,1 @@
+"""The journal of facts: appended, read, recovered, verified; and the limits reserved with it."""

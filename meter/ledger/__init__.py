@@ -1,0 +1,1 @@
+"""The ledger: accounts, postings in one chain a buyer, settled periods."""

@@ -1,0 +1,1 @@
+"""E-mail: messages made, signed, sent; recipients; bounces."""

@@ -1,0 +1,1 @@
+"""MQTT: events, retained states and commands over one connection."""

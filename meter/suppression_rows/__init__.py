@@ -1,0 +1,1 @@
+"""The rows of suppression lists: versions, changes made by hand, exemptions, the log."""

@@ -1,0 +1,1 @@
+"""Invoices, statements, balances, forecasts over HTTP."""

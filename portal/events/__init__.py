@@ -1,0 +1,1 @@
+"""Events of transfers over HTTP."""

@@ -1,0 +1,1 @@
+"""What is up now, over HTTP."""

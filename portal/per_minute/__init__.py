@@ -1,0 +1,1 @@
+"""The per-minute service over HTTP: interactions, ratings, daily reports."""

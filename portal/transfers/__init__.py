@@ -1,0 +1,1 @@
+"""Transfers over HTTP: settled ones, their ladders and recordings."""

@@ -1,0 +1,1 @@
+"""One live transfer: the state machine, and the shell that performs what it decides."""

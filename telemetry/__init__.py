@@ -1,0 +1,1 @@
+"""Metrics and logs: what a running Baton tells about itself."""
