@@ -7,11 +7,14 @@ WORKDIR /opt/baton
 COPY scripts scripts
 COPY pyproject.toml requirements.lock README.md ./
 COPY baton baton
+COPY book book
 COPY config config
+COPY facts facts
 COPY meter meter
 COPY portal portal
 COPY router router
 COPY suppression suppression
+COPY telemetry telemetry
 RUN scripts/bootstrap --build-only --copy
 
 FROM debian:12-slim
@@ -28,7 +31,7 @@ VOLUME /var/lib/baton
 # SIP over UDP and TCP, over TLS, and metrics. RTP takes the range of router.rtp_port_min to rtp_port_max: host network.
 EXPOSE 5060/udp 5060/tcp 5061/tcp 9464/tcp
 STOPSIGNAL SIGTERM
-# The page of baton/health.py; with another metrics.port in the file set BATON_METRICS__PORT as well.
+# The page of baton/process/health.py; with another metrics.port in the file set BATON_METRICS__PORT as well.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 \
   CMD ["python3", "-c", "import os, urllib.request as r; \
 r.urlopen('http://127.0.0.1:%s/live' % os.environ.get('BATON_METRICS__PORT', '9464'), timeout=5)"]

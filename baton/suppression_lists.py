@@ -1,5 +1,5 @@
 """What the commands on suppression lists share: the store of lists, who acts, keys, progress on the terminal."""
-# ruff: noqa: PLC0415 - as in baton.console
+# ruff: noqa: PLC0415 - as in baton.cli.console
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from baton.console import CommandError, Place, out
-from config.book import DEFAULT_TIME_ZONE
+from baton.cli.console import CommandError, Place, out
+from book.model import DEFAULT_TIME_ZONE
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from config.book_file import ListSource
-    from meter.store.suppression import ListRows
+    from book.sections import ListSource
+    from meter.suppression_rows.sql.lists import ListRows
     from suppression.importer import Imported, Progress, ReadReport, Task
     from suppression.ports import Who
     from suppression.reading.shapes import Layout, Reject
@@ -31,7 +31,7 @@ _MANY_REJECTS = 10
 
 def list_store(engine: AsyncEngine) -> ListRows:
     """The lists of a store, with the error that suppression understands."""
-    from meter.store.suppression import ListRows
+    from meter.suppression_rows.sql.lists import ListRows
     from suppression.ports import StaleError
 
     return ListRows(engine, stale=StaleError)
@@ -210,7 +210,7 @@ def until_us(text: str, zone: str = DEFAULT_TIME_ZONE) -> int | None:
 
 def number_of(text: str, what: str = "NUMBER") -> int:
     """E.164 digits of a phone number. Raises CommandError, which names `what` was given and not the number."""
-    from config.numbers import NumberError, normalise
+    from book.numbers import NumberError, normalise
 
     try:
         return normalise(text)
@@ -223,7 +223,7 @@ async def zone_of(engine: AsyncEngine, buyer: str | None) -> str:
 
     Raises CommandError where no buyer has that name.
     """
-    from meter.store.book import BookStore
+    from meter.book.sql.book import BookStore
 
     if not buyer:
         return DEFAULT_TIME_ZONE
@@ -241,7 +241,7 @@ async def zone_of_list(engine: AsyncEngine, name: str) -> str:
 
 async def check_buyer(engine: AsyncEngine, name: str) -> None:
     """Raises CommandError where no buyer has that name."""
-    from meter.store.book import BookStore
+    from meter.book.sql.book import BookStore
 
     if name not in (await BookStore(engine).load()).buyers:
         raise CommandError(f"no buyer is called {name!r}")

@@ -23,8 +23,8 @@ import structlog
 from bench.rows import Row, at_least, at_most, seen
 from bench.stage import BenchError
 from bench.stats import median, percentile
-from meter.store.db import open_store
-from meter.store.suppression import ListRows
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from suppression import snapshot
 from suppression.batch import Job, scrub_file
 from suppression.importer import Task, import_file

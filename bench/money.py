@@ -22,25 +22,25 @@ from sqlalchemy import Connection, insert
 
 from bench.rows import Row, at_least, at_most, exactly, seen
 from bench.stats import median
-from config.book import Buyer, Order, Terms
-from config.book_file import BookFile
-from meter.billing.accounts import UNIT, Account, Posting, Rule
-from meter.cycle import Cycle, CycleOptions
-from meter.facts import EndCause, Fact, Kind, Party
-from meter.outcome import decide
-from meter.papers import html_of, pdf_of
-from meter.settle import Follower, SettleOptions
-from meter.store import documents
-from meter.store.book import BookStore
+from book.model import Buyer, Order, Terms
+from book.sections import BookFile
+from book.terms import presets
+from facts.fact import EndCause, Fact, Kind, Party
+from facts.outcome import decide
+from meter.billing.cycle import Cycle, CycleOptions
+from meter.billing.documents import html_of, pdf_of
+from meter.billing.sql import documents
+from meter.billing.sql.detail import write_detail
+from meter.book.sql.book import BookStore
+from meter.book.sql.orders import OrderStore
+from meter.journal.rows import insert_rows, make_row
+from meter.ledger.accounts import UNIT, Account, Posting, Rule
+from meter.ledger.sql.ledger import append
+from meter.settling.follower import Follower, SettleOptions
+from meter.settling.sql.verify_ledger import verify_ledger
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.detail import write_detail
-from meter.store.ledger import append
-from meter.store.orders import OrderStore
-from meter.store.rows import insert_rows, make_row
+from meter.store.engine import open_store
 from meter.store.schema import boots, outcomes
-from meter.store.verify_ledger import verify_ledger
-from meter.terms import presets
 
 OUTCOMES = 30_000
 TRANSFERS = 1_000_000

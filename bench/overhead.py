@@ -24,8 +24,8 @@ from bench.rows import Row, none_of, seen
 from bench.stage import Baton, Buyer
 from bench.stats import bootstrap, median
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.webhooks import Webhook, put_hook
+from meter.store.engine import open_store
+from meter.webhooks.sql import Webhook, put_hook
 
 LIMIT = 1.10
 SCRAPE_S = 5.0

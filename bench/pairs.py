@@ -202,7 +202,7 @@ async def _one(ground: Field, *, baton: bool, rate: int, seconds: int) -> Run:
 
 
 def _name(pid: int, root: int) -> str:
-    """Which of Baton's processes: `python -m baton.child NAME CONFIG`, or the supervisor."""
+    """Which of Baton's processes: `python -m baton.process.child NAME CONFIG`, or the supervisor."""
     words = proc.command(pid)
     return "supervisor" if pid == root else next((name for name in ("router", "meter") if name in words), "other")
 

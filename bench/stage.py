@@ -20,8 +20,8 @@ from baton.demo.certificates import Certificates, make
 from baton.demo.parties import HOST, MailSink, Processes, free_port, metrics_page
 from bench import proc
 from bench.store import Store
-from meter.store.db import open_store
-from meter.store.verify import verify_journal
+from meter.journal.sql.verify import verify_journal
+from meter.store.engine import open_store
 
 RTP_PORTS = (20_000, 29_999)
 MAX_CALLS = 4_000  # six slots a transfer; 100 a second of half a second each need 300, and the slots of those just over

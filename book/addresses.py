@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config.book import Buyer, Rating
+from book.model import Buyer, Rating
 
 NO_MAIL = (
     "there is no section [mail]: leads of failed transfers, which are charged, and invoices wait in the store until"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from config.book import EndpointKind, Srtp, Transport
-from config.document import BOOK_SECTIONS, Document
-from config.problems import Problem
+from book.document import BOOK_SECTIONS, Document
+from book.model import EndpointKind, Srtp, Transport
+from book.problems import Problem
 from config.settings import needs_ca, repeated_names
 
 

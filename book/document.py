@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 from pydantic_core import ErrorDetails
 
-from config.problems import ConfigError, Problem
-from config.toml_lines import find_lines, line_of
+from book.problems import ConfigError, Problem
+from book.toml_lines import find_lines, line_of
 
 PREFIX = "BATON_"
 NEST = "__"

@@ -15,8 +15,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from config.book import Buyer, Order, OrderClauses, Terms
-from config.hours import DAY_US, QUARTER_US
+from book.hours import DAY_US, QUARTER_US
+from book.model import Buyer, Order, OrderClauses, Terms
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

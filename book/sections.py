@@ -14,8 +14,11 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
-from config.addresses import address_warnings
-from config.book import (
+from book.addresses import address_warnings
+from book.checks import cross_problems, cross_warnings
+from book.document import Document, read
+from book.hours import OpeningHours
+from book.model import (
     DEFAULT_RING_TIMEOUT_MS,
     DEFAULT_TIME_ZONE,
     Buyer,
@@ -31,13 +34,10 @@ from config.book import (
     Terms,
     Transport,
 )
-from config.book_checks import cross_problems, cross_warnings
-from config.document import Document, read
-from config.hours import OpeningHours
-from config.problems import ConfigError, Problem
-from config.sip_uri import is_sip_uri
-from config.trunk import TrunkEntry
-from config.types import (
+from book.problems import ConfigError, Problem
+from book.sip_uri import is_sip_uri
+from book.trunk import TrunkEntry
+from book.types import (
     ClockTime,
     ConfigPath,
     DocumentLine,

@@ -62,7 +62,7 @@ class Uri:
 
     @property
     def subscriber(self) -> str:
-        """Whose URI it is, for `config.numbers.normalise`: its user, or a tel URI where that takes more to be told."""
+        """Whose URI it is, for `book.numbers.normalise`: its user, or a tel URI where that takes more to be told."""
         kept = [f"{name}={value}" for name, value in self.user_parameters if name in _OF_THE_NUMBER]
         return f"tel:{self.user};{';'.join(kept)}" if kept else self.user
 

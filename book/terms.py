@@ -13,15 +13,15 @@ from functools import cache
 from importlib import resources
 from zoneinfo import ZoneInfo
 
-from config.book import Terms
-from config.book_file import TermsEntry
+from book.model import Terms
+from book.sections import TermsEntry
 
 
 @cache
 def presets() -> dict[str, Terms]:
     """The presets by name. Raises ValueError where a shipped file is damaged."""
     found: dict[str, Terms] = {}
-    for file in resources.files("meter.presets").iterdir():
+    for file in resources.files("book.presets").iterdir():
         if file.name.endswith(".toml"):
             terms = TermsEntry.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))).to_terms({})
             found[terms.name] = terms

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from config.book import CODECS, Prack, SessionTimer, TrunkPolicy
-from config.sip_uri import is_sip_uri
-from config.types import ConfigPath, Model
+from book.model import CODECS, Prack, SessionTimer, TrunkPolicy
+from book.sip_uri import is_sip_uri
+from book.types import ConfigPath, Model
 
 _HEADER = r"^[A-Za-z][A-Za-z0-9-]{0,63}$"
 _MIN_SESSION_S = 90  # RFC 4028 section 5

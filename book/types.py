@@ -156,7 +156,7 @@ _KEY_BYTES = (24, 64)
 
 
 def signing_secret(value: SecretStr) -> SecretStr:
-    """As `meter.signing` reads it: `whsec_` and base64, or text whose UTF-8 is the key. Raises ValueError."""
+    """As `meter.text.signing` reads it: `whsec_` and base64, or text whose UTF-8 is the key. Raises ValueError."""
     text = value.get_secret_value()
     key = text.encode()
     if text.startswith(_KEY_PREFIX):

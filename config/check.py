@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.addresses import NO_MAIL, pays_failed
-from config.book import Terms
-from config.book_file import BookFile, validate_book
-from config.document import Document, read
-from config.problems import ConfigError, Problem
+from book.addresses import NO_MAIL, pays_failed
+from book.document import Document, read
+from book.model import Terms
+from book.problems import ConfigError, Problem
+from book.sections import BookFile, validate_book
 from config.settings import Settings, validate
 
 MONO_16_BIT = (1, 2)

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
-from config.types import ConfigPath, MailAddress, Model, Port
+from book.types import ConfigPath, MailAddress, Model, Port
 
 MAX_BOUNCE_NAME = 32  # left of the @: RFC 5321, 4.5.3.1.1 allows 64 octets, and `+` and a token are added
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"

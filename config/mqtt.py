@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from config.types import ConfigPath, Model, Port, Slug, signing_secret
+from book.types import ConfigPath, Model, Port, Slug, signing_secret
 
 MAX_SECRETS = 4  # the one in use, the one before, and room for a change that was not finished
 SigningSecret = Annotated[SecretStr, AfterValidator(signing_secret)]

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from config.types import ConfigPath, DocumentLine, MailAddress, Model
+from book.types import ConfigPath, DocumentLine, MailAddress, Model
 
 
 class OperatorSection(Model):

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from config.types import ConfigPath, IpAddress, Model, Slug, signing_secret
+from book.types import ConfigPath, IpAddress, Model, Slug, signing_secret
 
 MIB = 1 << 20
 MIN_TOKEN = 32  # characters; a token is checked by one SHA-256, so it must be long and random

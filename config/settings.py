@@ -1,7 +1,7 @@
 """The settings of a Baton process: a TOML file under the environment, typed, frozen, nothing unknown.
 
-`load` reports every problem of the file at once (`config.problems.ConfigError`). The same file may hold sections of the
-book (`[[buyers]]` and the like); they are an import, not settings, and `config.book_file` reads them. Descriptions here
+`load` reports every problem of the file at once (`book.problems.ConfigError`). The same file may hold sections of the
+book (`[[buyers]]` and the like); they are an import, not settings, and `book.sections` reads them. Descriptions here
 become `docs/reference/settings.md`.
 """
 
@@ -14,16 +14,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
-from config.book import Srtp, Transport
-from config.document import BOOK_SECTIONS, NO_ENTRY, SETTING_ARRAYS, Document, read
+from book.document import BOOK_SECTIONS, NO_ENTRY, SETTING_ARRAYS, Document, read
+from book.model import Srtp, Transport
+from book.problems import ConfigError, Problem
+from book.sip_uri import is_sip_uri, parse_uri
+from book.trunk import TrunkEntry
+from book.types import ConfigPath, IpAddress, IpNetwork, Model, Slug
 from config.mail import MailSection
 from config.mqtt import MqttSection
 from config.operator import BillingSection, OperatorSection
 from config.portal import PortalSection
-from config.problems import ConfigError, Problem
-from config.sip_uri import is_sip_uri, parse_uri
-from config.trunk import TrunkEntry
-from config.types import ConfigPath, IpAddress, IpNetwork, Model, Slug
 from config.webhooks import WebhooksSection
 
 PORTS_PER_CALL = 2  # RTP and RTCP, RFC 3550 section 11
@@ -252,7 +252,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogPart = Literal["router", "sip", "meter", "suppression", "portal", "serve"]
 
 
-LEAST_HUNG_S = 10  # twice what `baton.health` calls hung
+LEAST_HUNG_S = 10  # twice what `baton.process.health` calls hung
 
 
 class HealthSection(Model):
@@ -291,7 +291,7 @@ class LogSection(Model):
 
     @property
     def options(self) -> dict[str, Any]:
-        """For `meter.logs.configure`."""
+        """For `telemetry.logs.configure`."""
         said = {"levels": dict(self.levels), "sample": dict(self.sample)}
         return {"json": self.format == "json", "level": self.level, **said}
 

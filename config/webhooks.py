@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from config.types import ConfigPath, Model
+from book.types import ConfigPath, Model
 
 
 class WebhooksSection(Model):

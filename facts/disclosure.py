@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from meter.facts import Fact, Kind
-from meter.outcome import CountsAs, decide
+from facts.fact import Fact, Kind
+from facts.outcome import CountsAs, decide
 
 PHONE_DIGITS_SHOWN = 4
 BY_MINUTE = "minute"

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from meter.facts import CALLER_LEG, TRYING, Fact, Kind, rings
-from meter.outcome import Outcome, OutcomeTerms, decide
+from facts.fact import CALLER_LEG, TRYING, Fact, Kind, rings
+from facts.outcome import Outcome, OutcomeTerms, decide
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from meter.facts import OUR_FAILURES, EndCause, Fact, Kind, Party, duration_ms, rings
+from facts.fact import OUR_FAILURES, EndCause, Fact, Kind, Party, duration_ms, rings
 
 TALK_CONNECTED_MS = 15_000  # domain 3, row 2: inclusive
 SECURE_BUFFER_MS = 15_000  # domain 4: every endpoint a secure SIP trunk

@@ -18,47 +18,47 @@ from typing import Any, Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import texts
-from meter.commands import Commander, Commands, Execute
-from meter.credit_mail import KIND as CREDIT
-from meter.credit_mail import CreditComposer
-from meter.credits import ReasonBook
-from meter.cycle import Cycle, CycleOptions
-from meter.daily import DailyReports, ReportOptions
-from meter.document_mail import HOLD_KIND as HOLD
-from meter.document_mail import KIND as DOCUMENT
-from meter.document_mail import DocumentComposer, HoldComposer
-from meter.events import Event
-from meter.heads import HeadsComposer, HeadsExport, HeadsOptions
-from meter.lead_mail import KIND as LEAD
-from meter.lead_mail import LeadComposer
-from meter.letters import Composer, MailOptions
-from meter.links import LinkOptions
-from meter.mail import MailDeliverer
-from meter.mqtt import CHANNEL as MQTT
-from meter.mqtt import STREAM as MQTT_STREAM
-from meter.mqtt import MqttLink, MqttOptions
-from meter.outbox import OutboxLoop, OutboxOptions, prune_for_ever
-from meter.papers import render_for_ever
-from meter.rating_mail import KIND as RATING
-from meter.rating_mail import RatingComposer
-from meter.report_mail import KIND as REPORT
-from meter.report_mail import ReportComposer
-from meter.settle import POLL_MS, Follower, SettleOptions
-from meter.states import States
-from meter.store.chain_heads import KIND as HEADS
+from meter.billing.cycle import Cycle, CycleOptions
+from meter.billing.documents import render_for_ever
+from meter.billing.letter import HOLD_KIND as HOLD
+from meter.billing.letter import KIND as DOCUMENT
+from meter.billing.letter import DocumentComposer, HoldComposer
+from meter.credits.letter import KIND as CREDIT
+from meter.credits.letter import CreditComposer
+from meter.credits.rules import ReasonBook
+from meter.events.follower import POLL_MS as STREAM_POLL_MS
+from meter.events.follower import Stream, Taken
+from meter.events.model import Event
+from meter.events.sql.streams import Boot
+from meter.journal.sql.chain_heads import KIND as HEADS
+from meter.letters.chain_heads import HeadsComposer, HeadsExport, HeadsOptions
+from meter.letters.lead import KIND as LEAD
+from meter.letters.lead import LeadComposer
+from meter.mail.channel import MailDeliverer
+from meter.mail.message import Composer, MailOptions
+from meter.mail.sql.messages import CHANNEL as MAIL
+from meter.mail.waiting import Releaser
+from meter.mqtt.channel import CHANNEL as MQTT
+from meter.mqtt.channel import STREAM as MQTT_STREAM
+from meter.mqtt.channel import MqttLink, MqttOptions
+from meter.mqtt.commands import Commander, Commands, Execute
+from meter.mqtt.states import States
+from meter.outbox.delivery import OutboxLoop, OutboxOptions, prune_for_ever
+from meter.per_minute.daily import DailyReports, ReportOptions
+from meter.per_minute.rating_letter import KIND as RATING
+from meter.per_minute.rating_letter import RatingComposer
+from meter.per_minute.report_letter import KIND as REPORT
+from meter.per_minute.report_letter import ReportComposer
+from meter.settling.follower import POLL_MS, Follower, SettleOptions
+from meter.settling.watch import Watch
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.mail import CHANNEL as MAIL
-from meter.store.streams import Boot
-from meter.store.webhooks import CHANNEL as WEBHOOK
-from meter.store.webhooks import seal_plain
-from meter.stream import POLL_MS as STREAM_POLL_MS
-from meter.stream import Stream, Taken
-from meter.waiting import Releaser
-from meter.watch import Watch
-from meter.webhooks import STREAM as WEBHOOK_STREAM
-from meter.webhooks import WebhookDeliverer, WebhookOptions, WebhookQueue
+from meter.store.engine import open_store
+from meter.text import texts
+from meter.text.links import LinkOptions
+from meter.webhooks.channel import STREAM as WEBHOOK_STREAM
+from meter.webhooks.channel import WebhookDeliverer, WebhookOptions, WebhookQueue
+from meter.webhooks.sql import CHANNEL as WEBHOOK
+from meter.webhooks.sql import seal_plain
 
 FOLLOWER_S = 15.0  # it looks every 400 ms, after an error every 5 s; silent for longer, it does not follow
 

@@ -1,4 +1,4 @@
-"""The HTTP application: the API, its description, and errors as problems. `baton.run_portal` serves it."""
+"""The HTTP application: the API, its description, and errors as problems. `baton.process.portal` serves it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from portal import problems
-from portal.access import Services
-from portal.api import api
-from portal.buyers_api import buyers
-from portal.buyers_models import BODIES as BUYER_BODIES
-from portal.buyers_models import StateChange
-from portal.credit_pages import pages
-from portal.credits_api import credit_routes
-from portal.credits_models import BODIES as CREDIT_BODIES
-from portal.events_api import event_routes
-from portal.guard import Guard
-from portal.lists_api import lists
-from portal.lists_models import BODIES as LIST_BODIES
-from portal.live_api import live_routes
-from portal.lookups_api import lookups
-from portal.money_api import BODIES as MONEY_BODIES
-from portal.money_api import money
-from portal.orders_api import BODIES as ORDER_BODIES
-from portal.orders_api import order_routes
-from portal.service_api import service
-from portal.service_models import BODIES as SERVICE_BODIES
-from portal.service_pages import service_pages
-from portal.transfers_api import transfers
-from portal.webhooks_api import BODIES as WEBHOOK_BODIES
-from portal.webhooks_api import webhook_routes
+from portal.buyers.models import BODIES as BUYER_BODIES
+from portal.buyers.models import StateChange
+from portal.buyers.routes import buyers
+from portal.credits.models import BODIES as CREDIT_BODIES
+from portal.credits.pages import pages
+from portal.credits.routes import credit_routes
+from portal.documents.routes import BODIES as MONEY_BODIES
+from portal.documents.routes import money
+from portal.events.routes import event_routes
+from portal.http import problems
+from portal.http.access import Services
+from portal.http.guard import Guard
+from portal.leads.routes import api
+from portal.lists.lookups import lookups
+from portal.lists.models import BODIES as LIST_BODIES
+from portal.lists.routes import lists
+from portal.live.routes import live_routes
+from portal.orders.routes import BODIES as ORDER_BODIES
+from portal.orders.routes import order_routes
+from portal.per_minute.models import BODIES as SERVICE_BODIES
+from portal.per_minute.pages import service_pages
+from portal.per_minute.routes import service
+from portal.transfers.routes import transfers
+from portal.webhooks.routes import BODIES as WEBHOOK_BODIES
+from portal.webhooks.routes import webhook_routes
 
 DESCRIPTION = "/v1/openapi.json"
 BODIES: tuple[type[BaseModel], ...] = (

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from config.book import Campaign
-from meter.outcome import Reason
+from book.model import Campaign
+from facts.outcome import Reason
 from router.lead import Lead, read_lead
 from router.sip.port import Clock, EventKind, Invite, LegEvent, SipEngine, TimerHandle
 from router.wav import wav_ms

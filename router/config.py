@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from config.sip_uri import without_user
+from book.sip_uri import without_user
 from router.dialers import Dialer
 from router.sip.port import Target
 

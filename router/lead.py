@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Never
 
-from config.json_once import TwiceError, once
-from config.numbers import NumberError, normalise, to_e164
+from book.numbers import NumberError, normalise, to_e164
+from facts.json_once import TwiceError, once
 
 HEADER_PREFIX = "x-lead-"
 MAX_FIELDS = 64  # a lead form has a dozen; more is an accident or an attack

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meter.facts import CALLER_LEG, Fact, Kind
+from facts.fact import CALLER_LEG, Fact, Kind
 from router.arrival import Arrival
 from router.router import Router
-from router.shell import TransferShell
+from router.transfer.shell import TransferShell
 
 CALLER = "caller"  # the dialer's leg, among endpoints
 _LEG_MOVES = frozenset(  # facts by which a leg changes its phase

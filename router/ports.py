@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from config.book import Book
-from config.limits import Limits, Usage
-from meter.facts import Fact, Kind
+from book.limits import Limits, Usage
+from book.model import Book
+from facts.fact import Fact, Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The store's answer to a new transfer. `refusal` is a slug of `meter.outcome.Reason` or empty.
+    """The store's answer to a new transfer. `refusal` is a slug of `facts.outcome.Reason` or empty.
 
     Where it is not empty nothing may ring; `transfer_started` is durable either way.
     """

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import structlog
 
-from meter import metrics
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 from router.ports import Journal
 from router.recordings import Finished, Recordings
-from router.shell import TransferShell
 from router.sip.port import Clock, SipEngine
+from router.transfer.shell import TransferShell
+from telemetry import metrics
 
 _log = structlog.get_logger("router")
 

@@ -13,25 +13,25 @@ from dataclasses import replace
 
 import structlog
 
-from config.book import Endpoint
-from config.limits import limits_for
-from meter import logs, metrics
-from meter.facts import CALLER_LEG, Fact
-from meter.outcome import CountsAs, Outcome, Reason, Verdict
-from router import moves as m
-from router.around import Around, LiveTransfers, new_seed, trunk_addresses, watched
+from book.limits import limits_for
+from book.model import Endpoint
+from facts.fact import CALLER_LEG, Fact
+from facts.outcome import CountsAs, Outcome, Reason, Verdict
 from router.arrival import Arrival, Arrived, lead_asked_for, lead_of, why_unread
+from router.config import RouterConfig
 from router.dialers import Dialer, Doorman, TurnAway
-from router.health import Prober
 from router.ids import new_id
 from router.lead import Lead
-from router.planning import start_of, target_of
 from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
 from router.recorder import Recorder
-from router.select import REFUSAL_CODES, Question, Selection, availability, choose
-from router.shell import RETRY, Start, TransferShell
+from router.routing.health import Prober
+from router.routing.selection import REFUSAL_CODES, Question, Selection, availability, choose
+from router.routing.surroundings import Around, LiveTransfers, new_seed, trunk_addresses, watched
 from router.sip.port import Ask, Clock, EventKind, Invite, LegEvent, Probed, SipEngine, Target
-from router.told import RouterConfig
+from router.transfer import model as m
+from router.transfer.planning import start_of, target_of
+from router.transfer.shell import RETRY, Start, TransferShell
+from telemetry import logs, metrics
 
 LATE_S = 40  # a callee may answer for 32 s after our CANCEL (timer B, RFC 3261 17.1.1.2); 40 leaves room
 _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import orjson
 
-from config.numbers import NumberError, normalise
+from book.numbers import NumberError, normalise
 from suppression.kinds import KEY_BYTES, Kind, digests
 from suppression.snapshot import Entries
 

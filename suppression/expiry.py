@@ -13,8 +13,8 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from config.book import DEFAULT_TIME_ZONE
-from config.limits import midnight_us
+from book.limits import midnight_us
+from book.model import DEFAULT_TIME_ZONE
 
 LAST_S = 2**32 - 1  # the last second of the Unix epoch that an entry's end may be, in 2106: 32 bits
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,4 +1,5 @@
-"""What suppression needs of the store, as protocols it declares itself; `meter.store.suppression` implements them.
+"""What suppression needs of the store, as protocols it declares itself; `meter.suppression_rows.sql.lists` implements
+them.
 
 A list's state is named by (name, version, revision): the version is a file, the revision counts the changes made to it
 by hand since. `state` is the checksum of exactly that: of the file at revision 0, of the chain of changes after.

@@ -19,7 +19,7 @@ from typing import cast
 
 import orjson
 
-from config.key_file import own_key
+from facts.key_file import own_key
 
 KEY_FILE = "receipt.key"  # in the folder of the lists, where no key is configured
 SHOWN = 32  # hex digits of a checksum in a receipt: 128 bits

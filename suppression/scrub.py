@@ -22,8 +22,8 @@ from pathlib import Path
 
 import structlog
 
-from config.numbers import NumberError, normalise
-from meter.outcome import Reason
+from book.numbers import NumberError, normalise
+from facts.outcome import Reason
 from suppression.index import LoadedList, Part, Probe, make_part
 from suppression.loading import load_list, seen
 from suppression.ports import NAMED_ONLY, Exemption, ListChange, ListReader, ListVersion, News

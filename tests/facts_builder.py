@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from meter.facts import EndCause, Fact, Kind, Party
-from meter.outcome import decide
+from facts.fact import EndCause, Fact, Kind, Party
+from facts.outcome import decide
 
 UTC_0 = 1_780_408_800_000_000  # 2 June 2026, 14:00 UTC
 MONO_0 = 5_000_000_000

@@ -6,16 +6,16 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any
 
-from config.book import Book, Buyer, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
-from config.limits import Limits, Usage
-from meter.facts import Fact, Kind
-from meter.outcome import Outcome, decide
+from book.limits import Limits, Usage
+from book.model import Book, Buyer, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
+from facts.fact import Fact, Kind
+from facts.outcome import Outcome, decide
+from router.config import Carrier, RouterConfig
 from router.dialers import Dialer
 from router.ports import Admission, ScrubResult
 from router.router import Router
 from router.sip.memory import Act, Does, MemoryEngine, Script, VirtualClock
 from router.sip.port import Target
-from router.told import Carrier, RouterConfig
 
 SECOND_US = 1_000_000
 

@@ -1,5 +1,5 @@
 """Commands on the weekly cycle and on what was agreed: `billing run`, `billing due`, `terms list`, `terms show`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -23,10 +23,10 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from config.book import Terms
-    from meter.cycle import CycleOptions, RunReport
-    from meter.store.due import Step
-    from meter.store.forecasting import OrderForecast
+    from book.model import Terms
+    from meter.billing.cycle import CycleOptions, RunReport
+    from meter.billing.sql.due import Step
+    from meter.billing.sql.forecasting import OrderForecast
 
 billing = typer.Typer(help="The billing cycle: run it by hand, see what is due.", no_args_is_help=True)
 terms = typer.Typer(help="Terms profiles: what was agreed, in plain words.", no_args_is_help=True)
@@ -67,7 +67,7 @@ def run(
     options = _options(config, needed=not dry_run)
 
     async def work(engine: AsyncEngine) -> RunReport | list[Step]:
-        from meter.cycle import Cycle
+        from meter.billing.cycle import Cycle
 
         cycle = Cycle(engine, options)
         try:
@@ -98,7 +98,7 @@ def forecast(
     """
     import time
 
-    from meter.store.forecasting import forecasts
+    from meter.billing.sql.forecasting import forecasts
 
     at_us = instant(as_of) if as_of else time.time_ns() // 1000
 
@@ -128,7 +128,7 @@ def forecast(
 
 
 def _forecast_row(one: OrderForecast) -> list[Any]:
-    from meter.localised import DEFAULT_LOCALE, money_text
+    from meter.text.localised import DEFAULT_LOCALE, money_text
 
     row = [one.buyer, one.week, one.covered, one.counted]
     if one.forecast is None:
@@ -173,7 +173,7 @@ def show_terms(
     """Say in plain words what a profile agrees: what counts, what it costs, when it is due."""
     from dataclasses import asdict
 
-    from meter.terms_words import in_words
+    from meter.text.terms_words import in_words
 
     found = [one for _, one in _every(config, store, name) if not version or one.version == version]
     if not found:
@@ -192,8 +192,8 @@ def instant(text: str, *, start: bool = False, option: str = "--as-of") -> int:
     """
     from datetime import date, datetime, timedelta
 
-    from config.book import DEFAULT_TIME_ZONE
-    from config.limits import midnight_us
+    from book.limits import midnight_us
+    from book.model import DEFAULT_TIME_ZONE
 
     try:
         if len(text) == len("2026-06-02"):
@@ -213,8 +213,8 @@ def issuer_options(config: ConfigOption) -> CycleOptions:
 
 
 def _options(config: ConfigOption, *, needed: bool) -> CycleOptions:
-    from baton.console import DEFAULT_CONFIG, find_settings
-    from meter.cycle import CycleOptions
+    from baton.cli.console import DEFAULT_CONFIG, find_settings
+    from meter.billing.cycle import CycleOptions
 
     settings = find_settings(config)
     if settings is None:
@@ -222,21 +222,21 @@ def _options(config: ConfigOption, *, needed: bool) -> CycleOptions:
             here = f"(no {DEFAULT_CONFIG} here)"
             raise CommandError(f"in whose name? documents bear what [operator] says: give --config {here}")
         return CycleOptions()
-    from baton.run_meter import cycle_options
+    from baton.process.meter import cycle_options
 
     return cycle_options(settings)
 
 
 def _every(config: ConfigOption, store: str, name: str = "") -> list[tuple[str, Terms]]:
     """Versions with where they are; with `name` those of a profile, or of the profile that a buyer has."""
-    from baton.console import DEFAULT_CONFIG
-    from meter.terms import presets
+    from baton.cli.console import DEFAULT_CONFIG
+    from book.terms import presets
 
     found = [("preset", one) for one in presets().values()]
     if store or config or DEFAULT_CONFIG.is_file():
 
         async def work(engine: AsyncEngine) -> tuple[list[Terms], dict[str, str]]:
-            from meter.store.book import BookStore
+            from meter.book.sql.book import BookStore
 
             return await BookStore(engine).profiles()
 

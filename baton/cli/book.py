@@ -1,5 +1,5 @@
 """Commands on the configuration file and the book: `check`, `import`, `buyers`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     ConfigArgument,
     ConfigOption,
     JsonOption,
@@ -26,11 +26,11 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from config.book import Buyer
-    from config.book_file import BookFile
+    from book.model import Buyer
+    from book.sections import BookFile
     from config.check import Checked
-    from meter.store.book import ImportReport
-    from meter.store.stops import StateChange
+    from meter.book.sql.book import ImportReport
+    from meter.book.sql.stops import StateChange
 
 buyers = typer.Typer(help="Buyers: list, pause, resume, hold.", no_args_is_help=True)
 
@@ -39,10 +39,10 @@ BuyerArgument = Annotated[str, typer.Argument(metavar="BUYER", help="Name of the
 
 def check(config: ConfigArgument, as_json: JsonOption = False) -> None:
     """Check a configuration file and the lists it names: every problem with its place, and what the file sets up."""
-    from baton.list_checks import list_problems
-    from baton.mailing import mail_problems
+    from baton.cli.list_checks import list_problems
+    from baton.cli.mailing import mail_problems
+    from book.terms import presets
     from config.check import check as look
-    from meter.terms import presets
 
     checked = look(config, os.environ, presets())
     if checked.settings is not None:
@@ -67,10 +67,10 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
 ) -> None:
     """Import buyers, campaigns, terms and suppression lists of a file into the store: all of it, or nothing."""
-    from config.addresses import NO_MAIL, pays_failed
-    from config.book_file import load_book
+    from book.addresses import NO_MAIL, pays_failed
+    from book.sections import load_book
+    from book.terms import presets
     from config.settings import load
-    from meter.terms import presets
 
     settings = load(config, os.environ)
     book = load_book(config, os.environ, presets())
@@ -81,8 +81,8 @@ def import_(
         out(f"warning: mail: {NO_MAIL}")
 
     async def work(engine: AsyncEngine) -> None:
-        from baton.list_checks import naming, refuse_unreadable
-        from meter.store.book import BookStore
+        from baton.cli.list_checks import naming, refuse_unreadable
+        from meter.book.sql.book import BookStore
 
         store = BookStore(engine)
         if not dry_run:  # all of it can be done, or nothing is
@@ -98,7 +98,7 @@ def import_(
 @buyers.command("list")
 def list_(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
     """List buyers with their state, terms and endpoints."""
-    from meter.store.book import BookStore
+    from meter.book.sql.book import BookStore
 
     async def work(engine: AsyncEngine) -> list[Buyer]:
         return list((await BookStore(engine).load()).buyers.values())
@@ -150,8 +150,8 @@ def history(
     buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False
 ) -> None:
     """Who paused, held, resumed or cancelled a buyer, when and why; `billing` is the weekly cycle."""
-    from baton.console import when
-    from meter.store.book import BookStore
+    from baton.cli.console import when
+    from meter.book.sql.book import BookStore
 
     async def work(engine: AsyncEngine) -> list[dict[str, Any]]:
         return await BookStore(engine).states(buyer)
@@ -167,10 +167,10 @@ def history(
 def _set(buyer: str, state: str, reason: str, config: ConfigOption, store: str) -> None:
     import getpass
 
-    from config.book import BuyerState, Stop
-    from meter.store.book import BookStore
+    from book.model import BuyerState, Stop
+    from meter.billing.sql.documents import held_by
+    from meter.book.sql.book import BookStore
     from meter.store.clerk import Clerk
-    from meter.store.documents import held_by
 
     async def work(engine: AsyncEngine) -> tuple[StateChange, list[str]]:
         made = await BookStore(engine).set_buyer_state(buyer, BuyerState(state), getpass.getuser(), reason)
@@ -192,7 +192,7 @@ def _set(buyer: str, state: str, reason: str, config: ConfigOption, store: str) 
 
 
 def _buyer_row(buyer: Buyer) -> dict[str, Any]:
-    from meter.store.book_editing import buffer_ms
+    from meter.book.sql.editing import buffer_ms
 
     return {
         "buyer": buyer.name,
@@ -234,7 +234,7 @@ def _print_checked(checked: Checked) -> None:
         ]
         print_table(("listener", "transport", "address", "port"), listeners)
     if checked.book.buyers:
-        from meter.store.book_editing import buffer_ms
+        from meter.book.sql.editing import buffer_ms
 
         rows = [(one.name, one.terms.name, _endpoints_text(one), buffer_ms(one)) for one in checked.book.buyers]
         print_table(("buyer", "terms", "endpoints", "buffer ms"), rows)
@@ -259,7 +259,7 @@ def _print_import(report: ImportReport, *, dry_run: bool) -> None:
 
 async def _import_lists(engine: AsyncEngine, place: Place, book: BookFile, *, dry_run: bool) -> None:
     """A list that fails now, after it could be read a moment ago, stays named: whom it concerns is closed."""
-    from baton.lists import import_task, print_imported, task_of, zone_of
+    from baton.suppression_lists import import_task, print_imported, task_of, zone_of
 
     zones = {one.name: one.terms.time_zone for one in book.buyers}
     for one in book.suppression_lists:

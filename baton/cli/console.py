@@ -85,8 +85,8 @@ def _place_of(store: str) -> Place:
 
 def with_store(place: Place, work: Callable[[AsyncEngine], Awaitable[T]], *, create: bool = False) -> T:
     """Open the store, do the work, close it. Without `create` a store that is not there is an error."""
-    from meter.logs import configure
-    from meter.store.db import open_store
+    from meter.store.engine import open_store
+    from telemetry.logs import configure
 
     configure(json=False, level="warning")
 

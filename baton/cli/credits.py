@@ -1,5 +1,5 @@
 """Commands on credits: `credits list`, `show`, `next`, `ask`, `decide`, `re-review`, `ages`, `reasons`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     ConfigOption,
     JsonOption,
     StoreOption,
@@ -29,10 +29,10 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.credits import Ages, ReasonBook
+    from meter.credits.rules import Ages, ReasonBook
+    from meter.credits.sql.reading import Request, Wanted
+    from meter.credits.sql.requests import Asked
     from meter.store.clerk import Clerk
-    from meter.store.credit_reading import Request, Wanted
-    from meter.store.credits import Asked
 
 _HOUR_US = 3_600_000_000
 _DAYS = 30  # of decided requests that `ages` looks at
@@ -64,7 +64,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List requests: open ones alone in the order of the line, else the newest first."""
-    from meter.store.credit_reading import Wanted, find_all
+    from meter.credits.sql.reading import Wanted, find_all
 
     wanted = Wanted(buyer=buyer, state=state.value if state else "", limit=limit)
     found = _read(config, store, lambda clerk: clerk.read(lambda connection: find_all(connection, wanted)))
@@ -101,7 +101,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one request: what was asked, its place in line, and how it was decided."""
-    from meter.store.credit_reading import find
+    from meter.credits.sql.reading import find
 
     found = _read(config, store, lambda clerk: clerk.read(lambda connection: find(connection, request)))
     _print(found, numbers=numbers, as_json=as_json)
@@ -112,7 +112,7 @@ def next_(
     numbers: NumbersOption = False, config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False
 ) -> None:
     """Show the request that is decided next: the oldest that is open. Exit code 1: none is."""
-    from meter.store.credit_reading import next_open
+    from meter.credits.sql.reading import next_open
 
     found = _read(config, store, lambda clerk: clerk.read(next_open))
     if found is None:
@@ -135,7 +135,7 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask for a credit on behalf of the buyer that was billed for a call."""
-    from meter.store.credits import ask as ask_
+    from meter.credits.sql.requests import ask as ask_
 
     asked, reasons = _asked(words, by, reason), _reasons(config if not store else None)
 
@@ -157,8 +157,8 @@ def decide(
     as_json: JsonOption = False,
 ) -> None:
     """Decide the oldest open request; any other is refused. Its credit is posted and its e-mail queued at once."""
-    from meter.store.credits import Decision
-    from meter.store.credits import decide as decide_
+    from meter.credits.sql.requests import Decision
+    from meter.credits.sql.requests import decide as decide_
 
     decision = Decision(approve, explanation, reviewer)
 
@@ -181,8 +181,8 @@ def re_review(
     as_json: JsonOption = False,
 ) -> None:
     """Put a decided request into the line once more, for another reviewer; once per call."""
-    from meter.store.credit_reading import find_decided
-    from meter.store.credits import re_review as again
+    from meter.credits.sql.reading import find_decided
+    from meter.credits.sql.requests import re_review as again
 
     if sum(map(bool, (transfer, call_id, caller))) != 1:
         raise typer.BadParameter("give one of --transfer, --call-id, --caller", param_hint="--transfer")
@@ -207,8 +207,8 @@ def ages(
 
     Exit code 1: the oldest is older than 48 hours.
     """
-    from meter.credits import LATE_US
-    from meter.store.credit_reading import ages as ages_
+    from meter.credits.rules import LATE_US
+    from meter.credits.sql.reading import ages as ages_
 
     now = _now()
     since = now - days * 24 * _HOUR_US
@@ -234,7 +234,7 @@ def reasons(
     as_json: JsonOption = False,
 ) -> None:
     """Show the reasons of a business category, those included that are explained as valid calls."""
-    from meter.credits import load_reasons
+    from meter.credits.rules import load_reasons
 
     found = (_reasons(config) if file is None else load_reasons(file)).of(category)
     if as_json:
@@ -261,8 +261,8 @@ def _read(config: Path | None, store: str, work: Callable[[Clerk], Any]) -> Any:
 
 
 def _wanted(transfer: str, call_id: str, caller: str) -> Wanted:
-    from config.numbers import NumberError, normalise, to_e164
-    from meter.store.credit_reading import Wanted
+    from book.numbers import NumberError, normalise, to_e164
+    from meter.credits.sql.reading import Wanted
 
     try:
         phone = to_e164(normalise(caller)) if caller else ""
@@ -275,7 +275,7 @@ def _asked(words: str, by: str, reason: str = "") -> Asked:
     import getpass
     import socket
 
-    from meter.store.credits import Asked
+    from meter.credits.sql.requests import Asked
 
     return Asked(words, by or getpass.getuser(), f"cli:{socket.gethostname()}", reason)
 
@@ -303,14 +303,14 @@ def _print_lines(text: str) -> None:
 
 
 def _as_dict(one: Request, *, numbers: bool) -> dict[str, Any]:
-    from meter.logs import mask
+    from telemetry.logs import mask
 
     found = asdict(one)
     return found if numbers else found | {"phone": mask(found["phone"])}
 
 
 def _amount(one: dict[str, Any]) -> str:
-    from meter.localised import DEFAULT_LOCALE, money_text
+    from meter.text.localised import DEFAULT_LOCALE, money_text
 
     return money_text(one["amount_minor"], one["currency"], DEFAULT_LOCALE) if one["currency"] else ""
 
@@ -325,7 +325,7 @@ def _now() -> int:
 
 def _reasons(config: ConfigOption) -> ReasonBook:
     """The reasons in force: those of the configuration's file, or those that ship."""
-    from meter.credits import load_reasons
+    from meter.credits.rules import load_reasons
 
     settings = find_settings(config)
     return load_reasons(settings.billing.credit_reasons_file if settings is not None else None)

@@ -1,5 +1,5 @@
 """Commands that move rows: `export` writes what the store knows, `load` brings rows of files into it."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from baton.console import CommandError, ConfigOption, StoreOption, find_place, out, with_store
+from baton.cli.console import CommandError, ConfigOption, StoreOption, find_place, out, with_store
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.store.loading import Loaded
+    from meter.billing.sql.loading import Loaded
 
 _LOADABLE = ("orders", "payments", "refunds", "remedies")
 
@@ -39,9 +39,9 @@ def export(
     store: StoreOption = "",
 ) -> None:
     """Write rows of the store as CSV or JSON Lines: times in microseconds UTC, amounts in minor units."""
-    from baton.cli_billing import instant
-    from meter.store.billing import BillingStore
-    from meter.store.export import Wanted
+    from baton.cli.billing import instant
+    from meter.billing.sql.export import Wanted
+    from meter.billing.sql.operations import BillingStore
 
     days = (("--from", since), ("--to", until))
     span = [instant(day, start=True, option=option) if day else None for option, day in days]
@@ -81,9 +81,9 @@ def load(
     import getpass
     import time
 
-    from baton.cli_orders import has_mail
-    from meter.store.loading import Who
-    from meter.store.loading import load as run
+    from baton.cli.orders import has_mail
+    from meter.billing.sql.loading import Who
+    from meter.billing.sql.loading import load as run
 
     if what not in _LOADABLE:
         raise CommandError(f"WHAT: {what!r} is none of {', '.join(_LOADABLE)}")
@@ -103,9 +103,9 @@ def load(
 
 async def _unreachable(engine: AsyncEngine, *, has_mail: bool) -> list[str]:
     """What keeps leads and documents from reaching those who have orders, by buyer."""
-    from baton.cli_orders import address_warnings
-    from meter.store.book import BookStore
-    from meter.store.orders import OrderStore
+    from baton.cli.orders import address_warnings
+    from meter.book.sql.book import BookStore
+    from meter.book.sql.orders import OrderStore
 
     ordering = {one.order.buyer for one in await OrderStore(engine).list()}
     known = (await BookStore(engine).load()).buyers

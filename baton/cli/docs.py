@@ -1,5 +1,5 @@
 """The hidden command `docs`: writes the reference pages, or says which are out of date."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from baton.console import CommandError, out
+from baton.cli.console import CommandError, out
 
 
 def docs(
@@ -16,7 +16,7 @@ def docs(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a page is out of date.")] = False,
 ) -> None:
     """Write the reference pages from the code."""
-    from baton.reference import pages
+    from baton.cli.reference import pages
 
     stale = [name for name, text in pages().items() if not _same(folder / name, text)]
     if check and stale:

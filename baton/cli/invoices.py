@@ -1,5 +1,5 @@
 """Commands on documents, statements among them: `invoices list`, `show`, `get`, `transfers`, `send` and more."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.cli_billing import issuer_options
-from baton.console import (
+from baton.cli.billing import issuer_options
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -27,7 +27,7 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.store.documents import Document
+    from meter.billing.sql.documents import Document
 
 invoices = typer.Typer(help="Invoices, credit notes and statements.", no_args_is_help=True)
 
@@ -46,7 +46,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List documents in the order in which they were issued, with what is still open of them."""
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> list[Document]:
         return await BillingStore(engine).documents(buyer, series=series, open_only=is_open)
@@ -64,8 +64,8 @@ def show(
     number: NumberArgument, config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False
 ) -> None:
     """Show a document: its lines, sums and notes, and what has become of it."""
-    from meter.papers import shown
-    from meter.store.billing import BillingStore
+    from meter.billing.documents import shown
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> tuple[Document, dict[str, Any]]:
         found = BillingStore(engine)
@@ -105,8 +105,8 @@ def get(
     async def work(engine: AsyncEngine) -> bytes:
         import orjson
 
-        from meter.papers import lines_csv, paper
-        from meter.store.billing import BillingStore
+        from meter.billing.documents import lines_csv, paper
+        from meter.billing.sql.operations import BillingStore
         from meter.store.clerk import Clerk
 
         found = BillingStore(engine)
@@ -132,7 +132,7 @@ def transfers(
     store: StoreOption = "",
 ) -> None:
     """Write the transfers behind a document's lines as CSV; `baton transfers show ID` opens each of them."""
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> str:
         return await BillingStore(engine).detail(number)
@@ -148,7 +148,7 @@ def send(
     store: StoreOption = "",
 ) -> None:
     """Queue a document's e-mail again, under the Message-ID that it had."""
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> list[str]:
         return await BillingStore(engine).send(number, to or [])
@@ -168,7 +168,7 @@ def handed_over(
     """
     import getpass
 
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     who = getpass.getuser()
 
@@ -193,7 +193,7 @@ def cancel(
     """
     import getpass
 
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     options = issuer_options(config)
 
@@ -205,7 +205,7 @@ def cancel(
 
 def _use_templates(config: ConfigOption) -> None:
     """Draw with the operator's own templates, where a configuration names some: what is drawn first is kept."""
-    from baton.run_meter import mail_options
+    from baton.process.meter import mail_options
     from meter.run import use_templates
 
     settings = find_settings(config)
@@ -231,7 +231,7 @@ def _state(document: Document) -> str:
 
 
 def _row(one: Document) -> list[Any]:
-    from meter.localised import DEFAULT_LOCALE, money_text
+    from meter.text.localised import DEFAULT_LOCALE, money_text
 
     amounts = [money_text(minor, one.currency, DEFAULT_LOCALE) for minor in (one.total_minor, one.applied_minor)]
     left = money_text(one.open_minor, one.currency, DEFAULT_LOCALE) if one.open_minor else ""

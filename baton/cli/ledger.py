@@ -1,5 +1,5 @@
 """Commands on the ledger: `ledger balances`, `show`, `reverse`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     ConfigOption,
     JsonOption,
     StoreOption,
@@ -22,7 +22,7 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.billing.accounts import Account, Posting
+    from meter.ledger.accounts import Account, Posting
 
 ledger = typer.Typer(help="The ledger: balances, postings, reversals.", no_args_is_help=True)
 
@@ -35,8 +35,8 @@ def balances(
     as_json: JsonOption = False,
 ) -> None:
     """Show what each account of the ledger holds, in minor units: debits less credits."""
-    from meter.billing.accounts import Account
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
+    from meter.ledger.accounts import Account
 
     async def work(engine: AsyncEngine) -> dict[str, dict[Account, int]]:
         return await BillingStore(engine).balances(buyer)
@@ -62,7 +62,7 @@ def show(
     """Show a buyer's postings of money in their order, or everything that was posted for one transfer."""
     from dataclasses import asdict
 
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> list[Posting]:
         return await BillingStore(engine).postings(buyer, transfer)
@@ -94,7 +94,7 @@ def reverse(
     """
     import getpass
 
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> Any:
         return await BillingStore(engine).reverse(key, reason, getpass.getuser())

@@ -4,7 +4,7 @@ Both read them as the import does, to the last line, with its threshold. So an i
 book too: buyers must not be served without a list of theirs. What goes wrong after that (a disk that is full, a kill)
 leaves lists that are named and not in force, and those close whom they concern.
 """
-# ruff: noqa: PLC0415 - as in baton.console
+# ruff: noqa: PLC0415 - as in baton.cli.console
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from baton.lists import confirm_column, import_task, list_store, task_of, who
-from config.problems import Problem
+from baton.suppression_lists import confirm_column, import_task, list_store, task_of, who
+from book.problems import Problem
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from baton.console import Place
-    from config.book_file import BookFile, ListSource
+    from baton.cli.console import Place
+    from book.sections import BookFile, ListSource
     from suppression.importer import ReadReport
     from suppression.ports import ListChange, ListStore, ListVersion, Who
 
@@ -49,7 +49,7 @@ async def refuse_unreadable(engine: AsyncEngine, place: Place, book: BookFile) -
 
 def naming(book: BookFile, now_utc_us: int) -> Callable[[Any], None]:
     """What names the book's lists, in the transaction that imports it."""
-    from meter.store.suppression_writing import name_lists
+    from meter.suppression_rows.sql.writing import name_lists
     from suppression.activating import FOLDER
 
     lists = [(one.name, one.buyer or None, f"{FOLDER}/{one.name}.none") for one in book.suppression_lists]

@@ -1,5 +1,5 @@
 """Commands that change suppression lists: `suppression import`, `add`, `remove`, `restore`, `retire` and more."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -20,7 +20,7 @@ from baton.console import (
     print_json,
     with_store,
 )
-from baton.lists import (
+from baton.suppression_lists import (
     import_task,
     list_store,
     number_of,
@@ -34,7 +34,7 @@ from baton.lists import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.store.suppression import ListRow
+    from meter.suppression_rows.sql.lists import ListRow
     from suppression.activating import Made
     from suppression.editing import Edited
     from suppression.importer import Imported

@@ -1,5 +1,5 @@
 """Commands to a router that runs: `live`, `availability`, `drain`, `reload`. They speak to its control socket."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import DEFAULT_CONFIG, CommandError, ConfigOption, JsonOption, clean, find_settings, out, print_json
+from baton.cli.console import (
+    DEFAULT_CONFIG,
+    CommandError,
+    ConfigOption,
+    JsonOption,
+    clean,
+    find_settings,
+    out,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -103,7 +112,7 @@ def reload(config: _Config = None, as_json: JsonOption = False) -> None:
     What cannot be changed without a restart is left as it was and named. Exit code 1: the file has problems and nothing
     was changed, or one of the two does not answer and goes on as before.
     """
-    from baton.control import NoRouterError, socket_path
+    from baton.process.control import NoRouterError, socket_path
 
     settings = _settings(config)
     found: dict[str, list[str]] = {"applied": [], "needs_restart": []}
@@ -142,7 +151,7 @@ def _settings(config: Path | None) -> Settings:
 
 def control_socket(config: Path | None) -> Path:
     """Where the configured router has its socket. Raises CommandError, ConfigError, ControlError."""
-    from baton.control import socket_path
+    from baton.process.control import socket_path
 
     return socket_path(_settings(config))
 
@@ -150,7 +159,7 @@ def control_socket(config: Path | None) -> Path:
 def ask_router(path: Path, request: dict[str, Any], process: str = "router") -> dict[str, Any]:
     import asyncio
 
-    from baton.control import ask
+    from baton.process.control import ask
 
     return asyncio.run(ask(path, request, process=process))
 
@@ -165,7 +174,7 @@ def _watch(path: Path, request: dict[str, Any]) -> None:
     """Draw the page anew every second; Ctrl-C ends it and leaves the last one standing."""
     from rich.live import Live
 
-    from baton.control import NoRouterError
+    from baton.process.control import NoRouterError
 
     seen = False
     console = _console()

@@ -1,5 +1,5 @@
 """Commands that look suppression lists up, and `scrub`: who is on them, what was done to them, what was signed."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.cli_lists import (
-    ColumnsOption,
-    HeaderOption,
-    ListArgument,
-    MemberOption,
-    SheetOption,
-    SkipOption,
-    suppression,
-)
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -35,12 +26,21 @@ from baton.console import (
     when,
     with_store,
 )
-from baton.lists import check_buyer, confirm_column, list_store, number_of, progress_bar, signer, who
+from baton.cli.lists import (
+    ColumnsOption,
+    HeaderOption,
+    ListArgument,
+    MemberOption,
+    SheetOption,
+    SkipOption,
+    suppression,
+)
+from baton.suppression_lists import check_buyer, confirm_column, list_store, number_of, progress_bar, signer, who
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.store.suppression import ExemptionRow, ListRow, LogRow
+    from meter.suppression_rows.sql.lists import ExemptionRow, ListRow, LogRow
     from suppression.batch import Summary
     from suppression.lookups import Evidence, Found
     from suppression.scrub import ScrubResult

@@ -1,5 +1,5 @@
 """Commands on e-mail: `mail list`, `waiting`, `show`, `resend`, `preview`, `test`, `check-templates`, `bounce`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -30,11 +30,11 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.bounces import Recorded
-    from meter.letters import Letter
-    from meter.smtp import Reply
-    from meter.store.mail import BounceRow, MailRow
-    from meter.store.recipients import Recipient, Waiting
+    from meter.mail.bounces import Recorded
+    from meter.mail.message import Letter
+    from meter.mail.smtp import Reply
+    from meter.mail.sql.messages import BounceRow, MailRow
+    from meter.mail.sql.recipients import Recipient, Waiting
 
 EX_DATAERR = 65  # sysexits.h: an MTA takes this for "no use in trying again"
 EX_TEMPFAIL = 75  # and this for "try again later"
@@ -71,8 +71,8 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List messages, the newest first: on their way, handed over, given up, waiting for an address, bounced."""
+    from meter.mail.sql.messages import list_mail
     from meter.store.clerk import Clerk
-    from meter.store.mail import list_mail
 
     async def work(engine: AsyncEngine) -> list[MailRow]:
         clerk = Clerk(engine)
@@ -105,8 +105,8 @@ def list_(
 @mail.command()
 def waiting(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
     """Show, by buyer, how many messages wait for an address, and for which. Exit code 1: some do."""
+    from meter.mail.sql.recipients import waiting as read_waiting
     from meter.store.clerk import Clerk
-    from meter.store.recipients import waiting as read_waiting
 
     async def work(engine: AsyncEngine) -> list[Waiting]:
         clerk = Clerk(engine)
@@ -130,9 +130,9 @@ def show(
     message_id: MessageArgument, config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False
 ) -> None:
     """Show one message: its attempts, its recipients, and every bounce."""
+    from meter.mail.sql.messages import bounces_of
+    from meter.mail.sql.recipients import recipients_of
     from meter.store.clerk import Clerk
-    from meter.store.mail import bounces_of
-    from meter.store.recipients import recipients_of
 
     async def work(engine: AsyncEngine) -> tuple[MailRow, list[BounceRow], list[Recipient]]:
         clerk = Clerk(engine)
@@ -180,8 +180,8 @@ def resend(
 
     import structlog
 
+    from meter.mail.sql.recipients import send_again
     from meter.store.clerk import Clerk
-    from meter.store.recipients import send_again
 
     if to and current:
         raise typer.BadParameter("give --to or --current, not both", param_hint="--current")
@@ -212,9 +212,9 @@ def preview(
     store: StoreOption = "",
 ) -> None:
     """Print the e-mail of a failed transfer exactly as it is sent, signature included; nothing is sent."""
-    from baton.mailing import find_mailing, letter_of
-    from meter.mail import Postman
-    from meter.outbox import NeverDeliverableError
+    from baton.cli.mailing import find_mailing, letter_of
+    from meter.mail.channel import Postman
+    from meter.outbox.delivery import NeverDeliverableError
 
     mailing = find_mailing(config, store)
     postman = Postman(mailing.server) if format_ is Format.EML else None
@@ -244,10 +244,10 @@ def send_test(
     """Send one test message through the configured server, and say what the server said."""
     import asyncio
 
-    from baton.mailing import find_mailing
-    from meter.mail import Postman
-    from meter.outbox import DeliveryError
-    from meter.store.recipients import TAKEN
+    from baton.cli.mailing import find_mailing
+    from meter.mail.channel import Postman
+    from meter.mail.sql.recipients import TAKEN
+    from meter.outbox.delivery import DeliveryError
 
     options = find_mailing(config, "").server
     letter = _test_letter(_address(address))
@@ -270,8 +270,8 @@ def send_test(
 @mail.command("check-templates")
 def check_templates(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Parse and try each template of your own. Exit code 1: one is broken, and the shipped one is used instead."""
-    from baton.mailing import find_mailing
-    from meter.texts import Texts
+    from baton.cli.mailing import find_mailing
+    from meter.text.texts import Texts
 
     options = find_mailing(config, "").server
     if not options.templates_dir:
@@ -330,8 +330,8 @@ def bounce(
 
 
 def _record(file: Path, config: Path | None, store: str) -> list[Recorded] | None:
-    from baton.mailing import find_mailing
-    from meter.bounces import read_report, record_report
+    from baton.cli.mailing import find_mailing
+    from meter.mail.bounces import read_report, record_report
     from meter.store.clerk import Clerk
 
     raw = _read(file)
@@ -352,7 +352,7 @@ def _record(file: Path, config: Path | None, store: str) -> list[Recorded] | Non
 
 def _read(file: Path) -> bytes:
     """The first part of a report; the rest is taken off the pipe and dropped, so that who writes it can finish."""
-    from meter.bounces import LOOKED_AT
+    from meter.mail.bounces import LOOKED_AT
 
     opened = sys.stdin.buffer if str(file) == "-" else file.open("rb")
     with opened:
@@ -364,7 +364,7 @@ def _read(file: Path) -> bytes:
 
 
 async def _find(clerk: Any, message_id: str) -> MailRow:
-    from meter.store.mail import find_mail
+    from meter.mail.sql.messages import find_mail
 
     row: MailRow | None = await clerk.read(partial(find_mail, message_id))
     if row is None:
@@ -406,7 +406,7 @@ def _print_bounces(bounces: list[BounceRow]) -> None:
 def _test_letter(address: str) -> Letter:
     import uuid
 
-    from meter.letters import Letter
+    from meter.mail.message import Letter
 
     text = "This is a test message of Baton. If you can read it, e-mail works.\n"
     return Letter((address,), "Baton: a test message", text, "", (), f"test.{uuid.uuid4().hex}", _now())
@@ -415,7 +415,7 @@ def _test_letter(address: str) -> Letter:
 def _address(text: str) -> str:
     from pydantic import TypeAdapter, ValidationError
 
-    from config.types import MailAddress
+    from book.types import MailAddress
 
     try:
         return str(TypeAdapter(MailAddress).validate_python(text))

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from baton.console import DEFAULT_CONFIG, CommandError, Place, clean, find_place, find_settings
-from baton.run_meter import mail_options, meter_options
-from config.problems import Problem
+from baton.cli.console import DEFAULT_CONFIG, CommandError, Place, clean, find_place, find_settings
+from baton.process.meter import mail_options, meter_options
+from book.problems import Problem
 from config.settings import Settings
-from meter.dkim_signing import DkimKeyError, Signer
-from meter.facts import Kind
-from meter.ladder import build_ladder
-from meter.lead_mail import KIND as LEAD
-from meter.letters import Composer, Letter, MailOptions
-from meter.mail import compose
-from meter.outcome import CountsAs
+from facts.fact import Kind
+from facts.ladder import build_ladder
+from facts.outcome import CountsAs
+from meter.journal.sql.reading import read_transfer
+from meter.letters.lead import KIND as LEAD
+from meter.mail.channel import compose
+from meter.mail.dkim_signing import DkimKeyError, Signer
+from meter.mail.message import Composer, Letter, MailOptions
+from meter.mail.sql.messages import find_mail
 from meter.run import MeterOptions, composers, use_templates
 from meter.store.clerk import Clerk
-from meter.store.mail import find_mail
-from meter.store.reading import read_transfer
-from meter.texts import Texts
+from meter.text.texts import Texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,31 +16,29 @@ from typing import Annotated, Any
 
 import typer
 
-from baton import (
-    cli_billing,
-    cli_book,
-    cli_credits,
-    cli_data,
-    cli_docs,
-    cli_invoices,
-    cli_ledger,
-    cli_lists,
-    cli_live,
-    cli_lookups,
-    cli_mail,
-    cli_orders,
-    cli_payments,
-    cli_replay,
-    cli_scenarios,
-    cli_service,
-    cli_trace,
-    cli_transfers,
-    cli_webhooks,
-)
-from baton.console import CommandError, ConfigArgument, JsonOption, out
-from meter.files import keep_private
+from baton.cli import billing as cli_billing
+from baton.cli import book as cli_book
+from baton.cli import credits as cli_credits
+from baton.cli import data as cli_data
+from baton.cli import docs as cli_docs
+from baton.cli import invoices as cli_invoices
+from baton.cli import ledger as cli_ledger
+from baton.cli import lists as cli_lists
+from baton.cli import live as cli_live
+from baton.cli import lookups as cli_lookups
+from baton.cli import mail as cli_mail
+from baton.cli import orders as cli_orders
+from baton.cli import payments as cli_payments
+from baton.cli import per_minute as cli_service
+from baton.cli import replay as cli_replay
+from baton.cli import scenarios as cli_scenarios
+from baton.cli import trace as cli_trace
+from baton.cli import transfers as cli_transfers
+from baton.cli import webhooks as cli_webhooks
+from baton.cli.console import CommandError, ConfigArgument, JsonOption, out
+from meter.store.files import keep_private
 
-_OWN_PACKAGES = ("baton", "config", "meter", "portal", "router", "suppression")
+_OWN_PACKAGES = ("baton", "book", "config", "facts", "meter", "portal", "router", "suppression", "telemetry")
 
 app = typer.Typer(
     name="baton",
@@ -86,25 +84,25 @@ app.command("docs", hidden=True)(cli_docs.docs)
 @app.command()
 def serve(config: ConfigArgument) -> None:
     """Run router, meter and, where the file has a section `[portal]`, the HTTP API together on this machine."""
-    _call("baton.serve", "main", config)
+    _call("baton.process.serve", "main", config)
 
 
 @app.command("router", hidden=True)
 def router_only(config: ConfigArgument) -> None:
     """Run the SIP router alone."""
-    _call("baton.serve", "router_main", config)
+    _call("baton.process.serve", "router_main", config)
 
 
 @app.command("meter", hidden=True)
 def meter_only(config: ConfigArgument) -> None:
     """Run the meter alone."""
-    _call("baton.serve", "meter_main", config)
+    _call("baton.process.serve", "meter_main", config)
 
 
 @app.command("portal")
 def portal_only(config: ConfigArgument) -> None:
     """Run the HTTP API alone; the router is asked over its control socket, so on the router's machine."""
-    _call("baton.serve", "portal_main", config)
+    _call("baton.process.serve", "portal_main", config)
 
 
 @app.command()

@@ -1,5 +1,5 @@
 """Commands on orders: `orders set`, `list`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     ConfigOption,
     JsonOption,
     StoreOption,
@@ -26,8 +26,8 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from config.book import Buyer, Order
-    from meter.store.orders import OrderProgress
+    from book.model import Buyer, Order
+    from meter.book.sql.orders import OrderProgress
 
 orders = typer.Typer(help="Orders: what a buyer bought for a week.", no_args_is_help=True)
 
@@ -53,8 +53,8 @@ def set_(
     """Set a buyer's order for a week, in the place of the one before; routers have it within a second."""
     import getpass
 
-    from config.book import Order
-    from meter.store.orders import OrderStore
+    from book.model import Order
+    from meter.book.sql.orders import OrderStore
 
     order = Order(buyer, monday(week), quantity, make_up or 0)
 
@@ -76,9 +76,9 @@ async def _told(engine: AsyncEngine, order: Order, *, has_mail: bool) -> tuple[s
     """What the order counts, in words, and what can be ordered and is seldom meant."""
     from datetime import UTC, datetime
 
-    from meter.billing.drafts import COUNTED_IN
-    from meter.store.book import BookStore
-    from meter.store.orders import warnings_of
+    from meter.billing.arithmetic.drafts import COUNTED_IN
+    from meter.book.sql.book import BookStore
+    from meter.book.sql.orders import warnings_of
 
     found = (await BookStore(engine).load()).buyers.get(order.buyer)
     if found is None:
@@ -92,8 +92,8 @@ async def _told(engine: AsyncEngine, order: Order, *, has_mail: bool) -> tuple[s
 
 async def address_warnings(engine: AsyncEngine, buyers: Iterable[Buyer], *, has_mail: bool) -> tuple[str, ...]:
     """What keeps leads and documents from reaching these buyers."""
+    from meter.mail.sql.recipients import order_warnings
     from meter.store.clerk import Clerk
-    from meter.store.recipients import order_warnings
 
     clerk = Clerk(engine)
     try:
@@ -117,7 +117,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List orders with what they have come to, by each order's way of counting: so far, under way, and left."""
-    from meter.store.orders import OrderStore
+    from meter.book.sql.orders import OrderStore
 
     async def work(engine: AsyncEngine) -> list[OrderProgress]:
         return await OrderStore(engine).list(buyer)

@@ -1,5 +1,5 @@
 """Commands on money that came and goes: `payments`, `refunds`, `remedies`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.cli_orders import monday
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -20,12 +19,13 @@ from baton.console import (
     when,
     with_store,
 )
+from baton.cli.orders import monday
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.billing.cycle import Remedy
-    from meter.store.payments import Recorded
+    from meter.billing.arithmetic.cycle import Remedy
+    from meter.billing.sql.payments import Recorded
 
 payments = typer.Typer(help="Payments: record, list, take back.", no_args_is_help=True)
 refunds = typer.Typer(help="Checks to send: the worklist.", no_args_is_help=True)
@@ -52,9 +52,9 @@ def add(
     """Record a payment; the same reference is recorded once. A hold for what it pays ends at once."""
     import getpass
 
-    from meter.localised import DEFAULT_LOCALE, money_text
-    from meter.store.billing import BillingStore
-    from meter.store.payments import Payment
+    from meter.billing.sql.operations import BillingStore
+    from meter.billing.sql.payments import Payment
+    from meter.text.localised import DEFAULT_LOCALE, money_text
 
     payment = Payment(buyer, reference, minor_of(amount, currency), currency, _day(received), invoice, method, note)
 
@@ -82,7 +82,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List payments in the order in which they were recorded."""
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> list[dict[str, Any]]:
         return await BillingStore(engine).payments(buyer)
@@ -107,7 +107,7 @@ def reverse(
     """Take a payment back; its invoices are open again, and hold the buyer again where they are due."""
     import getpass
 
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> list[str]:
         return await BillingStore(engine).reverse_payment(buyer, reference, reason, getpass.getuser())
@@ -124,7 +124,7 @@ def list_refunds(
     as_json: JsonOption = False,
 ) -> None:
     """List the checks to send, by the day on which they are due."""
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> list[dict[str, Any]]:
         return await BillingStore(engine).refunds(every=every)
@@ -152,7 +152,7 @@ def sent(
     """Write down that a check was sent."""
     import getpass
 
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> None:
         await BillingStore(engine).send_refund(refund, reference, getpass.getuser())
@@ -171,7 +171,7 @@ def pay_out(
     """Turn all open credits of a buyer into a check on the worklist, as when a contract ends."""
     import getpass
 
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> int:
         return await BillingStore(engine).pay_out(buyer, reason, getpass.getuser())
@@ -190,8 +190,8 @@ def set_remedy(
     """Set what a buyer gets for a shortfall: its standing choice, or that for one week."""
     import getpass
 
-    from meter.billing.cycle import Remedy
-    from meter.store.billing import BillingStore
+    from meter.billing.arithmetic.cycle import Remedy
+    from meter.billing.sql.operations import BillingStore
 
     if remedy not in list(Remedy):
         raise CommandError(f"REMEDY: {remedy!r} is none of {', '.join(Remedy)}")
@@ -209,7 +209,7 @@ def show_remedies(
     buyer: BuyerArgument, config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False
 ) -> None:
     """Show a buyer's standing remedy and every choice that was made."""
-    from meter.store.billing import BillingStore
+    from meter.billing.sql.operations import BillingStore
 
     async def work(engine: AsyncEngine) -> tuple[Remedy, list[dict[str, Any]]]:
         return await BillingStore(engine).remedies(buyer)
@@ -245,7 +245,7 @@ def _day(text: str) -> Any:
     from datetime import date, datetime
     from zoneinfo import ZoneInfo
 
-    from config.book import DEFAULT_TIME_ZONE
+    from book.model import DEFAULT_TIME_ZONE
 
     if not text:
         return datetime.now(ZoneInfo(DEFAULT_TIME_ZONE)).date()
@@ -256,7 +256,7 @@ def _day(text: str) -> Any:
 
 
 def _money(row: dict[str, Any]) -> str:
-    from meter.localised import DEFAULT_LOCALE, money_text
+    from meter.text.localised import DEFAULT_LOCALE, money_text
 
     return money_text(row["amount_minor"], row["currency"], DEFAULT_LOCALE)
 

@@ -1,5 +1,5 @@
 """Commands on per-minute service: `interactions list`, `show`, `add`, `rate`; `reports list`, `show`, `run`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -32,11 +32,11 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.interactions import Reported
-    from meter.links import LinkOptions
+    from meter.per_minute.interactions import Reported
+    from meter.per_minute.sql.interactions import Interaction
+    from meter.per_minute.sql.reports import Report
     from meter.store.clerk import Clerk
-    from meter.store.interactions import Interaction
-    from meter.store.reports import Report
+    from meter.text.links import LinkOptions
 
 _MAX_FILE = 256 * 1024 * 1024  # bytes
 _MAX_ROWS = 1_000  # of a file: they are one transaction, for which routers wait
@@ -78,9 +78,9 @@ def list_interactions(
     as_json: JsonOption = False,
 ) -> None:
     """List a buyer's interactions, the newest first."""
-    from meter.interactions import Channel
-    from meter.store.contracts import read_contract
-    from meter.store.interactions import Wanted, find_all
+    from meter.book.sql.contracts import read_contract
+    from meter.per_minute.interactions import Channel
+    from meter.per_minute.sql.interactions import Wanted, find_all
 
     wanted = Wanted(
         buyer=buyer,
@@ -128,7 +128,7 @@ def show_interaction(
     as_json: JsonOption = False,
 ) -> None:
     """Show one interaction: its times, what it cost, its text and its ratings."""
-    from meter.store.interactions import find
+    from meter.per_minute.sql.interactions import find
 
     found = _with_clerk(
         find_place(config, store), lambda clerk: clerk.read(lambda connection: find(connection, interaction))
@@ -147,8 +147,8 @@ def add_interactions(
 
     A line has the fields of `POST /v1/interactions`.
     """
-    from meter.interactions import InteractionError
-    from meter.store.interactions import add
+    from meter.per_minute.interactions import InteractionError
+    from meter.per_minute.sql.interactions import add
 
     now = _now()
     said = _read_file(file, now)
@@ -184,8 +184,8 @@ def rate_interaction(
     as_json: JsonOption = False,
 ) -> None:
     """File quality control's rating; the last one holds. Of a call it weighs in its endpoint's share of calls."""
-    from meter.interactions import RatingKind
-    from meter.store.ratings import file_rating
+    from meter.per_minute.interactions import RatingKind
+    from meter.per_minute.sql.ratings import file_rating
 
     said, now = (rating, words, by), _now()
 
@@ -206,7 +206,7 @@ def list_reports(
     as_json: JsonOption = False,
 ) -> None:
     """List daily reports, the newest first."""
-    from meter.store.reports import read_all
+    from meter.per_minute.sql.reports import read_all
 
     found = _with_clerk(
         find_place(config, store), lambda clerk: clerk.read(lambda connection: read_all(connection, buyer, limit))
@@ -240,9 +240,9 @@ def show_report(
     store: StoreOption = "",
 ) -> None:
     """Write one report to standard output, as it was issued."""
-    from meter.report_mail import page_of
-    from meter.reports import csv_of
-    from meter.store.reports import read
+    from meter.per_minute.report_letter import page_of
+    from meter.per_minute.reports import csv_of
+    from meter.per_minute.sql.reports import read
 
     place = find_place(config, store)
     found: Report = _with_clerk(place, lambda clerk: clerk.read(lambda connection: read(connection, buyer, day)))
@@ -262,8 +262,8 @@ def run_reports(
     as_json: JsonOption = False,
 ) -> None:
     """Issue every report that is due and was not issued, write its files and queue its e-mail; idempotent."""
-    from baton.run_meter import REPORTS
-    from meter.daily import DailyReports, ReportOptions
+    from baton.process.meter import REPORTS
+    from meter.per_minute.daily import DailyReports, ReportOptions
 
     place, at = find_place(config, store), _instant("--as-of", as_of) if as_of else None
     if at is not None and at > _now():
@@ -288,7 +288,7 @@ def run_reports(
 
 def _with_clerk(place: Place, work: Callable[[Clerk], Any]) -> Any:
     """Do the work with a clerk of its own. Raises CommandError for what cannot be."""
-    from meter.interactions import InteractionError
+    from meter.per_minute.interactions import InteractionError
     from meter.store.clerk import Clerk
 
     async def run(engine: AsyncEngine) -> Any:
@@ -306,7 +306,7 @@ def _with_clerk(place: Place, work: Callable[[Clerk], Any]) -> Any:
 
 def _link(config: Path | None) -> LinkOptions | None:
     """How links are signed; None where no configuration says so."""
-    from baton.run_meter import link_options
+    from baton.process.meter import link_options
 
     settings = find_settings(config)
     return link_options(settings) if settings is not None else None
@@ -314,7 +314,7 @@ def _link(config: Path | None) -> LinkOptions | None:
 
 def _read_file(file: Path, now_utc_us: int) -> list[tuple[int, Reported]]:
     """Line and report of each. Raises CommandError with every line that is wrong, the first of them at least."""
-    from meter.interactions import InteractionError, read_report
+    from meter.per_minute.interactions import InteractionError, read_report
 
     found, faults = [], []
     for line, value in _objects(file):
@@ -402,7 +402,7 @@ def _print(found: Interaction, *, numbers: bool, as_json: bool) -> None:
 
 
 def _as_dict(one: Interaction, *, numbers: bool) -> dict[str, Any]:
-    from meter.logs import mask
+    from telemetry.logs import mask
 
     rating = one.rating
     found = asdict(one) | {"rating": rating.rating if rating else None}
@@ -410,7 +410,7 @@ def _as_dict(one: Interaction, *, numbers: bool) -> dict[str, Any]:
 
 
 def _amount(one: dict[str, Any]) -> str:
-    from meter.localised import DEFAULT_LOCALE, money_text
+    from meter.text.localised import DEFAULT_LOCALE, money_text
 
     return money_text(one["amount_minor"], one["currency"], DEFAULT_LOCALE) if one["currency"] else ""
 

@@ -15,9 +15,9 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from config.book_file import BuyerEntry, CampaignEntry, ListEntry, TermsEntry
+from book.sections import BuyerEntry, CampaignEntry, ListEntry, TermsEntry
 from config.settings import Settings
-from meter.metrics import CATALOGUE
+from telemetry.metrics import CATALOGUE
 
 _MADE = "<!-- Made by `baton docs` from the code; do not edit. -->"
 _SETTINGS = (
@@ -55,7 +55,7 @@ def settings_page() -> str:
 
 
 def cli_page() -> str:
-    from baton.cli import app  # noqa: PLC0415 - the command line imports this module's caller
+    from baton.cli.main import app  # noqa: PLC0415 - the command line imports this module's caller
 
     lines = ["# Commands", _MADE]
     for path, command in _commands("baton", typer.main.get_command(app)):

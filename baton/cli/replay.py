@@ -1,5 +1,5 @@
 """`baton replay`: the journal once more, under the same terms or others."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -24,8 +24,8 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from config.book import Terms
-    from meter.replay import ReplayReport
+    from book.model import Terms
+    from meter.settling.replay import ReplayReport
 
 _SHOWN = 20  # differing transfers that are named
 
@@ -51,7 +51,7 @@ def replay(
     Under the same terms everything must come out as the ledger has it, to the cent. With --terms, the difference per
     buyer is what those terms would have changed; nothing is written either way.
     """
-    from baton.cli_billing import instant
+    from baton.cli.billing import instant
 
     span = (instant(since, start=True, option="--from"), instant(until, start=True, option="--to"))
     if span[0] >= span[1]:
@@ -59,7 +59,7 @@ def replay(
     other = _profiles(terms) if terms is not None else None
 
     async def work(engine: AsyncEngine) -> ReplayReport:
-        from meter.store.replaying import replay as run
+        from meter.settling.sql.replaying import replay as run
 
         return await run(engine, *span, other=other, buyer=buyer)
 
@@ -77,8 +77,8 @@ def replay(
 def _profiles(file: Path) -> dict[str, Sequence[Terms]]:
     import os
 
-    from config.book_file import load_book
-    from meter.terms import presets
+    from book.sections import load_book
+    from book.terms import presets
 
     found: dict[str, list[Terms]] = {}
     for one in load_book(file, os.environ, presets()).terms:
@@ -101,7 +101,7 @@ def _print_check(report: ReplayReport) -> None:
 
 
 def _print_difference(report: ReplayReport) -> None:
-    from meter.localised import DEFAULT_LOCALE, money_text
+    from meter.text.localised import DEFAULT_LOCALE, money_text
 
     rows = []
     for name, (was, now) in sorted(report.by_buyer().items()):

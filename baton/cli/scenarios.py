@@ -1,5 +1,5 @@
 """Commands on the stories of `sipp-scenarios/`: `scenarios list`, `scenarios run`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from baton.console import JsonOption, print_json, print_table
+from baton.cli.console import JsonOption, print_json, print_table
 
 scenarios = typer.Typer(help="Stories of transfers, played with real SIP parties.", no_args_is_help=True)
 

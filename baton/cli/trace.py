@@ -1,5 +1,5 @@
 """`baton trace`: the SIP messages of one transfer, as the running router still has them."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.cli_live import ask_router, control_socket
-from baton.console import CommandError, ConfigOption, JsonOption, clean, find_place, out, print_json, with_store
+from baton.cli.console import CommandError, ConfigOption, JsonOption, clean, find_place, out, print_json, with_store
+from baton.cli.live import ask_router, control_socket
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.facts import Fact
+    from facts.fact import Fact
 
 _ARROWS = {True: "<-", False: "->"}
 
@@ -55,8 +55,8 @@ def trace(
 
 def _look_up(config: Any, transfer: str) -> tuple[Fact, dict[str, str]]:
     """Its first fact, and the name of each leg by its Call-ID as it is shown. Raises CommandError."""
-    from meter.facts import Kind
-    from meter.store.reading import read_transfer
+    from facts.fact import Kind
+    from meter.journal.sql.reading import read_transfer
     from router.sip.tracing import mask_call_id
 
     async def work(engine: AsyncEngine) -> list[Fact]:

@@ -1,5 +1,5 @@
 """Commands on what happened: `transfers list`, `transfers show`, `journal verify`, `journal heads`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -27,11 +27,11 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.facts import Fact
-    from meter.ladder import Ladder, LegTimes
-    from meter.store.reading import TransferRow
-    from meter.store.verify import VerifyReport
-    from meter.store.verify_ledger import LedgerReport
+    from facts.fact import Fact
+    from facts.ladder import Ladder, LegTimes
+    from meter.journal.sql.reading import TransferRow
+    from meter.journal.sql.verify import VerifyReport
+    from meter.settling.sql.verify_ledger import LedgerReport
 
 _SHOWN = ("transfer", "campaign", "buyer", "phone", "verdict", "reason", "counts_as", "attempt_ms", "talk_ms")
 
@@ -52,9 +52,9 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List transfers, the newest first."""
-    from meter.logs import mask
-    from meter.outcome import Verdict
-    from meter.store.reading import OPEN, list_transfers
+    from facts.outcome import Verdict
+    from meter.journal.sql.reading import OPEN, list_transfers
+    from telemetry.logs import mask
 
     known = [OPEN, *(one.value for one in Verdict)]
     if verdict and verdict not in known:
@@ -84,8 +84,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show each leg with its times from dial-out, and why the verdict is what it is."""
-    from meter.ladder import build_ladder
-    from meter.store.reading import read_transfer
+    from facts.ladder import build_ladder
+    from meter.journal.sql.reading import read_transfer
 
     async def work(engine: AsyncEngine) -> list[Fact]:
         return await read_transfer(engine, transfer)
@@ -112,9 +112,9 @@ def heads(
     """
     import time
 
-    from meter.files import put
-    from meter.store.chain_heads import encoded, read_heads
+    from meter.journal.sql.chain_heads import encoded, read_heads
     from meter.store.clerk import Clerk
+    from meter.store.files import put
 
     async def work(engine: AsyncEngine) -> dict[str, Any]:
         clerk = Clerk(engine)
@@ -146,8 +146,8 @@ def verify(
 
     Exit code 1: something was changed, dropped or inserted.
     """
-    from meter.store.verify import verify_journal
-    from meter.store.verify_ledger import verify_ledger
+    from meter.journal.sql.verify import verify_journal
+    from meter.settling.sql.verify_ledger import verify_ledger
 
     exported = _exported(heads)
 
@@ -177,7 +177,7 @@ def verify(
 
 def _exported(file: Path | None) -> dict[str, Any] | None:
     """What a file of chain heads says. Raises CommandError naming it."""
-    from meter.store.chain_heads import HeadsError, decoded
+    from meter.journal.sql.chain_heads import HeadsError, decoded
 
     try:
         return None if file is None else decoded(file.read_bytes())
@@ -188,7 +188,7 @@ def _exported(file: Path | None) -> dict[str, Any] | None:
 async def _missing(engine: AsyncEngine, exported: dict[str, Any] | None) -> list[str]:
     from functools import partial
 
-    from meter.store.chain_heads import missing
+    from meter.journal.sql.chain_heads import missing
     from meter.store.clerk import Clerk
 
     clerk = Clerk(engine)

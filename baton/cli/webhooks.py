@@ -1,5 +1,5 @@
 """Commands on webhooks: `webhooks list`, `set`, `roll`, `test`, `enable`, `disable`, `remove`."""
-# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli
+# ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from baton.console import (
+from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
@@ -28,7 +28,7 @@ from baton.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.store.webhooks import Standing, Webhook
+    from meter.webhooks.sql import Standing, Webhook
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List webhooks and how posting to them goes. Secrets are not shown."""
-    from meter.store.webhooks import read_hooks
-    from meter.webhook_desk import trouble
+    from meter.webhooks.management import trouble
+    from meter.webhooks.sql import read_hooks
 
     found = _in_store(config, store, partial(read_hooks, buyer=buyer))
     if as_json:
@@ -82,7 +82,7 @@ def _shown(hook: Webhook, standing: Standing) -> dict[str, Any]:
 
 
 def _state(hook: Webhook, standing: Standing) -> str:
-    from meter.webhook_desk import Condition, condition
+    from meter.webhooks.management import Condition, condition
 
     word = condition(hook, standing)
     if word is Condition.DISABLED:
@@ -110,8 +110,8 @@ def set_(
     store: StoreOption = "",
 ) -> None:
     """Create or change a webhook. The secret of a new one is shown once."""
-    from meter.store.webhooks import ALL_FIELDS, DEFAULT_EVENTS, Webhook
-    from meter.webhook_desk import put_known
+    from meter.webhooks.management import put_known
+    from meter.webhooks.sql import ALL_FIELDS, DEFAULT_EVENTS, Webhook
 
     hook = Webhook(
         buyer,
@@ -131,8 +131,8 @@ def set_(
 @webhooks.command()
 def roll(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
     """Give a webhook a new secret; the one before signs beside it until the next roll."""
-    from meter.store.webhooks import put_hook
-    from meter.webhook_desk import find_hook
+    from meter.webhooks.management import find_hook
+    from meter.webhooks.sql import put_hook
 
     def work(connection: Any) -> Webhook:
         return put_hook(find_hook(connection, buyer, name), connection, roll=True)
@@ -146,10 +146,10 @@ def try_(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, 
     """Post a signed sample now, and say what came back. Exit code 1 where it was not taken."""
     import asyncio
 
-    from baton.run_meter import webhook_options
-    from meter.posting import PostError
-    from meter.webhook_desk import UnknownWebhookError, find_hook, try_out
-    from meter.webhooks import OK, WebhookOptions
+    from baton.process.meter import webhook_options
+    from meter.webhooks.channel import OK, WebhookOptions
+    from meter.webhooks.http_post import PostError
+    from meter.webhooks.management import UnknownWebhookError, find_hook, try_out
 
     settings = find_settings(config)
     options = webhook_options(settings) if settings is not None else WebhookOptions()
@@ -169,7 +169,7 @@ def try_(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, 
 @webhooks.command()
 def enable(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
     """Post to a webhook again; what was given up for it goes out now."""
-    from meter.store.webhooks import enable as enable_hook
+    from meter.webhooks.sql import enable as enable_hook
 
     revived = _in_store(config, store, partial(enable_hook, buyer, name), write=True)
     if revived is None:
@@ -186,7 +186,7 @@ def disable(
     store: StoreOption = "",
 ) -> None:
     """Post to a webhook no more, until it is enabled."""
-    from meter.store.webhooks import disable as disable_hook
+    from meter.webhooks.sql import disable as disable_hook
 
     if not _in_store(config, store, partial(disable_hook, buyer, name, reason), write=True):
         raise _unknown(buyer, name)
@@ -196,7 +196,7 @@ def disable(
 @webhooks.command()
 def remove(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
     """Remove a webhook and what waits for it."""
-    from meter.store.webhooks import remove_hook
+    from meter.webhooks.sql import remove_hook
 
     if not _in_store(config, store, partial(remove_hook, buyer, name), write=True):
         raise _unknown(buyer, name)
@@ -204,7 +204,7 @@ def remove(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None
 
 
 def _changed(config: Path | None, store: str, work: Callable[[Any], T]) -> T:
-    from meter.store.webhooks import WebhookError
+    from meter.webhooks.sql import WebhookError
 
     try:
         return _in_store(config, store, work, write=True)

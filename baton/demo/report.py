@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baton.demo.run import Played, Result
-from meter.ladder import Ladder
+from facts.ladder import Ladder
 
 _LIVE_COLUMNS = ("story", "what happens", "state", "verdict")
 

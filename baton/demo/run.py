@@ -16,11 +16,11 @@ from baton.demo.scenarios import caller
 from baton.demo.serving import until
 from baton.demo.setup import Stage
 from baton.demo.stories import Story
-from meter.facts import Fact, Kind
-from meter.ladder import Ladder, build_ladder
-from meter.store.db import open_store
-from meter.store.reading import TransferRow, list_transfers, read_transfer
-from meter.store.verify import VerifyReport, verify_journal
+from facts.fact import Fact, Kind
+from facts.ladder import Ladder, build_ladder
+from meter.journal.sql.reading import TransferRow, list_transfers, read_transfer
+from meter.journal.sql.verify import VerifyReport, verify_journal
+from meter.store.engine import open_store
 
 CALLS_S = 75.0  # the longest story rings for 30 s
 SETTLE_S = 15.0  # for the last outcome and the last e-mail

@@ -1,4 +1,4 @@
-"""A child of `baton serve`: `python -m baton.child router|meter|portal CONFIG`.
+"""A child of `baton serve`: `python -m baton.process.child router|meter|portal CONFIG`.
 
 It stops when its standard input closes. On SIGABRT, by which the parent ends one that hangs, it prints where each
 thread is.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from meter.files import keep_private
+from meter.store.files import keep_private
 
 
 def main(role: str, config: Path) -> int:
@@ -27,7 +27,7 @@ def main(role: str, config: Path) -> int:
     faulthandler.enable()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the role knows what to do with it
     try:
-        import_module(f"baton.run_{role}").main(config, supervised=True)
+        import_module(f"baton.process.{role}").main(config, supervised=True)
     except Exception as error:
         if os.environ.get("BATON_DEBUG"):
             raise

@@ -1,4 +1,4 @@
-"""Does what comes by MQTT as a command: pause, resume, suppress. The meter reads and answers (`meter.commands`)."""
+"""Does what comes by MQTT as a command: pause, resume, suppress. The meter reads and answers (`meter.mqtt`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from baton.lists import list_store
-from config.book import BuyerState
-from meter.commands import BY_PREFIX, Commander, CommandError, Execute
-from meter.store.book import UnknownBuyerError, set_state
-from meter.store.book_editing import StateRefusedError, set_own_state
+from baton.suppression_lists import list_store
+from book.model import BuyerState
+from meter.book.sql.book import UnknownBuyerError, set_state
+from meter.book.sql.editing import StateRefusedError, set_own_state
+from meter.mqtt.commands import BY_PREFIX, Commander, CommandError, Execute
 from meter.store.clerk import Clerk
 from suppression.activating import ListRefusedError
 from suppression.editing import edit

@@ -8,25 +8,25 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from baton.commanding import executor
-from baton.serve import relog_on_hangup, stop_on_signals
-from baton.vitals import Vitals, alive
+from baton.process.commands import executor
+from baton.process.serve import relog_on_hangup, stop_on_signals
+from baton.process.vitals import Vitals, alive
 from config.mail import MailSection
 from config.settings import Settings, load, load_running
-from meter import logs
-from meter.billing.drafts import Issuer
-from meter.commands import Commander
-from meter.credits import load_reasons
-from meter.cycle import CycleOptions
-from meter.daily import ReportOptions
-from meter.dkim_signing import DkimOptions
-from meter.heads import HeadsOptions
-from meter.letters import MailOptions
-from meter.links import LinkOptions
-from meter.mqtt import MqttOptions
-from meter.posting import PostOptions
+from meter.billing.arithmetic.drafts import Issuer
+from meter.billing.cycle import CycleOptions
+from meter.credits.rules import load_reasons
+from meter.letters.chain_heads import HeadsOptions
+from meter.mail.dkim_signing import DkimOptions
+from meter.mail.message import MailOptions
+from meter.mqtt.channel import MqttOptions
+from meter.mqtt.commands import Commander
+from meter.per_minute.daily import ReportOptions
 from meter.run import MeterOptions, run_meter
-from meter.webhooks import WebhookOptions
+from meter.text.links import LinkOptions
+from meter.webhooks.channel import WebhookOptions
+from meter.webhooks.http_post import PostOptions
+from telemetry import logs
 
 REPORTS = "reports"  # folder of daily reports, in the data folder
 HEADS = "heads"  # folder of the ends of all chains, a file a day, likewise

@@ -16,40 +16,40 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from baton.console import Place
-from baton.control import ControlError, ControlServer, ask, socket_path
-from baton.lists import list_store, signer
-from baton.portal_control import PortalControl, campaigns_of, tokens_of
-from baton.run_meter import mail_options, webhook_options
-from baton.serve import reload_on_hangup, stop_on_signals
-from baton.vitals import Vitals, alive, portal_up
-from config.book import DEFAULT_TIME_ZONE
+from baton.cli.console import Place
+from baton.process.control import ControlError, ControlServer, ask, socket_path
+from baton.process.meter import mail_options, webhook_options
+from baton.process.portal_control import PortalControl, campaigns_of, tokens_of
+from baton.process.serve import reload_on_hangup, stop_on_signals
+from baton.process.vitals import Vitals, alive, portal_up
+from baton.suppression_lists import list_store, signer
+from book.model import DEFAULT_TIME_ZONE
 from config.portal import PortalSection
 from config.settings import Settings, load, load_running
-from meter import logs
-from meter.credits import load_reasons
-from meter.links import LinkOptions
+from meter.book.sql.book import BookStore
+from meter.book.sql.editing import BookRules
+from meter.credits.rules import load_reasons
+from meter.journal.sql.leads import LeadStore
 from meter.run import use_templates
-from meter.store.book import BookStore
-from meter.store.book_editing import BookRules
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.leads import LeadStore
-from portal.access import Services
+from meter.store.engine import open_store
+from meter.text.links import LinkOptions
 from portal.app import create_app
-from portal.book_office import BookOffice
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.feed import EventFeed
-from portal.live import MAX_SHOWN, LiveView, RouterAwayError
-from portal.money_office import MoneyOffice
-from portal.rates import Rates
-from portal.recordings import RecordingOffice
-from portal.seats import Seats
-from portal.service_office import ServiceOffice
-from portal.tokens import TokenBook
-from portal.trunks import TrunkOffice
-from portal.webhook_office import WebhookOffice
+from portal.buyers.service import BookOffice
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.events.service import EventFeed
+from portal.http.access import Services
+from portal.http.rate_limit import Rates
+from portal.http.stream_limit import Seats
+from portal.http.tokens import TokenBook
+from portal.lists.service import Desk
+from portal.live.service import MAX_SHOWN, LiveView, RouterAwayError
+from portal.per_minute.service import ServiceOffice
+from portal.transfers.recordings import RecordingOffice
+from portal.trunks.service import TrunkOffice
+from portal.webhooks.service import WebhookOffice
+from telemetry import logs
 
 PURGE_S = 60.0  # an expired lead is deleted within this
 ROUTER_S = 2.0  # for the router to answer
@@ -207,7 +207,7 @@ def _server_config(services: Services, portal: PortalSection) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(services),
         lifespan="off",
-        log_config=None,  # ours: meter.logs has the root logger
+        log_config=None,  # ours: telemetry.logs has the root logger
         access_log=False,
         server_header=False,
         proxy_headers=False,

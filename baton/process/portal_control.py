@@ -14,12 +14,12 @@ from typing import Any
 
 import structlog
 
-from baton.control import Command
-from baton.steering import differences, load_or_refuse, merged
+from baton.process.control import Command
+from baton.process.router_control import differences, load_or_refuse, merged
 from config.portal import PortalToken
 from config.settings import Settings
-from meter import logs
-from portal.tokens import Scope, Token, TokenBook
+from portal.http.tokens import Scope, Token, TokenBook
+from telemetry import logs
 
 LIVE: dict[str, frozenset[str] | None] = {"log": None, "dialers": None, "portal": frozenset({"tokens"})}
 OWN = ("log", "portal")  # sections of which it tells; the rest is the router's, or the meter's

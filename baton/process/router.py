@@ -18,25 +18,25 @@ from typing import Any, cast
 
 import structlog
 
-from baton.console import Place
-from baton.control import ControlServer, socket_path
-from baton.lists import signer
-from baton.serve import reload_on_hangup, stop_on_signals
-from baton.steering import Steering
-from baton.vitals import Vitals, alive, router_checks
-from config.book import Srtp, Transport
+from baton.cli.console import Place
+from baton.process.control import ControlServer, socket_path
+from baton.process.router_control import Steering
+from baton.process.serve import reload_on_hangup, stop_on_signals
+from baton.process.vitals import Vitals, alive, router_checks
+from baton.suppression_lists import signer
+from book.model import Srtp, Transport
 from config.settings import Settings, load, load_running
-from meter import logs, metrics
-from meter.store.book import BookSnapshot, BookStore
+from meter.book.sql.book import BookSnapshot, BookStore
+from meter.book.sql.trunks import put_trunks
+from meter.journal.sql.append import JournalWriter
+from meter.journal.sql.leads import LeadFetcher
+from meter.journal.sql.recovery import recover
+from meter.journal.sql.usage import UsageSnapshot
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.journal import JournalWriter
-from meter.store.leads import LeadFetcher
-from meter.store.recovery import recover
-from meter.store.suppression import ListRows
-from meter.store.trunks import put_trunks
-from meter.store.usage import UsageSnapshot
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from router.clock import LoopClock, new_loop
+from router.config import Carrier, RouterConfig
 from router.dialers import Dialer
 from router.ids import new_id
 from router.live import is_empty
@@ -47,8 +47,8 @@ from router.router import Router
 from router.sip.engine import PjsuaEngine
 from router.sip.pjlib import EngineConfig, Listener, system_nameservers
 from router.sip.port import Ask, Invite, LegEvent, Probed, Target
-from router.told import Carrier, RouterConfig
 from suppression.scrub import Scrub
+from telemetry import logs, metrics
 
 BOOK_REFRESH_S = 0.5  # a changed book is seen by the next transfer after this; a hold at once, in the journal's commit
 USAGE_REFRESH_S = 0.5

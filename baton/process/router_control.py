@@ -17,13 +17,13 @@ import orjson
 import structlog
 from pydantic import BaseModel
 
-from baton.control import Command, RefusedError
-from config.problems import ConfigError
+from baton.process.control import Command, RefusedError
+from book.problems import ConfigError
 from config.settings import Settings, load_running
-from meter import logs
 from router.live import RouterView, arrival_view, arrivals_of, is_empty, router_view, transfer_view
 from router.router import Router
 from router.sip.tracing import MAX_CALL_ID, MAX_CALL_IDS, KeptMessages
+from telemetry import logs
 
 DEFAULT_SHOWN = 500
 MAX_SHOWN = 5_000

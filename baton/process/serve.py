@@ -6,7 +6,8 @@ input; when the parent is gone it closes, and they stop as they do on SIGTERM. O
 the router, with its drain; the meter settles what the router left and goes last. SIGHUP is handed on to all of them:
 each reads its settings again. A child that leaves by itself with code 0 (a router that was drained) is started again.
 
-Once a second it looks at the signs that the children give (`baton.health`); pages, gauges and what systemd is told
+Once a second it looks at the signs that the children give (`baton.process.health`); pages, gauges and what systemd is
+told
 follow from them. A child that hangs is aborted and started again. Meanwhile systemd's watchdog is not fed: should even
 that fail, it is systemd's turn.
 """
@@ -27,12 +28,12 @@ from typing import Any
 
 import structlog
 
-from baton.control import ControlError
-from baton.health import BEAT_S, OK, Board, Sign, Watched, own_sign, told
-from baton.notify import Notifier
-from config.problems import ConfigError
+from baton.process.control import ControlError
+from baton.process.health import BEAT_S, OK, Board, Sign, Watched, own_sign, told
+from baton.process.notify import Notifier
+from book.problems import ConfigError
 from config.settings import Settings, load, load_running
-from meter import logs
+from telemetry import logs
 
 FIRST_PAUSE_S = 0.5  # before a child that died is started again; doubles up to LAST_PAUSE_S
 LAST_PAUSE_S = 15.0
@@ -70,8 +71,8 @@ def main(config_path: Path) -> None:
 
 
 async def _supervise(config_path: Path, settings: Settings) -> None:
-    from meter import metrics  # noqa: PLC0415 - after PROMETHEUS_MULTIPROC_DIR is set
-    from meter.store.db import migrate  # noqa: PLC0415
+    from meter.store.engine import migrate  # noqa: PLC0415
+    from telemetry import metrics  # noqa: PLC0415 - after PROMETHEUS_MULTIPROC_DIR is set
 
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     router = _Child("router", settings.router.drain_seconds + 15.0, Watched("router", folder))
@@ -159,7 +160,7 @@ class _Overseer:
         return [own_sign("serve", {"process": OK}, self._turned_at), *(one.watched.sign() for one in self._children)]
 
     def _show(self, signs: Sequence[Sign]) -> None:
-        from meter import metrics  # noqa: PLC0415
+        from telemetry import metrics  # noqa: PLC0415
 
         metrics.show_process("serve")
         for sign in signs[1:]:  # of the children; a child that hangs cannot say so itself
@@ -200,7 +201,7 @@ async def _keep(child: _Child, config_path: Path, stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     while not stop.is_set():
         started = loop.time()
-        command = [sys.executable, "-m", "baton.child", child.name, str(config_path)]
+        command = [sys.executable, "-m", "baton.process.child", child.name, str(config_path)]
         try:
             child.process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
         except OSError as error:  # no memory, no process id: for now
@@ -228,13 +229,13 @@ async def _keep(child: _Child, config_path: Path, stop: asyncio.Event) -> None:
 
 
 def _forget_metrics(pid: int) -> None:
-    from meter import metrics  # noqa: PLC0415
+    from telemetry import metrics  # noqa: PLC0415
 
     metrics.mark_dead(pid)
 
 
 def _count_restart(name: str) -> None:
-    from meter import metrics  # noqa: PLC0415
+    from telemetry import metrics  # noqa: PLC0415
 
     metrics.CHILD_RESTARTS.labels(name).inc()
 
@@ -303,20 +304,20 @@ def reload_on_hangup(
 
 def router_main(config_path: Path) -> None:
     """`baton router`: the router alone, under somebody else's supervision."""
-    from baton import run_router  # noqa: PLC0415 - this module is what it imports
+    from baton.process import router as run_router  # noqa: PLC0415 - this module is what it imports
 
     run_router.main(config_path)
 
 
 def meter_main(config_path: Path) -> None:
     """`baton meter`: the meter alone."""
-    from baton import run_meter  # noqa: PLC0415
+    from baton.process import meter as run_meter  # noqa: PLC0415
 
     run_meter.main(config_path)
 
 
 def portal_main(config_path: Path) -> None:
     """`baton portal`: the HTTP API alone."""
-    from baton import run_portal  # noqa: PLC0415
+    from baton.process import portal as run_portal  # noqa: PLC0415
 
     run_portal.main(config_path)

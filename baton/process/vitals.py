@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from baton.health import BEAT_S, DRAINING, OK, Board, Checks, own_sign, state_file, write_state
-from baton.notify import Notifier
+from baton.process.health import BEAT_S, DRAINING, OK, Board, Checks, own_sign, state_file, write_state
+from baton.process.notify import Notifier
 from config.settings import Settings
-from meter import metrics
-from meter.metrics import MULTIPROCESS_VARIABLE, MetricsServer
+from telemetry import metrics
+from telemetry.metrics import MULTIPROCESS_VARIABLE, MetricsServer
 
 if TYPE_CHECKING:  # not for the meter to load
-    from meter.store.journal import JournalWriter
+    from meter.journal.sql.append import JournalWriter
     from router.router import Router
 
 STORE_S = 10.0  # the store was asked again and again and has not answered for so long

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import Fact, Kind
-from meter.outcome import Outcome, decide
-from meter.store.db import reading
-from meter.store.money import postings
-from meter.store.rows import read_row
+from facts.fact import Fact, Kind
+from facts.outcome import Outcome, decide
+from meter.journal.rows import read_row
+from meter.store.engine import reading
+from meter.store.money_schema import postings
 from meter.store.schema import facts, outcomes
 
 

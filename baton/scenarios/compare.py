@@ -15,9 +15,9 @@ from typing import Any
 from baton.scenarios.books import Told
 from baton.scenarios.facts import first_missing
 from baton.scenarios.story import ChargeEntry, ExpectEntry, LegEntry
-from meter.facts import Fact, Kind
-from meter.ladder import LegTimes, build_ladder
-from meter.outcome import CountsAs, Outcome
+from facts.fact import Fact, Kind
+from facts.ladder import LegTimes, build_ladder
+from facts.outcome import CountsAs, Outcome
 
 
 def differences(expect: ExpectEntry, told: Told, *, endpoints: int) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 
 _CONDITION = re.compile(r"([a-z][a-z0-9_]*)([=~])(\S*)")
 

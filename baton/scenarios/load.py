@@ -11,7 +11,7 @@ from pathlib import Path
 from baton.demo.parties import HOST, MEDIA_PORTS, Processes, free_port, sipp
 from baton.demo.scenarios import Callee, Caller, callee, caller
 from baton.scenarios.books import Told
-from meter.outcome import Verdict
+from facts.outcome import Verdict
 
 CAMPAIGN = "plain-traffic"
 ANSWER_MS, TALK_MS = 300, 500

@@ -19,7 +19,7 @@ from baton.demo.relay import Gate, Relay
 from baton.scenarios.books import Told
 from baton.scenarios.cast import Callee, Cast
 from baton.scenarios.compare import differences
-from meter.facts import Kind
+from facts.fact import Kind
 
 _LISTEN_S = 5.0
 _LOOK_S = 0.05

@@ -9,11 +9,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from baton.console import clean
+from baton.cli.console import clean
 from baton.scenarios.play import Played
 from baton.scenarios.run import Result
 from baton.scenarios.story import Story
-from meter.facts import Kind
+from facts.fact import Kind
 
 _SHOWN = 6  # problems of one story; twenty calls may all have the same
 

@@ -17,8 +17,8 @@ from baton.scenarios.load import Load, LoadResult
 from baton.scenarios.media import write_key
 from baton.scenarios.play import Pace, Played, judge, play
 from baton.scenarios.story import Story
-from meter.store.db import open_store
-from meter.store.verify import verify_journal
+from meter.journal.sql.verify import verify_journal
+from meter.store.engine import open_store
 
 TOGETHER = 24  # stories at a time: an idle SIPp takes a hundredth of a core, and a story has two or three
 RATE = 50  # calls a second over all stories, plain traffic not counted: what two cores carry with all their SIPps

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from baton.scenarios.facts import Pattern, pattern_problem
-from config.document import Document, read
-from config.problems import ConfigError, Problem
-from config.types import Model
-from meter.outcome import CountsAs, Reason, Verdict
+from book.document import Document, read
+from book.problems import ConfigError, Problem
+from book.types import Model
+from facts.outcome import CountsAs, Reason, Verdict
 
 FILE = "story.toml"
 COMMON = "common"  # parties that several stories share

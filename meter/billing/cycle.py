@@ -22,15 +22,15 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.billing.drafts import Issuer
-from meter.pause import pause
+from meter.billing.arithmetic.drafts import Issuer
+from meter.billing.sql.documents import Run
+from meter.billing.sql.due import LAG_US, Step, StepKind, is_behind, next_boundary, read_signs
+from meter.billing.sql.steps import Done, NotCountedError, look, perform
+from meter.book.sql.contracts import Contract, read_contracts
 from meter.store.clerk import Clerk
-from meter.store.contracts import Contract, read_contracts
-from meter.store.db import StoreError, first_line
-from meter.store.documents import Run
-from meter.store.due import LAG_US, Step, StepKind, is_behind, next_boundary, read_signs
-from meter.store.steps import Done, NotCountedError, look, perform
+from meter.store.engine import StoreError, first_line
+from meter.store.pause import pause
+from telemetry import metrics
 
 SETTLE_AFTER_US = 3_600_000_000  # of `billing.settle_after_ms`
 POLL_S = 5.0

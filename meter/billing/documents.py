@@ -21,17 +21,18 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Buyer, Order, Terms
-from meter import metrics, texts
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Prepaid
-from meter.billing.drafts import COUNTED_IN, Issuer, Stamp, body_of, order_draft
-from meter.hostile import csv_cell
-from meter.localised import date_text, money_text, number_text, short_when_text
-from meter.pause import pause
-from meter.store import documents
+from book.model import Buyer, Order, Terms
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Prepaid
+from meter.billing.arithmetic.drafts import COUNTED_IN, Issuer, Stamp, body_of, order_draft
+from meter.billing.sql import documents
 from meter.store.clerk import Clerk
-from meter.store.db import StoreError
+from meter.store.engine import StoreError
+from meter.store.pause import pause
+from meter.text import texts
+from meter.text.hostile import csv_cell
+from meter.text.localised import date_text, money_text, number_text, short_when_text
+from telemetry import metrics
 
 TEMPLATE = "document"
 TITLES = {

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from meter import texts
-from meter.hostile import one_line
-from meter.letters import Addressees, Attachment, Letter, addressees
-from meter.outbox import NeverDeliverableError
-from meter.papers import lines_csv, paper, sample, shown
-from meter.store import documents
+from meter.billing.documents import lines_csv, paper, sample, shown
+from meter.billing.sql import documents
+from meter.billing.sql.detail import write_detail
+from meter.mail.message import Addressees, Attachment, Letter, addressees
+from meter.mail.sql.messages import BuyerMail, buyer_mail
+from meter.outbox.delivery import NeverDeliverableError
 from meter.store.clerk import Clerk
-from meter.store.detail import write_detail
-from meter.store.mail import BuyerMail, buyer_mail
+from meter.text import texts
+from meter.text.hostile import one_line
 
 KIND = "document"
 TEMPLATE = "document_mail"

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
-from config.book import Buyer, Campaign, Endpoint, Terms
-from config.book_file import BookFile
-from meter.terms import in_force, next_start
+from book.model import Buyer, Campaign, Endpoint, Terms
+from book.sections import BookFile
+from book.terms import in_force, next_start
 
 Entry = Terms | Buyer | Campaign
 

@@ -2,7 +2,7 @@
 
 It says what was decided and why, for which call, and what that comes to; it is made from the store when it is sent, and
 says the same each time, for a decision never changes. The words of the buyer and of the reviewer go through
-`meter.hostile`; dates are in the zone of the terms and written, like amounts, as the buyer's locale has them.
+`meter.text.hostile`; dates are in the zone of the terms and written, like amounts, as the buyer's locale has them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from meter import texts
-from meter.credits import CreditError, ReasonBook, State, load_reasons
-from meter.hostile import one_line
-from meter.letters import Letter, addressees
-from meter.localised import money_text, short_when_text, when_text
-from meter.outbox import NeverDeliverableError
-from meter.store.book import UnknownBuyerError
+from meter.book.sql.book import UnknownBuyerError
+from meter.credits.rules import CreditError, ReasonBook, State, load_reasons
+from meter.credits.sql.reading import Told, read_told
+from meter.credits.sql.requests import KIND
+from meter.mail.message import Letter, addressees
+from meter.outbox.delivery import NeverDeliverableError
 from meter.store.clerk import Clerk
-from meter.store.credit_reading import Told, read_told
-from meter.store.credits import KIND
+from meter.text import texts
+from meter.text.hostile import one_line
+from meter.text.localised import money_text, short_when_text, when_text
 
 __all__ = ["KIND", "CreditComposer"]
 

@@ -26,12 +26,12 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from config.book import Terms
-from config.limits import midnight_us
-from config.types import Model
-from meter import metrics
-from meter.billing.calendar import local_day
-from meter.hostile import one_line
+from book.limits import midnight_us
+from book.model import Terms
+from book.types import Model
+from meter.billing.arithmetic.calendar import local_day
+from meter.text.hostile import one_line
+from telemetry import metrics
 
 MAX_WORDS = 1_000  # characters: a few words
 MAX_EXPLANATION = 4_000
@@ -201,7 +201,7 @@ class ReasonBook(Model):
 
 def load_reasons(path: Path | None = None) -> ReasonBook:
     """The operator's reasons, or those that ship. Raises ValueError naming the file and what is wrong, and OSError."""
-    text = (resources.files("meter") / _FILE).read_text("utf-8") if path is None else path.read_text("utf-8")
+    text = (resources.files("meter.credits") / _FILE).read_text("utf-8") if path is None else path.read_text("utf-8")
     try:
         return ReasonBook.model_validate(tomllib.loads(text))
     except ValidationError as error:

@@ -18,14 +18,14 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.events import KINDS, Event, Events
-from meter.facts import Kind
-from meter.pause import pause
+from facts.fact import Kind
+from meter.events.model import KINDS, Event, Events
+from meter.events.sql.streams import Boot, Look, Reader, begin, cursors, lag, move, read_boots
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
-from meter.store.db import StoreError, first_line
-from meter.store.streams import Boot, Look, Reader, begin, cursors, lag, move, read_boots
+from meter.store.engine import StoreError, first_line
+from meter.store.pause import pause
+from telemetry import metrics
 
 POLL_MS = 400
 LAZY_S = 5.0  # the same for what was passed by

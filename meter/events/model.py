@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from meter.disclosure import NOTHING, Claim, is_by_minute
-from meter.facts import Fact, Kind, rings
-from meter.ladder import at_ms
+from facts.disclosure import NOTHING, Claim, is_by_minute
+from facts.fact import Fact, Kind, rings
+from facts.ladder import at_ms
 
 SCHEMA = 1  # version of docs/mqtt/*.schema.json
 KINDS = (Kind.TRANSFER_STARTED, Kind.DIALED, Kind.RINGING, Kind.ANSWERED, Kind.TRANSFER_CLOSED)
@@ -38,7 +38,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `payload` is JSON of all there is to tell: who sends it on discloses it (`meter.disclosure`)."""
+    """One event. `payload` is JSON of all there is to tell: who sends it on discloses it (`facts.disclosure`)."""
 
     kind: EventKind
     transfer: str

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Dialect, insert
 
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 from meter.store.schema import facts as facts_table
 
 MAX_ROWS_BITS = 6  # 64 rows of 12 values in a statement: SQLite takes 32,766 values

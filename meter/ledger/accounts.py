@@ -12,7 +12,8 @@ debited to it less what was credited. Of money:
     refunds_due   (negative) checks still to be sent
     cash          received less paid out
 
-Of units, in hundredths (`meter.billing.units`), by kind: `unbilled_connected` and `unbilled_failed` hold what was
+Of units, in hundredths (`meter.billing.arithmetic.units`), by kind: `unbilled_connected` and `unbilled_failed` hold
+what was
 delivered and not billed yet, of which less than one unit is left over after each week; `billed` what was. Minutes go
 the same way, in started increments.
 """

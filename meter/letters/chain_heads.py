@@ -1,6 +1,7 @@
 """Sends the ends of all chains out of the store once a day: to a file, by e-mail to the operator, and by MQTT.
 
-With them an older copy in the place of the store is noticed (`meter.store.chain_heads`): by the meter itself, which
+With them an older copy in the place of the store is noticed (`meter.journal.sql.chain_heads`): by the meter itself,
+which
 holds the store against the newest file as it starts, and by `baton journal verify --heads FILE`. Days are those of UTC.
 """
 
@@ -20,14 +21,15 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics, texts
-from meter.files import put
-from meter.letters import Attachment, Letter
-from meter.outbox import NeverDeliverableError
-from meter.pause import pause
-from meter.store.chain_heads import KIND, HeadsError, decoded, keep, missing, newest, of_day
+from meter.journal.sql.chain_heads import KIND, HeadsError, decoded, keep, missing, newest, of_day
+from meter.mail.message import Attachment, Letter
+from meter.outbox.delivery import NeverDeliverableError
 from meter.store.clerk import Clerk
-from meter.store.db import StoreError, first_line
+from meter.store.engine import StoreError, first_line
+from meter.store.files import put
+from meter.store.pause import pause
+from meter.text import texts
+from telemetry import metrics
 
 TEMPLATE = "chain_heads"
 POLL_S = 60.0

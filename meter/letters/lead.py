@@ -6,8 +6,8 @@ the addresses that were frozen with the transfer, unless the order names others;
 those that the buyer has now, and waits for one where it has none. Dates are in the zone of the terms and written as the
 buyer's locale has them.
 
-The shipped subject holds nothing of the lead. The lead's fields are hostile input and go through `meter.hostile`, HTML
-templates escape everything, and the CSV holds no formulas.
+The shipped subject holds nothing of the lead. The lead's fields are hostile input and go through
+`meter.text.hostile`, HTML templates escape everything, and the CSV holds no formulas.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from meter import texts
-from meter.disclosure import claim_of
-from meter.facts import Fact, Kind
-from meter.hostile import csv_cell, fields_of, one_line
-from meter.ladder import Ladder, LegTimes, build_ladder
-from meter.letters import Attachment, Letter, addressees
-from meter.links import LinkOptions, credit_link
-from meter.localised import DEFAULT_LOCALE, short_when_text, when_text
-from meter.outbox import NeverDeliverableError
-from meter.outcome import CountsAs
+from facts.disclosure import claim_of
+from facts.fact import Fact, Kind
+from facts.ladder import Ladder, LegTimes, build_ladder
+from facts.outcome import CountsAs
+from meter.journal.sql.reading import facts_and_outcome
+from meter.mail.message import Attachment, Letter, addressees
+from meter.mail.sql.messages import BuyerMail, buyer_mail
+from meter.outbox.delivery import NeverDeliverableError
 from meter.store.clerk import Clerk
-from meter.store.mail import BuyerMail, buyer_mail
-from meter.store.reading import facts_and_outcome
+from meter.text import texts
+from meter.text.hostile import csv_cell, fields_of, one_line
+from meter.text.links import LinkOptions, credit_link
+from meter.text.localised import DEFAULT_LOCALE, short_when_text, when_text
 
 KIND = "lead"
 TEMPLATE = "failed_lead"

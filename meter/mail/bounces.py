@@ -30,11 +30,11 @@ from email.message import Message as Mail
 from email.parser import HeaderParser
 from functools import partial
 
-from meter.hostile import one_line
-from meter.letters import MAX_RECIPIENTS, MESSAGE_HEADER, MailOptions
+from meter.mail.message import MAX_RECIPIENTS, MESSAGE_HEADER, MailOptions
+from meter.mail.sql.messages import BounceRow, add_bounces, find_mail, message_id_of
+from meter.outbox.sql import Message
 from meter.store.clerk import Clerk
-from meter.store.mail import BounceRow, add_bounces, find_mail, message_id_of
-from meter.store.outbox import Message
+from meter.text.hostile import one_line
 
 LOOKED_AT = 256 * 1024  # octets of a report; what follows is the returned message
 MAX_PARTS = 40  # a report has three or four, the message that it returns some more

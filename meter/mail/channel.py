@@ -2,7 +2,7 @@
 
 The kind in the payload says which composer makes the letter; a payload without one is a failed transfer's lead. What is
 signed is what is sent, byte for byte. Where bounces have an address of their own, the envelope sender tells by a signed
-token which message a report is about (`meter.bounces`).
+token which message a report is about (`meter.mail.bounces`).
 
 Delivery is per recipient (domain, section 7): what the server said to each is written down before anything else is
 done. Who got the message does not get it again, but after a crash in between; who was put off is tried alone, with
@@ -23,18 +23,25 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.bounces import envelope_sender
-from meter.dkim_signing import Signer
-from meter.hostile import one_line
-from meter.lead_mail import KIND as LEAD
-from meter.letters import Composer, Letter, MailOptions, address_of, to_message
-from meter.outbox import DeliveryError, LaterError, NeverDeliverableError, NobodyError, OutboxOptions, retry_delay_s
-from meter.smtp import Reply, hand_over
+from meter.letters.lead import KIND as LEAD
+from meter.mail.bounces import envelope_sender
+from meter.mail.dkim_signing import Signer
+from meter.mail.message import Composer, Letter, MailOptions, address_of, to_message
+from meter.mail.smtp import Reply, hand_over
+from meter.mail.sql.messages import CHANNEL
+from meter.mail.sql.recipients import REFUSED, RETRIED, TAKEN, Recipient, put_recipients, recipients_of
+from meter.outbox.delivery import (
+    DeliveryError,
+    LaterError,
+    NeverDeliverableError,
+    NobodyError,
+    OutboxOptions,
+    retry_delay_s,
+)
+from meter.outbox.sql import Message
 from meter.store.clerk import Clerk
-from meter.store.mail import CHANNEL
-from meter.store.outbox import Message
-from meter.store.recipients import REFUSED, RETRIED, TAKEN, Recipient, put_recipients, recipients_of
+from meter.text.hostile import one_line
+from telemetry import metrics
 
 PARALLEL = 4  # connections to the mail server at once
 

@@ -18,11 +18,11 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any, Protocol
 
-from meter.dkim_signing import DkimOptions
-from meter.hostile import one_line
-from meter.outbox import NeverDeliverableError, NobodyError
+from meter.mail.dkim_signing import DkimOptions
+from meter.outbox.delivery import NeverDeliverableError, NobodyError
+from meter.outbox.sql import waits_for
 from meter.store.clerk import Clerk
-from meter.store.outbox import waits_for
+from meter.text.hostile import one_line
 
 TIMEOUT_S = 30.0
 MAX_RECIPIENTS = 50  # of one transaction; RFC 5321, 4.5.3.1.8 promises 100

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import aiosmtplib
 
-from meter.hostile import one_line
-from meter.letters import MAX_RECIPIENTS, MailOptions
-from meter.outbox import DeliveryError
-from meter.store.recipients import REFUSED, RETRIED, TAKEN
+from meter.mail.message import MAX_RECIPIENTS, MailOptions
+from meter.mail.sql.recipients import REFUSED, RETRIED, TAKEN
+from meter.outbox.delivery import DeliveryError
+from meter.text.hostile import one_line
 
 MAX_SAID = 300  # characters of a reply
 _PERMANENT = 500  # RFC 5321, 4.2.1: 5yz, do not repeat the request

@@ -14,11 +14,11 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.pause import pause
+from meter.mail.sql.recipients import Waiting, releasable, release, waiting
 from meter.store.clerk import Clerk
-from meter.store.db import StoreError, first_line
-from meter.store.recipients import Waiting, releasable, release, waiting
+from meter.store.engine import StoreError, first_line
+from meter.store.pause import pause
+from telemetry import metrics
 
 LOOK_S = 3.0
 MAX_ROWS = 50  # in one write transaction

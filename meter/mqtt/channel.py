@@ -1,6 +1,7 @@
 """MQTT: events of transfers, retained states, and commands, over one connection that is kept for ever.
 
-Events come from the journal (`meter.stream`), states and replies from the outbox; both wait while the broker is away,
+Events come from the journal (`meter.events.follower`), states and replies from the outbox; both wait while the broker
+is away,
 and nothing is attempted then. What is published counts when the broker's PUBACK came: QoS 1, at least once. Events of a
 transfer are published one after the other, so that `answered` never overtakes `ringing`.
 
@@ -28,19 +29,19 @@ from paho.mqtt.properties import Properties
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.disclosure import Reader, disclosed
-from meter.events import Event, EventKind
-from meter.lease import Lease
-from meter.mqtt_client import Connection, Publication, RefusedByBrokerError
-from meter.outbox import DeliveryError, NeverDeliverableError
-from meter.pause import pause
+from facts.disclosure import Reader, disclosed
+from meter.events.follower import HandOverError, Taken
+from meter.events.model import Event, EventKind
+from meter.events.sql.streams import Boot
+from meter.mqtt.client import Connection, Publication, RefusedByBrokerError
+from meter.mqtt.sql.topics import read_topics
+from meter.outbox.delivery import DeliveryError, NeverDeliverableError
+from meter.outbox.sql import Message
 from meter.store.clerk import Clerk
-from meter.store.db import StoreError, first_line
-from meter.store.outbox import Message
-from meter.store.streams import Boot
-from meter.store.topics import read_topics
-from meter.stream import HandOverError, Taken
+from meter.store.engine import StoreError, first_line
+from meter.store.lease import Lease
+from meter.store.pause import pause
+from telemetry import metrics
 
 CHANNEL = "mqtt"
 STREAM = "mqtt"

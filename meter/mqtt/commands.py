@@ -4,7 +4,7 @@ A command is a JSON envelope on `{prefix}/commands/{name}`, where the name is wh
 
     {"id": "...", "timestamp": 1780408800, "signature": "v1,...", "body": "{\\"command\\": \\"pause\\", ...}"}
 
-`body` is JSON in a string, and the signature is over id, timestamp and that very string (`meter.signing`), so the
+`body` is JSON in a string, and the signature is over id, timestamp and that very string (`meter.text.signing`), so the
 broker need not be trusted. What is unsigned, too old or of nobody known is counted, logged and gets no reply. Each
 command is done once: the same id again gets the reply that the first one got. The reply goes to
 `{prefix}/replies/{name}`, or to the ResponseTopic of MQTT 5 where that is below it, through the outbox.
@@ -22,13 +22,13 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.json_once import TwiceError, loads_once
-from meter import metrics
-from meter.mqtt import Received
-from meter.signing import SignatureError, verify
+from facts.json_once import TwiceError, loads_once
+from meter.mqtt.channel import Received
+from meter.mqtt.sql.commands import Reply, find_reply, keep_reply
 from meter.store.clerk import Clerk
-from meter.store.commands import Reply, find_reply, keep_reply
-from meter.store.db import first_line
+from meter.store.engine import first_line
+from meter.text.signing import SignatureError, verify
+from telemetry import metrics
 
 SCHEMA = 1
 MAX_BYTES = 256 * 1024

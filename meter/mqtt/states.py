@@ -20,16 +20,16 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.pause import pause
-from meter.store.book import BookSnapshot, BookStore
-from meter.store.chain_heads import decoded, newest
+from meter.book.sql.book import BookSnapshot, BookStore
+from meter.book.sql.trunks import TrunkState, read_trunks
+from meter.journal.sql.chain_heads import decoded, newest
+from meter.mqtt.sql.topics import MAX_CHANGES, change, encoded, read_topics
+from meter.settling.sql.gauges import OrderNow, buyers_since, orders_now
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
-from meter.store.db import first_line
-from meter.store.gauges import OrderNow, buyers_since, orders_now
-from meter.store.topics import MAX_CHANGES, change, encoded, read_topics
-from meter.store.trunks import TrunkState, read_trunks
+from meter.store.engine import first_line
+from meter.store.pause import pause
+from telemetry import metrics
 
 SCHEMA = 1
 LOOK_S = 2.0

@@ -23,13 +23,13 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.lease import Lease
-from meter.pause import pause
+from meter.mqtt.sql.commands import forget_commands
+from meter.outbox.sql import DEAD, DONE, PENDING, WAITING, Message, Result, due_or_next, prune, record
 from meter.store.clerk import Clerk
-from meter.store.commands import forget_commands
-from meter.store.db import StoreError, first_line
-from meter.store.outbox import DEAD, DONE, PENDING, WAITING, Message, Result, due_or_next, prune, record
+from meter.store.engine import StoreError, first_line
+from meter.store.lease import Lease
+from meter.store.pause import pause
+from telemetry import metrics
 
 FIRST_RETRY_S = 5.0
 LAST_RETRY_S = 15 * 60.0
@@ -65,7 +65,7 @@ class LaterError(Exception):
 
 
 class NobodyError(Exception):
-    """There is nobody to deliver to, until there is what the message `waits_for` (meter.store.recipients)."""
+    """There is nobody to deliver to, until there is what the message `waits_for` (meter.mail.sql.recipients)."""
 
     def __init__(self, waits_for: str, why: str) -> None:
         super().__init__(why)

@@ -26,12 +26,12 @@ from sqlalchemy import (
     update,
 )
 
-from meter.store.money import mail_bounces
+from meter.store.money_schema import mail_bounces
 from meter.store.schema import mail_recipients, outbox
 
 PENDING, DONE, DEAD = "pending", "done", "dead"
-HANDED = "handed"  # of a recipient without an address: see meter.store.recipients
-WAITING = "waiting"  # of e-mails: for an address (meter.store.recipients)
+HANDED = "handed"  # of a recipient without an address: see meter.mail.sql.recipients
+WAITING = "waiting"  # of e-mails: for an address (meter.mail.sql.recipients)
 _PENDING_LITERAL: ColumnElement[str] = literal_column(
     "'pending'"
 )  # no parameter: SQLite's partial index needs to see it
@@ -207,7 +207,7 @@ def prune(before_utc_us: int, limit: int, connection: Connection) -> int:
     bounced = select(mail_bounces.c.id).where(
         mail_bounces.c.message_id == outbox.c.message_id,
         mail_bounces.c.permanent,
-        mail_bounces.c.at_utc_us >= outbox.c.created_utc_us,  # as in meter.store.mail
+        mail_bounces.c.at_utc_us >= outbox.c.created_utc_us,  # as in meter.mail.sql.messages
     )
     old = select(outbox.c.id, outbox.c.message_id, outbox.c.channel)
     old = old.where(outbox.c.state == DONE, outbox.c.done_utc_us < before_utc_us, ~bounced.exists())

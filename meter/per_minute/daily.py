@@ -21,17 +21,17 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.files import put
-from meter.links import LinkOptions
-from meter.pause import pause
-from meter.report_mail import page_of
-from meter.reports import AFTER_US, LATEST_US, MAX_DAYS, csv_of
+from meter.billing.sql.due import read_signs
+from meter.book.sql.contracts import read_contracts
+from meter.per_minute.report_letter import page_of
+from meter.per_minute.reports import AFTER_US, LATEST_US, MAX_DAYS, csv_of
+from meter.per_minute.sql.reports import DAY_US, Due, Report, due_reports, issue, issued_since, next_end, read
 from meter.store.clerk import Clerk
-from meter.store.contracts import read_contracts
-from meter.store.db import StoreError, first_line
-from meter.store.due import read_signs
-from meter.store.reports import DAY_US, Due, Report, due_reports, issue, issued_since, next_end, read
+from meter.store.engine import StoreError, first_line
+from meter.store.files import put
+from meter.store.pause import pause
+from meter.text.links import LinkOptions
+from telemetry import metrics
 
 POLL_S = 5.0
 RETRY_S = 5.0

@@ -22,9 +22,9 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from config.types import MailAddress
-from meter.facts import CALLER_LEG, Fact, Kind, Party, rings
-from meter.outcome import Outcome, Verdict
+from book.types import MailAddress
+from facts.fact import CALLER_LEG, Fact, Kind, Party, rings
+from facts.outcome import Outcome, Verdict
 
 MAX_TEXT = 20_000  # characters of an e-mail or a chat
 MAX_REFERENCE = 120  # as the column
@@ -34,7 +34,7 @@ MAX_WORDS = 1_000  # characters beside a rating
 MAX_BY = 100
 LEAST, MOST = 1, 5  # domain 9: 1 to 5
 SKEW_US = 60_000_000  # by which the clock of who reports may be ahead of ours
-HELD_MS = 10_000  # a hold is told once it has lasted for so long (`meter.facts.Kind.HELD`)
+HELD_MS = 10_000  # a hold is told once it has lasted for so long (`facts.fact.Kind.HELD`)
 _MOST_INT = 2**31 - 1  # of an INTEGER column
 _FIRST_US = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000  # what is older is no instant of a service
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

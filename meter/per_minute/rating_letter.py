@@ -1,7 +1,7 @@
 """The e-mail that asks who was served how it was, with the signed link to say so (domain, section 9).
 
 It goes once per interaction, to the customer's own address, and names the buyer alone: whoever reads it knows what it
-was about. Names of the network go through `meter.hostile`.
+was about. Names of the network go through `meter.text.hostile`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from meter import texts
-from meter.hostile import one_line
-from meter.interactions import Channel, InteractionError
-from meter.letters import Letter
-from meter.links import LinkOptions, rating_link
-from meter.localised import when_text
-from meter.outbox import NeverDeliverableError
-from meter.store.book import UnknownBuyerError
+from meter.book.sql.book import UnknownBuyerError
+from meter.book.sql.contracts import read_contract
+from meter.mail.message import Letter
+from meter.outbox.delivery import NeverDeliverableError
+from meter.per_minute.interactions import Channel, InteractionError
+from meter.per_minute.sql.interactions import RATING as KIND
+from meter.per_minute.sql.interactions import find
 from meter.store.clerk import Clerk
-from meter.store.contracts import read_contract
-from meter.store.interactions import RATING as KIND
-from meter.store.interactions import find
+from meter.text import texts
+from meter.text.hostile import one_line
+from meter.text.links import LinkOptions, rating_link
+from meter.text.localised import when_text
 
 __all__ = ["KIND", "RatingComposer"]
 

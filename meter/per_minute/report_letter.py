@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from meter import texts
-from meter.hostile import one_line
-from meter.letters import Attachment, Letter, addressees
-from meter.links import LinkOptions, interaction_link
-from meter.outbox import NeverDeliverableError
-from meter.reports import TEMPLATE, csv_of, html_of, shown
+from meter.mail.message import Attachment, Letter, addressees
+from meter.mail.sql.messages import BuyerMail, buyer_mail
+from meter.outbox.delivery import NeverDeliverableError
+from meter.per_minute.reports import TEMPLATE, csv_of, html_of, shown
+from meter.per_minute.sql.reports import KIND, Report, UnknownReportError, read
 from meter.store.clerk import Clerk
-from meter.store.mail import BuyerMail, buyer_mail
-from meter.store.reports import KIND, Report, UnknownReportError, read
+from meter.text import texts
+from meter.text.hostile import one_line
+from meter.text.links import LinkOptions, interaction_link
 
 __all__ = ["KIND", "ReportComposer", "page_of"]
 

@@ -19,13 +19,13 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from meter import texts
-from meter.billing.calendar import deadline_us, local_day
-from meter.hostile import csv_cell, one_line
-from meter.interactions import Channel, average_x100, half_even
-from meter.localised import date_text, money_text, number_text, short_when_text, when_text
-from meter.service_levels import Level, levels_of
-from meter.store.interactions import Interaction
+from meter.billing.arithmetic.calendar import deadline_us, local_day
+from meter.per_minute.interactions import Channel, average_x100, half_even
+from meter.per_minute.service_levels import Level, levels_of
+from meter.per_minute.sql.interactions import Interaction
+from meter.text import texts
+from meter.text.hostile import csv_cell, one_line
+from meter.text.localised import date_text, money_text, number_text, short_when_text, when_text
 
 TEMPLATE = "report"
 ENDS_AT = time(23, 30)  # domain 9

@@ -23,21 +23,16 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Rating, Terms
-from meter import metrics
-from meter.billing.accounts import INCREMENT, UNIT, Account, Posting, Rule
-from meter.billing.minutes import rate
-from meter.facts import Fact, Kind
-from meter.interactions import Charged, call_row, mail_address
-from meter.ladder import until_closed
-from meter.outcome import CountsAs, Outcome, decide
-from meter.pause import pause
-from meter.store.changes import ChangeWatch
-from meter.store.clerk import Clerk
-from meter.store.db import StoreError, first_line
-from meter.store.interactions import ask_message
-from meter.store.outbox import new_row, waits_for
-from meter.store.settlement import (
+from book.model import Rating, Terms
+from facts.fact import Fact, Kind
+from facts.ladder import until_closed
+from facts.outcome import CountsAs, Outcome, decide
+from meter.billing.arithmetic.minutes import rate
+from meter.ledger.accounts import INCREMENT, UNIT, Account, Posting, Rule
+from meter.outbox.sql import new_row, waits_for
+from meter.per_minute.interactions import Charged, call_row, mail_address
+from meter.per_minute.sql.interactions import ask_message
+from meter.settling.sql.settlement import (
     MANY_TRANSFERS,
     MAX_TRANSFERS,
     Batch,
@@ -48,7 +43,12 @@ from meter.store.settlement import (
     read_batch,
     write_batch,
 )
-from meter.watch import count_settled
+from meter.settling.watch import count_settled
+from meter.store.changes import ChangeWatch
+from meter.store.clerk import Clerk
+from meter.store.engine import StoreError, first_line
+from meter.store.pause import pause
+from telemetry import metrics
 
 POLL_MS = 400  # how soon a closing fact is seen: one PRAGMA on SQLite
 FIRST_RETRY_MS = 200

@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from config.book import Rating, Terms
-from meter.billing.accounts import INCREMENT, UNIT, Posting
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Prepaid, settle_week
-from meter.billing.minutes import rate
-from meter.billing.units import CarriedUnits, bill_week
-from meter.facts import Fact, Kind
-from meter.ladder import until_closed
-from meter.outcome import CountsAs, Outcome, OutcomeTerms, decide
+from book.model import Rating, Terms
+from facts.fact import Fact, Kind
+from facts.ladder import until_closed
+from facts.outcome import CountsAs, Outcome, OutcomeTerms, decide
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Prepaid, settle_week
+from meter.billing.arithmetic.minutes import rate
+from meter.billing.arithmetic.units import CarriedUnits, bill_week
+from meter.ledger.accounts import INCREMENT, UNIT, Posting
 
 Counts = dict[str, dict[int, int]]  # units by kind and percentage
 

@@ -11,20 +11,20 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.credits import show_credits
-from meter.facts import Fact, Kind, rings
-from meter.outcome import Outcome
-from meter.pause import pause
-from meter.store.book import BookSnapshot, BookStore
+from facts.fact import Fact, Kind, rings
+from facts.outcome import Outcome
+from meter.billing.sql.due import money_gauges
+from meter.book.sql.book import BookSnapshot, BookStore
+from meter.credits.rules import show_credits
+from meter.credits.sql.reading import ages
+from meter.events.follower import Stream
+from meter.mail.sql.messages import bounce_counts
+from meter.outbox.sql import Depth, depths
+from meter.settling.sql.gauges import Money, OrderNow, money_now, newest_posting, orders_now, settle_lag
 from meter.store.clerk import Clerk
-from meter.store.credit_reading import ages
-from meter.store.db import checkpoint, first_line
-from meter.store.due import money_gauges
-from meter.store.gauges import Money, OrderNow, money_now, newest_posting, orders_now, settle_lag
-from meter.store.mail import bounce_counts
-from meter.store.outbox import Depth, depths
-from meter.stream import Stream
+from meter.store.engine import checkpoint, first_line
+from meter.store.pause import pause
+from telemetry import metrics
 
 GAUGES_EVERY_S = 5.0
 SLOW_EVERY = 6  # orders and money are looked at every sixth time

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store.db import StoreError, is_sqlite, prepare, reader_options, writer_options
+from meter.store.engine import StoreError, is_sqlite, prepare, reader_options, writer_options
 
 T = TypeVar("T")
 

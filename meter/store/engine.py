@@ -24,8 +24,8 @@ from sqlalchemy import URL, Connection, Engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from meter.files import make_private
-from meter.sealing import KEY_FILE, SecretBox
+from meter.store.files import make_private
+from meter.store.sealing import KEY_FILE, SecretBox
 
 HEAD = "0010"  # the newest revision under migrations/versions; a test compares the two
 BUSY_TIMEOUT_MS = 10_000

@@ -67,7 +67,7 @@ webhooks = Table(  # buyers' HTTPS endpoints, and how posting to them goes
     metadata,
     Column("buyer", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
-    Column("document", LargeBinary, nullable=False),  # JSON: meter.store.webhooks.Webhook without names and secrets
+    Column("document", LargeBinary, nullable=False),  # JSON: meter.webhooks.sql.Webhook without names and secrets
     Column("secrets", LargeBinary, nullable=False),  # JSON list, the newest first
     Column("created_utc_us", BigInteger, nullable=False),
     Column("changed_utc_us", BigInteger, nullable=False),

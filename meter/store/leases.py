@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from meter.store.integration import leases
+from meter.store.integration_schema import leases
 
 LEASE_US = 20_000_000
 RENEW_US = 5_000_000  # a holder says so again after this

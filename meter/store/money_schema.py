@@ -1,7 +1,8 @@
 """The tables of money, as SQLAlchemy Core, beside those of `meter.store.schema`: ledger, weeks, documents, credits.
 
 What is written once stays: triggers refuse to change or remove a posting, and of a document anything but whether it was
-paid and whether it put its buyer on hold. Units of transfers are kept in hundredths of a unit (`meter.billing.units`),
+paid and whether it put its buyer on hold. Units of transfers are kept in hundredths of a unit
+(`meter.billing.arithmetic.units`),
 money in minor units of the contract's currency. Times are integers in microseconds UTC, days ISO dates of the contract.
 """
 
@@ -40,7 +41,7 @@ postings = Table(  # append-only; each moves `amount` of `asset` from the accoun
     Column("buyer", String(64), primary_key=True),
     Column("seq", BigInteger, primary_key=True),  # from 1, without a gap
     Column("key", String(200), nullable=False, unique=True),  # a replay or a restart never charges twice
-    Column("rule", String(32), nullable=False),  # meter.billing.accounts.Rule
+    Column("rule", String(32), nullable=False),  # meter.ledger.accounts.Rule
     Column("debit", String(32), nullable=False),
     Column("credit", String(32), nullable=False),
     Column("asset", String(16), nullable=False),  # ISO 4217 code; unit: hundredths of one; increment: started ones

@@ -162,7 +162,7 @@ buyers = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("state", String(16), nullable=False),
-    Column("document", LargeBinary, nullable=False),  # config.book.Buyer less state, terms and endpoints
+    Column("document", LargeBinary, nullable=False),  # book.model.Buyer less state, terms and endpoints
     Column("terms_name", String(64), nullable=False),
 )
 
@@ -172,14 +172,14 @@ endpoints = Table(
     Column("buyer", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
     Column("position", Integer, nullable=False),
-    Column("document", LargeBinary, nullable=False),  # config.book.Endpoint
+    Column("document", LargeBinary, nullable=False),  # book.model.Endpoint
 )
 
 campaigns = Table(
     "campaigns",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("document", LargeBinary, nullable=False),  # config.book.Campaign
+    Column("document", LargeBinary, nullable=False),  # book.model.Campaign
 )
 
 terms = Table(
@@ -188,7 +188,7 @@ terms = Table(
     Column("name", String(64), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("effective_from", String(10), nullable=False),  # ISO date in the terms' time zone
-    Column("document", LargeBinary, nullable=False),  # config.book.Terms
+    Column("document", LargeBinary, nullable=False),  # book.model.Terms
 )
 
 book_version = Table(

@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from config.key_file import own_key
+from facts.key_file import own_key
 
 KEY_FILE = "secrets.key"
 _PURPOSE = b"baton.secrets.1\0"

@@ -1,4 +1,5 @@
-"""What `meter.store.suppression` takes and gives: rows of the suppression tables, and the protocols of its callers.
+"""What `meter.suppression_rows.sql.lists` takes and gives: rows of the suppression tables, and the protocols of its
+callers.
 
 Times are microseconds UTC. `stamp`: of the transaction that wrote the row last.
 """

@@ -1,6 +1,7 @@
 """Signed messages, as the Standard Webhooks specification (version 1.0) has them: HMAC-SHA256 over id, time and body.
 
-Ours to buyers (`meter.webhooks`), theirs to us (leads over HTTP, commands over MQTT). A signature stands in a header or
+Ours to buyers (`meter.webhooks.channel`), theirs to us (leads over HTTP, commands over MQTT). A signature stands in a
+header or
 field as `v1,BASE64`; several may stand beside each other, separated by blanks, while a secret is being changed. A
 secret is `whsec_` and base64 of 24 to 64 bytes, or any text of at least 24 characters, whose UTF-8 is the key then.
 """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from config.book import Terms
-from meter import texts
-from meter.localised import DEFAULT_LOCALE, money_text
+from book.model import Terms
+from meter.text import texts
+from meter.text.localised import DEFAULT_LOCALE, money_text
 
 
 def in_words(terms: Terms) -> str:

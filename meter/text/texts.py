@@ -6,7 +6,7 @@ rendered in a sandbox, with a budget of loop steps and calls, and may build on w
 is logged and counted: a mail is never lost to a template. `Texts.faults` finds such faults before.
 
 Names tell what a template is: in `.html.jinja` every value is escaped, in others (`.txt.jinja`, `.subject.jinja`) none.
-Values come from the network; whoever gives them to `render` has them made safe (`meter.hostile`).
+Values come from the network; whoever gives them to `render` has them made safe (`meter.text.hostile`).
 
 `use` is called once when the process starts; `render` is for everybody.
 """
@@ -35,7 +35,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from meter import metrics
+from telemetry import metrics
 
 SUFFIX = ".jinja"
 MAX_STEPS = 100_000  # loop steps and calls of one rendering of the operator's: a hundred fields need some hundreds
@@ -100,7 +100,7 @@ class Texts:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        loader = PackageLoader("meter", "templates")
+        loader = PackageLoader("meter.text", "templates")
         self._shipped = Environment(loader=loader, **_SETTINGS)  # noqa: S701 - _SETTINGS has autoescape
         self._own = _sandbox(folder) if folder is not None else None
 
@@ -198,7 +198,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 def _sandbox(folder: Path) -> _Budgeted:
-    shipped = PackageLoader("meter", "templates")
+    shipped = PackageLoader("meter.text", "templates")
     loader = ChoiceLoader([FileSystemLoader(folder), PrefixLoader({"shipped": shipped}), shipped])
     made = _Budgeted(loader=loader, **_SETTINGS)
     counted: Callable[[Iterable[Any]], Iterator[Any]] = made.counted

@@ -2,7 +2,7 @@
 
 A follower of the journal queues what buyers have asked for (`dialed`, `answered`, `failed`, `outcome`), in the outbox,
 per webhook and transfer in their order. What is posted is made from the facts when it is posted, as the buyer may see
-it (`meter.disclosure`): of the person nothing until the transfer has connected or counts as failed, and of the lead
+it (`facts.disclosure`): of the person nothing until the transfer has connected or counts as failed, and of the lead
 those fields that operator and buyer let through. It is signed as Standard Webhooks 1.0 says: `webhook-id`,
 `webhook-timestamp`, `webhook-signature`. A 2xx is a yes; anything else is tried again.
 
@@ -25,29 +25,21 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.disclosure import Reader, disclosed, masked
-from meter.events import KINDS, SCHEMA, Event, EventKind, Events
-from meter.facts import Fact, Kind
-from meter.ladder import build_ladder
-from meter.outbox import DeliveryError, LaterError, NeverDeliverableError
-from meter.outcome import CountsAs
-from meter.posting import Poster, PostError, PostOptions
-from meter.signing import sign
+from facts.disclosure import Reader, disclosed, masked
+from facts.fact import Fact, Kind
+from facts.ladder import build_ladder
+from facts.outcome import CountsAs
+from meter.events.follower import Taken
+from meter.events.model import KINDS, SCHEMA, Event, EventKind, Events
+from meter.events.sql.streams import Boot
+from meter.journal.sql.reading import facts_and_outcome
+from meter.outbox.delivery import DeliveryError, LaterError, NeverDeliverableError
+from meter.outbox.sql import Message
 from meter.store.clerk import Clerk
-from meter.store.outbox import Message
-from meter.store.reading import facts_and_outcome
-from meter.store.streams import Boot
-from meter.store.webhooks import (
-    ALL_FIELDS,
-    CHANNEL,
-    Standing,
-    Webhook,
-    put_standing,
-    queue,
-    read_hooks,
-)
-from meter.stream import Taken
+from meter.text.signing import sign
+from meter.webhooks.http_post import Poster, PostError, PostOptions
+from meter.webhooks.sql import ALL_FIELDS, CHANNEL, Standing, Webhook, put_standing, queue, read_hooks
+from telemetry import metrics
 
 STREAM = "webhook"
 PARALLEL = 20

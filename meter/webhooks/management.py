@@ -6,9 +6,9 @@ import secrets
 from enum import StrEnum
 from typing import Any
 
-from meter.posting import Poster
-from meter.store.webhooks import Standing, Webhook, put_hook, read_hooks
-from meter.webhooks import WebhookOptions, post_signed, sample
+from meter.webhooks.channel import WebhookOptions, post_signed, sample
+from meter.webhooks.http_post import Poster
+from meter.webhooks.sql import Standing, Webhook, put_hook, read_hooks
 
 
 class UnknownWebhookError(LookupError):

@@ -13,13 +13,13 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from meter.sealing import SealError, SecretBox
-from meter.signing import key_of, new_secret
-from meter.store.db import secret_box
-from meter.store.integration import webhooks
-from meter.store.outbox import new_row
+from meter.events.sql.streams import Boot, move
+from meter.outbox.sql import new_row
+from meter.store.engine import secret_box
+from meter.store.integration_schema import webhooks
 from meter.store.schema import buyers, outbox
-from meter.store.streams import Boot, move
+from meter.store.sealing import SealError, SecretBox
+from meter.text.signing import key_of, new_secret
 
 CHANNEL = "webhook"
 EVENTS = ("dialed", "answered", "failed", "outcome")  # failed: an outcome that counts as failed

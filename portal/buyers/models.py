@@ -10,12 +10,12 @@ from typing import Annotated, Any, get_args, get_origin
 from fastapi import Path
 from pydantic import BaseModel, Field, create_model
 
-from config.book import Buyer, BuyerState, Endpoint, Stop
-from config.book_file import BuyerEntry, CapsEntry, EndpointEntry
-from meter.store.book_editing import FILES, SECRET, Kept, Raw, buffer_ms, raw_buyer, raw_endpoint
-from portal.bodies import Body
-from portal.paging import Next
-from portal.tokens import Scope, Token
+from book.model import Buyer, BuyerState, Endpoint, Stop
+from book.sections import BuyerEntry, CapsEntry, EndpointEntry
+from meter.book.sql.editing import FILES, SECRET, Kept, Raw, buffer_ms, raw_buyer, raw_endpoint
+from portal.http.bodies import Body
+from portal.http.paging import Next
+from portal.http.tokens import Scope, Token
 
 _SLUG = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 OF_BUYER = ("buffer_ms", "terms_version")  # what is shown and not a field of the book; of a body it is left unread

@@ -14,21 +14,11 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Header, Request, Response
 
-from config.book import BuyerState
-from meter.store.book import UnknownBuyerError
-from meter.store.book_editing import (
-    BookProblemsError,
-    Kept,
-    Saved,
-    StaleError,
-    StateRefusedError,
-    UnknownEndpointError,
-)
-from meter.store.book_plan import ImportRefusedError
-from portal.access import BuyerOrOperator, OperatorToken, needed, services
-from portal.bodies import read_model, read_object
-from portal.book_office import BookOffice, Expected
-from portal.buyers_models import (
+from book.model import BuyerState
+from meter.book.plan import ImportRefusedError
+from meter.book.sql.book import UnknownBuyerError
+from meter.book.sql.editing import BookProblemsError, Kept, Saved, StaleError, StateRefusedError, UnknownEndpointError
+from portal.buyers.models import (
     BuyerName,
     Buyers,
     BuyerSaved,
@@ -46,9 +36,12 @@ from portal.buyers_models import (
     shown_buyer,
     shown_endpoint,
 )
-from portal.paging import Cursor, Limit, page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.tokens import Scope, Token
+from portal.buyers.service import BookOffice, Expected
+from portal.http.access import BuyerOrOperator, OperatorToken, needed, services
+from portal.http.bodies import read_model, read_object
+from portal.http.paging import Cursor, Limit, page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.tokens import Scope, Token
 
 _LIST = "buyers"
 _NOT_YOURS = "there is no such buyer, or it is not this token's"

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import BuyerState, Order
-from meter.store.api_money import OrderRow, orders_after
-from meter.store.book_editing import (
+from book.model import BuyerState, Order
+from meter.billing.sql.pages import OrderRow, orders_after
+from meter.book.sql.editing import (
     BookRules,
     Kept,
     Raw,
@@ -21,10 +21,10 @@ from meter.store.book_editing import (
     switched,
     with_endpoint,
 )
+from meter.book.sql.orders import OrderStore, warnings_of
+from meter.book.sql.stops import StateChange, set_state
+from meter.mail.sql.recipients import order_warnings
 from meter.store.clerk import Clerk
-from meter.store.orders import OrderStore, warnings_of
-from meter.store.recipients import order_warnings
-from meter.store.stops import StateChange, set_state
 
 Expected = Callable[[str], bool]
 

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from fastapi import Path
 from pydantic import BaseModel, Field
 
-from meter.credits import MAX_EXPLANATION, MAX_REVIEWER, MAX_WORDS, Reason
-from meter.store.credit_reading import Request
-from portal.bodies import Body
-from portal.lists_models import Count, Moment
-from portal.paging import Next, PageQuery
-from portal.tokens import Scope, Token
+from meter.credits.rules import MAX_EXPLANATION, MAX_REVIEWER, MAX_WORDS, Reason
+from meter.credits.sql.reading import Request
+from portal.http.bodies import Body
+from portal.http.paging import Next, PageQuery
+from portal.http.tokens import Scope, Token
+from portal.lists.models import Count, Moment
 
 MAX_ID = 1 << 53  # what JSON's numbers hold exactly (RFC 8259, 6)
 _MAX_NAME = 64

@@ -3,7 +3,7 @@
 The signed token in the address is the authority: it names one call and its buyer, and holds nothing else, so there is
 no session to be forged upon. Opening the page changes nothing, as scanners of mail open links too. Filing answers with
 a redirect to the page, which then shows the request: to load it again does not ask again. What the lead and the network
-said is hostile: it goes through `meter.hostile` and is escaped.
+said is hostile: it goes through `meter.text.hostile` and is escaped.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import HTMLResponse, Response
 
-from meter.credits import MAX_WORDS, CreditError, Reason, Refusal, State, Window
-from meter.disclosure import Reader, claim_of, knows_person
-from meter.facts import Fact, Kind
-from meter.hostile import fields_of, one_line
-from meter.ladder import LegTimes, build_ladder
-from meter.links import BadLinkError, read_credit_token
-from meter.localised import date_text, money_text, when_text
-from meter.store.credit_reading import LEVELS, Request, Seen
-from meter.store.credits import Asked
-from portal.access import client, services
-from portal.credit_office import CreditOffice
-from portal.link_pages import MAX_TOKEN, NoPageError, as_page, read_form
-from portal.pages import page
+from facts.disclosure import Reader, claim_of, knows_person
+from facts.fact import Fact, Kind
+from facts.ladder import LegTimes, build_ladder
+from meter.credits.rules import MAX_WORDS, CreditError, Reason, Refusal, State, Window
+from meter.credits.sql.reading import LEVELS, Request, Seen
+from meter.credits.sql.requests import Asked
+from meter.text.hostile import fields_of, one_line
+from meter.text.links import BadLinkError, read_credit_token
+from meter.text.localised import date_text, money_text, when_text
+from portal.credits.service import CreditOffice
+from portal.http.access import client, services
+from portal.http.link_pages import MAX_TOKEN, NoPageError, as_page, read_form
+from portal.http.pages import page
 
 _ERRORS = {  # in the words of the form, where these are others than the API's
     Refusal.UNKNOWN_REASON: "Choose one of the reasons.",

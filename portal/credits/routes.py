@@ -13,13 +13,11 @@ import structlog
 from fastapi import APIRouter, Query, Response
 from fastapi import Request as HttpRequest
 
-from meter.credits import CreditError, Refusal
-from meter.store.book import UnknownBuyerError
-from meter.store.credit_reading import Request, Wanted
-from meter.store.credits import Asked, Decision
-from portal.access import BuyerOrOperator, OperatorToken, client, own_buyer, services
-from portal.bodies import read_model
-from portal.credits_models import (
+from meter.book.sql.book import UnknownBuyerError
+from meter.credits.rules import CreditError, Refusal
+from meter.credits.sql.reading import Request, Wanted
+from meter.credits.sql.requests import Asked, Decision
+from portal.credits.models import (
     COLUMNS,
     CreditAsk,
     CreditDecision,
@@ -32,10 +30,12 @@ from portal.credits_models import (
     shown_credit,
     shown_reasons,
 )
-from portal.paging import page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.tables import ANSWER, csv_answer, wants_csv
-from portal.tokens import Scope, Token
+from portal.http.access import BuyerOrOperator, OperatorToken, client, own_buyer, services
+from portal.http.bodies import read_model
+from portal.http.paging import page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.tables import ANSWER, csv_answer, wants_csv
+from portal.http.tokens import Scope, Token
 
 _LIST = "credits"
 _STATUS = {  # all others: 422, the field is wrong

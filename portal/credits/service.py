@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from meter.credits import Reason, ReasonBook
-from meter.links import LinkOptions
+from meter.book.sql.contracts import read_contract
+from meter.credits.rules import Reason, ReasonBook
+from meter.credits.sql.reading import Request, Seen, Wanted, find, find_all, see
+from meter.credits.sql.requests import Asked, Decision, ask, decide, re_review
 from meter.store.clerk import Clerk
-from meter.store.contracts import read_contract
-from meter.store.credit_reading import Request, Seen, Wanted, find, find_all, see
-from meter.store.credits import Asked, Decision, ask, decide, re_review
+from meter.text.links import LinkOptions
 
 
 class CreditOffice:

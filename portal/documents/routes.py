@@ -16,19 +16,19 @@ from fastapi import Path as InPath
 from fastapi.responses import Response as Plain
 from pydantic import BaseModel, Field, Strict
 
-from config.types import Monday
-from meter.billing.accounts import Account
-from meter.billing.cycle import Remedy
-from meter.papers import PaperError, lines_csv
-from meter.store.book import UnknownBuyerError
-from meter.store.documents import Document, UnknownDocumentError
-from meter.store.forecasting import OrderForecast
-from meter.store.payments import PaymentError
-from portal.access import BuyerOrOperator, client, own_buyer, services
-from portal.bodies import Body, read_model
-from portal.paging import Cursor, Limit, Next, page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.tokens import Scope, Token
+from book.types import Monday
+from meter.billing.arithmetic.cycle import Remedy
+from meter.billing.documents import PaperError, lines_csv
+from meter.billing.sql.documents import Document, UnknownDocumentError
+from meter.billing.sql.forecasting import OrderForecast
+from meter.billing.sql.payments import PaymentError
+from meter.book.sql.book import UnknownBuyerError
+from meter.ledger.accounts import Account
+from portal.http.access import BuyerOrOperator, client, own_buyer, services
+from portal.http.bodies import Body, read_model
+from portal.http.paging import Cursor, Limit, Next, page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.tokens import Scope, Token
 
 _MAX_NAME = 64
 _LIST = "documents"

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import Kind
-from meter.ladder import Ladder, build_ladder
-from meter.papers import paper
-from meter.store.api_money import IssuedKey, PaymentRow, documents_before, payments_before
-from meter.store.api_transfers import SettledTransfer, Wanted, settled
-from meter.store.billing import BillingStore, detail_of
+from facts.fact import Kind
+from facts.ladder import Ladder, build_ladder
+from meter.billing.documents import paper
+from meter.billing.sql.documents import Document
+from meter.billing.sql.forecasting import OrderForecast, forecasts
+from meter.billing.sql.operations import BillingStore, detail_of
+from meter.billing.sql.pages import IssuedKey, PaymentRow, documents_before, payments_before
+from meter.journal.sql.reading import facts_of
+from meter.settling.sql.transfers import SettledTransfer, Wanted, settled
 from meter.store.clerk import Clerk
-from meter.store.documents import Document
-from meter.store.forecasting import OrderForecast, forecasts
-from meter.store.reading import facts_of
 
 AT_ONCE = 2  # documents drawn at the same time: each takes a core for a while
 

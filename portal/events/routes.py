@@ -13,16 +13,16 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response
 
-from meter.events import EventKind
-from meter.store.event_feed import Position, TooManyBootsError, UnknownPositionError
-from portal.access import AnyToken, needed, services
-from portal.feed import MAX_POSITION, EventFeed, View, read_position, write_position
-from portal.live_api import EventStream
-from portal.paging import MAX_PAGE
-from portal.problems import RETRY, ProblemError, documented
-from portal.seats import Seat
-from portal.tables import prefers
-from portal.transfers_models import microseconds
+from meter.events.model import EventKind
+from meter.events.sql.feed import Position, TooManyBootsError, UnknownPositionError
+from portal.events.service import MAX_POSITION, EventFeed, View, read_position, write_position
+from portal.http.access import AnyToken, needed, services
+from portal.http.paging import MAX_PAGE
+from portal.http.problems import RETRY, ProblemError, documented
+from portal.http.stream_limit import Seat
+from portal.http.tables import prefers
+from portal.live.routes import EventStream
+from portal.transfers.models import microseconds
 
 _MOST_KINDS = 16  # named in a query, repeats included
 _LAST = "Last-Event-ID"

@@ -21,16 +21,16 @@ import structlog
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 
-from meter.disclosure import Reader, disclosed
-from meter.events import Event, EventKind
+from facts.disclosure import Reader, disclosed
+from meter.events.model import Event, EventKind
+from meter.events.sql.feed import Batch, Position, TooManyBootsError, position_at, read_batch
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
-from meter.store.db import StoreError
-from meter.store.event_feed import Batch, Position, TooManyBootsError, position_at, read_batch
-from portal.paging import decode, encode
-from portal.problems import ProblemError
-from portal.seats import Seat, Seats
-from portal.tokens import Scope, Token
+from meter.store.engine import StoreError
+from portal.http.paging import decode, encode
+from portal.http.problems import ProblemError
+from portal.http.stream_limit import Seat, Seats
+from portal.http.tokens import Scope, Token
 
 LIST = "events"
 MAX_POSITION = 21_000  # characters: 100 boots with names of 64 characters, in base64

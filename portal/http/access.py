@@ -10,20 +10,20 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from meter.store.leads import LeadStore
-from portal.book_office import BookOffice
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.feed import EventFeed
-from portal.live import LiveView
-from portal.money_office import MoneyOffice
-from portal.problems import ProblemError
-from portal.rates import Rates
-from portal.recordings import RecordingOffice
-from portal.service_office import ServiceOffice
-from portal.tokens import Scope, Token, TokenBook
-from portal.trunks import TrunkOffice
-from portal.webhook_office import WebhookOffice
+from meter.journal.sql.leads import LeadStore
+from portal.buyers.service import BookOffice
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.events.service import EventFeed
+from portal.http.problems import ProblemError
+from portal.http.rate_limit import Rates
+from portal.http.tokens import Scope, Token, TokenBook
+from portal.lists.service import Desk
+from portal.live.service import LiveView
+from portal.per_minute.service import ServiceOffice
+from portal.transfers.recordings import RecordingOffice
+from portal.trunks.service import TrunkOffice
+from portal.webhooks.service import WebhookOffice
 
 T = TypeVar("T")
 _log = structlog.get_logger("portal")

@@ -11,9 +11,9 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 
-from config.json_once import TwiceError, loads_once
-from portal.leads import MAX_BODY
-from portal.problems import ProblemError
+from facts.json_once import TwiceError, loads_once
+from portal.http.problems import ProblemError
+from portal.leads.service import MAX_BODY
 
 BODY_S = 10.0  # for a body to arrive
 _CHARSET = re.compile(r"\bcharset\b", re.IGNORECASE)

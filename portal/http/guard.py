@@ -11,14 +11,14 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from meter import metrics
-from portal.access import Services
-from portal.problems import ProblemError, answer
-from portal.signed import ID, SIGNATURE, TIMESTAMP
-from portal.tokens import bearer
+from portal.http.access import Services
+from portal.http.problems import ProblemError, answer
+from portal.http.signature import ID, SIGNATURE, TIMESTAMP
+from portal.http.tokens import bearer
+from telemetry import metrics
 
 HEALTH = "/v1/health"
-LEADS = "/v1/leads"  # the one route that takes a signature, see portal.signed
+LEADS = "/v1/leads"  # the one route that takes a signature, see portal.http.signature
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 

@@ -10,10 +10,10 @@ import structlog
 from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from meter.store.book import UnknownBuyerError
-from portal.bodies import read_body
-from portal.pages import message
-from portal.problems import RETRY, ProblemError
+from meter.book.sql.book import UnknownBuyerError
+from portal.http.bodies import read_body
+from portal.http.pages import message
+from portal.http.problems import RETRY, ProblemError
 
 MAX_TOKEN = 512  # characters: two names of 64 and a signature take half of it
 _FORM = "application/x-www-form-urlencoded"

@@ -51,7 +51,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _pages = Environment(
-    loader=PackageLoader("portal", "templates"),
+    loader=PackageLoader("portal.http", "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,

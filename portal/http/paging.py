@@ -14,7 +14,7 @@ import orjson
 from fastapi import Query
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from portal.problems import ProblemError
+from portal.http.problems import ProblemError
 
 MAX_CURSOR = 400  # characters
 MAX_PAGE = 1_000

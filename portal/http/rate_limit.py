@@ -16,8 +16,8 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from meter import metrics
-from portal.problems import ProblemError
+from portal.http.problems import ProblemError
+from telemetry import metrics
 
 MAX_KEYS = 4_096
 TRIALS_PER_MINUTE = 6  # of a buyer's webhooks: each is a request to a host that the buyer names

@@ -14,11 +14,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from meter.signing import SignatureError, verify
-from portal.access import client, require, services, token, unauthorized
-from portal.bodies import read_body
-from portal.problems import ProblemError
-from portal.tokens import KEY_HEADER, Scope, Token
+from meter.text.signing import SignatureError, verify
+from portal.http.access import client, require, services, token, unauthorized
+from portal.http.bodies import read_body
+from portal.http.problems import ProblemError
+from portal.http.tokens import KEY_HEADER, Scope, Token
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 _MAX_DIGITS = 12  # of a time in seconds: enough for 30,000 years

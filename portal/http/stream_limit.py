@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meter import metrics
-from portal.problems import ProblemError
+from portal.http.problems import ProblemError
+from telemetry import metrics
 
 MAX_STREAMS, MAX_STREAMS_PER_TOKEN = 64, 8
 _RETRY = {"Retry-After": "5"}

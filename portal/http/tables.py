@@ -1,7 +1,7 @@
 """Lists as CSV, where the request's `Accept` prefers it: read and sent page by page, however long they are.
 
 The first page is read before the answer begins, so what fails then is a problem; what fails later breaks the answer
-off, which a client sees. Text that a spreadsheet would run gets an apostrophe in front (`meter.hostile`).
+off, which a client sees. Text that a spreadsheet would run gets an apostrophe in front (`meter.text.hostile`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from meter.hostile import csv_cell
+from meter.text.hostile import csv_cell
 
 CSV = "text/csv"
 CSV_PAGE = 2_000  # rows read at once: a few megabytes

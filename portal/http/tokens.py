@@ -1,6 +1,6 @@
 """Who is asking: bearer tokens (RFC 6750), known by their SHA-256 alone and compared in constant time.
 
-A dialer may have secrets instead, with which it signs what it posts (`portal.signed`).
+A dialer may have secrets instead, with which it signs what it posts (`portal.http.signature`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Token:
     digest: str
     scope: Scope
     of: str = ""  # which dialer or buyer; empty for the operator
-    secrets: tuple[str, ...] = field(default=(), repr=False)  # as meter.signing takes them
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # as meter.text.signing takes them
 
 
 class TokenBook:

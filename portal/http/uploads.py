@@ -21,7 +21,7 @@ import structlog
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from portal.problems import ProblemError
+from portal.http.problems import ProblemError
 
 IDLE_S = 30.0
 PACE = 64 << 10  # bytes

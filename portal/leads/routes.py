@@ -1,7 +1,7 @@
 """The HTTP API for dialing systems, version 1: leads posted before their call, availability, health.
 
 Every answer is JSON, every error a problem (RFC 9457). All but health and the description need a token. The routes for
-suppression lists are in `portal.lists_api` and `portal.lookups_api`.
+suppression lists are in `portal.lists.routes` and `portal.lists.lookups`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from meter.store.leads import LeadConflictError
-from portal.access import DialerOrOperator, services
-from portal.leads import MAX_BODY, read_document
-from portal.live import RouterAwayError
-from portal.problems import RETRY, ProblemError, documented
-from portal.signed import ID, SignedOrToken
+from meter.journal.sql.leads import LeadConflictError
+from portal.http.access import DialerOrOperator, services
+from portal.http.problems import RETRY, ProblemError, documented
+from portal.http.signature import ID, SignedOrToken
+from portal.leads.service import MAX_BODY, read_document
+from portal.live.service import RouterAwayError
 from router.lead import MAX_FIELDS, MAX_VALUE
 
 MAX_KEY = 200  # characters of an Idempotency-Key

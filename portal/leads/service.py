@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from portal.problems import ProblemError
+from portal.http.problems import ProblemError
 from router.lead import (
     MAX_FIELDS,
     MAX_NAME,

@@ -10,13 +10,13 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request
 
-from config.numbers import NumberError, normalise
-from portal.access import BuyerOrOperator, DialerOrOperator, services
-from portal.bodies import read_model
-from portal.desk import Desk
-from portal.lists_models import CheckDone, Consulted, NumberCheck, ReceiptShown, ReceiptVerify, shown_found
-from portal.problems import ProblemError, documented
-from portal.tokens import Scope, Token
+from book.numbers import NumberError, normalise
+from portal.http.access import BuyerOrOperator, DialerOrOperator, services
+from portal.http.bodies import read_model
+from portal.http.problems import ProblemError, documented
+from portal.http.tokens import Scope, Token
+from portal.lists.models import CheckDone, Consulted, NumberCheck, ReceiptShown, ReceiptVerify, shown_found
+from portal.lists.service import Desk
 from suppression.lookups import Evidence, evidence
 from suppression.receipt import ReceiptError
 

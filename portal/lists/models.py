@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from config.book import DEFAULT_TIME_ZONE
-from config.numbers import DEFAULT_REGION
-from meter.store.suppression import ListRow, LogRow
-from portal.bodies import Body
-from portal.desk import Rejected
-from portal.paging import Next
-from portal.tokens import Scope, Token
+from book.model import DEFAULT_TIME_ZONE
+from book.numbers import DEFAULT_REGION
+from meter.suppression_rows.sql.lists import ListRow, LogRow
+from portal.http.bodies import Body
+from portal.http.paging import Next
+from portal.http.tokens import Scope, Token
+from portal.lists.service import Rejected
 from suppression.changes import MAX_ENTRIES
 from suppression.expiry import LAST_S, end_us
 from suppression.importer import REJECT_PERCENT

@@ -15,11 +15,14 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Query, Request, Response
 
-from meter.store.suppression import ListRow
-from portal.access import BuyerOrOperator, Services, client, services
-from portal.bodies import read_model
-from portal.desk import Desk
-from portal.lists_models import (
+from meter.suppression_rows.sql.lists import ListRow
+from portal.http.access import BuyerOrOperator, Services, client, services
+from portal.http.bodies import read_model
+from portal.http.paging import MAX_PAGE, Cursor, page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.tokens import Scope, Token
+from portal.http.uploads import FULL, IDLE_S, PACE, no_room, received
+from portal.lists.models import (
     EditDone,
     ImportDone,
     ImportQuery,
@@ -35,10 +38,7 @@ from portal.lists_models import (
     shown_unused,
     until_s,
 )
-from portal.paging import MAX_PAGE, Cursor, page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.tokens import Scope, Token
-from portal.uploads import FULL, IDLE_S, PACE, no_room, received
+from portal.lists.service import Desk
 from suppression.activating import ListRefusedError
 from suppression.changes import Entry, EntryError, parse_entry
 from suppression.editing import edit, restore

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import structlog
 
-from config.book import DEFAULT_TIME_ZONE
-from config.numbers import to_e164
-from meter.store.suppression import ListRow, ListRows
-from portal.problems import ProblemError
-from portal.uploads import sweep
+from book.model import DEFAULT_TIME_ZONE
+from book.numbers import to_e164
+from meter.suppression_rows.sql.lists import ListRow, ListRows
+from portal.http.problems import ProblemError
+from portal.http.uploads import sweep
 from suppression.activating import FOLDER, ListRefusedError
 from suppression.editing import prune
 from suppression.importer import Imported, Task, import_file

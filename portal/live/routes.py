@@ -20,13 +20,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from meter.disclosure import NOTHING, Reader, disclosed
-from portal.access import AnyToken, needed, services
-from portal.lists_models import Count
-from portal.live import MAX_SHOWN, LiveView, RouterAwayError
-from portal.problems import RETRY, ProblemError, documented
-from portal.seats import Seat
-from portal.tokens import Scope, Token
+from facts.disclosure import NOTHING, Reader, disclosed
+from portal.http.access import AnyToken, needed, services
+from portal.http.problems import RETRY, ProblemError, documented
+from portal.http.stream_limit import Seat
+from portal.http.tokens import Scope, Token
+from portal.lists.models import Count
+from portal.live.service import MAX_SHOWN, LiveView, RouterAwayError
 
 SEND_S = 60.0  # for one event; four times a comment that keeps the connection open
 

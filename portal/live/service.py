@@ -19,7 +19,7 @@ import orjson
 import structlog
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from portal.seats import Seat, Seats
+from portal.http.stream_limit import Seat, Seats
 
 PERIOD_S = 1.0
 KEEP_ALIVE_S = 15.0

@@ -13,21 +13,21 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, Strict
 
-from config.book import Order
-from config.types import IsoDate
-from meter.store.api_money import OrderRow, PaymentRow
-from meter.store.book import UnknownBuyerError
-from meter.store.documents import UnknownDocumentError
-from meter.store.orders import MAX_UNITS, OrderError
-from meter.store.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
-from portal.access import BuyerOrOperator, OperatorToken, needed, own_buyer, services
-from portal.bodies import Body, read_model
-from portal.lists_models import Moment
-from portal.paging import Next, PageQuery, page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.tables import ANSWER, csv_answer, wants_csv
-from portal.tokens import Scope, Token
-from portal.transfers_models import moment
+from book.model import Order
+from book.types import IsoDate
+from meter.billing.sql.documents import UnknownDocumentError
+from meter.billing.sql.pages import OrderRow, PaymentRow
+from meter.billing.sql.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
+from meter.book.sql.book import UnknownBuyerError
+from meter.book.sql.orders import MAX_UNITS, OrderError
+from portal.http.access import BuyerOrOperator, OperatorToken, needed, own_buyer, services
+from portal.http.bodies import Body, read_model
+from portal.http.paging import Next, PageQuery, page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.tables import ANSWER, csv_answer, wants_csv
+from portal.http.tokens import Scope, Token
+from portal.lists.models import Moment
+from portal.transfers.models import moment
 
 _MAX_NAME = 64
 _OWN = "this token sees its own buyer's alone"

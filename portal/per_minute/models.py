@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, Field
 
-from meter.disclosure import Reader, disclosed
-from meter.interactions import MAX_BY, MAX_CUSTOMER, MAX_REFERENCE, MAX_TEXT, MAX_WORDS, MOST
-from meter.store.interactions import Interaction
-from meter.store.reports import Report
-from portal.bodies import Body
-from portal.lists_models import Count, Moment
-from portal.paging import MAX_CURSOR, Next, PageQuery
-from portal.tokens import Scope, Token
+from facts.disclosure import Reader, disclosed
+from meter.per_minute.interactions import MAX_BY, MAX_CUSTOMER, MAX_REFERENCE, MAX_TEXT, MAX_WORDS, MOST
+from meter.per_minute.sql.interactions import Interaction
+from meter.per_minute.sql.reports import Report
+from portal.http.bodies import Body
+from portal.http.paging import MAX_CURSOR, Next, PageQuery
+from portal.http.tokens import Scope, Token
+from portal.lists.models import Count, Moment
 
 _MAX_NAME = 64
 _INSTANT = "An instant with its offset, such as `2026-06-02T10:00:00-04:00`."

@@ -1,6 +1,6 @@
 """The pages behind signed links of per-minute service: rating an interaction, and looking at one from a report.
 
-As with credits (`portal.credit_pages`) the token in the address is the authority. Who may rate sees nothing but for
+As with credits (`portal.credits.pages`) the token in the address is the authority. Who may rate sees nothing but for
 whom and when; who has the buyer's link sees the interaction with its text. Opening a page changes nothing; filing
 answers with a redirect to the page, which then says so.
 """
@@ -15,17 +15,26 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
-from meter.disclosure import Reader, knows_person
-from meter.hostile import one_line
-from meter.interactions import LEAST, MAX_TEXT, MAX_WORDS, MOST, Channel, InteractionError, RatingKind, Refusal
-from meter.links import BadLinkError, LinkOptions, read_interaction_token, read_rating_token
-from meter.localised import money_text, when_text
-from meter.store.contracts import Contract
-from meter.store.interactions import Interaction
-from portal.access import client, services
-from portal.link_pages import MAX_TOKEN, NoPageError, as_page, read_form
-from portal.pages import page
-from portal.service_office import ServiceOffice
+from facts.disclosure import Reader, knows_person
+from meter.book.sql.contracts import Contract
+from meter.per_minute.interactions import (
+    LEAST,
+    MAX_TEXT,
+    MAX_WORDS,
+    MOST,
+    Channel,
+    InteractionError,
+    RatingKind,
+    Refusal,
+)
+from meter.per_minute.sql.interactions import Interaction
+from meter.text.hostile import one_line
+from meter.text.links import BadLinkError, LinkOptions, read_interaction_token, read_rating_token
+from meter.text.localised import money_text, when_text
+from portal.http.access import client, services
+from portal.http.link_pages import MAX_TOKEN, NoPageError, as_page, read_form
+from portal.http.pages import page
+from portal.per_minute.service import ServiceOffice
 
 _BY = "link"  # who rated: whoever has the link
 _WORDS = ("1 (poor)", "2", "3", "4", "5 (very good)")

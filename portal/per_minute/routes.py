@@ -12,14 +12,16 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Query, Request, Response
 
-from meter.interactions import Channel, InteractionError, RatingKind, Refusal
-from meter.store.interactions import Interaction, Wanted
-from meter.store.reports import UnknownReportError
-from portal.access import BuyerOrOperator, OperatorToken, own_buyer, services
-from portal.bodies import read_model
-from portal.paging import page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.service_models import (
+from meter.per_minute.interactions import Channel, InteractionError, RatingKind, Refusal
+from meter.per_minute.sql.interactions import Interaction, Wanted
+from meter.per_minute.sql.reports import UnknownReportError
+from portal.http.access import BuyerOrOperator, OperatorToken, own_buyer, services
+from portal.http.bodies import read_model
+from portal.http.paging import page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.tables import ANSWER, csv_answer, wants_csv
+from portal.http.tokens import Scope, Token
+from portal.per_minute.models import (
     COLUMNS,
     InteractionDetail,
     InteractionId,
@@ -37,10 +39,8 @@ from portal.service_models import (
     shown_interaction,
     shown_report,
 )
-from portal.service_office import ServiceOffice
-from portal.tables import ANSWER, csv_answer, wants_csv
-from portal.tokens import Scope, Token
-from portal.transfers_models import microseconds
+from portal.per_minute.service import ServiceOffice
+from portal.transfers.models import microseconds
 
 _STATUS = {Refusal.UNKNOWN: 404, Refusal.CONFLICT: 409, Refusal.FIELD: 422, Refusal.FULL: 409}
 _ADD_WHY = {

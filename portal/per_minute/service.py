@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meter.interactions import RatingKind, read_report
-from meter.links import LinkOptions
+from meter.book.sql.contracts import Contract, read_contract
+from meter.per_minute.interactions import RatingKind, read_report
+from meter.per_minute.sql.interactions import Interaction, Wanted, add, find, find_all
+from meter.per_minute.sql.ratings import file_rating
+from meter.per_minute.sql.reports import Report, read, read_all
 from meter.store.clerk import Clerk
-from meter.store.contracts import Contract, read_contract
-from meter.store.interactions import Interaction, Wanted, add, find, find_all
-from meter.store.ratings import file_rating
-from meter.store.reports import Report, read, read_all
+from meter.text.links import LinkOptions
 
 
 class ServiceOffice:

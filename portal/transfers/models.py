@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, Field
 
-from meter.disclosure import Claim, Reader, disclosed
-from meter.outcome import CountsAs, Reason, Verdict
-from meter.store.api_transfers import SettledTransfer
-from portal.lists_models import Moment
-from portal.paging import Next, PageQuery
-from portal.tokens import Scope, Token
+from facts.disclosure import Claim, Reader, disclosed
+from facts.outcome import CountsAs, Reason, Verdict
+from meter.settling.sql.transfers import SettledTransfer
+from portal.http.paging import Next, PageQuery
+from portal.http.tokens import Scope, Token
+from portal.lists.models import Moment
 
 _MAX_NAME = 64
 _MAX_NUMBER = 64

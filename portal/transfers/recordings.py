@@ -18,11 +18,11 @@ from fastapi import Request
 from fastapi.responses import FileResponse
 from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
-from meter.disclosure import Reader, claim_of, knows_person
-from meter.facts import Fact, Kind
+from facts.disclosure import Reader, claim_of, knows_person
+from facts.fact import Fact, Kind
+from meter.journal.sql.reading import facts_of
 from meter.store.clerk import Clerk
-from meter.store.reading import facts_of
-from portal.problems import ProblemError
+from portal.http.problems import ProblemError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _AUDIO = "audio/wav"

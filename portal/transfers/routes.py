@@ -12,22 +12,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response as Plain
 from pydantic import BaseModel, Field
 
-from config.numbers import NumberError, normalise, to_e164
-from meter.store.api_transfers import SettledTransfer, UnknownTransferError, Wanted
-from portal.access import AnyToken, BuyerOrOperator, needed, services
-from portal.paging import page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.tables import ANSWER, csv_answer, wants_csv
-from portal.tokens import Scope, Token
-from portal.transfers_models import (
-    COLUMNS,
-    TransferId,
-    TransferQuery,
-    Transfers,
-    cells,
-    microseconds,
-    shown_transfer,
-)
+from book.numbers import NumberError, normalise, to_e164
+from meter.settling.sql.transfers import SettledTransfer, UnknownTransferError, Wanted
+from portal.http.access import AnyToken, BuyerOrOperator, needed, services
+from portal.http.paging import page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.tables import ANSWER, csv_answer, wants_csv
+from portal.http.tokens import Scope, Token
+from portal.transfers.models import COLUMNS, TransferId, TransferQuery, Transfers, cells, microseconds, shown_transfer
 
 _LIST = "transfers"
 _AUDIO = "audio/wav"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from meter.book.sql.trunks import TrunkState, read_trunks
 from meter.store.clerk import Clerk
-from meter.store.trunks import TrunkState, read_trunks
 
 CARRIER = "carrier"  # stands in the place of a buyer before a carrier's name
 

@@ -1,7 +1,7 @@
 """The HTTP API for webhooks and trunks, version 1.
 
 The operator manages every buyer's webhooks, a buyer its own; another's are to it as if they were not there. A secret is
-in an answer once, when it is made. What is posted and how it is signed stands in `meter.webhooks`.
+in an answer once, when it is made. What is posted and how it is signed stands in `meter.webhooks.channel`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from meter.posting import PostError
-from meter.store.trunks import TrunkState
-from meter.store.webhooks import ALL_FIELDS, DEFAULT_EVENTS, EVENTS, MAX_URL, Webhook, WebhookError
-from meter.webhook_desk import Condition, UnknownWebhookError, condition, trouble
-from meter.webhooks import OK
-from portal.access import BuyerOrOperator, needed, own_buyer, services
-from portal.bodies import Body, read_model
-from portal.buyers_models import BuyerName
-from portal.lists_models import Count, Moment
-from portal.orders_api import field_problem
-from portal.paging import Cursor, Limit, Next, PageQuery, page, read_cursor
-from portal.problems import ProblemError, documented
-from portal.rates import TRIALS_PER_MINUTE
-from portal.tokens import Scope, Token
-from portal.transfers_models import moment
-from portal.webhook_office import Known, WebhookOffice
+from meter.book.sql.trunks import TrunkState
+from meter.webhooks.channel import OK
+from meter.webhooks.http_post import PostError
+from meter.webhooks.management import Condition, UnknownWebhookError, condition, trouble
+from meter.webhooks.sql import ALL_FIELDS, DEFAULT_EVENTS, EVENTS, MAX_URL, Webhook, WebhookError
+from portal.buyers.models import BuyerName
+from portal.http.access import BuyerOrOperator, needed, own_buyer, services
+from portal.http.bodies import Body, read_model
+from portal.http.paging import Cursor, Limit, Next, PageQuery, page, read_cursor
+from portal.http.problems import ProblemError, documented
+from portal.http.rate_limit import TRIALS_PER_MINUTE
+from portal.http.tokens import Scope, Token
+from portal.lists.models import Count, Moment
+from portal.orders.routes import field_problem
+from portal.transfers.models import moment
+from portal.webhooks.service import Known, WebhookOffice
 
 _MAX_NAME, _MAX_FIELDS = 64, 64
 _NOT_YOURS = "there is no such webhook, or it is not this token's"

@@ -6,9 +6,9 @@ import asyncio
 from functools import partial
 
 from meter.store.clerk import Clerk
-from meter.store.webhooks import Standing, Webhook, disable, enable, put_hook, read_hooks, remove_hook
-from meter.webhook_desk import UnknownWebhookError, find_hook, put_known, try_out
-from meter.webhooks import WebhookOptions
+from meter.webhooks.channel import WebhookOptions
+from meter.webhooks.management import UnknownWebhookError, find_hook, put_known, try_out
+from meter.webhooks.sql import Standing, Webhook, disable, enable, put_hook, read_hooks, remove_hook
 
 MAX_TRIALS = 4  # at once: each may wait for its endpoint for as long as a post may take
 

@@ -7,9 +7,9 @@ alike. Whoever is furthest behind comes first; who has no order is neither behin
 
 from __future__ import annotations
 
-from config.book import Buyer, Order
-from config.hours import open_times
-from config.limits import Spans, Usage, make_up_of, order_units
+from book.hours import open_times
+from book.limits import Spans, Usage, make_up_of, order_units
+from book.model import Buyer, Order
 
 NO_ORDER = 0.0
 

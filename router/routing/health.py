@@ -16,8 +16,8 @@ from random import Random
 
 import structlog
 
-from meter import metrics
 from router.sip.port import Clock, Probed, SipEngine, Target
+from telemetry import metrics
 
 _log = structlog.get_logger("router")
 SPREAD = 0.2  # of the interval, either way

@@ -6,7 +6,7 @@ suppression lists are asked last, and only for a buyer that could otherwise be r
 comes through `Surroundings`, every random choice from the recorded seed: the same question gets the same answer.
 
 The counts here may be half a second old. They keep a full buyer from being offered at all; what is exact is said by the
-store, when it admits the transfer (`config.limits`). Duplicates are known there alone.
+store, when it admits the transfer (`book.limits`). Duplicates are known there alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from functools import lru_cache
 from random import Random
 from typing import Protocol
 
-from config.book import Book, Buyer, BuyerState, Campaign, Endpoint, Order, Strategy
-from config.hours import is_open, opens_in_words
-from config.limits import Spans, Usage, binds, concurrent_limit, order_most, order_of, order_units, spans_at
-from meter.outcome import NO_BUFFER_MS, Reason
-from router.pace import deficit
+from book.hours import is_open, opens_in_words
+from book.limits import Spans, Usage, binds, concurrent_limit, order_most, order_of, order_units, spans_at
+from book.model import Book, Buyer, BuyerState, Campaign, Endpoint, Order, Strategy
+from facts.outcome import NO_BUFFER_MS, Reason
 from router.ports import ScrubResult
+from router.routing.deficit import deficit
 
 # The final answer that goes with a refusal (RFC 3261 section 21): 404 nobody of that name, 480 not now, 603 never.
 REFUSAL_CODES: dict[str, int] = {
@@ -76,7 +76,7 @@ class Surroundings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A buyer that was looked at and not taken. `reason` is a slug of `meter.outcome.Reason`, `detail` for people."""
+    """A buyer that was looked at and not taken. `reason` is a slug of `facts.outcome.Reason`, `detail` for people."""
 
     buyer: str
     reason: str

@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from config.book import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
-from config.limits import Usage
-from config.sip_uri import host_of
-from router.health import Health, Trunks
-from router.moves import LegPhase
+from book.limits import Usage
+from book.model import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
+from book.sip_uri import host_of
+from router.config import Carrier
 from router.ports import Scrubber, ScrubResult, UsageReader
-from router.shell import TransferShell
+from router.routing.health import Health, Trunks
 from router.sip.port import SipEngine, Target
-from router.told import Carrier
+from router.transfer.model import LegPhase
+from router.transfer.shell import TransferShell
 
 
 class LiveTransfers(dict[str, TransferShell]):
@@ -46,7 +46,7 @@ class LiveTransfers(dict[str, TransferShell]):
 
 
 class Around:
-    """`router.select.Surroundings` of one router."""
+    """`router.routing.selection.Surroundings` of one router."""
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from config.book import Prack, SessionTimer, Srtp, Transport, TrunkPolicy
-from config.sip_uri import host_of
+from book.model import Prack, SessionTimer, Srtp, Transport, TrunkPolicy
+from book.sip_uri import host_of
 from router.sip.pjlib import EngineConfig, EngineUnusableError, Listener
 from router.sip.port import Target
 from router.sip.wire import host_for_from, user_part

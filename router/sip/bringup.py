@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from config.book import CODECS
+from book.model import CODECS
 from router.sip.pjlib import EngineConfig, EngineUnusableError
 
 if TYPE_CHECKING:

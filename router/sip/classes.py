@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from router.sip.moving import FORBIDDEN, Moving
 from router.sip.pjlib import guarded
+from router.sip.refer import FORBIDDEN, Moving
 
 if TYPE_CHECKING:
     from types import ModuleType

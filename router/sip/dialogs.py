@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from config.book import PLAIN_TRUNK, Transport
-from meter import metrics
+from book.model import PLAIN_TRUNK, Transport
 from router.sip.port import Target
+from telemetry import metrics
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 _log = structlog.get_logger("sip")
 _FILES = ("ca_file", "certificate_file", "key_file")
-for _why in ("address", "unmatched"):  # from 0, as in meter.metrics: an increase is seen from the first
+for _why in ("address", "unmatched"):  # from 0, as in telemetry.metrics: an increase is seen from the first
     metrics.SIP_ANSWERS_DROPPED.labels(_why)
 for _how in ("cancel", "bye", "refused", "unsent", "unreadable"):
     metrics.LEFT_CALLS.labels(_how)

@@ -24,17 +24,15 @@ from typing import Any
 
 import structlog
 
-from meter import metrics
 from router.clock import LoopClock, monotonic_us
 from router.sip.accounts import Accounts
 from router.sip.bringup import choose_codecs, ep_config, probe_ceiling
 from router.sip.classes import make_classes
 from router.sip.dialogs import Dialogs, words_of
-from router.sip.doors import Doors
 from router.sip.legs import LegBook, parse_records
 from router.sip.media import Media
 from router.sip.message import read_invite
-from router.sip.moving import Moving
+from router.sip.out_of_dialog import Doors
 from router.sip.pjlib import (
     SHARE,
     EngineConfig,
@@ -46,10 +44,12 @@ from router.sip.pjlib import (
     start_tap,
 )
 from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEvent, Slots, Target
+from router.sip.refer import Moving
 from router.sip.registry import Calls
 from router.sip.services import Services
 from router.sip.tracing import KeptMessages, find_messages
 from router.sip.wire import new_call_id, packed, user_part, with_transport
+from telemetry import metrics
 
 TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
 POLL_S = 0.002  # without an epoll descriptor

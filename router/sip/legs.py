@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from meter.facts import RINGING_CODES, TRYING
+from facts.fact import RINGING_CODES, TRYING
 from router.sip.port import EventKind, LegEvent
 
 LATE_US = 40_000_000  # timer B is 32 s (RFC 3261 17.1.1.2); 40 leaves room

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from meter import metrics
 from router.clock import monotonic_us
 from router.sip.legs import Leg, LegBook
 from router.sip.port import EventKind, LegEvent
+from telemetry import metrics
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from meter.facts import RINGING_CODES
+from facts.fact import RINGING_CODES
 from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Probed, Slots, Target
 
 EPOCH_UTC_US = 1_780_000_000_000_000  # an arbitrary Tuesday in 2026 for virtual wall time

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from config.sip_uri import UriError, parse_address, parse_uri
+from book.sip_uri import UriError, parse_address, parse_uri
 from router.sip.bodies import BodyError, lead_part
 
 _REQUEST = re.compile(r"[A-Z]+ (\S+) SIP/2\.0")
@@ -38,7 +38,7 @@ class Read:
     """An INVITE. `unread` and `caller_unread` say why there is doubt about its lead and its From; both may be empty."""
 
     user: str  # of the request URI
-    caller: str  # whose From it is, for config.numbers.normalise
+    caller: str  # whose From it is, for book.numbers.normalise
     headers: Headers = field(default_factory=dict)  # by lower-case name, in order
     lead_json: bytes = b""  # empty where there is none
     unread: tuple[str, ...] = ()

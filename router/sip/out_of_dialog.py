@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from meter import metrics
 from router.clock import monotonic_us
 from router.sip.message import split_message, user_of
 from router.sip.port import Ask, EngineListener, Probed
+from telemetry import metrics
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import structlog
 
-from config.book import Srtp, Transport
-from meter import metrics
+from book.model import Srtp, Transport
 from router.sip.tracing import start_trace
+from telemetry import metrics
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from config.book import PLAIN_TRUNK, Srtp, Transport, TrunkPolicy
+from book.model import PLAIN_TRUNK, Srtp, Transport, TrunkPolicy
 
 OUR_FAULT = 500  # the code of a NOT_SENT that says nothing about the endpoint
 

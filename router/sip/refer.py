@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from config.sip_uri import host_of
+from book.sip_uri import host_of
 from router.clock import monotonic_us
 from router.sip.legs import Leg, LegBook
 from router.sip.media import Media

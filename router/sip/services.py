@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from router.sip.accounts import Accounts
-from router.sip.doors import Doors
 from router.sip.legs import LegBook
 from router.sip.media import Media
+from router.sip.out_of_dialog import Doors
 from router.sip.pjlib import EngineUnusableError
 from router.sip.port import Target
 from router.sip.wire import packed, with_transport

@@ -1,6 +1,7 @@
 """The last SIP messages as the engine keeps them, made fit to be shown: numbers, secrets and the lead masked.
 
-Shown is what is known to hold nobody; all else is hidden. Headers that are technical are shown with `meter.logs.mask`,
+Shown is what is known to hold nobody; all else is hidden. Headers that are technical are shown with
+`telemetry.logs.mask`,
 those that bear an address without the name, the headers of its URI, and the number in it; of SDP the lines that
 describe media (RFC 8866), without keys (RFC 4568) and names. The value of any other header, and every body that is no
 SDP, is hidden. Lines end as PJSIP takes them: in CRLF, LF or CR.
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from meter.logs import HIDDEN, mask
+from telemetry.logs import HIDDEN, mask
 
 MAX_TRACE = 2 << 20  # bytes of messages in one answer
 MAX_CALL_IDS = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from config.book import Transport
-from config.sip_uri import UriError, parse_uri
+from book.model import Transport
+from book.sip_uri import UriError, parse_uri
 from router.sip.pjlib import EngineConfig
 from router.sip.port import Target
 

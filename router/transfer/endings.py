@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from meter.facts import CALLER_LEG, EndCause, Kind, Party
-from router.codes import CODE_FAULT, CODE_NO_ANSWER, CODE_UNREACHABLE, passable
-from router.moves import Close, Effect, Emit, HangUp, LegPhase, Phase, Quiet, RejectCaller, State
+from facts.fact import CALLER_LEG, EndCause, Kind, Party
 from router.sip.port import LegEvent
+from router.transfer.codes import CODE_FAULT, CODE_NO_ANSWER, CODE_UNREACHABLE, passable
+from router.transfer.model import Close, Effect, Emit, HangUp, LegPhase, Phase, Quiet, RejectCaller, State
 
 ELSEWHERE = 'SIP;cause=200;text="Call completed elsewhere"'  # RFC 3326 section 3.1, for losers
 TIMED_OUT = 'SIP;cause=408;text="Ring timeout"'

@@ -10,9 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meter.facts import CALLER_LEG, RINGING_CODES, TRYING, EndCause, Kind, Party
-from router.codes import CODE_NO_ANSWER, CODE_NO_MEDIA, better
-from router.moves import (
+from facts.fact import CALLER_LEG, RINGING_CODES, TRYING, EndCause, Kind, Party
+from router.sip.port import OUR_FAULT, EventKind, LegEvent
+from router.transfer.codes import CODE_NO_ANSWER, CODE_NO_MEDIA, better
+from router.transfer.endings import (
+    ELSEWHERE,
+    GIVEN_UP,
+    NO_MEDIA,
+    UNSERVED,
+    Step,
+    after_leg,
+    end,
+    end_by_us,
+    end_legs,
+    ignore,
+    leg_ended,
+    over,
+)
+from router.transfer.model import (
     AnswerCaller,
     Arm,
     Bridge,
@@ -32,21 +47,6 @@ from router.moves import (
     StopRecording,
     Timer,
     Whisper,
-)
-from router.sip.port import OUR_FAULT, EventKind, LegEvent
-from router.steps import (
-    ELSEWHERE,
-    GIVEN_UP,
-    NO_MEDIA,
-    UNSERVED,
-    Step,
-    after_leg,
-    end,
-    end_by_us,
-    end_legs,
-    ignore,
-    leg_ended,
-    over,
 )
 
 PARTING_US = 300_000  # a BYE that crosses ours is here within a round trip

@@ -24,9 +24,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meter.facts import CALLER_LEG, EndCause, Kind, Party
-from router.codes import CLIENT_ERROR, CODE_FAULT, CODE_NO_ANSWER
-from router.moves import (
+from facts.fact import CALLER_LEG, EndCause, Kind, Party
+from router.sip.port import EventKind, LegEvent
+from router.transfer.codes import CLIENT_ERROR, CODE_FAULT, CODE_NO_ANSWER
+from router.transfer.endings import (
+    GIVEN_UP,
+    NOT_ACCEPTED,
+    TIMED_OUT,
+    Step,
+    after_leg,
+    end,
+    end_by_us,
+    end_legs,
+    leg_ended,
+    over,
+    parted,
+)
+from router.transfer.legs import LEG_TABLE, is_answer, not_accepted, win
+from router.transfer.model import (
     Admit,
     Admitted,
     AnswerCaller,
@@ -51,22 +66,7 @@ from router.moves import (
     StoreFailed,
     Timer,
 )
-from router.sip.port import EventKind, LegEvent
-from router.steps import (
-    GIVEN_UP,
-    NOT_ACCEPTED,
-    TIMED_OUT,
-    Step,
-    after_leg,
-    end,
-    end_by_us,
-    end_legs,
-    leg_ended,
-    over,
-    parted,
-)
-from router.steps_legs import LEG_TABLE, is_answer, not_accepted, win
-from router.steps_talk import buffer, commit_over, heard, hold_lasts, minute, party, talk, vanished
+from router.transfer.talk import buffer, commit_over, heard, hold_lasts, minute, party, talk, vanished
 
 
 def start(plan: Plan) -> State:

@@ -1,8 +1,8 @@
 """The transfer machine's vocabulary: phases, events, effects, and the state between them.
 
 Events say what happened, effects what to do, in the imperative; both are frozen values, so that a whole transfer can
-be written down as a table. `router.machine` is the only one that turns one into the other, `router.shell` the only
-one that performs effects.
+be written down as a table. `router.transfer.machine` is the only one that turns one into the other,
+`router.transfer.shell` the only one that performs effects.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from meter.facts import Kind
+from facts.fact import Kind
 from router.sip.port import LegEvent
 
 

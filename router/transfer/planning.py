@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from config.book import Endpoint, EndpointKind, Rating, TrunkPolicy
-from config.limits import Limits
-from meter.outcome import OutcomeTerms, Reason
-from router import moves as m
-from router.around import trunk_target
+from book.limits import Limits
+from book.model import Endpoint, EndpointKind, Rating, TrunkPolicy
+from facts.outcome import OutcomeTerms, Reason
+from router.config import Carrier
 from router.lead import Lead
 from router.ports import ScrubResult
-from router.select import REFUSAL_CODES, Refusal, Selection
-from router.shell import Start
+from router.routing.selection import REFUSAL_CODES, Refusal, Selection
+from router.routing.surroundings import trunk_target
 from router.sip.port import Invite, Target
-from router.told import Carrier
+from router.transfer import model as m
+from router.transfer.shell import Start
 from router.wav import wav_ms
 
 ANONYMOUS = "anonymous"  # RFC 3323 section 4.1.1.3

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from config.book import Campaign, Endpoint
-from config.limits import Limits
-from meter.facts import CALLER_LEG, Fact, Kind
-from meter.outcome import Outcome, OutcomeTerms, Verdict, decide
-from router import machine
-from router import moves as m
+from book.limits import Limits
+from book.model import Campaign, Endpoint
+from facts.fact import CALLER_LEG, Fact, Kind
+from facts.outcome import Outcome, OutcomeTerms, Verdict, decide
+from router.config import Carrier
 from router.lead import Lead
 from router.ports import Admission, Journal
 from router.sip.port import Clock, Invite, SipEngine, Target, TimerHandle
-from router.told import Carrier
+from router.transfer import machine
+from router.transfer import model as m
 
 Headers = tuple[tuple[str, str], ...]
 REFUSED_NOW = 503

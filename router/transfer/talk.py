@@ -6,8 +6,11 @@ have ended before. Heard again, the fact follows; unheard for `rtp_timeout_ms`, 
 
 from __future__ import annotations
 
-from meter.facts import CALLER_LEG, EndCause, Kind, Party
-from router.moves import (
+from facts.fact import CALLER_LEG, EndCause, Kind, Party
+from router.sip.port import EventKind, LegEvent
+from router.transfer.endings import Step, end, end_legs, over
+from router.transfer.legs import commit
+from router.transfer.model import (
     Arm,
     Close,
     Disarm,
@@ -22,9 +25,6 @@ from router.moves import (
     State,
     Timer,
 )
-from router.sip.port import EventKind, LegEvent
-from router.steps import Step, end, end_legs, over
-from router.steps_legs import commit
 
 MINUTE_US = 60_000_000
 HOLD_US = 10_000_000  # domain 9: no hold above 10 s

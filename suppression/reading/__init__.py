@@ -1,6 +1,6 @@
 """List files in, keys out: CSV and its relatives, GZ, ZIP, XLSX and UTF-16, as a stream and by whole columns at a time.
 
 Belongs here: what a file is (`sources`, `archives`, `sheets`), where its rows and cells begin (`rows`), which column to
-read (`layout`), what a cell says (`cells`, and `config.numbers` above all), and `reader`, which puts these
+read (`layout`), what a cell says (`cells`, and `book.numbers` above all), and `reader`, which puts these
 together and is what others import. Nothing here keeps a list or knows of the store, and no message repeats a cell.
 """

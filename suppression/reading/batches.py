@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from config.numbers import NANP_REGIONS, NumberError, normalise
+from book.numbers import NANP_REGIONS, NumberError, normalise
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading import cells
 from suppression.reading.cells import CellError

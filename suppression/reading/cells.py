@@ -1,6 +1,6 @@
 """What cells say, a whole column at a time. What is not plain stays undone, and is read by the functions for one cell.
 
-The quick way for numbers must never say anything else than `config.numbers.normalise`; a random test compares. It
+The quick way for numbers must never say anything else than `book.numbers.normalise`; a random test compares. It
 gathers the cells of one length as columns of characters, and reads together those that have their digits at the same
 places: one comparison finds them all, and then ten digits are ten columns.
 """

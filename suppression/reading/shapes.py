@@ -8,8 +8,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from config.book import DEFAULT_TIME_ZONE
-from config.numbers import DEFAULT_REGION, is_region
+from book.model import DEFAULT_TIME_ZONE
+from book.numbers import DEFAULT_REGION, is_region
 from suppression.kinds import Kind
 
 Octets = npt.NDArray[np.uint8]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from config.numbers import NANP_REGIONS, NumberError, normalise
+from book.numbers import NANP_REGIONS, NumberError, normalise
 from suppression.kinds import Kind
 from suppression.reading import cells
 from suppression.reading.cells import CellError

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from meter.store import journal
+from meter.journal.sql import append as journal
 from router import ports
 from suppression import scrub
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from baton.reference import pages
+from baton.cli.reference import pages
 
 ROOT = Path(__file__).parents[2]
 MAX_COLUMNS = 120

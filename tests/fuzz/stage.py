@@ -20,14 +20,14 @@ from pathlib import Path
 
 from baton.demo.certificates import Certificates, make
 from baton.demo.parties import free_port
-from meter.facts import Kind
-from meter.store.db import open_store
-from meter.store.reading import list_transfers, read_transfer
+from facts.fact import Kind
+from meter.journal.sql.reading import list_transfers, read_transfer
+from meter.store.engine import open_store
 from tests.fuzz.parties import BadDialer, Tally
 from tests.net.conftest import Station, verdict
 from tests.net.peer import HOST, Call, Callee, Caller, Message
 
-HANG_S = 5.0  # of silence make a router hung (baton.health)
+HANG_S = 5.0  # of silence make a router hung (baton.process.health)
 BACK_S = 60.0  # PJSIP's timers run 32 s (64 x T1, RFC 3261 section 17.1.1.2)
 SPARE_FDS = 4  # the store's and the log's come and go
 FDS_PER_TRANSFER = 6  # RTP and RTCP of two legs, a connection of each

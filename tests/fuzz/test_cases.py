@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from baton.demo.parties import free_port
-from meter.facts import Kind
+from facts.fact import Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import HOST, Callee, Message, sdp
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("baton", "config", "meter", "portal", "router", "suppression")
+PACKAGES = ("baton", "book", "config", "facts", "meter", "portal", "router", "suppression", "telemetry")
 
 
 def _run(*words: str | Path, cwd: Path) -> str:

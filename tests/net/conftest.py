@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from baton.demo.parties import free_port
-from meter.facts import Fact, Kind
-from meter.store.db import open_store
-from meter.store.reading import list_transfers, read_transfer
-from meter.store.verify import verify_journal
+from facts.fact import Fact, Kind
+from meter.journal.sql.reading import list_transfers, read_transfer
+from meter.journal.sql.verify import verify_journal
+from meter.store.engine import open_store
 from tests.net.peer import HOST, Callee, Caller, Tone
 
 BASE = """
@@ -120,7 +120,7 @@ class Station:
             await self.caller.open()
         with (self.folder / "router.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "baton.child", "router", str(self.config),
+                sys.executable, "-m", "baton.process.child", "router", str(self.config),
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         await self._answers()

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from baton.control import NoRouterError, RefusedError, ask
 from baton.demo.parties import free_port
-from meter.facts import Fact, Kind
+from baton.process.control import NoRouterError, RefusedError, ask
+from facts.fact import Fact, Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import Callee, Caller, Message
 
@@ -241,7 +241,7 @@ async def portal(station: Station) -> AsyncIterator[httpx.AsyncClient]:
     await station.start()
     with (station.folder / "portal.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "baton.child", "portal", str(station.config),
+            sys.executable, "-m", "baton.process.child", "portal", str(station.config),
             stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import HOST, Call, Callee, Message, loudest_hertz
 

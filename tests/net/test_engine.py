@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from baton.demo.parties import free_port
-from config.book import Transport
+from book.model import Transport
 from router.clock import LoopClock, new_loop
 from router.sip.engine import PjsuaEngine
 from router.sip.pjlib import EngineConfig, EngineUnusableError, Listener

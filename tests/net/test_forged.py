@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from meter.facts import Kind
+from facts.fact import Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import Callee, Message, Party, sdp
 

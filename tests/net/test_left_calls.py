@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meter.facts import Kind
+from facts.fact import Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import HOST, Call, Callee, Message
 from tests.net.streams import StreamCallee

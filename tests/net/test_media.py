@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from baton.demo.parties import write_tone
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import Call, Callee, Message, Tone, event_type, loudest_hertz, offered, sdp
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import Call, Callee, Caller, Message, event_type, sdp
 from tests.net.test_odd_keys import how

@@ -11,7 +11,7 @@ import itertools
 import pytest
 
 from baton.demo.parties import free_port
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import HOST, Call, Callee, Caller
 from tests.net.streams import StreamCallee, StreamCaller

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from baton.demo.parties import write_tone
-from meter.facts import Fact, Kind
+from facts.fact import Fact, Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import Callee, Message, loudest_hertz, sdp
 

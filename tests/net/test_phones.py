@@ -12,7 +12,7 @@ import pytest
 
 from baton.demo.certificates import Certificates, make
 from baton.demo.parties import HOST, Processes, free_port
-from meter.facts import Kind
+from facts.fact import Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import Callee, loudest_hertz
 

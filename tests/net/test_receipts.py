@@ -8,9 +8,9 @@ import time
 import orjson
 import pytest
 
-from meter.facts import Kind
-from meter.store.db import open_store
-from meter.store.suppression import ListRows
+from facts.fact import Kind
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from router.lead import NOT_A_NUMBER
 from suppression.importer import Task, import_file
 from suppression.ports import StaleError, Who

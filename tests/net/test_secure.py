@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from baton.demo.certificates import Certificates, make
-from meter.facts import Kind
+from facts.fact import Kind
 from tests.net.conftest import Station, verdict
 from tests.net.peer import HOST, Message
 

@@ -22,38 +22,38 @@ import uvicorn
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from baton.control import ControlServer, RefusedError
-from baton.lists import list_store
-from baton.run_portal import _ask, _Server
-from config.book import Buyer, Campaign, Endpoint, EndpointKind, Srtp, Transport
-from config.book_file import BookFile
-from meter.credits import load_reasons
-from meter.facts import Kind, Party
-from meter.links import LinkOptions
-from meter.outcome import CountsAs, Reason, Verdict
-from meter.settle import Follower
-from meter.store.book import BookStore
-from meter.store.book_editing import BookRules
+from baton.process.control import ControlServer, RefusedError
+from baton.process.portal import _ask, _Server
+from baton.suppression_lists import list_store
+from book.model import Buyer, Campaign, Endpoint, EndpointKind, Srtp, Transport
+from book.sections import BookFile
+from facts.fact import Kind, Party
+from facts.outcome import CountsAs, Reason, Verdict
+from meter.book.sql.book import BookStore
+from meter.book.sql.editing import BookRules
+from meter.credits.rules import load_reasons
+from meter.journal.sql.leads import LeadStore
+from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.leads import LeadStore
+from meter.store.engine import open_store
 from meter.store.schema import outcomes
-from meter.webhooks import WebhookOptions
-from portal.access import Services
+from meter.text.links import LinkOptions
+from meter.webhooks.channel import WebhookOptions
 from portal.app import create_app
-from portal.book_office import BookOffice
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.feed import EventFeed
-from portal.live import LiveView
-from portal.money_office import MoneyOffice
-from portal.rates import Rates
-from portal.recordings import RecordingOffice
-from portal.seats import Seats
-from portal.service_office import ServiceOffice
-from portal.tokens import Scope, Token, TokenBook
-from portal.trunks import TrunkOffice
-from portal.webhook_office import WebhookOffice
+from portal.buyers.service import BookOffice
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.events.service import EventFeed
+from portal.http.access import Services
+from portal.http.rate_limit import Rates
+from portal.http.stream_limit import Seats
+from portal.http.tokens import Scope, Token, TokenBook
+from portal.lists.service import Desk
+from portal.live.service import LiveView
+from portal.per_minute.service import ServiceOffice
+from portal.transfers.recordings import RecordingOffice
+from portal.trunks.service import TrunkOffice
+from portal.webhooks.service import WebhookOffice
 from router.live import Deadline, LegView, RouterView, TransferView, TrunkView
 from suppression.receipt import Signer
 from tests.facts_builder import UTC_0, Story, failed_story

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from config.book import Buyer, BuyerState, Caps, Endpoint, EndpointKind, Prack, SessionTimer, TrunkPolicy
-from config.book_file import BuyerEntry, EndpointEntry
-from meter.store import documents
-from meter.store.book import BookStore
-from meter.store.book_editing import raw_buyer
-from portal.buyers_models import BuyerShown, EndpointShown
+from book.model import Buyer, BuyerState, Caps, Endpoint, EndpointKind, Prack, SessionTimer, TrunkPolicy
+from book.sections import BuyerEntry, EndpointEntry
+from meter.billing.sql import documents
+from meter.book.sql.book import BookStore
+from meter.book.sql.editing import raw_buyer
+from portal.buyers.models import BuyerShown, EndpointShown
 from tests.portal.house import ACME, WEEK, House
 from tests.store.money_tools import WESTLAKE
 

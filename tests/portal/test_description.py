@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import portal.live.service.service
 import pytest
 import requests
 import schemathesis
@@ -24,8 +25,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-import portal.feed
-import portal.live
+import portal.events.service
 from portal.app import describe
 from tests.portal.house import Served, bearer, served
 
@@ -51,8 +51,8 @@ schema = schemathesis.openapi.from_dict(describe(), config=CONFIG)
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(portal.live, "LONGEST_S", 0.2)  # a stream, too, has an end
-        patch.setattr(portal.feed, "LONGEST_S", 0.2)
+        patch.setattr(portal.live.service, "LONGEST_S", 0.2)  # a stream, too, has an end
+        patch.setattr(portal.events.service, "LONGEST_S", 0.2)
         with served(tmp_path_factory.mktemp("portal"), period_s=0.05) as one:
             imports = f"{one.url}/v1/suppression/lists/dnc/imports"
             assert requests.post(imports, data=b"phone\n+12125550188\n", headers=bearer("acme"), timeout=20).ok

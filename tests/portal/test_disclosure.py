@@ -20,24 +20,24 @@ import orjson
 import pytest
 from fastapi.routing import APIRoute
 
-from meter.disclosure import NOTHING, Claim, Reader, claim_of, disclosed, knows_person
-from meter.events import EventKind, Events
-from meter.facts import EndCause, Kind, Party
-from meter.lead_mail import LeadComposer
-from meter.letters import Letter
-from meter.links import LinkOptions, credit_link, interaction_link
-from meter.mqtt import MqttLink, MqttOptions
-from meter.outbox import NeverDeliverableError
-from meter.outcome import NOT_ATTEMPTED_REASONS
-from meter.settle import Follower
+from facts.disclosure import NOTHING, Claim, Reader, claim_of, disclosed, knows_person
+from facts.fact import EndCause, Kind, Party
+from facts.outcome import NOT_ATTEMPTED_REASONS
+from meter.billing.sql.detail import write_detail
+from meter.events.model import EventKind, Events
+from meter.journal.sql.reading import facts_and_outcome
+from meter.letters.lead import LeadComposer
+from meter.mail.message import Letter
+from meter.mqtt.channel import MqttLink, MqttOptions
+from meter.outbox.delivery import NeverDeliverableError
+from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
-from meter.store.detail import write_detail
-from meter.store.reading import facts_and_outcome
 from meter.store.schema import outbox
-from meter.store.webhooks import EVENTS, Webhook
-from meter.webhooks import compose, names_of
+from meter.text.links import LinkOptions, credit_link, interaction_link
+from meter.webhooks.channel import compose, names_of
+from meter.webhooks.sql import EVENTS, Webhook
 from portal.app import create_app
-from portal.seats import Seat
+from portal.http.stream_limit import Seat
 from tests.facts_builder import WESTLAKE, Story
 from tests.portal.house import SCOPES, House, live, open_house, view_of, wav
 from tests.store.journal_tools import open_journal, write
@@ -244,12 +244,12 @@ async def _stream(town: Town, who: str, path: str, count: int) -> str:
     """The first so many events of a stream, straight from what makes it."""
     house, token = town.house, next(one for one in town.house.services.tokens.all if one.name == who)
     if path == "/events":
-        from portal.feed import View
+        from portal.events.service import View
 
         start = await house.feed.begin(0)
         made = house.feed.events(start, View(token), Seat())
     else:
-        from portal.live_api import shown_live
+        from portal.live.routes import shown_live
 
         made = house.live.events(who, partial(shown_live, token), Seat())
     found = b""

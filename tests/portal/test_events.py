@@ -15,11 +15,11 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-import meter.store.event_feed
-from meter.settle import Follower
-from portal.feed import LIST
-from portal.paging import encode, write_cursor
-from portal.seats import Seats
+import meter.events.sql.feed
+from meter.settling.follower import Follower
+from portal.events.service import LIST
+from portal.http.paging import encode, write_cursor
+from portal.http.stream_limit import Seats
 from tests.facts_builder import UTC_0, Story, connected_story, failed_story
 from tests.portal.house import House, Served, bearer, served
 from tests.store.journal_tools import open_journal, write
@@ -144,7 +144,7 @@ async def test_what_is_asked_wrongly_is_named(
 
 
 async def test_more_routers_than_a_position_names_is_503(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter.store.event_feed, "MAX_BOOTS", 0)
+    monkeypatch.setattr(meter.events.sql.feed, "MAX_BOOTS", 0)
     found = await house.ask("noc", "GET", "/events")
     assert (found.status_code, found.headers["retry-after"]) == (503, "5")
 

@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import meter.store.event_feed
-from meter.events import Event, Events
-from meter.facts import CHAIN_START, Kind
-from meter.settle import Follower
+import meter.events.sql.feed
+from facts.fact import CHAIN_START, Kind
+from meter.events.model import Event, Events
+from meter.events.sql.feed import Position, TooManyBootsError, UnknownPositionError, position_at, read_batch
+from meter.journal.rows import insert_rows, make_row, read_row
+from meter.journal.sql.recovery import recover
+from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.event_feed import Position, TooManyBootsError, UnknownPositionError, position_at, read_batch
-from meter.store.recovery import recover
-from meter.store.rows import insert_rows, make_row, read_row
+from meter.store.engine import open_store
 from meter.store.schema import boots, facts, outcomes
-from portal.feed import MAX_POSITION, EventFeed, View, read_position, write_position
-from portal.seats import Seats
-from portal.tokens import Scope, Token
+from portal.events.service import MAX_POSITION, EventFeed, View, read_position, write_position
+from portal.http.stream_limit import Seats
+from portal.http.tokens import Scope, Token
 from tests.facts_builder import MONO_0, UTC_0, connected_story, failed_story
 
 OPERATOR = View(Token("noc", "", Scope.OPERATOR))
@@ -175,7 +175,7 @@ def test_each_event_comes_once_and_in_order_whatever_happens_meanwhile(
     template: Path, steps: list[tuple[Any, ...]], last: int, span: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meter.store.event_feed, "SPAN", span)
+        patch.setattr(meter.events.sql.feed, "SPAN", span)
         shutil.copy(template, folder)
         asyncio.run(_walk(Path(folder) / template.name, steps, last))
 
@@ -277,7 +277,7 @@ async def test_facts_of_no_interest_are_bounded_too(journal: Journal, monkeypatc
     story = connected_story("t-1").facts
     minutes = [replace(story[-3], kind=Kind.TALK_MINUTE, payload={"minutes": number}) for number in range(400)]
     journal.pending["r1"] = [[*story[:5], *minutes, *story[5:]]]
-    monkeypatch.setattr(meter.store.event_feed, "SPAN", 50)
+    monkeypatch.setattr(meter.events.sql.feed, "SPAN", 50)
     while journal.pending["r1"] and len(journal.pending["r1"][0]) > 1:
         journal.pending["r1"] = [journal.pending["r1"][0], [story[0]] * 999, [story[0]] * 999]
         await journal.write("r1", 1)
@@ -340,7 +340,7 @@ async def test_a_position_of_another_journal_is_refused(journal: Journal, positi
 async def test_more_routers_than_a_position_can_name_are_told_of_and_nothing_is_skipped(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meter.store.event_feed, "MAX_BOOTS", 2)
+    monkeypatch.setattr(meter.events.sql.feed, "MAX_BOOTS", 2)
     for router in ROUTERS:
         await journal.write(router, 3)
     walker = Walker(journal.clerk, OPERATOR)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from meter import metrics
 from portal.app import describe
-from portal.rates import Rates
+from portal.http.rate_limit import Rates
+from telemetry import metrics
 from tests.portal.house import House, open_house
 
 

@@ -13,9 +13,9 @@ import httpx
 import orjson
 import pytest
 
-from portal import live_api
-from portal.live_api import EventStream
-from portal.seats import Seats
+from portal.http.stream_limit import Seats
+from portal.live import routes as live_api
+from portal.live.routes import EventStream
 from tests.portal.house import House, Served, bearer, live, served, view_of
 
 KEEP_ALIVE_S = 0.5

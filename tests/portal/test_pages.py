@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from meter import metrics
-from meter.store.money import credit_requests
-from portal.paging import read_cursor, write_cursor
-from portal.problems import ProblemError
+from meter.store.money_schema import credit_requests
+from portal.http.paging import read_cursor, write_cursor
+from portal.http.problems import ProblemError
+from telemetry import metrics
 from tests.portal.house import House, bearer
 from tests.store.service_tools import report, said
 

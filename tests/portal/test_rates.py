@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from portal.problems import ProblemError
-from portal.rates import MAX_KEYS, Rates, source
+from portal.http.problems import ProblemError
+from portal.http.rate_limit import MAX_KEYS, Rates, source
 from tests.portal.house import House, bearer, open_house
 from tests.portal.test_signed import JSON, LEAD, _signed
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from meter.signing import sign
+from meter.text.signing import sign
 from tests.portal.house import OLD_SECRET, SECRET, House, bearer
 
 LEAD = orjson.dumps({"phone": "+12125550123", "first_name": "Ann"})

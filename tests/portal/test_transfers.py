@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from meter.store.ledger import append
-from portal.paging import write_cursor
+from meter.ledger.sql.ledger import append
+from portal.http.paging import write_cursor
 from tests.facts_builder import UTC_0
 from tests.portal.house import House, outcome
 from tests.store.money_tools import unit_posting

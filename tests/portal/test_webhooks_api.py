@@ -13,12 +13,12 @@ import pytest
 import structlog
 from standardwebhooks.webhooks import Webhook as Verifier
 
-from meter.posting import PostOptions
-from meter.signing import new_secret, sign
-from meter.store.trunks import put_trunks
-from meter.store.webhooks import Standing, Webhook, disable, put_standing, read_hooks
-from meter.webhooks import WebhookOptions
-from portal.rates import TRIALS_PER_MINUTE, Rates
+from meter.book.sql.trunks import put_trunks
+from meter.text.signing import new_secret, sign
+from meter.webhooks.channel import WebhookOptions
+from meter.webhooks.http_post import PostOptions
+from meter.webhooks.sql import Standing, Webhook, disable, put_standing, read_hooks
+from portal.http.rate_limit import TRIALS_PER_MINUTE, Rates
 from tests.portal.house import House, open_house
 from tests.store.test_webhooks import Endpoint, certificates, endpoint
 

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from config.book import Buyer, BuyerState, Campaign, Endpoint, Strategy, Terms
-from meter.facts import Fact, Kind
-from meter.outcome import Verdict, decide
+from book.model import Buyer, BuyerState, Campaign, Endpoint, Strategy, Terms
+from facts.fact import Fact, Kind
+from facts.outcome import Verdict, decide
 from router.ports import Admission
 from router.sip.memory import Act, Does, MemoryEngine, Script
 from router.sip.port import EventKind, LegEvent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.numbers import NumberError
+from book.numbers import NumberError
 from suppression.reading import batches, reader
 from suppression.reading.watching import Watch
 from tests.proof.lists import play

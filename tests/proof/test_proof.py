@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from meter.facts import Kind
-from router import steps_legs
-from router.moves import HangUp
+from facts.fact import Kind
+from router.transfer import legs as steps_legs
+from router.transfer.model import HangUp
 from tests.proof.chaos import run, violations
 
 

@@ -12,11 +12,12 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config.book import Order, Terms
-from meter.billing.calendar import Week, deadline_us, week_of, weeks_between
-from meter.billing.cycle import Bought, Prepaid, Remedy, make_up_units, remedy, settle_week
-from meter.billing.minutes import rate
-from meter.billing.units import (
+from book.model import Order, Terms
+from book.terms import presets
+from meter.billing.arithmetic.calendar import Week, deadline_us, week_of, weeks_between
+from meter.billing.arithmetic.cycle import Bought, Prepaid, Remedy, make_up_units, remedy, settle_week
+from meter.billing.arithmetic.minutes import rate
+from meter.billing.arithmetic.units import (
     Carried,
     CarriedUnits,
     Ordered,
@@ -26,7 +27,6 @@ from meter.billing.units import (
     half_even,
     paid_in_advance,
 )
-from meter.terms import presets
 
 ZONES = (
     "America/New_York", "Europe/London", "Australia/Lord_Howe", "America/Havana", "Asia/Kathmandu", "Africa/Cairo",

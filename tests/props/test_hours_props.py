@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config.hours import DAYS, QUARTER_US, is_open, open_times, parse_hours
+from book.hours import DAYS, QUARTER_US, is_open, open_times, parse_hours
 
 ZONES = ("America/New_York", "Europe/London", "Australia/Lord_Howe", "America/Havana", "Asia/Kathmandu", "UTC")
 _quarters = st.integers(0, 95).map(lambda quarter: f"{quarter // 4:02}:{quarter % 4 * 15:02}")

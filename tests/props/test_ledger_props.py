@@ -17,12 +17,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
-from meter.billing.accounts import UNIT, Account, Posting, Rule, reversal
-from meter.billing.minutes import rate
-from meter.store import ledger
-from meter.store.db import open_store
-from meter.store.money import ledger_heads, postings
-from meter.terms import presets
+from book.terms import presets
+from meter.billing.arithmetic.minutes import rate
+from meter.ledger.accounts import UNIT, Account, Posting, Rule, reversal
+from meter.ledger.sql import ledger
+from meter.store.engine import open_store
+from meter.store.money_schema import ledger_heads, postings
 from tests.store.money_tools import Books, at, unit_posting
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ async def ends(books: Books) -> list[tuple[str, int, bytes]]:
 
 
 async def is_whole(books: Books) -> bool:
-    from meter.store.verify_ledger import verify_ledger
+    from meter.settling.sql.verify_ledger import verify_ledger
 
     return (await verify_ledger(books.engine)).ok
 

@@ -20,8 +20,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from meter.store.db import open_store
-from meter.store.suppression import ListRows
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from suppression import editing
 from suppression.activating import look
 from suppression.editing import edit, fold, restore
@@ -177,8 +177,8 @@ test_a_list_is_a_set = Lists.TestCase
 CHILD = """
 import asyncio, random, sys
 from pathlib import Path
-from meter.store.db import open_store
-from meter.store.suppression import ListRows
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from suppression import editing
 from suppression.editing import edit, fold
 from suppression.importer import Mode, Task, import_file

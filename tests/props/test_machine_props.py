@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter.facts import Kind
-from router import machine
-from router import moves as m
+from facts.fact import Kind
 from router.sip.port import EventKind, LegEvent
+from router.transfer import machine
+from router.transfer import model as m
 
 LEGS = 3
 PLAN = m.Plan(legs=LEGS, buffer_ms=15_000, ring_timeout_ms=30_000, talk_connected_ms=15_000)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.numbers import MAX_EXTENSION, NumberError, is_region, normalise, to_e164
+from book.numbers import MAX_EXTENSION, NumberError, is_region, normalise, to_e164
 from suppression.reading.reader import ListFile
 from tests import spellings
 

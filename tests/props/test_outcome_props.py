@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter.facts import EndCause, Fact, Kind, Party
-from meter.ladder import build_ladder
-from meter.outcome import CountsAs, Reason, Verdict, decide
+from facts.fact import EndCause, Fact, Kind, Party
+from facts.ladder import build_ladder
+from facts.outcome import CountsAs, Reason, Verdict, decide
 from tests.facts_builder import UTC_0, WESTLAKE, endpoint
 
 JUNK = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)

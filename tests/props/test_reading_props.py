@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
-from config.numbers import NumberError, normalise
+from book.numbers import NumberError, normalise
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading import cells
 from suppression.reading.reader import Batch, ListFile, UnreadableError, Wanted

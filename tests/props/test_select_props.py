@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.book import (
+from book.hours import WEEK_US, is_open
+from book.limits import Usage, limits_for, midnight_us, order_units, spans_at
+from book.model import (
     Book,
     Buyer,
     BuyerState,
@@ -24,10 +26,8 @@ from config.book import (
     Strategy,
     Terms,
 )
-from config.hours import WEEK_US, is_open
-from config.limits import Usage, limits_for, midnight_us, order_units, spans_at
 from router.ports import ScrubResult
-from router.select import Question, area_code, choose
+from router.routing.selection import Question, area_code, choose
 
 TERMS = Terms("t", order_counts="billed")
 MONDAY = midnight_us(datetime(2026, 6, 1, tzinfo=UTC).date(), TERMS.time_zone)

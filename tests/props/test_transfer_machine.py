@@ -6,10 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from meter.facts import CALLER_LEG, Kind
-from router import machine
-from router import moves as m
+from facts.fact import CALLER_LEG, Kind
 from router.sip.port import EventKind, LegEvent
+from router.transfer import machine
+from router.transfer import model as m
 
 leg_plans = st.builds(
     m.LegPlan,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from meter.store.db import open_store
-from meter.store.verify_ledger import verify_ledger
+from meter.settling.sql.verify_ledger import verify_ledger
+from meter.store.engine import open_store
 from tests.sim.books.checker import check
 from tests.sim.books.helpers import answer, copy_store, count, helper, read_books, tell
 from tests.sim.books.year import Size, Year

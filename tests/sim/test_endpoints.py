@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from config.book import Buyer, MenuChoice, Terms
-from meter.facts import EndCause, Kind
-from meter.outcome import CountsAs, Reason, Verdict, decide
+from book.model import Buyer, MenuChoice, Terms
+from facts.fact import EndCause, Kind
+from facts.outcome import CountsAs, Reason, Verdict, decide
 from router.ports import Admission
 from router.sip.memory import Act, Does, Script
 from tests.world import SECOND_US, World, answers, declines, hangs_up, party, plain, rings, secure
@@ -261,7 +261,7 @@ def two_buyers(first: Script, second: Script, **campaign: object) -> World:
     book = world.book.book
     book.buyers["bolt"] = buyer
     old = book.campaigns["leads"]
-    from config.book import Strategy
+    from book.model import Strategy
 
     book.campaigns["leads"] = replace(old, buyers=("acme", "bolt"), strategy=Strategy.PRIORITY)
     world.script(first)

@@ -7,13 +7,13 @@ import wave
 from dataclasses import replace
 from pathlib import Path
 
-from meter.facts import Kind
-from meter.outcome import CountsAs, Verdict, decide
+from facts.fact import Kind
+from facts.outcome import CountsAs, Verdict, decide
 from router.dialers import Dialer
-from router.moves import Phase
 from router.sip.legs import LegBook, Record
 from router.sip.memory import Act, Does, Script
 from router.sip.port import OUR_FAULT, EventKind, LegEvent
+from router.transfer.model import Phase
 from tests.world import SECOND_US, World, answers, declines, did, hangs_up, party, plain, rings, secure
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from meter.billing.accounts import Posting
-from meter.cycle import Cycle
-from meter.facts import EndCause, Kind, Party
+from facts.fact import EndCause, Kind, Party
+from meter.billing.cycle import Cycle
+from meter.ledger.accounts import Posting
+from meter.settling.sql.verify_ledger import verify_ledger
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.money import postings
+from meter.store.engine import open_store
+from meter.store.money_schema import postings
 from meter.store.schema import outcomes
-from meter.store.verify_ledger import verify_ledger
 from tests.facts_builder import UTC_0, WESTLAKE, Story
 from tests.sim.books.helpers import answer, bill, copy_store, helper, read_books, tell
 from tests.store.journal_tools import store

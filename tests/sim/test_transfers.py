@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from config.book import Buyer, BuyerState, Terms
-from meter.facts import Kind
-from meter.outcome import CountsAs, Reason, Verdict
+from book.model import Buyer, BuyerState, Terms
+from facts.fact import Kind
+from facts.outcome import CountsAs, Reason, Verdict
 from router.ports import Admission
 from router.sip.memory import Act, Does, Script
 from tests.world import World, answers, declines, did, hangs_up, party, plain, rings, secure

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from meter.store.db import open_store
-from meter.store.replaying import replay
-from meter.store.verify_ledger import verify_ledger
+from meter.settling.sql.replaying import replay
+from meter.settling.sql.verify_ledger import verify_ledger
+from meter.store.engine import open_store
 from tests.sim.books.checker import EXAMPLES, check
 from tests.sim.books.helpers import bill
 from tests.sim.books.year import DAY_US, START_US, Size, Year
@@ -23,7 +23,7 @@ from tests.store.money_tools import WESTLAKE, Books, at
 
 SEEDS = [int(one) for one in os.environ.get("BATON_YEAR_SEEDS", "1").split(",")]
 SIZE = Size(int(os.environ.get("BATON_YEAR_BUYERS", "50")), int(os.environ.get("BATON_YEAR_WEEKS", "53")))
-PRODUCT = {"baton", "config", "meter", "portal", "router", "suppression"}
+PRODUCT = {"baton", "book", "config", "facts", "meter", "portal", "router", "suppression", "telemetry"}
 
 
 @pytest.mark.slow

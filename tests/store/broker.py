@@ -13,7 +13,7 @@ from typing import Any
 import aiomqtt
 from jsonschema import Draft202012Validator
 
-from meter.events import EventKind
+from meter.events.model import EventKind
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 DOCS = Path(__file__).parents[2] / "docs/mqtt"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store.db import open_store
+from meter.store.engine import open_store
 from meter.store.schema import buyers
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, insert, select
 
-from meter.credits import ReasonBook, load_reasons
-from meter.store import credits as desk
-from meter.store.credit_reading import Request
-from meter.store.rows import insert_rows, make_row
+from meter.credits.rules import ReasonBook, load_reasons
+from meter.credits.sql import requests as desk
+from meter.credits.sql.reading import Request
+from meter.journal.rows import insert_rows, make_row
 from meter.store.schema import boots, outbox, outcomes
 from tests.store.money_tools import Books, at
 

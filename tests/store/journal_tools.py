@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import Fact, Kind
-from meter.store.journal import JournalWriter
+from facts.fact import Fact, Kind
+from meter.journal.sql.append import JournalWriter
 from tests.facts_builder import UTC_0, Story
 
 

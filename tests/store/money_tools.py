@@ -11,17 +11,18 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Buyer, Terms
-from config.book_file import BookFile
-from meter.billing.accounts import UNIT, Account, Posting, Rule
-from meter.billing.cycle import Remedy
-from meter.cycle import Cycle, CycleOptions, RunReport
-from meter.store import documents, ledger, payments
-from meter.store.book import BookStore
+from book.model import Buyer, Terms
+from book.sections import BookFile
+from book.terms import presets
+from meter.billing.arithmetic.cycle import Remedy
+from meter.billing.cycle import Cycle, CycleOptions, RunReport
+from meter.billing.sql import documents, payments
+from meter.book.sql.book import BookStore
+from meter.ledger.accounts import UNIT, Account, Posting, Rule
+from meter.ledger.sql import ledger
 from meter.store.clerk import Clerk
-from meter.store.money import postings, refunds
+from meter.store.money_schema import postings, refunds
 from meter.store.schema import outbox
-from meter.terms import presets
 
 T = TypeVar("T")
 NEW_YORK = ZoneInfo("America/New_York")
@@ -59,8 +60,8 @@ class Books:
         await BookStore(self.engine).import_book(BookFile(terms=versions, buyers=tuple(made)), replace=True)
 
     async def order(self, buyer: str, week: str, quantity: int, make_up: int = 0) -> None:
-        from config.book import Order
-        from meter.store.orders import OrderStore
+        from book.model import Order
+        from meter.book.sql.orders import OrderStore
 
         await OrderStore(self.engine).set(Order(buyer, week, quantity, make_up), "test")
 
@@ -99,7 +100,7 @@ class Books:
 
     async def choose(self, buyer: str, remedy: Remedy, when: str, week: str = "") -> None:
         def work(connection: Connection) -> None:
-            from meter.store.contracts import read_contract
+            from meter.book.sql.contracts import read_contract
 
             chosen = read_contract(connection, buyer).week_from(week) if week else None
             payments.choose(connection, buyer, remedy, week=chosen, by="buyer", origin="test", now_utc_us=at(when))

@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
-from config.book import Endpoint, EndpointKind
-from meter.interactions import RatingKind, read_report
-from meter.store import interactions, ratings
-from meter.store.interactions import Interaction
+from book.model import Endpoint, EndpointKind
+from book.terms import presets
+from meter.per_minute.interactions import RatingKind, read_report
+from meter.per_minute.sql import interactions, ratings
+from meter.per_minute.sql.interactions import Interaction
 from meter.store.schema import outbox
-from meter.terms import presets
 from tests.store.money_tools import Books, at
 
 SERVICE = replace(presets()["customer-success"], name="contract")

@@ -10,7 +10,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
-from meter.letters import MailOptions
+from meter.mail.message import MailOptions
 from tests.store.test_mail import free_port
 
 SENDER = "leads@operator.example"

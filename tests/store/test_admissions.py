@@ -17,14 +17,14 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Buyer, Caps, Order, Terms
-from config.hours import DAY_US
-from config.limits import Limits, limits_for
-from meter.facts import Fact, Kind
-from meter.store import admissions as limits_module
-from meter.store.db import open_store
-from meter.store.journal import JournalWriter
-from meter.store.recovery import recover
+from book.hours import DAY_US
+from book.limits import Limits, limits_for
+from book.model import Buyer, Caps, Order, Terms
+from facts.fact import Fact, Kind
+from meter.journal.sql import admissions as limits_module
+from meter.journal.sql.append import JournalWriter
+from meter.journal.sql.recovery import recover
+from meter.store.engine import open_store
 from meter.store.schema import admissions, buyers
 from tests.facts_builder import UTC_0, Story
 from tests.store.journal_tools import open_journal, write
@@ -217,10 +217,10 @@ async def test_two_routers_on_one_store_admit_exactly_the_limit(url: str, engine
 
 _ROUTER = """
 import asyncio, json, sys
-from config.limits import Limits, CapWindow
-from meter.facts import Kind
-from meter.store.db import open_store
-from meter.store.journal import JournalWriter
+from book.limits import Limits, CapWindow
+from facts.fact import Kind
+from meter.store.engine import open_store
+from meter.journal.sql.append import JournalWriter
 
 async def main(url, name, count):
     engine = await open_store(url)

@@ -12,11 +12,11 @@ import pytest_asyncio
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Buyer, BuyerState, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
-from config.book_file import BookFile
-from meter.store.book import BookSnapshot, BookStore, UnknownBuyerError
-from meter.store.book_plan import ImportRefusedError
-from meter.store.db import StoreError, open_store
+from book.model import Buyer, BuyerState, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
+from book.sections import BookFile
+from meter.book.plan import ImportRefusedError
+from meter.book.sql.book import BookSnapshot, BookStore, UnknownBuyerError
+from meter.store.engine import StoreError, open_store
 from meter.store.schema import buyers
 
 TERMS = Terms(name="acme-2026", unit_price_minor=4500)
@@ -117,8 +117,8 @@ async def test_versions_of_a_profile_share_currency_and_zone(store: BookStore, f
 
 
 async def test_a_buyer_changes_its_currency_once_nothing_is_open(store: BookStore, engine: AsyncEngine) -> None:
-    from config.book import Order
-    from meter.store.orders import OrderStore
+    from book.model import Order
+    from meter.book.sql.orders import OrderStore
 
     await store.import_book(BOOK)
     await OrderStore(engine).set(Order("acme", "2027-01-04", 10), "jo")
@@ -132,8 +132,8 @@ async def test_a_buyer_changes_its_currency_once_nothing_is_open(store: BookStor
 
 async def test_a_new_default_of_what_orders_count_changes_no_contract(tmp_path: Path, store: BookStore) -> None:
     """The presets count what was sent since; who had them before imports the same file again, and keeps its way."""
-    from config.book_file import load_book
-    from meter.terms import presets
+    from book.sections import load_book
+    from book.terms import presets
 
     own = '[[terms]]\nname = "own"\nbase = "westlake-fulfillment"\n[[buyers]]\nname = "a"\nterms = "own"\n'
     file = tmp_path / "baton.toml"
@@ -153,8 +153,8 @@ async def test_a_new_version_of_a_contract_that_counts_billed_units_says_how_it_
     store: BookStore, tmp_path: Path, said: str
 ) -> None:
     """Such as a new price: the default has changed since the contract was made, and is not what was agreed."""
-    from config.book_file import load_book
-    from meter.terms import presets
+    from book.sections import load_book
+    from book.terms import presets
 
     buyer = '[[buyers]]\nname = "a"\nterms = "own"\n'
     first = '[[terms]]\nname = "own"\nbase = "westlake-fulfillment"\n'

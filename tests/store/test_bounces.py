@@ -12,19 +12,19 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.bounces import LOOKED_AT, Recorded, Report, envelope_sender, read_report, record_report
-from meter.lead_mail import LeadComposer
-from meter.letters import MailOptions
-from meter.mail import MailDeliverer
-from meter.outbox import OutboxLoop
+from meter.letters.lead import LeadComposer
+from meter.mail.bounces import LOOKED_AT, Recorded, Report, envelope_sender, read_report, record_report
+from meter.mail.channel import MailDeliverer
+from meter.mail.message import MailOptions
+from meter.mail.sql.messages import bounce_counts, bounces_of, find_mail, list_mail
+from meter.mail.sql.recipients import send_again
+from meter.outbox.delivery import OutboxLoop
+from meter.outbox.sql import Message, prune
+from meter.settling.watch import show_bounces
 from meter.store.clerk import Clerk
-from meter.store.mail import bounce_counts, bounces_of, find_mail, list_mail
-from meter.store.money import mail_bounces
-from meter.store.outbox import Message, prune
-from meter.store.recipients import send_again
+from meter.store.money_schema import mail_bounces
 from meter.store.schema import outbox
-from meter.watch import show_bounces
+from telemetry import metrics
 from tests.facts_builder import failed_story
 from tests.store.journal_tools import store
 from tests.store.test_letters import Wire, wire

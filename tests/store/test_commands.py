@@ -17,16 +17,16 @@ from paho.mqtt.properties import Properties
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from baton.commanding import executor
-from baton.lists import list_store
-from config.book import Buyer, BuyerState, Terms
-from config.book_file import BookFile
-from meter.commands import Commander
-from meter.mqtt import MqttOptions
+from baton.process.commands import executor
+from baton.suppression_lists import list_store
+from book.model import Buyer, BuyerState, Terms
+from book.sections import BookFile
+from meter.book.sql.book import BookStore
+from meter.mqtt.channel import MqttOptions
+from meter.mqtt.commands import Commander
 from meter.run import MeterOptions, run_meter
-from meter.signing import new_secret, sign
-from meter.store.book import BookStore
 from meter.store.schema import suppression_log
+from meter.text.signing import new_secret, sign
 from suppression.importer import Task, import_file
 from suppression.ports import Who
 from tests.store.broker import Broker, Subscriber, problems, until

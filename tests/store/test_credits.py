@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.billing.accounts import Account, Rule, reversal
-from meter.billing.units import half_even
-from meter.credit_mail import CreditComposer
-from meter.credits import CreditError, Refusal, State
-from meter.outbox import NeverDeliverableError, NobodyError
-from meter.store import ledger
-from meter.store.book import UnknownBuyerError
+from meter.billing.arithmetic.units import half_even
+from meter.book.sql.book import UnknownBuyerError
+from meter.credits.letter import CreditComposer
+from meter.credits.rules import CreditError, Refusal, State
+from meter.credits.sql.calls import billed_call
+from meter.credits.sql.reading import Wanted, ages, find_all, find_decided, next_open
+from meter.credits.sql.requests import Decision
+from meter.credits.sql.requests import decide as decide_
+from meter.ledger.accounts import Account, Rule, reversal
+from meter.ledger.sql import ledger
+from meter.outbox.delivery import NeverDeliverableError, NobodyError
 from meter.store.clerk import Clerk
-from meter.store.credit_calls import billed_call
-from meter.store.credit_reading import Wanted, ages, find_all, find_decided, next_open
-from meter.store.credits import Decision
-from meter.store.credits import decide as decide_
-from meter.store.db import open_store
+from meter.store.engine import open_store
 from tests.store.credit_tools import again, ask, decide, happen, mails
 from tests.store.money_tools import NEW_YORK, WESTLAKE, Books, at
 
@@ -210,7 +210,7 @@ async def test_a_call_is_asked_for_once(books: Books) -> None:
 
 
 async def test_a_call_with_a_goodwill_credit_is_not_credited_again(books: Books) -> None:
-    from meter.billing.accounts import Posting
+    from meter.ledger.accounts import Posting
 
     [call] = await _called(books, failed=1)
     goodwill = Posting(
@@ -386,7 +386,7 @@ async def test_two_who_decide_one_request_at_once_credit_it_once(books: Books, e
 async def test_the_store_itself_refuses_a_second_request_of_a_level(books: Books) -> None:
     from sqlalchemy import insert
 
-    from meter.store.money import credit_requests
+    from meter.store.money_schema import credit_requests
 
     [call] = await _called(books, failed=1)
     made = await ask(books, call, "2026-06-11 09:00")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.billing.cycle import Remedy
+from meter.billing.arithmetic.cycle import Remedy
 from tests.store.money_tools import SENT, WESTLAKE, Books, at
 
 WEEK = "2026-06-08"  # Tue 2 June 2026 invoice for the week 8 to 15 June
@@ -92,7 +92,7 @@ async def test_192_billed_of_200_is_eight_short_settled_as_the_buyer_chose(
 
 
 async def test_a_check_is_due_on_wednesday_17_and_stands_on_the_worklist_until_it_is_sent(books: Books) -> None:
-    from meter.store import payments
+    from meter.billing.sql import payments
 
     await sold(books)
     await books.choose("acme", Remedy.REFUND, "2026-06-01 09:00")  # the standing choice
@@ -136,7 +136,7 @@ async def test_the_make_up_is_on_top_of_that_week_and_free(books: Books) -> None
 
 
 async def test_a_choice_made_at_noon_is_too_late_and_is_refused(books: Books) -> None:
-    from meter.store.payments import PaymentError
+    from meter.billing.sql.payments import PaymentError
 
     await sold(books)
     with pytest.raises(PaymentError, match="closed on Tuesday 2026-06-16, noon"):
@@ -251,7 +251,7 @@ async def test_overage_is_taken_from_open_credits_first_unless_the_terms_say_oth
 
 
 async def test_an_unpaid_order_puts_the_buyer_on_hold_at_five_and_its_payment_ends_that(books: Books) -> None:
-    from meter.store.book import BookStore
+    from meter.book.sql.book import BookStore
 
     await books.agree("acme")
     await books.order("acme", WEEK, 200)
@@ -310,9 +310,9 @@ async def test_an_unpaid_orders_shortfall_waits_and_is_settled_once_it_is_paid(b
 async def test_an_unpaid_orders_rest_can_be_cancelled_by_a_credit_note_and_what_was_delivered_stays(
     books: Books,
 ) -> None:
-    from meter.billing.drafts import Issuer
-    from meter.store import payments
-    from meter.store.documents import Run
+    from meter.billing.arithmetic.drafts import Issuer
+    from meter.billing.sql import payments
+    from meter.billing.sql.documents import Run
 
     await books.agree("acme")
     await books.order("acme", WEEK, 200)

@@ -10,18 +10,19 @@ import pytest
 from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import BuyerState
-from meter.billing.accounts import INCREMENT, Account, Posting, Rule
-from meter.billing.cycle import Remedy
-from meter.store import ledger, payments
-from meter.store.book import BookStore
-from meter.store.due import StepKind
-from meter.store.mail import find_mail
-from meter.store.money import buyer_stops
-from meter.store.recipients import Recipient, hand_over, put_recipients
+from book.model import BuyerState
+from book.terms import presets
+from meter.billing.arithmetic.cycle import Remedy
+from meter.billing.sql import payments
+from meter.billing.sql.due import StepKind
+from meter.book.sql.book import BookStore
+from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
+from meter.ledger.sql import ledger
+from meter.mail.sql.messages import find_mail
+from meter.mail.sql.recipients import Recipient, hand_over, put_recipients
+from meter.settling.sql.verify_ledger import verify_ledger
+from meter.store.money_schema import buyer_stops
 from meter.store.schema import outbox
-from meter.store.verify_ledger import verify_ledger
-from meter.terms import presets
 from tests.store.money_tools import WESTLAKE, Books, at
 
 MINUTES = replace(presets()["customer-success"], name="minutes", setup_fee_minor=0)
@@ -294,7 +295,7 @@ async def test_a_meter_that_lags_still_holds_who_has_not_paid(books: Books) -> N
 
 async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(books: Books) -> None:
     """Ten paid for and ten delivered came to a check for one, an overage of one, and a hold for that."""
-    from meter.settle import Follower, SettleOptions
+    from meter.settling.follower import Follower, SettleOptions
     from tests.facts_builder import UTC_0, connected_story
     from tests.store.journal_tools import store
 
@@ -316,7 +317,7 @@ async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(
     assert [one.period for one in await books.documents(kind="week")] == ["2026-06-01", "2026-06-08"]
 
 
-@pytest.mark.parametrize("where", ["meter.cycle.is_behind", "meter.store.steps.is_behind"])
+@pytest.mark.parametrize("where", ["meter.billing.cycle.is_behind", "meter.billing.sql.steps.is_behind"])
 async def test_a_meter_that_falls_behind_between_two_looks_settles_the_week_once_it_has_caught_up(
     books: Books, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -328,7 +329,7 @@ async def test_a_meter_that_falls_behind_between_two_looks_settles_the_week_once
     books.cycle._clock = lambda: at("2026-06-15 02:00")
     answers = iter([True])  # the first time it is asked, after the look at the signs
     monkeypatch.setattr(where, lambda *_: next(answers, False))
-    monkeypatch.setattr("meter.cycle.POLL_S", 0.01)
+    monkeypatch.setattr("meter.billing.cycle.POLL_S", 0.01)
     stop = asyncio.Event()
     running = asyncio.create_task(books.cycle.run(stop))
     try:
@@ -388,7 +389,7 @@ async def test_an_operators_hold_on_top_of_the_cycles_is_not_ended_by_a_payment(
 async def test_a_week_waits_for_the_one_before_it_that_could_not_be_settled(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from meter.store import weeks
+    from meter.billing.sql import weeks
 
     await books.agree("acme")
     for monday in ("2026-06-08", "2026-06-15"):

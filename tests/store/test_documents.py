@@ -15,20 +15,20 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import papers
-from meter.document_mail import DocumentComposer, HoldComposer
-from meter.letters import MailOptions
-from meter.mail import MailDeliverer
-from meter.outbox import NeverDeliverableError, NobodyError, OutboxLoop
-from meter.papers import lines_csv, paper
-from meter.store import documents
-from meter.store.billing import BillingStore
-from meter.store.detail import write_detail
-from meter.store.documents import UnknownDocumentError
-from meter.store.money import documents as documents_table
-from meter.store.payments import PaymentError
+from meter.billing import documents as papers
+from meter.billing.documents import lines_csv, paper
+from meter.billing.letter import DocumentComposer, HoldComposer
+from meter.billing.sql import documents
+from meter.billing.sql.detail import write_detail
+from meter.billing.sql.documents import UnknownDocumentError
+from meter.billing.sql.operations import BillingStore
+from meter.billing.sql.payments import PaymentError
+from meter.mail.channel import MailDeliverer
+from meter.mail.message import MailOptions
+from meter.outbox.delivery import NeverDeliverableError, NobodyError, OutboxLoop
+from meter.settling.sql.verify_ledger import verify_ledger
+from meter.store.money_schema import documents as documents_table
 from meter.store.schema import outbox
-from meter.store.verify_ledger import verify_ledger
 from tests.store.money_tools import Books
 from tests.store.test_mail import Mailbox, mailbox  # noqa: F401 - a fixture
 
@@ -180,7 +180,7 @@ async def test_a_document_that_is_not_there_is_dead_and_one_without_an_address_w
     ],
 )
 async def test_what_was_issued_and_posted_cannot_be_changed(books: Books, change: str) -> None:
-    from meter.billing.cycle import Remedy
+    from meter.billing.arithmetic.cycle import Remedy
 
     await billed(books)
     await books.choose("acme", Remedy.CREDIT, "2026-06-02 12:00")

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store.billing import BillingStore
-from meter.store.export import ENTITIES, ExportError, Wanted
-from meter.store.loading import LoadError, Who, load
+from meter.billing.sql.export import ENTITIES, ExportError, Wanted
+from meter.billing.sql.loading import LoadError, Who, load
+from meter.billing.sql.operations import BillingStore
 from tests.store.money_tools import Books, at
 
 WEEK = "2026-06-08"

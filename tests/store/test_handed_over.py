@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Connection, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store.billing import BillingStore
-from meter.store.mail import find_mail
-from meter.store.outbox import prune, revive
-from meter.store.recipients import Recipient, put_recipients, recipients_of, send_again
+from meter.billing.sql.operations import BillingStore
+from meter.mail.sql.messages import find_mail
+from meter.mail.sql.recipients import Recipient, put_recipients, recipients_of, send_again
+from meter.outbox.sql import prune, revive
 from meter.store.schema import outbox
 from tests.store.money_tools import Books, at
 

@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.facts import CHAIN_START
-from meter.heads import HeadsComposer, HeadsExport, HeadsOptions
-from meter.settle import Follower, SettleOptions
-from meter.store.chain_heads import HeadsError, decoded, missing
+from facts.fact import CHAIN_START
+from meter.journal.sql.chain_heads import HeadsError, decoded, missing
+from meter.letters.chain_heads import HeadsComposer, HeadsExport, HeadsOptions
+from meter.settling.follower import Follower, SettleOptions
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.money import ledger_heads
+from meter.store.engine import open_store
+from meter.store.money_schema import ledger_heads
 from meter.store.schema import outbox
+from telemetry import metrics
 from tests.facts_builder import connected_story
 from tests.sim.books.helpers import copy_store
 from tests.store.journal_tools import store

@@ -11,11 +11,11 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import CHAIN_START, Kind
-from meter.store.journal import Admission, JournalRefusedError, JournalWriter
-from meter.store.reading import read_transfer
+from facts.fact import CHAIN_START, Kind
+from meter.journal.sql.append import Admission, JournalRefusedError, JournalWriter
+from meter.journal.sql.reading import read_transfer
+from meter.journal.sql.verify import verify_journal
 from meter.store.schema import buyers, facts
-from meter.store.verify import verify_journal
 from tests.facts_builder import UTC_0, failed_story
 from tests.store.journal_tools import open_journal, started, store, write
 

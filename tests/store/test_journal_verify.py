@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store.db import open_store
-from meter.store.verify import VerifyReport, verify_journal
+from meter.journal.sql.verify import VerifyReport, verify_journal
+from meter.store.engine import open_store
 from tests.facts_builder import connected_story, failed_story
 from tests.store.journal_tools import store
 

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from meter.journal.sql.leads import PURGE_ROWS, LeadConflictError, LeadFetcher, LeadStore
 from meter.store.clerk import Clerk
-from meter.store.leads import PURGE_ROWS, LeadConflictError, LeadFetcher, LeadStore
 from meter.store.schema import leads
 
 ANN, BO = b'{"phone":"+12125550123"}', b'{"phone":"+12125550199"}'

@@ -21,20 +21,21 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics, texts
-from meter.dkim_signing import DkimKeyError, DkimOptions, Signer
-from meter.lead_mail import LeadComposer, render_lead
-from meter.letters import Attachment, Composer, Letter, MailOptions, to_message
-from meter.localised import date_text, money_text, number_text, short_when_text, when_text
-from meter.mail import MailDeliverer, Postman
-from meter.outbox import NeverDeliverableError, NobodyError, OutboxLoop
+from meter.letters.lead import LeadComposer, render_lead
+from meter.mail.channel import MailDeliverer, Postman
+from meter.mail.dkim_signing import DkimKeyError, DkimOptions, Signer
+from meter.mail.message import Attachment, Composer, Letter, MailOptions, to_message
+from meter.mail.smtp import Reply
+from meter.mail.sql.messages import BuyerMail, buyer_mail
+from meter.outbox.delivery import NeverDeliverableError, NobodyError, OutboxLoop
+from meter.outbox.sql import Message
 from meter.run import MeterOptions, composers, use_templates
-from meter.settle import Follower
-from meter.smtp import Reply
+from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
-from meter.store.mail import BuyerMail, buyer_mail
-from meter.store.outbox import Message
 from meter.store.schema import buyers
+from meter.text import texts
+from meter.text.localised import date_text, money_text, number_text, short_when_text, when_text
+from telemetry import metrics
 from tests.facts_builder import UTC_0, failed_story
 from tests.store.journal_tools import store
 from tests.store.test_mail import HOSTILE, LINK, free_port

@@ -15,14 +15,14 @@ import pytest
 from aiosmtpd.controller import Controller
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import EndCause, Party
-from meter.lead_mail import LeadComposer, fields_csv, render_lead
-from meter.letters import MailOptions, to_message
-from meter.links import BadLinkError, LinkOptions, credit_link, read_credit_token
-from meter.mail import MailDeliverer
-from meter.outbox import DeliveryError, NeverDeliverableError, NobodyError, OutboxLoop
-from meter.settle import Follower
-from meter.store.outbox import Message
+from facts.fact import EndCause, Party
+from meter.letters.lead import LeadComposer, fields_csv, render_lead
+from meter.mail.channel import MailDeliverer
+from meter.mail.message import MailOptions, to_message
+from meter.outbox.delivery import DeliveryError, NeverDeliverableError, NobodyError, OutboxLoop
+from meter.outbox.sql import Message
+from meter.settling.follower import Follower
+from meter.text.links import BadLinkError, LinkOptions, credit_link, read_credit_token
 from tests.facts_builder import UTC_0, WESTLAKE, Story, failed_story
 from tests.store.journal_tools import store
 from tests.store.test_outbox import states

@@ -19,18 +19,18 @@ import aiomqtt
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Buyer, BuyerState, Terms
-from config.book_file import BookFile
-from meter.events import EventKind
-from meter.mqtt import MqttLink, MqttOptions
-from meter.outbox import NeverDeliverableError
-from meter.outcome import CountsAs, Reason, Verdict
+from book.model import Buyer, BuyerState, Terms
+from book.sections import BookFile
+from facts.outcome import CountsAs, Reason, Verdict
+from meter.book.sql.book import BookStore
+from meter.book.sql.trunks import put_trunks
+from meter.events.model import EventKind
+from meter.events.sql.streams import cursors
+from meter.mqtt.channel import MqttLink, MqttOptions
+from meter.outbox.delivery import NeverDeliverableError
+from meter.outbox.sql import Message
 from meter.run import MeterOptions, run_meter
-from meter.store.book import BookStore
 from meter.store.clerk import Clerk
-from meter.store.outbox import Message
-from meter.store.streams import cursors
-from meter.store.trunks import put_trunks
 from tests.facts_builder import connected_story, failed_story
 from tests.store.broker import SCHEMAS, Broker, Subscriber, problems, schema_of, until
 from tests.store.journal_tools import open_journal, write
@@ -138,7 +138,7 @@ async def test_a_broker_that_falls_silent_and_comes_back_gets_everything(
     url: str, engine: AsyncEngine, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Acknowledgements that stay out end the connection: what it has in flight would stop up the next one's."""
-    monkeypatch.setattr("meter.mqtt.ACK_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("meter.mqtt.channel.ACK_TIMEOUT_S", 1.0)
     async with Running(url, broker) as subscriber:
         journal = await open_journal(engine, linger_ms=1)
         write(journal, failed_story("t-0"))
@@ -231,7 +231,7 @@ async def test_the_last_will_says_that_a_meter_is_gone(url: str, broker: Broker,
     subscriber = Subscriber(broker.port)
     listening = asyncio.create_task(subscriber.run())
     code = (
-        "import asyncio; from meter.run import *; from meter.mqtt import MqttOptions\n"
+        "import asyncio; from meter.run import *; from meter.mqtt.channel import MqttOptions\n"
         f"asyncio.run(run_meter(MeterOptions({url!r}, mqtt=MqttOptions('127.0.0.1', {broker.port}, prefix='calls')),"
         " asyncio.Event()))"
     )

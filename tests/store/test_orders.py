@@ -15,14 +15,14 @@ import structlog
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from baton import cli
-from config.book import Buyer, Order, Terms
-from config.book_file import BookFile
-from config.limits import limits_for, midnight_us
-from meter.store.book import ORDER_WEEKS_KEPT, BookSnapshot, BookStore, UnknownBuyerError
-from meter.store.forecasting import forecasts
-from meter.store.gauges import orders_now
-from meter.store.orders import OrderError, OrderProgress, OrderStore
+from baton.cli import main as cli
+from book.limits import limits_for, midnight_us
+from book.model import Buyer, Order, Terms
+from book.sections import BookFile
+from meter.billing.sql.forecasting import forecasts
+from meter.book.sql.book import ORDER_WEEKS_KEPT, BookSnapshot, BookStore, UnknownBuyerError
+from meter.book.sql.orders import OrderError, OrderProgress, OrderStore
+from meter.settling.sql.gauges import orders_now
 from meter.store.schema import admissions, outcomes
 from tests.store.money_tools import WESTLAKE, Books, at
 

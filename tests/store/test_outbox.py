@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.outbox import (
+from meter.outbox.delivery import (
     DeliveryError,
     NeverDeliverableError,
     OutboxLoop,
@@ -18,10 +18,10 @@ from meter.outbox import (
     prune_for_ever,
     retry_delay_s,
 )
+from meter.outbox.sql import Message, depths, revive
+from meter.settling.watch import show_depths
 from meter.store.clerk import Clerk
-from meter.store.outbox import Message, depths, revive
 from meter.store.schema import outbox
-from meter.watch import show_depths
 
 DAY_US = 24 * 3600 * 1_000_000
 

@@ -13,19 +13,19 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.lead_mail import LeadComposer
-from meter.letters import MAX_RECIPIENTS, Letter, MailOptions
-from meter.mail import MailDeliverer
-from meter.outbox import NeverDeliverableError, OutboxLoop, OutboxOptions
+from meter.letters.lead import LeadComposer
+from meter.mail.channel import MailDeliverer
+from meter.mail.message import MAX_RECIPIENTS, Letter, MailOptions
+from meter.mail.sql.messages import bounces_of, find_mail, list_mail
+from meter.mail.sql.recipients import Recipient, recipients_of, releasable, release, send_again, waiting
+from meter.mail.waiting import Releaser
+from meter.outbox.delivery import NeverDeliverableError, OutboxLoop, OutboxOptions
+from meter.outbox.sql import prune, revive
 from meter.run import MeterOptions, run_meter
-from meter.settle import Follower
+from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
-from meter.store.mail import bounces_of, find_mail, list_mail
-from meter.store.outbox import prune, revive
-from meter.store.recipients import Recipient, recipients_of, releasable, release, send_again, waiting
 from meter.store.schema import buyers, mail_recipients, outbox, outcomes
-from meter.waiting import Releaser
+from telemetry import metrics
 from tests.facts_builder import UTC_0, WESTLAKE, connected_story, failed_story
 from tests.store.journal_tools import store
 from tests.store.smtp_sink import DROP, OK, Sink

@@ -13,15 +13,15 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import Fact, Kind
-from meter.outcome import decide
-from meter.settle import Follower
-from meter.store import recovery
-from meter.store.db import open_store
-from meter.store.reading import list_transfers, read_transfer
-from meter.store.recovery import recover
+from facts.fact import Fact, Kind
+from facts.outcome import decide
+from meter.journal.sql import recovery
+from meter.journal.sql.reading import list_transfers, read_transfer
+from meter.journal.sql.recovery import recover
+from meter.journal.sql.verify import verify_journal
+from meter.settling.follower import Follower
+from meter.store.engine import open_store
 from meter.store.schema import boots, facts, outcomes
-from meter.store.verify import verify_journal
 from tests.facts_builder import UTC_0, Story, failed_story
 from tests.store.journal_tools import open_journal, store, write
 
@@ -134,9 +134,9 @@ async def _count(engine: AsyncEngine, kind: Kind) -> int:
 
 WRITER = """
 import asyncio, sys
-from meter.store.db import open_store
-from meter.facts import Kind
-from meter.store.journal import JournalWriter
+from meter.store.engine import open_store
+from facts.fact import Kind
+from meter.journal.sql.append import JournalWriter
 
 async def main():
     engine = await open_store(sys.argv[1])

@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Terms
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Prepaid, WeekResult, settle_week
-from meter.billing.drafts import week_figures
-from meter.billing.units import WeekUnits
-from meter.facts import Kind, Party
-from meter.settle import Follower, SettleOptions
-from meter.store import weeks
-from meter.store.replaying import replay
+from book.model import Terms
+from facts.fact import Kind, Party
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Prepaid, WeekResult, settle_week
+from meter.billing.arithmetic.drafts import week_figures
+from meter.billing.arithmetic.units import WeekUnits
+from meter.billing.sql import weeks
+from meter.settling.follower import Follower, SettleOptions
+from meter.settling.sql.replaying import replay
 from tests.facts_builder import UTC_0, Story
 from tests.store.journal_tools import open_journal, write
 from tests.store.money_tools import SENT, WESTLAKE, Books, at
@@ -67,7 +67,7 @@ async def call(books: Books, *, connected: int, failed: int, declined_early: int
 
 
 def declined(story: Story, when: float) -> Story:
-    from meter.facts import EndCause
+    from facts.fact import EndCause
 
     return story.decline(1, when).end(when, Party.BUYER, EndCause.LEGS_FAILED).close()
 
@@ -103,7 +103,7 @@ async def test_the_same_journal_under_the_same_terms_gives_the_same_to_the_cent(
 
 async def test_what_was_taken_back_of_a_settled_week_is_no_fault_of_the_ledger(books: Books) -> None:
     """It is the next week's, and takes nothing of the unit's own week with it."""
-    from meter.store import ledger
+    from meter.ledger.sql import ledger
 
     await billed(books)
     for transfer in ("t-1", "t-220"):  # a connected and a failed one

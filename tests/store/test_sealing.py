@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from config.book import Buyer
-from config.book_file import BookFile
-from meter.posting import Poster, PostError, PostOptions
-from meter.sealing import KEY_FILE, SealError, SecretBox
-from meter.store.book import BookStore
+from book.model import Buyer
+from book.sections import BookFile
+from book.terms import presets
+from meter.book.sql.book import BookStore
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.integration import webhooks
-from meter.store.webhooks import Standing, Webhook, WebhookError, put_hook, read_hooks, seal_plain
-from meter.terms import presets
-from meter.webhook_desk import Condition, condition, trouble
-from meter.webhooks import post_signed
+from meter.store.engine import open_store
+from meter.store.integration_schema import webhooks
+from meter.store.sealing import KEY_FILE, SealError, SecretBox
+from meter.webhooks.channel import post_signed
+from meter.webhooks.http_post import Poster, PostError, PostOptions
+from meter.webhooks.management import Condition, condition, trouble
+from meter.webhooks.sql import Standing, Webhook, WebhookError, put_hook, read_hooks, seal_plain
 
 HOOK = Webhook("acme", "crm", "https://crm.example/in", secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",))
 KEY = "k" * 32

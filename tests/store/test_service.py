@@ -13,22 +13,22 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import BuyerState
-from config.book_file import BookFile
-from meter.daily import DailyReports, ReportOptions
-from meter.facts import EndCause, Kind, Party
-from meter.interactions import InteractionError, RatingKind, Refusal
-from meter.links import LinkOptions
-from meter.outbox import NeverDeliverableError
-from meter.rating_mail import RatingComposer
-from meter.report_mail import ReportComposer
-from meter.settle import Follower, SettleOptions
-from meter.store import interactions, reports
-from meter.store.book import BookStore
-from meter.store.interactions import Interaction, Wanted
-from meter.store.money import interactions as table
-from meter.store.money import ratings as rated
+from book.model import BuyerState
+from book.sections import BookFile
+from facts.fact import EndCause, Kind, Party
+from meter.book.sql.book import BookStore
+from meter.outbox.delivery import NeverDeliverableError
+from meter.per_minute.daily import DailyReports, ReportOptions
+from meter.per_minute.interactions import InteractionError, RatingKind, Refusal
+from meter.per_minute.rating_letter import RatingComposer
+from meter.per_minute.report_letter import ReportComposer
+from meter.per_minute.sql import interactions, reports
+from meter.per_minute.sql.interactions import Interaction, Wanted
+from meter.settling.follower import Follower, SettleOptions
+from meter.store.money_schema import interactions as table
+from meter.store.money_schema import ratings as rated
 from meter.store.schema import book_version, endpoints
+from meter.text.links import LinkOptions
 from tests.facts_builder import UTC_0, WESTLAKE, Story, connected_story
 from tests.store.journal_tools import store
 from tests.store.money_tools import WESTLAKE as UNITS

@@ -13,16 +13,16 @@ from sqlalchemy import Table, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter import metrics
-from meter.facts import EndCause, Kind, Party
-from meter.settle import Follower, SettleOptions, settle
-from meter.store import settlement
+from facts.fact import EndCause, Kind, Party
+from meter.journal.sql.reading import facts_of_transfers, list_transfers
+from meter.settling.follower import Follower, SettleOptions, settle
+from meter.settling.sql import settlement
+from meter.settling.sql.settlement import CursorMovedError, boots_due, read_batch, write_batch
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.money import postings
-from meter.store.reading import facts_of_transfers, list_transfers
+from meter.store.engine import open_store
+from meter.store.money_schema import postings
 from meter.store.schema import meter_cursors, outbox, outcomes
-from meter.store.settlement import CursorMovedError, boots_due, read_batch, write_batch
+from telemetry import metrics
 from tests.facts_builder import UTC_0, WESTLAKE, Story, connected_story, failed_story
 from tests.store.journal_tools import open_journal, store, write
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import BuyerState, Stop
-from meter.store.book import BookStore
-from meter.store.money import buyer_stops
-from meter.store.stops import stops_of
+from book.model import BuyerState, Stop
+from meter.book.sql.book import BookStore
+from meter.book.sql.stops import stops_of
+from meter.store.money_schema import buyer_stops
 from tests.store.money_tools import Books
 
 WEEK = "2026-06-08"
@@ -67,7 +67,7 @@ async def test_a_payment_ends_no_pause(books: Books) -> None:
 async def test_a_payment_that_bounced_holds_again_and_a_cancelled_buyer_that_comes_back_still_owes(
     books: Books,
 ) -> None:
-    from meter.store import payments
+    from meter.billing.sql import payments
     from tests.store.money_tools import at
 
     book = BookStore(books.engine)

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import meter.store.db
-import meter.store.money
+import meter.store.engine
+import meter.store.money_schema
 from meter.store.clerk import Clerk
-from meter.store.db import HEAD, VERSION_TABLE, StoreError, checkpoint, migrate, open_store, reading
+from meter.store.engine import HEAD, VERSION_TABLE, StoreError, checkpoint, migrate, open_store, reading
 from meter.store.schema import metadata
 
 
@@ -56,7 +56,7 @@ def _words(sql: str) -> set[str]:
 
 
 def test_the_head_named_in_the_code_is_the_newest_migration() -> None:
-    folder = Path(meter.store.db.__file__).parent / "migrations"
+    folder = Path(meter.store.engine.__file__).parent / "migrations"
     assert ScriptDirectory(str(folder)).get_current_head() == HEAD
 
 
@@ -89,7 +89,7 @@ async def test_a_new_store_that_another_has_just_locked_is_waited_for(
     path = tmp_path / "new.db"
     holder = sqlite3.connect(path, isolation_level=None)
     tries = 0
-    real = meter.store.db._set_wal
+    real = meter.store.engine._set_wal
 
     def counted(connection: Connection) -> None:
         nonlocal tries
@@ -98,7 +98,7 @@ async def test_a_new_store_that_another_has_just_locked_is_waited_for(
             holder.execute("BEGIN EXCLUSIVE" if tries == 1 else "COMMIT")
         real(connection)
 
-    monkeypatch.setattr(meter.store.db, "_set_wal", counted)
+    monkeypatch.setattr(meter.store.engine, "_set_wal", counted)
     engine = await open_store(f"sqlite+aiosqlite:///{path}")
     await engine.dispose()
     holder.close()

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.disclosure import masked
-from meter.events import Event, EventKind, Events
-from meter.facts import EndCause, Kind, Party
-from meter.settle import Follower
+from facts.disclosure import masked
+from facts.fact import EndCause, Kind, Party
+from meter.events.follower import HandOverError, Stream, Taken
+from meter.events.model import Event, EventKind, Events
+from meter.events.sql.streams import Boot, begin, cursors, forget
+from meter.journal.sql.recovery import recover
+from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
 from meter.store.leases import LEASE_US, give_back, holder, take
-from meter.store.recovery import recover
-from meter.store.streams import Boot, begin, cursors, forget
-from meter.stream import HandOverError, Stream, Taken
 from tests.facts_builder import UTC_0, Story, connected_story, failed_story
 from tests.store.journal_tools import open_journal, store, write
 
@@ -221,7 +221,7 @@ async def test_a_boot_that_recovery_closed_is_told_to_its_end(engine: AsyncEngin
 
 
 async def test_the_lag_counts_what_is_still_to_be_read(engine: AsyncEngine) -> None:
-    from meter import metrics
+    from telemetry import metrics
 
     await begun(engine)
     written = await store(engine, failed_story("t-1"))

@@ -15,12 +15,12 @@ from sqlalchemy import Connection, column, event, insert, select, table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-import meter.store.db
+import meter.store.engine
 from meter.store.clerk import Clerk
-from meter.store.db import _parse, open_store, prepare
+from meter.store.engine import _parse, open_store, prepare
 from meter.store.schema import suppression_lists
-from meter.store.suppression import ListRow, ListRows, LogRow
-from meter.store.suppression import StaleError as StoreStaleError
+from meter.suppression_rows.sql.lists import ListRow, ListRows, LogRow
+from meter.suppression_rows.sql.lists import StaleError as StoreStaleError
 from suppression.ports import ListStore, NewVersion, StaleError, Who
 
 ANN = Who("ann", "cli:desk")
@@ -587,7 +587,7 @@ _OLD_ROWS = [
 
 def _migrate(connection: Connection, move: Any, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(Path(meter.store.db.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(meter.store.engine.__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     move(config, revision)
 

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Book, Buyer, Caps, Order, Terms
-from config.hours import DAY_US
-from config.limits import Usage, spans_at
-from meter.store import usage as usage_module
+from book.hours import DAY_US
+from book.limits import Usage, spans_at
+from book.model import Book, Buyer, Caps, Order, Terms
+from meter.journal.sql import usage as usage_module
+from meter.journal.sql.usage import MARGIN_US, UsageSnapshot
 from meter.store.clerk import Clerk
 from meter.store.schema import admissions
-from meter.store.usage import MARGIN_US, UsageSnapshot
 from tests.facts_builder import UTC_0
 
 HOUR_US = 3_600_000_000

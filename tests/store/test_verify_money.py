@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Boolean, Column, Integer, Table
 
-from meter.billing.cycle import Remedy
-from meter.credits import load_reasons
-from meter.facts import Party
-from meter.settle import Follower, SettleOptions
-from meter.store import credits as desk
-from meter.store import documents as papers
-from meter.store import payments as desk_of_payments
-from meter.store.db import open_store
-from meter.store.money import (
+from facts.fact import Party
+from meter.billing.arithmetic.cycle import Remedy
+from meter.billing.sql import documents as papers
+from meter.billing.sql import payments as desk_of_payments
+from meter.credits.rules import load_reasons
+from meter.credits.sql import requests as desk
+from meter.settling.follower import Follower, SettleOptions
+from meter.settling.sql.verify_ledger import verify_ledger
+from meter.store.engine import open_store
+from meter.store.money_schema import (
     billing_periods,
     buyer_stops,
     credit_requests,
@@ -30,7 +31,6 @@ from meter.store.money import (
     refunds,
 )
 from meter.store.schema import orders, outcomes
-from meter.store.verify_ledger import verify_ledger
 from tests.facts_builder import UTC_0, Story
 from tests.sim.books.helpers import copy_store
 from tests.store.journal_tools import store

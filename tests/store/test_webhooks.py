@@ -19,18 +19,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks.webhooks import Webhook as Verifier
 from typer.testing import CliRunner
 
-from baton.cli import app
-from config.book import Buyer, Terms
-from config.book_file import BookFile
-from meter.outbox import OutboxOptions
-from meter.posting import ForbiddenTargetError, Poster, PostError, PostOptions, is_public
+from baton.cli.main import app
+from book.model import Buyer, Terms
+from book.sections import BookFile
+from meter.book.sql.book import BookStore
+from meter.events.sql.streams import begin
+from meter.outbox.delivery import OutboxOptions
 from meter.run import MeterOptions, run_meter
-from meter.store.book import BookStore
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.integration import webhooks
-from meter.store.streams import begin
-from meter.store.webhooks import (
+from meter.store.engine import open_store
+from meter.store.integration_schema import webhooks
+from meter.webhooks.channel import STREAM, WebhookOptions
+from meter.webhooks.http_post import ForbiddenTargetError, Poster, PostError, PostOptions, is_public
+from meter.webhooks.sql import (
     Standing,
     Webhook,
     WebhookError,
@@ -41,7 +42,6 @@ from meter.store.webhooks import (
     read_hooks,
     remove_hook,
 )
-from meter.webhooks import STREAM, WebhookOptions
 from tests.facts_builder import connected_story, failed_story
 from tests.store.journal_tools import open_journal, write
 from tests.store.test_outbox import states

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.book import Transport
+from book.model import Transport
 from router.sip.pjlib import EngineConfig, EngineUnusableError, Listener, check_addresses
 
 ANY = "0.0.0.0"

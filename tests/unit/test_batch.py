@@ -17,9 +17,9 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.numbers import NumberError, normalise
-from meter.store.db import open_store
-from meter.store.suppression import ListRows
+from book.numbers import NumberError, normalise
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from suppression import importer
 from suppression.activating import ListRefusedError
 from suppression.batch import BatchRefusedError, Job, Summary, each_line, scrub_file

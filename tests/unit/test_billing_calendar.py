@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from config.limits import spans_of
-from meter.billing.calendar import Week, deadline_us, week_of, weeks_between
+from book.limits import spans_of
+from meter.billing.arithmetic.calendar import Week, deadline_us, week_of, weeks_between
 
 NEW_YORK = "America/New_York"
 HOUR_US = 3_600_000_000

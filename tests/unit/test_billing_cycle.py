@@ -7,11 +7,11 @@ from datetime import date
 
 import pytest
 
-from config.book import Order, Terms
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Line, Prepaid, Remedy, WeekResult, make_up_units, remedy, settle_week
-from meter.billing.units import CarriedUnits, Ordered, WeekUnits, bill_week, paid_in_advance
-from meter.terms import presets
+from book.model import Order, Terms
+from book.terms import presets
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Line, Prepaid, Remedy, WeekResult, make_up_units, remedy, settle_week
+from meter.billing.arithmetic.units import CarriedUnits, Ordered, WeekUnits, bill_week, paid_in_advance
 
 SENT = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
 TERMS = replace(SENT, order_counts="billed")

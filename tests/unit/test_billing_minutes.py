@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from meter.billing.minutes import Rated, rate
-from meter.terms import presets
+from book.terms import presets
+from meter.billing.arithmetic.minutes import Rated, rate
 
 TERMS = presets()["customer-success"]
 

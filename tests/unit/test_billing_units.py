@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from meter.billing.units import Carried, CarriedUnits, WeekUnits, bill, bill_week, credit_minor, half_even, line_minor
+from meter.billing.arithmetic.units import (
+    Carried,
+    CarriedUnits,
+    WeekUnits,
+    bill,
+    bill_week,
+    credit_minor,
+    half_even,
+    line_minor,
+)
 
 
 def test_a_hundred_sent_are_ninety_three_billed() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from config.book import BuyerState, Endpoint, EndpointKind, Rating, Srtp, Terms, Transport, TrunkPolicy
-from config.book_file import BookFile, EndpointEntry, TermsEntry, load_book
-from config.hours import Span, parse_hours
-from config.problems import ConfigError
-from config.trunk import TrunkEntry
-from meter.terms import presets
+from book.hours import Span, parse_hours
+from book.model import BuyerState, Endpoint, EndpointKind, Rating, Srtp, Terms, Transport, TrunkPolicy
+from book.problems import ConfigError
+from book.sections import BookFile, EndpointEntry, TermsEntry, load_book
+from book.terms import presets
+from book.trunk import TrunkEntry
 
 GOOD = """
 [[listeners]]

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
-from baton import cli
-from config.addresses import NO_MAIL
+from baton.cli import main as cli
+from book.addresses import NO_MAIL
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 BOOK = """
@@ -243,7 +243,7 @@ def test_a_mistake_gives_one_clear_line(
 
 
 def test_help_and_version_need_no_engine_and_no_store() -> None:
-    program = "import sys; sys.modules['pjsua2'] = None; sys.argv[0] = 'baton'; from baton.cli import main; main()"
+    program = "import sys; sys.modules['pjsua2'] = None; sys.argv[0] = 'baton'; from baton.cli.main import main; main()"
     for word, said in (("--help", "transfers"), ("version", "baton")):
         done = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True)
         assert said in done.stdout
@@ -251,7 +251,7 @@ def test_help_and_version_need_no_engine_and_no_store() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     program = (
-        "import sys; import baton.cli\n"
+        "import sys; import baton.cli.main\n"
         "heavy = {'sqlalchemy', 'pydantic', 'phonenumbers', 'pjsua2', 'orjson', 'rich.table'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -310,20 +310,20 @@ def test_a_list_that_fails_after_the_book_is_in_closes_whom_it_concerns(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a disk that is full, or a kill, between the two."""
-    import baton.lists
+    import baton.suppression_lists
 
-    once = baton.lists.import_task
+    once = baton.suppression_lists.import_task
 
     async def failing(engine: Any, place: Any, task: Any, **more: Any) -> Any:
         if not task.dry_run:
             raise OSError("no space left on device")
         return await once(engine, place, task, **more)
 
-    monkeypatch.setattr(baton.lists, "import_task", failing)
+    monkeypatch.setattr(baton.suppression_lists, "import_task", failing)
     assert run("import", config)[0] == 1
     assert [one["buyer"] for one in json.loads(run("buyers", "list", "--config", config, "--json")[1])] == ["acme"]
     assert "may be transferred" not in _verdict(run, config)
-    monkeypatch.setattr(baton.lists, "import_task", once)
+    monkeypatch.setattr(baton.suppression_lists, "import_task", once)
     assert "list dnc: version 1 in force" in run("import", config)[1]
     assert "may be transferred" in _verdict(run, config)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from baton import cli
-from meter.store.db import open_store
+from baton.cli import main as cli
+from meter.store.engine import open_store
 from tests.store.credit_tools import ask, happen
 from tests.store.money_tools import Books
 

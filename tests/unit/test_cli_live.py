@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import structlog
 
-from baton import cli, cli_live
-from baton.control import ControlServer, RefusedError
+from baton.cli import live as cli_live
+from baton.cli import main as cli
+from baton.process.control import ControlServer, RefusedError
 
 TEXT = '[[listeners]]\nname = "main"\ntransport = "udp"\n'
 LIVE: dict[str, Any] = {

@@ -19,15 +19,15 @@ from aiosmtpd.controller import Controller
 from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import select, update
 
-from baton import cli
-from baton.run_meter import mail_options
-from config.problems import ConfigError
+from baton.cli import main as cli
+from baton.process.meter import mail_options
+from book.problems import ConfigError
 from config.settings import Settings, load
-from meter import texts
-from meter.bounces import envelope_sender
-from meter.settle import Follower
-from meter.store.db import open_store
+from meter.mail.bounces import envelope_sender
+from meter.settling.follower import Follower
+from meter.store.engine import open_store
 from meter.store.schema import outbox
+from meter.text import texts
 from tests.facts_builder import connected_story, failed_story
 from tests.store.journal_tools import store
 from tests.store.test_bounces import as_message, dsn
@@ -205,10 +205,10 @@ def test_preview_shows_each_form_and_sends_nothing(shop: Shop) -> None:
 def test_preview_is_what_is_sent_octet_for_octet(shop: Shop) -> None:
     import re
 
-    from meter.lead_mail import LeadComposer
-    from meter.links import LinkOptions
-    from meter.mail import MailDeliverer
-    from meter.outbox import OutboxLoop
+    from meter.letters.lead import LeadComposer
+    from meter.mail.channel import MailDeliverer
+    from meter.outbox.delivery import OutboxLoop
+    from meter.text.links import LinkOptions
 
     (shop.folder / "own").mkdir()
     (shop.folder / "own" / "failed_lead.txt.jinja").write_text("Our words for {{ buyer }}", encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from baton import cli
+from baton.cli import main as cli
 
 CONFIG = """
 [[listeners]]

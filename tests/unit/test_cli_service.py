@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from baton import cli
-from meter.store.db import open_store
+from baton.cli import main as cli
+from meter.store.engine import open_store
 from tests.store.money_tools import Books
 from tests.store.service_tools import report, said, serve
 

@@ -12,10 +12,10 @@ import pytest
 import structlog
 from sqlalchemy import Connection, insert, update
 
-from baton import cli
-from meter.facts import CHAIN_START, Fact, Kind
-from meter.store.db import open_store
-from meter.store.rows import insert_rows, make_row
+from baton.cli import main as cli
+from facts.fact import CHAIN_START, Fact, Kind
+from meter.journal.rows import insert_rows, make_row
+from meter.store.engine import open_store
 from meter.store.schema import boots, facts
 from tests.facts_builder import Story, failed_story
 

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 import pytest
 
-from baton import control
-from baton.control import ControlError, ControlServer, NoRouterError, RefusedError, ask, socket_path
-from baton.run_router import router_config
-from baton.steering import LIVE, Steering, differences, merged
+from baton.process import control
+from baton.process.control import ControlError, ControlServer, NoRouterError, RefusedError, ask, socket_path
+from baton.process.router import router_config
+from baton.process.router_control import LIVE, Steering, differences, merged
 from config.settings import Settings, load
 from router.sip.memory import Script
 from tests.world import World, declines, party, plain

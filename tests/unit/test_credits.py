@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.book import Terms
-from meter.credits import (
+from book.model import Terms
+from meter.credits.rules import (
     _SAID,
     MAX_REVIEWER,
     MAX_WORDS,
@@ -31,7 +31,7 @@ from meter.credits import (
     show_credits,
     window_of,
 )
-from meter.metrics import REGISTRY
+from telemetry.metrics import REGISTRY
 
 TERMS = Terms("contract")
 HOUR_US = 3_600_000_000

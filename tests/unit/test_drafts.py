@@ -7,13 +7,13 @@ from datetime import date
 
 import pytest
 
-from config.book import Buyer, Order
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Line, Prepaid, Remedy, remedy, settle_week
-from meter.billing.drafts import Issuer, Stamp, body_of, order_draft, remedy_text, week_draft
-from meter.billing.units import WeekUnits
-from meter.papers import shown
-from meter.terms import presets
+from book.model import Buyer, Order
+from book.terms import presets
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Line, Prepaid, Remedy, remedy, settle_week
+from meter.billing.arithmetic.drafts import Issuer, Stamp, body_of, order_draft, remedy_text, week_draft
+from meter.billing.arithmetic.units import WeekUnits
+from meter.billing.documents import shown
 
 SENT = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
 WEEK = Week(date(2026, 6, 8), SENT.time_zone)

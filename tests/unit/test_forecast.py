@@ -8,11 +8,11 @@ from datetime import date
 
 import pytest
 
-from config.book import Order, Terms
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Prepaid, Remedy, WeekResult, settle_week
-from meter.billing.forecast import Forecast, Progress, foresee, is_foreseeable
-from meter.billing.units import CarriedUnits, bill_week
+from book.model import Order, Terms
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Prepaid, Remedy, WeekResult, settle_week
+from meter.billing.arithmetic.forecast import Forecast, Progress, foresee, is_foreseeable
+from meter.billing.arithmetic.units import CarriedUnits, bill_week
 
 TERMS = Terms("t", unit_price_minor=4_500, order_counts="billed")
 SENT = replace(TERMS, order_counts="sent")

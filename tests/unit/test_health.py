@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.book import TrunkPolicy
-from router.health import Health, Trunk, Trunks
+from book.model import TrunkPolicy
+from router.routing.health import Health, Trunk, Trunks
 from router.sip.port import Target
 
 TARGET = Target(uri="sip:a.invalid", policy=TrunkPolicy(probe_s=10))

@@ -19,17 +19,17 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from baton import serve, vitals
-from baton.health import DRAINING, HUNG_S, OK, START_S, Board, Sign, Watched, own_sign, state_file, write_state
-from baton.notify import Notifier
-from baton.vitals import Vitals, alive, portal_up, router_checks
-from config.problems import ConfigError
+from baton.process import serve, vitals
+from baton.process.health import DRAINING, HUNG_S, OK, START_S, Board, Sign, Watched, own_sign, state_file, write_state
+from baton.process.notify import Notifier
+from baton.process.vitals import Vitals, alive, portal_up, router_checks
+from book.problems import ConfigError
 from config.settings import Settings, load
-from meter import metrics
+from meter.journal.sql.append import JournalWriter
 from meter.run import FOLLOWER_S, MeterOptions, _Meter
-from meter.store.db import open_store
-from meter.store.journal import JournalWriter
+from meter.store.engine import open_store
 from router.router import SPARE_SLOTS, Router
+from telemetry import metrics
 from tests.world import World, plain
 
 ROOT = Path(__file__).parents[2]
@@ -448,8 +448,8 @@ def test_a_receiver_that_is_away_or_slow_stops_nothing_and_hears_of_it_later(sys
 BLOCKS = """
 import asyncio, faulthandler, sys, time
 from pathlib import Path
-from baton.health import state_file
-from baton.vitals import Vitals
+from baton.process.health import state_file
+from baton.process.vitals import Vitals
 faulthandler.enable()
 async def main():
     vitals = Vitals("router", state_file(Path(sys.argv[1]), "router"))

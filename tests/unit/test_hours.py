@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from config.hours import DAY_US, is_open, next_opening, offset_us, open_times, opens_in_words
+from book.hours import DAY_US, is_open, next_opening, offset_us, open_times, opens_in_words
 
 NEW_YORK = "America/New_York"
 HOUR_US = 3_600_000_000

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from meter.facts import EndCause, Kind, Party
-from meter.interactions import (
+from facts.fact import EndCause, Kind, Party
+from meter.per_minute.interactions import (
     MAX_TEXT,
     Channel,
     InteractionError,
@@ -18,8 +18,8 @@ from meter.interactions import (
     mail_address,
     read_report,
 )
-from meter.service_levels import Level, levels_of
-from meter.settle import SettleOptions, settle
+from meter.per_minute.service_levels import Level, levels_of
+from meter.settling.follower import SettleOptions, settle
 from tests.facts_builder import UTC_0, WESTLAKE, Story, connected_story
 
 MINUTE = WESTLAKE | {

@@ -7,8 +7,8 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from meter.facts import EndCause, Kind, Party
-from meter.ladder import build_ladder, explain
+from facts.fact import EndCause, Kind, Party
+from facts.ladder import build_ladder, explain
 from tests.facts_builder import UTC_0, Story, connected_story, failed_story
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.book import PLAIN_TRUNK, Transport
+from book.model import PLAIN_TRUNK, Transport
 from router.sip.dialogs import target_of, words_of
 from router.sip.port import Target
 from router.sip.tracing import leg_of, mask_call_id

@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from config.book import Buyer, Caps, Order, OrderClauses, Terms
-from config.hours import DAY_US
-from config.limits import (
+from book.hours import DAY_US
+from book.limits import (
     CapWindow,
     OrderLimit,
     Usage,
@@ -22,6 +21,7 @@ from config.limits import (
     order_units,
     spans_at,
 )
+from book.model import Buyer, Caps, Order, OrderClauses, Terms
 
 TERMS = Terms("westlake-fulfillment", order_counts="billed")
 BUYER = Buyer("acme", "Acme", TERMS)

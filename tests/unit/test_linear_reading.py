@@ -27,23 +27,23 @@ from typing import Any
 
 import pytest
 
-import config.numbers
-import config.sip_uri
-import meter.logs
+import book.numbers
+import book.sip_uri
 import router.arrival
 import router.lead
 import router.sip.bodies
 import router.sip.message
 import router.sip.tracing
-from config import sip_uri
-from config.numbers import NumberError, normalise
-from config.sip_uri import UriError
-from meter.logs import mask, mask_event
+import telemetry.logs
+from book import sip_uri
+from book.numbers import NumberError, normalise
+from book.sip_uri import UriError
 from router import lead
 from router.arrival import lead_asked_for
 from router.dialers import Dialer, Doorman
 from router.sip import bodies, message, tracing
 from router.sip.bodies import BodyError
+from telemetry.logs import mask, mask_event
 
 SIZES = (1024, 2048, 4096, 8192)
 LARGE = SIZES[-1]
@@ -54,8 +54,8 @@ ENDS = ("", "\x00", "\\", '"', "!", "x")
 
 # Patterns that see no more than so many characters, whatever comes; each with the line that says so.
 BOUNDED = {
-    "config.numbers": (config.numbers.MAX_TEXT, "normalise refuses what is longer, before any pattern"),
-    "config.sip_uri": (config.sip_uri.MAX_TEXT, "parse_uri and _divided refuse what is longer"),
+    "book.numbers": (book.numbers.MAX_TEXT, "normalise refuses what is longer, before any pattern"),
+    "book.sip_uri": (book.sip_uri.MAX_TEXT, "parse_uri and _divided refuse what is longer"),
 }
 
 
@@ -92,14 +92,14 @@ MODULES = [
     *(f"router.{one.name}" for one in pkgutil.iter_modules(importlib.import_module("router").__path__)),
     *(f"router.sip.{one.name}" for one in pkgutil.iter_modules(importlib.import_module("router.sip").__path__)),
     *(f"portal.{one.name}" for one in pkgutil.iter_modules(importlib.import_module("portal").__path__)),
-    "config.sip_uri",
-    "config.numbers",
-    "config.json_once",
-    "meter.logs",
-    "meter.bounces",
-    "meter.hostile",
-    "meter.mqtt",
-    "meter.outcome",
+    "book.sip_uri",
+    "book.numbers",
+    "facts.json_once",
+    "telemetry.logs",
+    "meter.mail.bounces",
+    "meter.text.hostile",
+    "meter.mqtt.channel",
+    "facts.outcome",
     "suppression.receipt",
 ]
 METHODS = ("fullmatch", "match", "search", "findall", "finditer", "sub", "split")
@@ -429,13 +429,13 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Frame, ...]]] = {
     "router.sip.tracing.mask_call_id": (tracing.mask_call_id, ALONE),
     "router.sip.tracing.leg_of": (tracing.leg_of, ALONE),
     "router.sip.tracing.parse_messages": (_traced, ALONE),
-    "config.sip_uri.parse_uri": (
+    "book.sip_uri.parse_uri": (
         quietly(sip_uri.parse_uri, UriError),
         (*ALONE, ("sip:", "@b"), ("sip:a@", ""), ("sip:a@b;", ""), ("sip:a@b?", ""), ("tel:", ""), ("sip:a:", "@b")),
     ),
-    "config.sip_uri.without_user": (sip_uri.without_user, (*ALONE, ("sip:", "@b"))),
-    "config.sip_uri.is_sip_uri": (sip_uri.is_sip_uri, (*ALONE, ("sip:", "@b"))),
-    "config.sip_uri.parse_addresses": (
+    "book.sip_uri.without_user": (sip_uri.without_user, (*ALONE, ("sip:", "@b"))),
+    "book.sip_uri.is_sip_uri": (sip_uri.is_sip_uri, (*ALONE, ("sip:", "@b"))),
+    "book.sip_uri.parse_addresses": (
         quietly(lambda text: sip_uri.parse_addresses([text]), UriError),
         (
             *ALONE,
@@ -447,12 +447,12 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Frame, ...]]] = {
             ('<sip:a@b>;a="', ""),
         ),
     ),
-    "config.sip_uri.parse_address": (
+    "book.sip_uri.parse_address": (
         quietly(lambda text: sip_uri.parse_address([text]), UriError),
         (*ALONE, ('"', '"')),
     ),
-    "config.sip_uri.host_of": (sip_uri.host_of, (*ALONE, ("<sip:a@", ">"))),
-    "config.numbers.normalise": (quietly(normalise, NumberError), (*ALONE, ("+1212", ""), ("tel:", ""))),
+    "book.sip_uri.host_of": (sip_uri.host_of, (*ALONE, ("<sip:a@", ">"))),
+    "book.numbers.normalise": (quietly(normalise, NumberError), (*ALONE, ("+1212", ""), ("tel:", ""))),
     "router.lead.read_lead": (_lead, (*ALONE, ('{"phone":"', '"}'), ('{"a":', "}"))),
     "router.lead.read_json": (
         quietly(lambda text: lead.read_json(text.encode("utf-8", "replace")), lead.LeadError),
@@ -471,30 +471,30 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Frame, ...]]] = {
         _prove,
         (*ALONE, ("Digest ", ""), ('Digest realm="baton", ', ""), ('Digest a="', "")),
     ),
-    "meter.logs.mask": (mask, (*ALONE, ("sip:", "@"), ("https://", "@"), ("password=", ""), ("token: ", ""))),
-    "meter.logs.mask_event": (lambda text: mask_event(None, "info", {"event": text, text: [text]}), ALONE),
+    "telemetry.logs.mask": (mask, (*ALONE, ("sip:", "@"), ("https://", "@"), ("password=", ""), ("token: ", ""))),
+    "telemetry.logs.mask_event": (lambda text: mask_event(None, "info", {"event": text, text: [text]}), ALONE),
 }
 # Public functions of the same modules that read nothing of the network's.
 NO_PARSERS = {
     "router.sip.tracing.start_trace": "starts",
     "router.sip.tracing.find_messages": "copies; what it finds goes through parse_messages",
-    "config.numbers.is_region": "of the configuration",
-    "config.numbers.to_e164": "of an integer",
+    "book.numbers.is_region": "of the configuration",
+    "book.numbers.to_e164": "of an integer",
     "router.lead.as_text": "of what read_json has read; measured through read_lead",
     "router.arrival.lead_of": "gathers",
     "router.arrival.why_unread": "of our own words",
-    "meter.logs.about": "of our own ids",
-    "meter.logs.configure": "of the configuration",
+    "telemetry.logs.about": "of our own ids",
+    "telemetry.logs.configure": "of the configuration",
 }
 READERS: tuple[ModuleType, ...] = (
     router.sip.message,
     router.sip.bodies,
     router.sip.tracing,
-    config.sip_uri,
-    config.numbers,
+    book.sip_uri,
+    book.numbers,
     router.lead,
     router.arrival,
-    meter.logs,
+    telemetry.logs,
 )
 
 

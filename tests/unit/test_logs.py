@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.logs import about, configure, mask, mask_event
+from telemetry.logs import about, configure, mask, mask_event
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_is_logged_within_a_transfer_bears_its_id_and_leg(capsys: pytest.Ca
 
 def test_parts_have_levels_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     configure(json=True, level="warning", levels={"sip": "debug", "meter": "error"}, process="router")
-    for name in ("sip", "meter.store.book", "portal"):
+    for name in ("sip", "meter.book.sql.book", "portal"):
         structlog.get_logger(name).debug("debug", of=name)
         structlog.get_logger(name).warning("warning", of=name)
         structlog.get_logger(name).error("error", of=name)
@@ -209,7 +209,7 @@ def test_parts_have_levels_of_their_own(capsys: pytest.CaptureFixture[str]) -> N
         ("sip", "debug"),
         ("sip", "warning"),
         ("sip", "error"),
-        ("meter.store.book", "error"),
+        ("meter.book.sql.book", "error"),
         ("portal", "warning"),
         ("portal", "error"),
         (None, "of the process"),

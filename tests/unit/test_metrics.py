@@ -9,9 +9,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from meter import metrics
-from meter.metrics import CATALOGUE, Metric, serve_metrics
-from meter.outcome import Reason, Verdict
+from facts.outcome import Reason, Verdict
+from telemetry import metrics
+from telemetry.metrics import CATALOGUE, Metric, serve_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,7 +101,7 @@ def test_closed_sets_are_there_from_the_start_at_0() -> None:
 
 def test_every_kind_of_fault_in_the_code_begins_at_0() -> None:
     found: set[str] = set()
-    for folder in ("baton", "meter", "portal", "router", "suppression"):
+    for folder in ("baton", "book", "facts", "meter", "portal", "router", "suppression"):
         for path in (ROOT / folder).rglob("*.py"):
             found |= set(re.findall(r'ENGINE_FAULTS\.labels\((?:kind=)?"(\w+)"', path.read_text()))
     begun = {sample.labels["kind"] for family in metrics.ENGINE_FAULTS.collect() for sample in family.samples}

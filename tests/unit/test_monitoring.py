@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bench import boards
-from meter.metrics import CATALOGUE
+from telemetry.metrics import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config/prometheus"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store.suppression import ListRows
-from meter.store.suppression_writing import name_lists
+from meter.suppression_rows.sql.lists import ListRows
+from meter.suppression_rows.sql.writing import name_lists
 from suppression.activating import ListRefusedError
 from suppression.editing import edit, prune
 from suppression.importer import Mode

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from meter.facts import EndCause, Fact, Kind, Party
-from meter.ladder import build_ladder
-from meter.outcome import (
-    NOT_ATTEMPTED_REASONS,
-    CountsAs,
-    OutcomeTerms,
-    Verdict,
-    decide,
-)
+from facts.fact import EndCause, Fact, Kind, Party
+from facts.ladder import build_ladder
+from facts.outcome import NOT_ATTEMPTED_REASONS, CountsAs, OutcomeTerms, Verdict, decide
 from tests.facts_builder import WESTLAKE, Story
 
 ROUTER, CALLER, BUYER = Party.ROUTER, Party.CALLER, Party.BUYER

@@ -14,24 +14,24 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from starlette.requests import ClientDisconnect
 
-from baton.lists import list_store
-from baton.portal_control import _token as _as_token
-from config.problems import ConfigError
+from baton.process.portal_control import _token as _as_token
+from baton.suppression_lists import list_store
+from book.problems import ConfigError
 from config.settings import load
-from meter.credits import load_reasons
-from meter.signing import sign
+from meter.credits.rules import load_reasons
+from meter.journal.sql.leads import LeadStore
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.leads import LeadStore
-from portal.access import Services
+from meter.store.engine import open_store
+from meter.text.signing import sign
 from portal.app import DESCRIPTION, create_app
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.leads import MAX_BODY, read_document
-from portal.live import RouterAwayError
-from portal.money_office import MoneyOffice
-from portal.problems import ProblemError
-from portal.tokens import Scope, Token, TokenBook, find
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.http.access import Services
+from portal.http.problems import ProblemError
+from portal.http.tokens import Scope, Token, TokenBook, find
+from portal.leads.service import MAX_BODY, read_document
+from portal.lists.service import Desk
+from portal.live.service import RouterAwayError
 from suppression.receipt import Signer
 
 WEST, EAST, ACME, NOC = "w" * 32, "e" * 40, "a" * 32, "n" * 32

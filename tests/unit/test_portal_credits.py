@@ -15,20 +15,20 @@ import pytest
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from baton.lists import list_store
-from baton.run_portal import _links
+from baton.process.portal import _links
+from baton.suppression_lists import list_store
 from config.settings import load
-from meter.credits import load_reasons
-from meter.links import LinkOptions, credit_link
-from meter.store.db import open_store
-from meter.store.leads import LeadStore
-from portal import link_pages
-from portal.access import Services
+from meter.credits.rules import load_reasons
+from meter.journal.sql.leads import LeadStore
+from meter.store.engine import open_store
+from meter.text.links import LinkOptions, credit_link
 from portal.app import create_app
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.money_office import MoneyOffice
-from portal.tokens import Scope, Token, TokenBook
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.http import link_pages
+from portal.http.access import Services
+from portal.http.tokens import Scope, Token, TokenBook
+from portal.lists.service import Desk
 from suppression.receipt import Signer
 from tests.facts_builder import UTC_0, failed_story
 from tests.store.credit_tools import happen, mails, write_down
@@ -378,7 +378,7 @@ async def test_a_call_that_was_not_billed_has_a_page_without_a_form(api: Api) ->
 def _append(connection: Any, told: Any) -> None:
     from dataclasses import replace
 
-    from meter.store.rows import insert_rows, make_row
+    from meter.journal.rows import insert_rows, make_row
 
     insert_rows(connection, [make_row(replace(fact, seq=fact.seq + 1_000), b"")[1] for fact in told])
 
@@ -436,7 +436,7 @@ async def test_a_store_that_fails_is_told_by_a_page_and_the_token_is_in_no_log(
             said.append(f"{event} {more}")
 
     monkeypatch.setattr(link_pages, "_log", Log())
-    monkeypatch.setattr("portal.problems._log", Log())
+    monkeypatch.setattr("portal.http.problems._log", Log())
 
     async def broken(*_args: Any) -> Any:
         raise OperationalError("select", {}, Exception("the disk"))

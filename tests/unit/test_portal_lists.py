@@ -24,21 +24,21 @@ import pytest
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from baton.lists import list_store
-from meter.credits import load_reasons
+from baton.suppression_lists import list_store
+from meter.credits.rules import load_reasons
+from meter.journal.sql.leads import LeadStore
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.leads import LeadStore
-from meter.store.suppression import ListRows
-from portal import desk as desk_module
-from portal import uploads
-from portal.access import Services
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from portal.app import create_app
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.lists_models import until_s
-from portal.money_office import MoneyOffice
-from portal.tokens import Scope, Token, TokenBook
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.http import uploads
+from portal.http.access import Services
+from portal.http.tokens import Scope, Token, TokenBook
+from portal.lists import service as desk_module
+from portal.lists.models import until_s
+from portal.lists.service import Desk
 from suppression.activating import ListRefusedError, look
 from suppression.editing import edit
 from suppression.importer import Imported, Task, import_file

@@ -11,16 +11,16 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.credits import load_reasons
-from meter.store.db import open_store
-from meter.store.leads import LeadStore
-from meter.store.suppression import ListRows
-from portal.access import Services
+from meter.credits.rules import load_reasons
+from meter.journal.sql.leads import LeadStore
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRows
 from portal.app import create_app
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.money_office import MoneyOffice
-from portal.tokens import Scope, Token, TokenBook
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.http.access import Services
+from portal.http.tokens import Scope, Token, TokenBook
+from portal.lists.service import Desk
 from suppression.receipt import Signer
 from tests.facts_builder import failed_story
 from tests.store.journal_tools import store

@@ -12,20 +12,20 @@ import orjson
 import pytest
 import structlog
 
-from baton.lists import list_store
-from meter.credits import load_reasons
-from meter.daily import DailyReports, ReportOptions
-from meter.interactions import MAX_TEXT
-from meter.links import LinkOptions, credit_link, interaction_link, rating_link
-from meter.store.db import open_store
-from meter.store.leads import LeadStore
-from portal.access import Services
+from baton.suppression_lists import list_store
+from meter.credits.rules import load_reasons
+from meter.journal.sql.leads import LeadStore
+from meter.per_minute.daily import DailyReports, ReportOptions
+from meter.per_minute.interactions import MAX_TEXT
+from meter.store.engine import open_store
+from meter.text.links import LinkOptions, credit_link, interaction_link, rating_link
 from portal.app import create_app
-from portal.credit_office import CreditOffice
-from portal.desk import Desk
-from portal.money_office import MoneyOffice
-from portal.service_office import ServiceOffice
-from portal.tokens import Scope, Token, TokenBook
+from portal.credits.service import CreditOffice
+from portal.documents.service import MoneyOffice
+from portal.http.access import Services
+from portal.http.tokens import Scope, Token, TokenBook
+from portal.lists.service import Desk
+from portal.per_minute.service import ServiceOffice
 from suppression.receipt import Signer
 from tests.store.money_tools import Books, at
 from tests.store.service_tools import mails, report, said, serve

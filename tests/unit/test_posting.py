@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meter.posting import MAX_RETRY_AFTER_S, _retry_after_s
+from meter.webhooks.http_post import MAX_RETRY_AFTER_S, _retry_after_s
 
 DATE = (b"Date", b"Tue, 15 Nov 1994 08:12:31 GMT")  # of the far end, whose clock may be years behind
 LATER = ("Tue, 15 Nov 1994 08:14:31 GMT", "Tuesday, 15-Nov-94 08:14:31 GMT", "Tue Nov 15 08:14:31 1994")

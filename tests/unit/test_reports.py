@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from meter.interactions import Channel, RatingKind
-from meter.reports import Found, body_of, csv_of, day_of, html_of, shown, span_of
-from meter.store.interactions import Interaction, RatingRow
+from meter.per_minute.interactions import Channel, RatingKind
+from meter.per_minute.reports import Found, body_of, csv_of, day_of, html_of, shown, span_of
+from meter.per_minute.sql.interactions import Interaction, RatingRow
 from tests.store.money_tools import at
 
 ZONE = "America/New_York"

@@ -29,9 +29,9 @@ from baton.scenarios.story import (
     read_stories,
     read_story,
 )
-from config.problems import ConfigError
-from meter.facts import Fact, Kind
-from meter.outcome import decide
+from book.problems import ConfigError
+from facts.fact import Fact, Kind
+from facts.outcome import decide
 
 ROOT = Path(__file__).parents[2]
 GOOD = """

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from config.book import Book, Buyer, BuyerState, Campaign, Caps, Endpoint, MenuChoice, Order, Strategy, Terms
-from config.limits import Usage, spans_at
-from meter.outcome import NOT_ATTEMPTED_REASONS
+from book.limits import Usage, spans_at
+from book.model import Book, Buyer, BuyerState, Campaign, Caps, Endpoint, MenuChoice, Order, Strategy, Terms
+from facts.outcome import NOT_ATTEMPTED_REASONS
 from router.ports import ScrubResult
-from router.select import REFUSAL_CODES, Question, Selection, area_code, availability, choose
+from router.routing.selection import REFUSAL_CODES, Question, Selection, area_code, availability, choose
 from tests.world import did, plain, secure
 
 TERMS = Terms("westlake-fulfillment", order_counts="billed")
@@ -31,7 +31,7 @@ NOW = us("2026-06-03 14:20")  # a Wednesday
 
 
 class Around:
-    """`router.select.Surroundings` over dicts; counts what was asked of the lists."""
+    """`router.routing.selection.Surroundings` over dicts; counts what was asked of the lists."""
 
     def __init__(self) -> None:
         self.used: dict[str, Usage] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.problems import ConfigError, Problem
+from book.problems import ConfigError, Problem
 from config.settings import Settings, load, load_running
 
 MINIMAL = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.toml_lines import find_lines, line_of
+from book.toml_lines import find_lines, line_of
 
 TEXT = '''# a comment
 title = "x" # [not.a.table]

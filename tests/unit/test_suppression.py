@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store.db import open_store
-from meter.store.suppression import ListRow, ListRows
+from meter.store.engine import open_store
+from meter.suppression_rows.sql.lists import ListRow, ListRows
 from suppression import editing, importer, snapshot
 from suppression.activating import ListRefusedError, look
 from suppression.editing import edit, fold, prune, restore

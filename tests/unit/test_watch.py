@@ -7,11 +7,11 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry
 
-from meter import metrics
-from meter.facts import Fact, Kind
-from meter.metrics import OTHER, Names
-from meter.outcome import decide
-from meter.watch import count_settled
+from facts.fact import Fact, Kind
+from facts.outcome import decide
+from meter.settling.watch import count_settled
+from telemetry import metrics
+from telemetry.metrics import OTHER, Names
 
 
 def _value(name: str, **labels: str) -> float:

@@ -8,7 +8,7 @@
     12:00                         voice  17:00;
                                          remedy closes 12:00
 
-Weeks begin and end where the routers' limits say that they do (`config.limits`): Monday's first instant, so that a
+Weeks begin and end where the routers' limits say that they do (`book.limits`): Monday's first instant, so that a
 week is of 167 or 169 hours where the clock changes. Where the clock leaves out midnight, the week begins with the jump;
 where midnight comes twice, with the first.
 
@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from config.hours import QUARTER_US, offsets
-from config.limits import midnight_us, spans_of
+from book.hours import QUARTER_US, offsets
+from book.limits import midnight_us, spans_of
 
 NOON = time(12)  # domain 6: a remedy can be changed until Tuesday noon; then the invoice runs
 END_OF_BUSINESS = time(17)  # domain 2, unless configured
@@ -55,7 +55,7 @@ class Week:
             raise ValueError(f"{self.monday} is not a Monday, on which every service week begins")
 
     def __str__(self) -> str:
-        """As an order names it (`config.book.Order.week`)."""
+        """As an order names it (`book.model.Order.week`)."""
         return self.monday.isoformat()
 
     def later(self, weeks: int) -> Week:

@@ -33,10 +33,10 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
-from config.book import Order, Terms
-from config.limits import make_up_of, order_most
-from meter.billing.calendar import Week
-from meter.billing.units import SENT, WHOLE, WeekUnits, half_even, line_minor
+from book.limits import make_up_of, order_most
+from book.model import Order, Terms
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.units import SENT, WHOLE, WeekUnits, half_even, line_minor
 
 
 class Remedy(StrEnum):

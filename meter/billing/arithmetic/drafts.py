@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from config.book import Buyer, Terms
-from config.limits import make_up_of, order_overrun
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Line, Remedy, Settlement, WeekResult
-from meter.billing.units import SENT, WeekUnits, line_minor
+from book.limits import make_up_of, order_overrun
+from book.model import Buyer, Terms
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Line, Remedy, Settlement, WeekResult
+from meter.billing.arithmetic.units import SENT, WeekUnits, line_minor
 
 SCHEMA = 1  # of the body
 COUNTED = {

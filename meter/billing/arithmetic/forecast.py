@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from config.limits import midnight_us
-from meter.billing.calendar import Week
-from meter.billing.cycle import Remedy, WeekResult
+from book.limits import midnight_us
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Remedy, WeekResult
 
 LOW, HIGH = 0.1, 0.9
 FIRST_DAY = 2  # Wednesday: there are two days to go by

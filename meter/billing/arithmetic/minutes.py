@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from config.book import Terms
+from book.model import Terms
 
 
 @dataclass(frozen=True, slots=True)

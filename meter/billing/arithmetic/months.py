@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
-from config.limits import midnight_us
+from book.limits import midnight_us
 
 _MONTHS = 12
 

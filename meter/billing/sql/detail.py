@@ -18,13 +18,13 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal_column, or_, select
 
-from meter.billing.accounts import INCREMENT, UNIT
-from meter.billing.months import Month
-from meter.hostile import csv_cell
-from meter.store import periods
-from meter.store.contracts import read_contract
-from meter.store.money import interactions, postings
+from meter.billing.arithmetic.months import Month
+from meter.book.sql.contracts import read_contract
+from meter.ledger.accounts import INCREMENT, UNIT
+from meter.ledger.sql import periods
+from meter.store.money_schema import interactions, postings
 from meter.store.schema import outcomes
+from meter.text.hostile import csv_cell
 
 COLUMNS = (
     "transfer", "call_id", "dialout", "campaign", "phone", "verdict", "reason", "counts_as", "unit", "units", "percent",

@@ -19,11 +19,11 @@ import orjson
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 
-from meter.billing.accounts import Account, Posting, Rule
-from meter.billing.drafts import SERIES, Draft, Issuer, Series, Stamp, body_of
-from meter.store.ledger import append, balance, lock_heads
-from meter.store.money import document_files, document_series, documents, postings
-from meter.store.outbox import DONE, HANDED, new_row, waits_for
+from meter.billing.arithmetic.drafts import SERIES, Draft, Issuer, Series, Stamp, body_of
+from meter.ledger.accounts import Account, Posting, Rule
+from meter.ledger.sql.ledger import append, balance, lock_heads
+from meter.outbox.sql import DONE, HANDED, new_row, waits_for
+from meter.store.money_schema import document_files, document_series, documents, postings
 from meter.store.schema import mail_recipients, outbox
 
 IS_OPEN = documents.c.settled_utc_us.is_(None) & documents.c.due_utc_us.is_not(None)  # asked for and not paid

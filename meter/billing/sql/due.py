@@ -20,18 +20,18 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
-from config.book import BuyerState, Rating, Terms
-from meter.billing.accounts import INCREMENT, UNIT
-from meter.billing.calendar import Week
-from meter.billing.months import Month, month_of
-from meter.store.contracts import Contract
-from meter.store.documents import IS_HANDED_OVER, IS_OPEN
-from meter.store.money import billing_periods, documents, ledger_heads, postings
-from meter.store.order_rows import is_something
-from meter.store.periods import kind_of
-from meter.store.reading import CLOSED
+from book.model import BuyerState, Rating, Terms
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.months import Month, month_of
+from meter.billing.sql.documents import IS_HANDED_OVER, IS_OPEN
+from meter.billing.sql.withheld import count_due
+from meter.book.sql.contracts import Contract
+from meter.book.sql.order_rows import is_something
+from meter.journal.sql.reading import CLOSED
+from meter.ledger.accounts import INCREMENT, UNIT
+from meter.ledger.sql.periods import kind_of
+from meter.store.money_schema import billing_periods, documents, ledger_heads, postings
 from meter.store.schema import book_version, boots, facts, meter_cursors, orders
-from meter.store.withheld import count_due
 
 LAG_US = 60_000_000  # a meter this far behind is lagging: with traffic there is always something not settled yet
 LOOK_BACK_WEEKS = 520  # of an order or a transfer that was never billed

@@ -18,12 +18,13 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy import Column, Connection, Select, Table, select
 
-from meter.hostile import is_formula
-from meter.localised import decimal_text
-from meter.store import money, schema
-from meter.store.contracts import read_contracts
-from meter.store.detail import Sink
-from meter.store.money import postings
+from meter.billing.sql.detail import Sink
+from meter.book.sql.contracts import read_contracts
+from meter.store import money_schema as money
+from meter.store import schema
+from meter.store.money_schema import postings
+from meter.text.hostile import is_formula
+from meter.text.localised import decimal_text
 
 FORMATS = ("csv", "jsonl")
 JOURNAL = "journal"

@@ -9,19 +9,19 @@ import orjson
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import BuyerState, Rating, Terms
-from config.hours import open_times
-from config.limits import binds, make_up_of, order_most
-from meter.billing.calendar import Week
-from meter.billing.cycle import DEFAULT_REMEDY, Bought, Prepaid, Remedy, WeekResult, settle_week
-from meter.billing.forecast import Forecast, Progress, foresee, is_foreseeable
-from meter.billing.units import SENT, WHOLE, CarriedUnits, bill_week
-from meter.store import periods
-from meter.store.contracts import Contract, read_contract, read_contracts
-from meter.store.db import reading
-from meter.store.money import billing_periods
-from meter.store.remedy import choice_of
-from meter.store.weeks import as_invoiced, carried_units, frozen_order, terms_of, units_between
+from book.hours import open_times
+from book.limits import binds, make_up_of, order_most
+from book.model import BuyerState, Rating, Terms
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import DEFAULT_REMEDY, Bought, Prepaid, Remedy, WeekResult, settle_week
+from meter.billing.arithmetic.forecast import Forecast, Progress, foresee, is_foreseeable
+from meter.billing.arithmetic.units import SENT, WHOLE, CarriedUnits, bill_week
+from meter.billing.sql.remedy import choice_of
+from meter.billing.sql.weeks import as_invoiced, carried_units, frozen_order, terms_of, units_between
+from meter.book.sql.contracts import Contract, read_contract, read_contracts
+from meter.ledger.sql import periods
+from meter.store.engine import reading
+from meter.store.money_schema import billing_periods
 
 EARLIER_WEEKS = 4
 

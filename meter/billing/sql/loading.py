@@ -22,18 +22,18 @@ from pydantic import Field, ValidationError, field_validator
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Order
-from config.types import Model, Monday, Slug
-from meter.billing.cycle import Remedy
-from meter.hostile import FORMULA_STARTS
-from meter.store import payments
-from meter.store.book import UnknownBuyerError
-from meter.store.contracts import read_contract
-from meter.store.documents import UnknownDocumentError
-from meter.store.money import refunds
-from meter.store.orders import OrderError, set_order
-from meter.store.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
-from meter.store.remedy import chosen
+from book.model import Order
+from book.types import Model, Monday, Slug
+from meter.billing.arithmetic.cycle import Remedy
+from meter.billing.sql import payments
+from meter.billing.sql.documents import UnknownDocumentError
+from meter.billing.sql.payments import MAX_REFERENCE, METHODS, Payment, PaymentError
+from meter.billing.sql.remedy import chosen
+from meter.book.sql.book import UnknownBuyerError
+from meter.book.sql.contracts import read_contract
+from meter.book.sql.orders import OrderError, set_order
+from meter.store.money_schema import refunds
+from meter.text.hostile import FORMULA_STARTS
 
 MAX_PROBLEMS = 100  # told; all are counted
 MAX_LINES = 1_000_000

@@ -8,16 +8,17 @@ from datetime import timedelta
 import orjson
 from sqlalchemy import Connection, func, insert, select
 
-from config.book import Terms
-from meter.billing.accounts import INCREMENT, Account, Posting, Rule
-from meter.billing.calendar import deadline_us, local_day
-from meter.billing.drafts import DocumentKind, Draft, DraftLine, credit_note_draft
-from meter.billing.months import Month
-from meter.store import documents, periods
-from meter.store.contracts import Contract, end_of_business
-from meter.store.documents import Run
-from meter.store.ledger import append, lock_heads
-from meter.store.money import billing_periods, postings
+from book.model import Terms
+from meter.billing.arithmetic.calendar import deadline_us, local_day
+from meter.billing.arithmetic.drafts import DocumentKind, Draft, DraftLine, credit_note_draft
+from meter.billing.arithmetic.months import Month
+from meter.billing.sql import documents
+from meter.billing.sql.documents import Run
+from meter.book.sql.contracts import Contract, end_of_business
+from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
+from meter.ledger.sql import periods
+from meter.ledger.sql.ledger import append, lock_heads
+from meter.store.money_schema import billing_periods, postings
 from meter.store.schema import terms as terms_table
 
 _KINDS = {"call": "Talk", "email": "E-mails", "chat": "Chats"}

@@ -13,22 +13,23 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.billing.accounts import Account, Posting
-from meter.billing.cycle import DEFAULT_REMEDY, Remedy
-from meter.billing.drafts import Issuer
-from meter.store import documents, ledger, payments
-from meter.store.contracts import read_contract, read_contracts
-from meter.store.db import reading
-from meter.store.detail import Sink, write_detail
-from meter.store.documents import Document, Run
-from meter.store.export import Wanted, export
-from meter.store.mail import find_mail
-from meter.store.money import payments as payments_table
-from meter.store.money import remedies
-from meter.store.payments import Payment, PaymentError, Recorded
-from meter.store.recipients import hand_over, mark_handed, queue_again
+from meter.billing.arithmetic.cycle import DEFAULT_REMEDY, Remedy
+from meter.billing.arithmetic.drafts import Issuer
+from meter.billing.sql import documents, payments
+from meter.billing.sql.detail import Sink, write_detail
+from meter.billing.sql.documents import Document, Run
+from meter.billing.sql.export import Wanted, export
+from meter.billing.sql.payments import Payment, PaymentError, Recorded
+from meter.billing.sql.withheld import waits_for
+from meter.book.sql.contracts import read_contract, read_contracts
+from meter.ledger.accounts import Account, Posting
+from meter.ledger.sql import ledger
+from meter.mail.sql.messages import find_mail
+from meter.mail.sql.recipients import hand_over, mark_handed, queue_again
+from meter.store.engine import reading
+from meter.store.money_schema import payments as payments_table
+from meter.store.money_schema import remedies
 from meter.store.schema import outbox
-from meter.store.withheld import waits_for
 
 T = TypeVar("T")
 

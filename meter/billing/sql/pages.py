@@ -7,16 +7,16 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, tuple_
 
-from config.book import Book, Buyer
-from meter.store import documents as issued
-from meter.store.book import read_buyer
-from meter.store.contracts import read_contract
-from meter.store.documents import Document
-from meter.store.money import documents, payments
-from meter.store.order_rows import COLUMNS, order_of_row
-from meter.store.orders import OrderProgress, progress_of
+from book.model import Book, Buyer
+from book.terms import in_force
+from meter.billing.sql import documents as issued
+from meter.billing.sql.documents import Document
+from meter.book.sql.book import read_buyer
+from meter.book.sql.contracts import read_contract
+from meter.book.sql.order_rows import COLUMNS, order_of_row
+from meter.book.sql.orders import OrderProgress, progress_of
+from meter.store.money_schema import documents, payments
 from meter.store.schema import orders
-from meter.terms import in_force
 
 MOST = 5_000  # rows at once
 IssuedKey = tuple[int, str, int]  # of a document: when it was issued, its series, its number in that

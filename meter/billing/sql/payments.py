@@ -15,21 +15,22 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from config.book import BuyerState, Stop
-from meter.billing.accounts import Account, Posting, Rule, reversal
-from meter.billing.calendar import Week, local_day
-from meter.billing.cycle import Remedy
-from meter.billing.drafts import DraftLine, credit_note_draft
-from meter.billing.units import line_minor
-from meter.store import documents, periods
-from meter.store.contracts import Contract, read_contract
-from meter.store.documents import Run
-from meter.store.ledger import append, balance, lock_heads, of_buyer
-from meter.store.money import billing_periods, payments, refunds, remedies
+from book.model import BuyerState, Stop
+from meter.billing.arithmetic.calendar import Week, local_day
+from meter.billing.arithmetic.cycle import Remedy
+from meter.billing.arithmetic.drafts import DraftLine, credit_note_draft
+from meter.billing.arithmetic.units import line_minor
+from meter.billing.sql import documents
+from meter.billing.sql.documents import Run
+from meter.billing.sql.weeks import frozen_order
+from meter.billing.sql.withheld import waits_for
+from meter.book.sql.contracts import Contract, read_contract
+from meter.book.sql.stops import change, raise_version
+from meter.ledger.accounts import Account, Posting, Rule, reversal
+from meter.ledger.sql import periods
+from meter.ledger.sql.ledger import append, balance, lock_heads, of_buyer
+from meter.store.money_schema import billing_periods, payments, refunds, remedies
 from meter.store.schema import orders, outbox
-from meter.store.stops import change, raise_version
-from meter.store.weeks import frozen_order
-from meter.store.withheld import waits_for
 
 MAX_REFERENCE = 80  # characters; with the longest names a posting's key is still one of 200
 METHODS = ("check", "ach", "wire", "card", "cash", "other")

@@ -10,17 +10,17 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, insert, or_, select, update
 
-from config.book import BuyerState
-from meter.billing.accounts import Account, Posting, Rule
-from meter.billing.calendar import Week
-from meter.billing.cycle import Line, Remedy, Settlement, remedy
-from meter.billing.drafts import remedy_text
-from meter.store import documents
-from meter.store.book import raise_version
-from meter.store.contracts import Contract, state_of
-from meter.store.documents import Run
-from meter.store.ledger import append
-from meter.store.money import billing_periods, refunds, remedies
+from book.model import BuyerState
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Line, Remedy, Settlement, remedy
+from meter.billing.arithmetic.drafts import remedy_text
+from meter.billing.sql import documents
+from meter.billing.sql.documents import Run
+from meter.book.sql.book import raise_version
+from meter.book.sql.contracts import Contract, state_of
+from meter.ledger.accounts import Account, Posting, Rule
+from meter.ledger.sql.ledger import append
+from meter.store.money_schema import billing_periods, refunds, remedies
 from meter.store.schema import orders
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from meter.billing.months import Month
-from meter.store import months, payments, weeks
-from meter.store.contracts import Contract, read_contracts
-from meter.store.documents import Run
-from meter.store.due import Step, StepKind, due_steps, is_behind
+from meter.billing.arithmetic.months import Month
+from meter.billing.sql import months, payments, weeks
+from meter.billing.sql.documents import Run
+from meter.billing.sql.due import Step, StepKind, due_steps, is_behind
+from meter.book.sql.contracts import Contract, read_contracts
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, func, or_, select
 
-from config.book import Stop, state_under
-from meter.billing.accounts import Account, Posting, Rule
-from meter.store import periods
-from meter.store.ledger import to_posting
-from meter.store.money import (
+from book.model import Stop, state_under
+from meter.ledger.accounts import Account, Posting, Rule
+from meter.ledger.sql import periods
+from meter.ledger.sql.ledger import to_posting
+from meter.store.money_schema import (
     billing_periods,
     buyer_stops,
     credit_requests,

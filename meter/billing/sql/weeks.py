@@ -14,20 +14,21 @@ from datetime import timedelta
 import orjson
 from sqlalchemy import Connection, func, insert, select, update
 
-from config.book import BuyerState, Order, Rating, Terms
-from meter.billing.accounts import UNIT, Account, Posting, Rule
-from meter.billing.calendar import Week, deadline_us, local_day
-from meter.billing.cycle import Bought, Prepaid, WeekResult, make_up_units, settle_week
-from meter.billing.drafts import Draft, order_draft, overage_draft, week_draft, week_figures
-from meter.billing.units import SENT, WHOLE, CarriedUnits, Ordered, WeekUnits, bill_week, paid_in_advance
-from meter.store import documents, periods
-from meter.store.book import raise_version, read_terms
-from meter.store.contracts import Contract, state_of
-from meter.store.documents import Run
-from meter.store.ledger import append, lock_heads
-from meter.store.money import billing_periods, postings
-from meter.store.order_rows import is_something, order_of_row
-from meter.store.remedy import remedy_all
+from book.model import BuyerState, Order, Rating, Terms
+from meter.billing.arithmetic.calendar import Week, deadline_us, local_day
+from meter.billing.arithmetic.cycle import Bought, Prepaid, WeekResult, make_up_units, settle_week
+from meter.billing.arithmetic.drafts import Draft, order_draft, overage_draft, week_draft, week_figures
+from meter.billing.arithmetic.units import SENT, WHOLE, CarriedUnits, Ordered, WeekUnits, bill_week, paid_in_advance
+from meter.billing.sql import documents
+from meter.billing.sql.documents import Run
+from meter.billing.sql.remedy import remedy_all
+from meter.book.sql.book import raise_version, read_terms
+from meter.book.sql.contracts import Contract, state_of
+from meter.book.sql.order_rows import is_something, order_of_row
+from meter.ledger.accounts import UNIT, Account, Posting, Rule
+from meter.ledger.sql import periods
+from meter.ledger.sql.ledger import append, lock_heads
+from meter.store.money_schema import billing_periods, postings
 from meter.store.schema import orders
 
 _ORDER_DAYS = 2  # Tuesday to Thursday

@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select
 
-from meter.billing.accounts import Account
-from meter.store import ledger
-from meter.store.documents import IS_OPEN
-from meter.store.money import documents, refunds
+from meter.billing.sql.documents import IS_OPEN
+from meter.ledger.accounts import Account
+from meter.ledger.sql import ledger
+from meter.store.money_schema import documents, refunds
 from meter.store.schema import orders
 
 

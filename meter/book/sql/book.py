@@ -23,7 +23,7 @@ import structlog
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import (
+from book.model import (
     Book,
     Buyer,
     BuyerState,
@@ -42,16 +42,13 @@ from config.book import (
     Transport,
     TrunkPolicy,
 )
-from config.book_file import BookFile
-from meter.store.book_plan import ImportPlan, ImportRefusedError, Stored, plan_import
-from meter.store.clerk import Clerk
-from meter.store.contract_change import change_faults
-from meter.store.db import StoreError, reading
-from meter.store.earned import with_earned_ratings
-from meter.store.money import buyer_states
-from meter.store.order_rows import COLUMNS, order_of_row
-from meter.store.schema import buyers, campaigns, endpoints, orders, terms
-from meter.store.stops import (
+from book.sections import BookFile
+from book.terms import in_force, next_start
+from meter.book.plan import ImportPlan, ImportRefusedError, Stored, plan_import
+from meter.book.sql.contract_change import change_faults
+from meter.book.sql.earned import with_earned_ratings
+from meter.book.sql.order_rows import COLUMNS, order_of_row
+from meter.book.sql.stops import (
     StateChange,
     UnknownBuyerError,
     begin,
@@ -60,7 +57,10 @@ from meter.store.stops import (
     state_of_text,
     version_of,
 )
-from meter.terms import in_force, next_start
+from meter.store.clerk import Clerk
+from meter.store.engine import StoreError, reading
+from meter.store.money_schema import buyer_states
+from meter.store.schema import buyers, campaigns, endpoints, orders, terms
 
 __all__ = ["BookSnapshot", "BookStore", "UnknownBuyerError", "raise_version", "set_state"]
 

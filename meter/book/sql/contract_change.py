@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, select
 
-from config.book import Buyer, Terms
-from meter.billing.accounts import INCREMENT, UNIT, Account
-from meter.billing.units import WHOLE
-from meter.store import ledger
-from meter.store.book_plan import ImportPlan, Stored, title_of
-from meter.store.money import billing_periods
-from meter.store.order_rows import is_something
+from book.model import Buyer, Terms
+from meter.billing.arithmetic.units import WHOLE
+from meter.book.plan import ImportPlan, Stored, title_of
+from meter.book.sql.order_rows import is_something
+from meter.ledger.accounts import INCREMENT, UNIT, Account
+from meter.ledger.sql import ledger
+from meter.store.money_schema import billing_periods
 from meter.store.schema import orders
 
 _FIXED = ("currency", "time_zone")

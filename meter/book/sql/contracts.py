@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime, time
 
 from sqlalchemy import Connection, select
 
-from config.book import Buyer, BuyerState, Terms
-from meter.billing.calendar import Week, week_of
-from meter.store.book import UnknownBuyerError, read_buyer, read_stored
+from book.model import Buyer, BuyerState, Terms
+from book.terms import in_force
+from meter.billing.arithmetic.calendar import Week, week_of
+from meter.book.sql.book import UnknownBuyerError, read_buyer, read_stored
 from meter.store.schema import buyers
-from meter.terms import in_force
 
 
 @dataclass(frozen=True, slots=True)

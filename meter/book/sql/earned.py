@@ -1,4 +1,4 @@
-"""What an import leaves alone: the rating that an endpoint's calls have earned it (`meter.store.ratings`)."""
+"""What an import leaves alone: the rating that an endpoint's calls have earned it (`meter.per_minute.sql.ratings`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, literal_column, select
 
-from config.book import Buyer, Endpoint
-from config.book_file import BookFile
-from meter.interactions import Channel
-from meter.store.money import interactions, ratings
+from book.model import Buyer, Endpoint
+from book.sections import BookFile
+from meter.per_minute.interactions import Channel
+from meter.store.money_schema import interactions, ratings
 
 
 def with_earned_ratings(connection: Connection, file: BookFile, stored: Mapping[str, Buyer]) -> BookFile:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, or_
 
-from config.book import Order, OrderClauses
+from book.model import Order, OrderClauses
 from meter.store.schema import orders
 
 COLUMNS = (

@@ -16,16 +16,16 @@ import structlog
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Book, Order, Terms
-from config.limits import clauses_of, make_up_of, midnight_us, order_most, order_units
-from meter.store import periods
-from meter.store.admissions import CONNECTED, FAILED, IS_UNIT, LIVE, admit_before
-from meter.store.book import BookStore, UnknownBuyerError, raise_version, read_buyer
-from meter.store.db import reading
-from meter.store.ledger import lock_heads
-from meter.store.order_rows import COLUMNS, order_of_row
+from book.limits import clauses_of, make_up_of, midnight_us, order_most, order_units
+from book.model import Book, Order, Terms
+from book.terms import in_force
+from meter.book.sql.book import BookStore, UnknownBuyerError, raise_version, read_buyer
+from meter.book.sql.order_rows import COLUMNS, order_of_row
+from meter.journal.sql.admissions import CONNECTED, FAILED, IS_UNIT, LIVE, admit_before
+from meter.ledger.sql import periods
+from meter.ledger.sql.ledger import lock_heads
+from meter.store.engine import reading
 from meter.store.schema import admissions, buyers, orders
-from meter.terms import in_force
 
 MAX_UNITS = 1_000_000  # of one order: a slip of the keyboard, not a wish
 

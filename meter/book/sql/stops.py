@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from config.book import BuyerState, Stop, state_under
-from meter.store.money import buyer_states, buyer_stops
+from book.model import BuyerState, Stop, state_under
+from meter.store.money_schema import buyer_states, buyer_stops
 from meter.store.schema import book_version, buyers
 
 _BY_HAND = {BuyerState.PAUSED: Stop.PAUSED, BuyerState.ON_HOLD: Stop.HELD, BuyerState.CANCELLED: Stop.CANCELLED}

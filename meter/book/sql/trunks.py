@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from meter.store.integration import trunk_states
+from meter.store.integration_schema import trunk_states
 
 
 @dataclass(frozen=True, slots=True)

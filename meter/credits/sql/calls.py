@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from config.book import Terms
-from meter.billing.accounts import Posting, Rule
-from meter.billing.units import credit_minor
-from meter.credits import CreditError, Refusal, Window, window_of
-from meter.hostile import one_line
-from meter.store import weeks
-from meter.store.book import read_stored
-from meter.store.contracts import Contract, read_contract
-from meter.store.ledger import to_posting
-from meter.store.money import postings
+from book.model import Terms
+from meter.billing.arithmetic.units import credit_minor
+from meter.billing.sql import weeks
+from meter.book.sql.book import read_stored
+from meter.book.sql.contracts import Contract, read_contract
+from meter.credits.rules import CreditError, Refusal, Window, window_of
+from meter.ledger.accounts import Posting, Rule
+from meter.ledger.sql.ledger import to_posting
+from meter.store.money_schema import postings
+from meter.text.hostile import one_line
 
 
 @dataclass(frozen=True, slots=True)

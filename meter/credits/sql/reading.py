@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, literal_column, select
 
-from meter.credits import LATE_US, TARGET_US, Ages, CreditError, Refusal, State
-from meter.facts import Fact, Kind
-from meter.store.contracts import Contract, read_contract
-from meter.store.credit_calls import Call, billed_call, dialout_of
-from meter.store.money import credit_requests
-from meter.store.reading import facts_of
+from facts.fact import Fact, Kind
+from meter.book.sql.contracts import Contract, read_contract
+from meter.credits.rules import LATE_US, TARGET_US, Ages, CreditError, Refusal, State
+from meter.credits.sql.calls import Call, billed_call, dialout_of
+from meter.journal.sql.reading import facts_of
+from meter.store.money_schema import credit_requests
 from meter.store.schema import outcomes
 
 MAX_LISTED = 5_000  # rows in one answer

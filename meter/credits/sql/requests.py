@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, update
 
-from meter.billing.accounts import Account, Posting, Rule, reversal
-from meter.credits import (
+from meter.book.sql.contracts import read_contract
+from meter.credits.rules import (
     CreditError,
     Effect,
     ReasonBook,
@@ -30,12 +30,12 @@ from meter.credits import (
     check_words,
     effect_of,
 )
-from meter.store.contracts import read_contract
-from meter.store.credit_calls import billed_call, credit_of
-from meter.store.credit_reading import IS_OPEN, LEVELS, Request, find, first_open, of_level
-from meter.store.ledger import append, lock_heads, read
-from meter.store.money import credit_requests
-from meter.store.outbox import new_row, waits_for
+from meter.credits.sql.calls import billed_call, credit_of
+from meter.credits.sql.reading import IS_OPEN, LEVELS, Request, find, first_open, of_level
+from meter.ledger.accounts import Account, Posting, Rule, reversal
+from meter.ledger.sql.ledger import append, lock_heads, read
+from meter.outbox.sql import new_row, waits_for
+from meter.store.money_schema import credit_requests
 from meter.store.schema import outbox
 
 KIND = "credit"  # of the e-mail

@@ -18,9 +18,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select, tuple_
 
-from meter.events import KINDS, Event, Events
+from meter.events.model import KINDS, Event, Events
+from meter.events.sql.streams import LIMIT, Boot, Look, Reader
 from meter.store.schema import boots, facts
-from meter.store.streams import LIMIT, Boot, Look, Reader
 
 MAX_BOOTS = 100  # that a position names: as many routers may be up at once
 SPAN = 5_000  # sequence numbers of a boot in one look: what lies between facts of interest is bounded by this

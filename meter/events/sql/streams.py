@@ -17,10 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from meter.facts import Fact, Kind
-from meter.store.integration import stream_cursors, streams
-from meter.store.reading import histories
-from meter.store.rows import execute_bare, read_row
+from facts.fact import Fact, Kind
+from meter.journal.rows import execute_bare, read_row
+from meter.journal.sql.reading import histories
+from meter.store.integration_schema import stream_cursors, streams
 from meter.store.schema import boots, facts, outcomes
 
 Boot = tuple[str, str]  # router, boot
@@ -128,7 +128,9 @@ def read_boots(connection: Connection) -> list[tuple[str, str, bool]]:
 
 def _last(connection: Connection, key: Boot) -> int:
     """The last sequence number of a boot; 0: it has no facts."""
-    if connection.dialect.name == "sqlite":  # past SQLAlchemy, as in meter.store.reading: this is asked all the time
+    if (
+        connection.dialect.name == "sqlite"
+    ):  # past SQLAlchemy, as in meter.journal.sql.reading: this is asked all the time
         [(last,)] = execute_bare(connection, "SELECT max(seq) FROM facts WHERE router = ? AND boot = ?", key)
     else:
         this = (facts.c.router == key[0], facts.c.boot == key[1])

@@ -32,8 +32,8 @@ from sqlalchemy import (
     update,
 )
 
-from config.limits import Limits
-from meter.store.rows import execute_bare
+from book.limits import Limits
+from meter.journal.rows import execute_bare
 from meter.store.schema import admissions, buyers, outcomes
 
 LIVE, CONNECTED, FAILED, FREE = "live", "connected", "failed", "free"
@@ -119,7 +119,7 @@ _BUYERS_LOCKED = _BUYERS.order_by(buyers.c.name).with_for_update()
 
 
 def admit(connection: Connection, router: str, boot: str, candidates: Sequence[Candidate]) -> dict[str, str]:
-    """The refusal of each transfer, a slug of `meter.outcome.Reason`, empty where it is admitted.
+    """The refusal of each transfer, a slug of `facts.outcome.Reason`, empty where it is admitted.
 
     They are looked at in their order, each with those before it counted. A row that is there, from a commit whose
     answer was lost, stays admitted.

@@ -6,7 +6,7 @@ waits to be admitted (up to `admit_pace_ms` after the last commit, in a busy tim
 goes by commits more than by facts. `admit` returns when `transfer_started` is on the disk and reads the buyer's state
 in that same transaction: a hold is seen by the very next transfer, and nothing ever rings without a record
 (architecture, durability rule). What limits a buyer is counted and reserved there too, and set free with the closing
-fact (`meter.store.admissions`).
+fact (`meter.journal.sql.admissions`).
 
 When the store fails, nothing is lost and nothing overtakes: the facts stay in memory, in their order, and are tried
 again with backoff until the store is back. Who waits to be admitted is refused after `admit_timeout_ms` of that; a
@@ -30,12 +30,12 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.limits import Limits
-from meter.facts import CHAIN_START, Fact, Kind
-from meter.store.admissions import Candidate, admit, settle
+from book.limits import Limits
+from facts.fact import CHAIN_START, Fact, Kind
+from meter.journal.rows import DIGEST, SEQ, UTC_US, Row, insert_rows, make_row
+from meter.journal.sql.admissions import Candidate, admit, settle
 from meter.store.clerk import Clerk
-from meter.store.db import first_line
-from meter.store.rows import DIGEST, SEQ, UTC_US, Row, insert_rows, make_row
+from meter.store.engine import first_line
 from meter.store.schema import boots
 from meter.store.schema import facts as facts_table
 
@@ -57,7 +57,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The store's answer to a new transfer: `refusal` is a slug of `meter.outcome.Reason`, or empty."""
+    """The store's answer to a new transfer: `refusal` is a slug of `facts.outcome.Reason`, or empty."""
 
     refusal: str = ""
 

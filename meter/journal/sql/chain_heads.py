@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, insert, select
 
-from meter.store.money import chain_heads, document_series, ledger_heads, postings
-from meter.store.outbox import new_row
+from meter.outbox.sql import new_row
+from meter.store.money_schema import chain_heads, document_series, ledger_heads, postings
 from meter.store.schema import boots, facts, outbox
 
 SCHEMA = 1

@@ -11,9 +11,9 @@ import orjson
 from sqlalchemy import Connection, Row, Select, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import Fact, Kind
-from meter.store.db import reading
-from meter.store.rows import execute_bare, read_row
+from facts.fact import Fact, Kind
+from meter.journal.rows import execute_bare, read_row
+from meter.store.engine import reading
 from meter.store.schema import boots, facts, outcomes
 
 OPEN = "open"  # stands for the verdict of a transfer that has none yet

@@ -18,12 +18,12 @@ from functools import partial
 from sqlalchemy import Connection, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import CHAIN_START, Fact, Kind
-from meter.outcome import decide
-from meter.store.admissions import settle
+from facts.fact import CHAIN_START, Fact, Kind
+from facts.outcome import decide
+from meter.journal.rows import Row, insert_rows, make_row
+from meter.journal.sql.admissions import settle
+from meter.journal.sql.reading import STARTED, histories
 from meter.store.clerk import Clerk
-from meter.store.reading import STARTED, histories
-from meter.store.rows import Row, insert_rows, make_row
 from meter.store.schema import boots, facts, outcomes
 
 ORIGIN = "recovery"

@@ -1,7 +1,8 @@
 """What each counted buyer has had, for selection: a snapshot of the admissions, refreshed twice a second.
 
 It may lag, and nothing depends on it being exact: it keeps a buyer that is full from being offered, the store decides
-(`meter.store.admissions`). So it may be cheap. A row never changes once it is settled; what was settled longer ago than
+(`meter.journal.sql.admissions`). So it may be cheap. A row never changes once it is settled; what was settled longer
+ago than
 `MARGIN_US` is added up once, by the quarter of an hour of its admission, and a look reads only what was settled since
 and what is live. The margin is measured on the stamps of the rows themselves: it must be longer than a commit may take
 and than the clocks of routers may differ. A row stamped even later than that would be missed here, never in the store.
@@ -16,10 +17,10 @@ from functools import partial
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal_column, select
 
-from config.book import Book, Buyer
-from config.hours import QUARTER_US
-from config.limits import Spans, Usage, is_counted, spans_at
-from meter.store.admissions import CONNECTED, IS_LIVE, IS_UNIT, LIVE
+from book.hours import QUARTER_US
+from book.limits import Spans, Usage, is_counted, spans_at
+from book.model import Book, Buyer
+from meter.journal.sql.admissions import CONNECTED, IS_LIVE, IS_UNIT, LIVE
 from meter.store.clerk import Clerk
 from meter.store.schema import admissions
 

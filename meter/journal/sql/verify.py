@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.facts import CHAIN_START
+from facts.fact import CHAIN_START
+from meter.journal.rows import read_row
 from meter.store.clerk import Clerk
-from meter.store.rows import read_row
 from meter.store.schema import boots, facts, meter_cursors
 
 PAGE = 1_000  # facts read at a time

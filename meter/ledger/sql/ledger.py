@@ -21,10 +21,10 @@ import orjson
 from sqlalchemy import Connection, Dialect, Row, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from meter.billing.accounts import Account, Posting, Rule, reversal
-from meter.facts import CHAIN_START
-from meter.store.money import credit_requests, ledger_heads, postings
-from meter.store.rows import execute_bare
+from facts.fact import CHAIN_START
+from meter.journal.rows import execute_bare
+from meter.ledger.accounts import Account, Posting, Rule, reversal
+from meter.store.money_schema import credit_requests, ledger_heads, postings
 
 OUTCOME_RULES = (Rule.UNIT.value, Rule.MINUTES.value)  # of what the outcome of a transfer posts
 _FIELDS = tuple(one.name for one in fields(Posting))

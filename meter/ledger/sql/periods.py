@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
-from meter.billing.cycle import Prepaid
-from meter.billing.units import WHOLE, Carried, CarriedUnits
-from meter.store.money import billing_periods, postings
+from meter.billing.arithmetic.cycle import Prepaid
+from meter.billing.arithmetic.units import WHOLE, Carried, CarriedUnits
+from meter.store.money_schema import billing_periods, postings
 
 WEEK, MONTH = "week", "month"
 _LENGTHS = {WEEK: len("2026-06-01"), MONTH: len("2026-06")}

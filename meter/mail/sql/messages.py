@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, insert, select
 
-from meter.store.money import mail_bounces
-from meter.store.outbox import DONE
+from meter.outbox.sql import DONE
+from meter.store.money_schema import mail_bounces
 from meter.store.schema import buyers, outbox
 
 CHANNEL = "mail"

@@ -21,11 +21,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, and_, delete, func, insert, literal_column, select, update
 
-from config.addresses import NO_MAIL, address_warnings, pays_failed
-from config.book import Buyer
-from meter.store.mail import BuyerMail, MailRow, buyer_mail
-from meter.store.money import mail_bounces
-from meter.store.outbox import DONE, HANDED, MAX_ERROR, PENDING
+from book.addresses import NO_MAIL, address_warnings, pays_failed
+from book.model import Buyer
+from meter.mail.sql.messages import BuyerMail, MailRow, buyer_mail
+from meter.outbox.sql import DONE, HANDED, MAX_ERROR, PENDING
+from meter.store.money_schema import mail_bounces
 from meter.store.schema import mail_recipients, outbox
 
 TAKEN, RETRIED, REFUSED = "taken", "retried", "refused"

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, delete, insert, select
 
-from meter.store.integration import commands
-from meter.store.outbox import new_row
+from meter.outbox.sql import new_row
+from meter.store.integration_schema import commands
 from meter.store.schema import outbox
 
 CHANNEL = "mqtt"

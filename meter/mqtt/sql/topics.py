@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, delete, insert, select, update
 
-from meter.store.integration import topics
-from meter.store.outbox import new_row, pending_keys
+from meter.outbox.sql import new_row, pending_keys
+from meter.store.integration_schema import topics
 from meter.store.schema import outbox
 
 CHANNEL = "mqtt"

@@ -1,6 +1,7 @@
 """Interactions in the store: e-mails and chats kept and charged once, and all of them read back with their ratings.
 
-A call's row comes with its outcome (`meter.store.settlement`); what is reported comes here. A report is known by buyer,
+A call's row comes with its outcome (`meter.settling.sql.settlement`); what is reported comes here. A report is known
+by buyer,
 kind and reference: the same again changes nothing, the same with other content is refused. Its row, its posting and the
 question to the customer are one transaction, in which the buyer's chain is held, so that two at once are one.
 """
@@ -14,11 +15,15 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select
 
-from config.book import Rating as RatedBy
-from meter.billing.accounts import INCREMENT, Account, Posting, Rule
-from meter.billing.minutes import rate
-from meter.disclosure import Claim
-from meter.interactions import (
+from book.model import Rating as RatedBy
+from facts.disclosure import Claim
+from meter.billing.arithmetic.minutes import rate
+from meter.book.sql.book import UnknownBuyerError
+from meter.book.sql.contracts import Contract, read_contract
+from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
+from meter.ledger.sql.ledger import append, lock_heads
+from meter.outbox.sql import new_row
+from meter.per_minute.interactions import (
     Channel,
     Charged,
     InteractionError,
@@ -27,11 +32,7 @@ from meter.interactions import (
     Reported,
     mail_address,
 )
-from meter.store.book import UnknownBuyerError
-from meter.store.contracts import Contract, read_contract
-from meter.store.ledger import append, lock_heads
-from meter.store.money import interactions, ratings
-from meter.store.outbox import new_row
+from meter.store.money_schema import interactions, ratings
 from meter.store.schema import buyers, outbox, outcomes
 
 RATING = "rating"  # kind of the message that asks for one

@@ -1,7 +1,8 @@
 """Daily reports in the store: which are due, issuing one, and reading what was issued.
 
 A report is issued once: its row, its body and its e-mail are one transaction, in which the buyer's chain is held, so
-that two meters at once issue one. Days that were missed are caught up with in order, at most `meter.reports.MAX_DAYS`.
+that two meters at once issue one. Days that were missed are caught up with in order, at most
+`meter.per_minute.reports.MAX_DAYS`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select
 
-from config.book import BuyerState, Rating
-from meter.reports import MAX_DAYS, Found, Span, body_of, day_of, span_of
-from meter.store.contracts import Contract, read_contracts
-from meter.store.interactions import Interaction, of_span, with_ratings_at
-from meter.store.ledger import lock_heads
-from meter.store.money import interactions, reports
-from meter.store.outbox import new_row
+from book.model import BuyerState, Rating
+from meter.book.sql.contracts import Contract, read_contracts
+from meter.ledger.sql.ledger import lock_heads
+from meter.outbox.sql import new_row
+from meter.per_minute.reports import MAX_DAYS, Found, Span, body_of, day_of, span_of
+from meter.per_minute.sql.interactions import Interaction, of_span, with_ratings_at
+from meter.store.money_schema import interactions, reports
 from meter.store.schema import outbox
 
 KIND = "report"  # of its message

@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from sqlalchemy import Connection, func, select
 
-from config.book import Book
-from config.limits import spans_at
-from meter.store.documents import IS_OPEN
-from meter.store.money import buyer_states, documents, ledger_heads, postings
-from meter.store.order_rows import COLUMNS, order_of_row
-from meter.store.orders import progress_of
-from meter.store.reading import CLOSED
+from book.limits import spans_at
+from book.model import Book
+from meter.billing.sql.documents import IS_OPEN
+from meter.book.sql.order_rows import COLUMNS, order_of_row
+from meter.book.sql.orders import progress_of
+from meter.journal.sql.reading import CLOSED
+from meter.settling.sql.settlement import boots_due
+from meter.store.money_schema import buyer_states, documents, ledger_heads, postings
 from meter.store.schema import buyers, facts, orders
-from meter.store.settlement import boots_due
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Replay over the store: which transfers each week counts, their facts, and what the ledger has of both.
 
-Only reads, in short transactions: a page of transfers at a time. What is compared is `meter.replay`'s.
+Only reads, in short transactions: a page of transfers at a time. What is compared is `meter.settling.replay`'s.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import orjson
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import OrderClauses, Terms
-from meter.billing.accounts import Posting, Rule
-from meter.billing.calendar import Week
-from meter.billing.cycle import Bought, Prepaid, make_up_units
-from meter.billing.units import SENT, CarriedUnits, Ordered, paid_in_advance
-from meter.facts import Fact, Kind
-from meter.replay import Charge, ReplayReport, Unit, WeekReplayed, charge_of, decide_under
-from meter.settle import SettleOptions, settle
-from meter.store import periods
-from meter.store.book import UnknownBuyerError
+from book.model import OrderClauses, Terms
+from facts.fact import Fact, Kind
+from meter.billing.arithmetic.calendar import Week
+from meter.billing.arithmetic.cycle import Bought, Prepaid, make_up_units
+from meter.billing.arithmetic.units import SENT, CarriedUnits, Ordered, paid_in_advance
+from meter.billing.sql.detail import Bounds, bounds_of, within
+from meter.billing.sql.documents import find
+from meter.billing.sql.weeks import FrozenOrder, frozen_order, terms_of, unit_terms
+from meter.book.sql.book import UnknownBuyerError
+from meter.book.sql.contracts import Contract, read_contracts
+from meter.journal.rows import read_row
+from meter.journal.sql.reading import facts_of_transfers
+from meter.ledger.accounts import Posting, Rule
+from meter.ledger.sql import periods
+from meter.ledger.sql.ledger import OUTCOME_RULES, outcomes_posted, to_posting
+from meter.settling.follower import SettleOptions, settle
+from meter.settling.replay import Charge, ReplayReport, Unit, WeekReplayed, charge_of, decide_under
 from meter.store.clerk import Clerk
-from meter.store.contracts import Contract, read_contracts
-from meter.store.detail import Bounds, bounds_of, within
-from meter.store.documents import find
-from meter.store.ledger import OUTCOME_RULES, outcomes_posted, to_posting
-from meter.store.money import postings
-from meter.store.reading import facts_of_transfers
-from meter.store.rows import read_row
+from meter.store.money_schema import postings
 from meter.store.schema import outcomes
-from meter.store.weeks import FrozenOrder, frozen_order, terms_of, unit_terms
 
 PAGE = 400  # transfers read at a time
 

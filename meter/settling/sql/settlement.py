@@ -15,13 +15,13 @@ from typing import Any
 from sqlalchemy import Connection, Table, and_, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql
 
-from meter.billing.accounts import Posting
-from meter.facts import Fact
-from meter.store.interactions import askers
-from meter.store.ledger import append
-from meter.store.money import interactions
-from meter.store.reading import CLOSED, histories
-from meter.store.rows import read_row
+from facts.fact import Fact
+from meter.journal.rows import read_row
+from meter.journal.sql.reading import CLOSED, histories
+from meter.ledger.accounts import Posting
+from meter.ledger.sql.ledger import append
+from meter.per_minute.sql.interactions import askers
+from meter.store.money_schema import interactions
 from meter.store.schema import boots, facts, meter_cursors, outbox, outcomes
 
 MAX_TRANSFERS = 12  # in one transaction: outcome, posting and two messages each, and the cursor: 49 rows

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, tuple_
 
-from meter.store.money import postings
+from meter.store.money_schema import postings
 from meter.store.schema import outcomes
 
 MOST = 5_000  # rows at once
@@ -52,7 +52,7 @@ class SettledTransfer:
 class Wanted:
     """Which transfers; empty words do not restrict. They ended from `from_us` to before `to_us`.
 
-    `known`: only those whose person their buyer knows (meter.disclosure). `after`: the last one that was seen.
+    `known`: only those whose person their buyer knows (facts.disclosure). `after`: the last one that was seen.
     """
 
     buyer: str = ""

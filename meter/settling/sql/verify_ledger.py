@@ -4,8 +4,8 @@ Each buyer's chain is computed again from its first posting, as the facts' are, 
 document's body must have the digest that was written down with it, the numbers of each series must run without a gap,
 and an invoice's total must be what was posted under its number. What a week left unbilled must be less than one unit,
 and of each currency the accounts must sum to nothing. All that no chain keeps is held against these
-(`meter.store.verify_money`), and each outcome against its facts (`meter.store.verify_outcomes`). Read in pages, each a
-short transaction.
+(`meter.billing.sql.verify_money`), and each outcome against its facts (`meter.settling.sql.verify_outcomes`). Read in
+pages, each a short transaction.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import orjson
 from sqlalchemy import Connection, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.billing.accounts import UNIT, Account, Rule
-from meter.billing.units import WHOLE
-from meter.facts import CHAIN_START
-from meter.store import periods
+from facts.fact import CHAIN_START
+from meter.billing.arithmetic.units import WHOLE
+from meter.billing.sql.verify_money import money_problems
+from meter.ledger.accounts import UNIT, Account, Rule
+from meter.ledger.sql import periods
+from meter.ledger.sql.ledger import digest_of
+from meter.settling.sql.verify_outcomes import check_outcomes, missing_outcomes
 from meter.store.clerk import Clerk
-from meter.store.ledger import digest_of
-from meter.store.money import document_series, documents, ledger_heads, postings
+from meter.store.money_schema import document_series, documents, ledger_heads, postings
 from meter.store.schema import outcomes
-from meter.store.verify_money import money_problems
-from meter.store.verify_outcomes import check_outcomes, missing_outcomes
 
 PAGE = 2_000  # postings read at a time
 MAX_PROBLEMS = 100  # kept for the report; all are counted

@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select
 
-from meter.billing.accounts import Posting
-from meter.facts import Fact, Kind
-from meter.settle import SettleOptions, settle
-from meter.store.ledger import outcomes_posted
-from meter.store.reading import CLOSED, facts_of_transfers
-from meter.store.rows import read_row
+from facts.fact import Fact, Kind
+from meter.journal.rows import read_row
+from meter.journal.sql.reading import CLOSED, facts_of_transfers
+from meter.ledger.accounts import Posting
+from meter.ledger.sql.ledger import outcomes_posted
+from meter.settling.follower import SettleOptions, settle
 from meter.store.schema import facts, meter_cursors, outcomes
 
 PAGE = 400  # transfers decided again in one transaction

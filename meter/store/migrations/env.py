@@ -1,12 +1,12 @@
-"""What Alembic runs: the migrations, on the connection and in the transaction that `meter.store.db` hands over."""
+"""What Alembic runs: the migrations, on the connection and in the transaction that `meter.store.engine` hands over."""
 
 from __future__ import annotations
 
 from alembic import context
 
-import meter.store.integration
-import meter.store.money  # noqa: F401 - its tables are in the metadata too
-from meter.store.db import VERSION_TABLE
+import meter.store.integration_schema
+import meter.store.money_schema  # noqa: F401 - its tables are in the metadata too
+from meter.store.engine import VERSION_TABLE
 from meter.store.schema import metadata
 
 

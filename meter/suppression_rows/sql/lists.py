@@ -6,8 +6,8 @@ the number of changes made to it say exactly what is in force; who changes a lis
 is refused with a stale error where another was faster.
 
 Every change takes a stamp, so that a router asks for one number twice a second and then for what is newer than it
-knows; how that misses nothing is told in `meter.store.suppression_writing`. Everything that is done is on the log, in
-the transaction that does it, and the log only grows: the database refuses anything else.
+knows; how that misses nothing is told in `meter.suppression_rows.sql.writing`. Everything that is done is on the log,
+in the transaction that does it, and the log only grows: the database refuses anything else.
 """
 
 from __future__ import annotations
@@ -20,21 +20,12 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.store import suppression_reading as read
-from meter.store import suppression_writing as write
 from meter.store.clerk import Clerk
-from meter.store.db import reading
-from meter.store.suppression_rows import (
-    ChangeRow,
-    ExemptionRow,
-    ListNews,
-    ListRow,
-    LogRow,
-    NewVersion,
-    StaleError,
-    Who,
-)
-from meter.store.suppression_writing import Deed, Position
+from meter.store.engine import reading
+from meter.suppression_rows.rows import ChangeRow, ExemptionRow, ListNews, ListRow, LogRow, NewVersion, StaleError, Who
+from meter.suppression_rows.sql import reading as read
+from meter.suppression_rows.sql import writing as write
+from meter.suppression_rows.sql.writing import Deed, Position
 
 __all__ = [
     "ChangeRow",

@@ -31,7 +31,7 @@ from meter.store.schema import (
     suppression_stamps,
     suppression_state,
 )
-from meter.store.suppression_rows import NAMED_ONLY, ChangeRow, ExemptionRow, ListNews, ListRow, LogRow
+from meter.suppression_rows.rows import NAMED_ONLY, ChangeRow, ExemptionRow, ListNews, ListRow, LogRow
 
 R = TypeVar("R")
 

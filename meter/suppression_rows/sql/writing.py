@@ -33,8 +33,8 @@ from meter.store.schema import (
     suppression_stamps,
     suppression_state,
 )
-from meter.store.suppression_reading import IN_FORCE, current_stamp, find
-from meter.store.suppression_rows import NAMED_ONLY, ExemptionRow, ListRow, NewVersion, StaleError, Who
+from meter.suppression_rows.rows import NAMED_ONLY, ExemptionRow, ListRow, NewVersion, StaleError, Who
+from meter.suppression_rows.sql.reading import IN_FORCE, current_stamp, find
 
 NAMED = "named by the configuration"  # what a list that is asked for has for its source
 NO_CHECKSUM = "0" * 64

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import structlog
 
-from meter.cycle import Cycle
-from meter.settle import Follower, SettleOptions
-from meter.store import ledger
+from meter.billing.cycle import Cycle
+from meter.ledger.sql import ledger
+from meter.settling.follower import Follower, SettleOptions
+from meter.settling.sql.settlement import CursorMovedError
 from meter.store.clerk import Clerk
-from meter.store.db import open_store
-from meter.store.settlement import CursorMovedError
+from meter.store.engine import open_store
 
 MAX_TRIES = 10_000
 FEW = 7  # postings of one transaction

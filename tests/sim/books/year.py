@@ -24,26 +24,28 @@ import orjson
 from sqlalchemy import Connection, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from config.book import Buyer, BuyerState, Order, Rating, Terms
-from config.book_file import BookFile
-from meter.billing.accounts import INCREMENT, Account, Posting, Rule
-from meter.billing.cycle import Remedy
-from meter.billing.drafts import Issuer
-from meter.credits import CreditError, load_reasons
-from meter.cycle import Cycle
-from meter.facts import EndCause, Kind, Party
-from meter.settle import Follower, SettleOptions
-from meter.store import credits as desk
-from meter.store import documents, ledger, orders, payments
-from meter.store.book import import_file, set_state
+from book.model import Buyer, BuyerState, Order, Rating, Terms
+from book.sections import BookFile
+from book.terms import in_force, presets
+from facts.fact import EndCause, Kind, Party
+from meter.billing.arithmetic.cycle import Remedy
+from meter.billing.arithmetic.drafts import Issuer
+from meter.billing.cycle import Cycle
+from meter.billing.sql import documents, payments
+from meter.billing.sql.documents import Run
+from meter.book.sql import orders
+from meter.book.sql.book import import_file, set_state
+from meter.book.sql.contracts import read_contract
+from meter.credits.rules import CreditError, load_reasons
+from meter.credits.sql import requests as desk
+from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
+from meter.ledger.sql import ledger
+from meter.settling.follower import Follower, SettleOptions
 from meter.store.clerk import Clerk
-from meter.store.contracts import read_contract
-from meter.store.documents import Run
-from meter.store.money import payments as payments_table
-from meter.store.money import refunds
+from meter.store.money_schema import payments as payments_table
+from meter.store.money_schema import refunds
 from meter.store.schema import orders as orders_table
 from meter.store.schema import outbox
-from meter.terms import in_force, presets
 from tests.facts_builder import UTC_0, Story
 from tests.facts_builder import WESTLAKE as TOLD
 from tests.sim.books.model import Event
