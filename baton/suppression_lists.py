@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from book.sections import ListSource
     from meter.suppression_rows.sql.lists import ListRows
-    from suppression.importer import Imported, Progress, ReadReport, Task
+    from suppression.importer import Imported, Progress, Task
     from suppression.ports import Who
     from suppression.reading.shapes import Layout, Reject
     from suppression.receipt import Signer
+    from suppression.report import ReadReport
 
 KEEP_VERSIONS = 5  # where no configuration says
 _MANY_REJECTS = 10

@@ -6,12 +6,12 @@ that others may use, so one mistake is reported once. Values of the wrong type a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from book.document import BOOK_SECTIONS, Document
 from book.model import EndpointKind, Srtp, Transport
 from book.problems import Problem
-from config.settings import needs_ca, repeated_names
 
 
 def cross_problems(document: Document, presets: frozenset[str]) -> list[Problem]:
@@ -164,3 +164,25 @@ def _listed_before(
         return []
     whose = "twice by this buyer" if first == buyer else f"by buyer {first!r} too"
     return [document.problem(f"{path}.uri", f"this number is listed {whose}")]
+
+
+def repeated_names(document: Document, section: str) -> list[Problem]:
+    """A name given twice in an array of tables; each repeat is a problem of its own."""
+    seen: set[str] = set()
+    problems: list[Problem] = []
+    for path, entry in document.entries(section):
+        name = entry.get("name")
+        if isinstance(name, str) and name in seen:
+            problems.append(document.problem(f"{path}.name", f"{name!r} is used twice in [[{section}]]"))
+        elif isinstance(name, str):
+            seen.add(name)
+    return problems
+
+
+def needs_ca(document: Document, path: str, trunk: Mapping[str, Any]) -> list[Problem]:
+    """A trunk whose certificate is to be verified needs something to verify it against."""
+    tls = document.raw.get("tls")
+    has_ca = bool(trunk.get("ca_file")) or (isinstance(tls, dict) and bool(tls.get("ca_file")))
+    if has_ca or trunk.get("transport") != Transport.TLS or trunk.get("verify_tls", True) is not True:
+        return []
+    return [document.problem(f"{path}.transport", "tls with a verified certificate needs tls.ca_file")]

@@ -15,6 +15,14 @@ DEFAULT_RING_TIMEOUT_MS = 30_000
 CODECS = ("PCMU", "PCMA", "G722", "opus")  # encoding names of RFC 3551 and RFC 7587
 
 
+class Channel(StrEnum):
+    """How a customer was served; the column `kind`."""
+
+    CALL = "call"
+    EMAIL = "email"
+    CHAT = "chat"
+
+
 class EndpointKind(StrEnum):
     """A SIP trunk of the buyer's, or a number reached through a carrier of the operator's."""
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
+from book.checks import needs_ca, repeated_names
 from book.document import BOOK_SECTIONS, NO_ENTRY, SETTING_ARRAYS, Document, read
 from book.model import Srtp, Transport
 from book.problems import ConfigError, Problem
@@ -395,19 +396,6 @@ def validate(document: Document) -> tuple[Settings | None, list[Problem]]:
         return None, problems + document.from_errors(found)
 
 
-def repeated_names(document: Document, section: str) -> list[Problem]:
-    """A name given twice in an array of tables; each repeat is a problem of its own."""
-    seen: set[str] = set()
-    problems: list[Problem] = []
-    for path, entry in document.entries(section):
-        name = entry.get("name")
-        if isinstance(name, str) and name in seen:
-            problems.append(document.problem(f"{path}.name", f"{name!r} is used twice in [[{section}]]"))
-        elif isinstance(name, str):
-            seen.add(name)
-    return problems
-
-
 def _across(document: Document, raw: dict[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     if "mail" in raw and "links" not in raw:
@@ -429,12 +417,3 @@ def _token_dialers(document: Document) -> list[Problem]:
         for at, one in enumerate(tokens if isinstance(tokens, list) else [])
         if isinstance(one, dict) and isinstance(one.get("dialer"), str) and one["dialer"] not in known
     ]
-
-
-def needs_ca(document: Document, path: str, trunk: Mapping[str, Any]) -> list[Problem]:
-    """A trunk whose certificate is to be verified needs something to verify it against."""
-    tls = document.raw.get("tls")
-    has_ca = bool(trunk.get("ca_file")) or (isinstance(tls, dict) and bool(tls.get("ca_file")))
-    if has_ca or trunk.get("transport") != Transport.TLS or trunk.get("verify_tls", True) is not True:
-        return []
-    return [document.problem(f"{path}.transport", "tls with a verified certificate needs tls.ca_file")]

@@ -32,9 +32,8 @@ from meter.events.model import Event
 from meter.events.sql.streams import Boot
 from meter.journal.sql.chain_heads import KIND as HEADS
 from meter.letters.chain_heads import HeadsComposer, HeadsExport, HeadsOptions
-from meter.letters.lead import KIND as LEAD
 from meter.letters.lead import LeadComposer
-from meter.mail.channel import MailDeliverer
+from meter.mail.channel import LEAD, MailDeliverer
 from meter.mail.message import Composer, MailOptions
 from meter.mail.sql.messages import CHANNEL as MAIL
 from meter.mail.waiting import Releaser
@@ -42,6 +41,7 @@ from meter.mqtt.channel import CHANNEL as MQTT
 from meter.mqtt.channel import STREAM as MQTT_STREAM
 from meter.mqtt.channel import MqttLink, MqttOptions
 from meter.mqtt.commands import Commander, Commands, Execute
+from meter.mqtt.sql.commands import forget_commands
 from meter.mqtt.states import States
 from meter.outbox.delivery import OutboxLoop, OutboxOptions, prune_for_ever
 from meter.per_minute.daily import DailyReports, ReportOptions
@@ -171,7 +171,9 @@ class _Meter:
                     group.create_task(part.run(stop), name=name)
                 if self._cycle is not None:
                     group.create_task(render_for_ever(self._engine, stop), name="documents")
-                group.create_task(prune_for_ever(self._engine, self._options.outbox, stop), name="prune")
+                group.create_task(
+                    prune_for_ever(self._engine, self._options.outbox, stop, (forget_commands,)), name="prune"
+                )
         finally:
             for closing in (
                 self._follower,

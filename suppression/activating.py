@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from suppression import snapshot
 from suppression.changes import Change, EntryError, as_entries, combine, converted, decode, encode
@@ -19,11 +18,9 @@ from suppression.index import LoadedList, finder
 from suppression.kinds import Kind
 from suppression.loading import load_list
 from suppression.ports import NAMED_ONLY, ListChange, ListStore, ListVersion, NewVersion, StaleError, Who
+from suppression.report import ReadReport
 from suppression.snapshot import Entries, Extent
 from suppression.sorting import Layer, SnapshotRun, ordered
-
-if TYPE_CHECKING:
-    from suppression.importer import ReadReport
 
 FOLDER = "suppression"  # inside the data folder
 TRIES = 20  # others may change a list again and again while we look at it

@@ -34,6 +34,7 @@ from suppression.kinds import Kind
 from suppression.ports import ListStore, ListVersion, Who
 from suppression.reading.reader import Batch, ColumnError, Layout, ListFile, Reject, UnreadableError, Unused, Wanted
 from suppression.reading.shapes import Times
+from suppression.report import ReadReport
 from suppression.snapshot import Entries, Extent
 from suppression.sorting import Collector, Tally, merge
 
@@ -73,28 +74,6 @@ class Task:
     reject_percent: float = REJECT_PERCENT
     rejects_file: Path | None = None  # None: beside the lists
     dry_run: bool = False
-
-
-@dataclass(slots=True)
-class ReadReport:
-    """What was in a file."""
-
-    lines: int = 0  # with content, header not counted
-    repeats: int = 0
-    rejected: int = 0
-    rejects: list[Reject] = field(default_factory=list)  # the first MAX_REJECTS_KEPT
-    rejects_file: Path | None = None
-    endless: int = 0  # lines with an expiry that cannot be read: their entries hold for ever
-    endless_lines: list[Reject] = field(default_factory=list)  # the first MAX_REJECTS_KEPT
-    ended: int = 0  # lines whose expiry is past: their entries list nobody
-    layout: Layout | None = None  # of the first part of the file
-    columns: tuple[str, ...] = ()  # that were read, of all its parts
-    dropped: int = 0  # entries changed by hand that a replaced list does not carry over
-    skipped: tuple[str, ...] = ()  # members of an archive, and sheets of a workbook, that were not read
-    unused: tuple[Unused, ...] = ()  # these too, and all else in the file that was not taken as entries
-
-    def too_many(self, percent: float) -> bool:
-        return self.rejected * 100 > percent * self.lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,8 +168,8 @@ def _set(buyer: str, state: str, reason: str, config: ConfigOption, store: str) 
     import getpass
 
     from book.model import BuyerState, Stop
-    from meter.billing.sql.documents import held_by
     from meter.book.sql.book import BookStore
+    from meter.book.sql.stops import held_by
     from meter.store.clerk import Clerk
 
     async def work(engine: AsyncEngine) -> tuple[StateChange, list[str]]:

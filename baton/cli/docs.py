@@ -12,18 +12,20 @@ from baton.cli.console import CommandError, out
 
 
 def docs(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Where the pages are.")] = Path("docs/reference"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a page is out of date.")] = False,
 ) -> None:
     """Write the reference pages from the code."""
     from baton.cli.reference import pages
 
-    stale = [name for name, text in pages().items() if not _same(folder / name, text)]
+    made = pages(ctx.find_root().command)
+    stale = [name for name, text in made.items() if not _same(folder / name, text)]
     if check and stale:
         raise CommandError(f"out of date in {folder}: {', '.join(stale)}; run `baton docs`")
     if not check:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in pages().items():
+        for name, text in made.items():
             (folder / name).write_text(text, encoding="utf-8")
     out(f"{len(stale)} pages {'written' if not check else 'out of date'}")
 

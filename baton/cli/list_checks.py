@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from baton.cli.console import Place
     from book.sections import BookFile, ListSource
-    from suppression.importer import ReadReport
     from suppression.ports import ListChange, ListStore, ListVersion, Who
+    from suppression.report import ReadReport
 
 _MANY_REJECTS = 10  # lines that are shown of a list
 

@@ -16,8 +16,7 @@ from facts.fact import Kind
 from facts.ladder import build_ladder
 from facts.outcome import CountsAs
 from meter.journal.sql.reading import read_transfer
-from meter.letters.lead import KIND as LEAD
-from meter.mail.channel import compose
+from meter.mail.channel import LEAD, compose
 from meter.mail.dkim_signing import DkimKeyError, Signer
 from meter.mail.message import Composer, Letter, MailOptions
 from meter.mail.sql.messages import find_mail

@@ -90,19 +90,19 @@ def serve(config: ConfigArgument) -> None:
 @app.command("router", hidden=True)
 def router_only(config: ConfigArgument) -> None:
     """Run the SIP router alone."""
-    _call("baton.process.serve", "router_main", config)
+    _call("baton.process.router", "main", config)
 
 
 @app.command("meter", hidden=True)
 def meter_only(config: ConfigArgument) -> None:
     """Run the meter alone."""
-    _call("baton.process.serve", "meter_main", config)
+    _call("baton.process.meter", "main", config)
 
 
 @app.command("portal")
 def portal_only(config: ConfigArgument) -> None:
     """Run the HTTP API alone; the router is asked over its control socket, so on the router's machine."""
-    _call("baton.process.serve", "portal_main", config)
+    _call("baton.process.portal", "main", config)
 
 
 @app.command()

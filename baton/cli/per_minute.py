@@ -78,8 +78,8 @@ def list_interactions(
     as_json: JsonOption = False,
 ) -> None:
     """List a buyer's interactions, the newest first."""
+    from book.model import Channel
     from meter.book.sql.contracts import read_contract
-    from meter.per_minute.interactions import Channel
     from meter.per_minute.sql.interactions import Wanted, find_all
 
     wanted = Wanted(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import orjson
-import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -33,11 +32,11 @@ _BOOK: tuple[tuple[str, type[BaseModel]], ...] = (
 )
 
 
-def pages() -> dict[str, str]:
-    """Page by file name."""
+def pages(root: Any) -> dict[str, str]:
+    """Page by file name. `root` is the command `baton` itself, as Typer makes it."""
     return {
         "settings.md": settings_page(),
-        "cli.md": cli_page(),
+        "cli.md": cli_page(root),
         "metrics.md": metrics_page(),
         "api.md": api_page(),
     }
@@ -54,11 +53,9 @@ def settings_page() -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def cli_page() -> str:
-    from baton.cli.main import app  # noqa: PLC0415 - the command line imports this module's caller
-
+def cli_page(root: Any) -> str:
     lines = ["# Commands", _MADE]
-    for path, command in _commands("baton", typer.main.get_command(app)):
+    for path, command in _commands("baton", root):
         if getattr(command, "commands", None):
             continue
         lines.append(f"## {path}")

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from baton.process.commands import executor
-from baton.process.serve import relog_on_hangup, stop_on_signals
+from baton.process.signals import relog_on_hangup, stop_on_signals
 from baton.process.vitals import Vitals, alive
 from config.mail import MailSection
 from config.settings import Settings, load, load_running

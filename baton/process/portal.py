@@ -20,7 +20,7 @@ from baton.cli.console import Place
 from baton.process.control import ControlError, ControlServer, ask, socket_path
 from baton.process.meter import mail_options, webhook_options
 from baton.process.portal_control import PortalControl, campaigns_of, tokens_of
-from baton.process.serve import reload_on_hangup, stop_on_signals
+from baton.process.signals import reload_on_hangup, stop_on_signals
 from baton.process.vitals import Vitals, alive, portal_up
 from baton.suppression_lists import list_store, signer
 from book.model import DEFAULT_TIME_ZONE

@@ -21,7 +21,7 @@ import structlog
 from baton.cli.console import Place
 from baton.process.control import ControlServer, socket_path
 from baton.process.router_control import Steering
-from baton.process.serve import reload_on_hangup, stop_on_signals
+from baton.process.signals import reload_on_hangup, stop_on_signals
 from baton.process.vitals import Vitals, alive, router_checks
 from baton.suppression_lists import signer
 from book.model import Srtp, Transport

@@ -7,9 +7,8 @@ the router, with its drain; the meter settles what the router left and goes last
 each reads its settings again. A child that leaves by itself with code 0 (a router that was drained) is started again.
 
 Once a second it looks at the signs that the children give (`baton.process.health`); pages, gauges and what systemd is
-told
-follow from them. A child that hangs is aborted and started again. Meanwhile systemd's watchdog is not fed: should even
-that fail, it is systemd's turn.
+told follow from them. A child that hangs is aborted and started again. Meanwhile systemd's watchdog is not fed: should
+even that fail, it is systemd's turn.
 """
 
 from __future__ import annotations
@@ -21,18 +20,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from baton.process.control import ControlError
 from baton.process.health import BEAT_S, OK, Board, Sign, Watched, own_sign, told
 from baton.process.notify import Notifier
-from book.problems import ConfigError
-from config.settings import Settings, load, load_running
+from config.settings import Settings, load
 from telemetry import logs
 
 FIRST_PAUSE_S = 0.5  # before a child that died is started again; doubles up to LAST_PAUSE_S
@@ -251,73 +247,3 @@ async def _end(child: _Child) -> None:
         _log.error("child_killed", child=child.name, after_s=child.stop_s)
         process.kill()
         await process.wait()
-
-
-def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, *, supervised: bool) -> None:
-    """Set `stop` on SIGTERM and SIGINT and, under a parent, when it is gone (its pipe closes)."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if supervised:
-
-        def on_input() -> None:
-            if not os.read(0, 1024):
-                loop.remove_reader(0)
-                stop.set()
-
-        loop.add_reader(0, on_input)
-
-
-def relog_on_hangup(loop: asyncio.AbstractEventLoop, config_path: Path, process: str) -> None:
-    """On SIGHUP: what the file says of logs is in force again; all else of such a process needs a restart."""
-
-    def relog() -> None:
-        try:
-            log = load_running(config_path, os.environ)[0].log
-        except ConfigError as error:
-            _log.error("reload_refused", said=str(error))
-        else:
-            logs.configure(**log.options, process=process)
-            _log.info("reloaded", applied=["log"])
-
-    loop.add_signal_handler(signal.SIGHUP, relog)
-
-
-def reload_on_hangup(
-    loop: asyncio.AbstractEventLoop, reload: Callable[[dict[str, Any]], Coroutine[Any, Any, object]]
-) -> None:
-    """SIGHUP does what `baton reload` does; what is wrong with the file goes to the log."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def take() -> None:
-        try:
-            await reload({})
-        except ControlError as error:
-            _log.error("reload_refused", said=str(error))
-
-    def on_signal() -> None:
-        task = loop.create_task(take())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, on_signal)
-
-
-def router_main(config_path: Path) -> None:
-    """`baton router`: the router alone, under somebody else's supervision."""
-    from baton.process import router as run_router  # noqa: PLC0415 - this module is what it imports
-
-    run_router.main(config_path)
-
-
-def meter_main(config_path: Path) -> None:
-    """`baton meter`: the meter alone."""
-    from baton.process import meter as run_meter  # noqa: PLC0415
-
-    run_meter.main(config_path)
-
-
-def portal_main(config_path: Path) -> None:
-    """`baton portal`: the HTTP API alone."""
-    from baton.process import portal as run_portal  # noqa: PLC0415
-
-    run_portal.main(config_path)

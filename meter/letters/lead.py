@@ -25,6 +25,7 @@ from facts.fact import Fact, Kind
 from facts.ladder import Ladder, LegTimes, build_ladder
 from facts.outcome import CountsAs
 from meter.journal.sql.reading import facts_and_outcome
+from meter.mail.channel import LEAD
 from meter.mail.message import Attachment, Letter, addressees
 from meter.mail.sql.messages import BuyerMail, buyer_mail
 from meter.outbox.delivery import NeverDeliverableError
@@ -34,7 +35,6 @@ from meter.text.hostile import csv_cell, fields_of, one_line
 from meter.text.links import LinkOptions, credit_link
 from meter.text.localised import DEFAULT_LOCALE, short_when_text, when_text
 
-KIND = "lead"
 TEMPLATE = "failed_lead"
 DEFAULT_ZONE = "America/New_York"  # domain, section 2
 
@@ -82,7 +82,7 @@ def render_lead(
         text=texts.render(f"{TEMPLATE}.txt.jinja", shown),
         html=texts.render(f"{TEMPLATE}.html.jinja", shown),
         attachments=(Attachment(f"lead-{ladder.transfer}.csv", "text/csv", fields_csv(fields).encode()),),
-        message_id=f"{ladder.transfer}.{KIND}",
+        message_id=f"{ladder.transfer}.{LEAD}",
         date_utc_us=facts[-1].utc_us,
     )
 

@@ -23,7 +23,6 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.letters.lead import KIND as LEAD
 from meter.mail.bounces import envelope_sender
 from meter.mail.dkim_signing import Signer
 from meter.mail.message import Composer, Letter, MailOptions, address_of, to_message
@@ -43,6 +42,7 @@ from meter.store.clerk import Clerk
 from meter.text.hostile import one_line
 from telemetry import metrics
 
+LEAD = "lead"  # the kind of an order that names none
 PARALLEL = 4  # connections to the mail server at once
 
 _log = structlog.get_logger(__name__)

@@ -21,10 +21,11 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.book.sql.book import BookSnapshot, BookStore
+from meter.book.sql.orders import OrderNow, orders_now
+from meter.book.sql.stops import buyers_since
 from meter.book.sql.trunks import TrunkState, read_trunks
 from meter.journal.sql.chain_heads import decoded, newest
 from meter.mqtt.sql.topics import MAX_CHANGES, change, encoded, read_topics
-from meter.settling.sql.gauges import OrderNow, buyers_since, orders_now
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.engine import first_line

@@ -15,6 +15,7 @@ import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -23,8 +24,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.mqtt.sql.commands import forget_commands
-from meter.outbox.sql import DEAD, DONE, PENDING, WAITING, Message, Result, due_or_next, prune, record
+from meter.outbox.sql import DEAD, DONE, PENDING, WAITING, Forget, Message, Result, due_or_next, prune, record
 from meter.store.clerk import Clerk
 from meter.store.engine import StoreError, first_line
 from meter.store.lease import Lease
@@ -243,15 +243,21 @@ class OutboxLoop:
         return Result(message.id, PENDING, now + int(pause_s * 1_000_000), said)
 
 
-async def prune_for_ever(engine: AsyncEngine, options: OutboxOptions, stop: asyncio.Event) -> None:
-    """Keep the outbox small: once a minute, remove what was done long ago, in small transactions."""
+async def prune_for_ever(
+    engine: AsyncEngine, options: OutboxOptions, stop: asyncio.Event, also: Sequence[Forget] = ()
+) -> None:
+    """Keep the outbox small: once a minute, remove what was done long ago, in small transactions.
+
+    `also`: what other rooms keep for as long; each is called with the time (microseconds UTC) and a number of rows.
+    """
     clerk = Clerk(engine)
     while not stop.is_set():
         before = _now() - int(options.keep_done_days * _DAY_US)
         with contextlib.suppress(SQLAlchemyError, StoreError):  # the next minute will do
             while not stop.is_set() and await clerk.write(partial(prune, before, MAX_ROWS)) == MAX_ROWS:
                 continue
-            await clerk.write(partial(forget_commands, before, MAX_ROWS))
+            for forget in also:
+                await clerk.write(partial(forget, before, MAX_ROWS))
         await pause(stop, PRUNE_EVERY_S)
     await clerk.close()
 

@@ -8,7 +8,7 @@ somebody revives or removes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ _PENDING_LITERAL: ColumnElement[str] = literal_column(
     "'pending'"
 )  # no parameter: SQLite's partial index needs to see it
 MAX_ERROR = 500  # characters of an error that are kept
+
+Forget = Callable[[int, int, Connection], int]  # (before, microseconds UTC; at most so many rows) -> how many
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from book.model import Channel
 from book.types import MailAddress
 from facts.fact import CALLER_LEG, Fact, Kind, Party, rings
 from facts.outcome import Outcome, Verdict
@@ -39,14 +40,6 @@ _MOST_INT = 2**31 - 1  # of an INTEGER column
 _FIRST_US = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000  # what is older is no instant of a service
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ADDRESS: TypeAdapter[str] = TypeAdapter(MailAddress)
-
-
-class Channel(StrEnum):
-    """How a customer was served; the column `kind`."""
-
-    CALL = "call"
-    EMAIL = "email"
-    CHAT = "chat"
 
 
 class RatingKind(StrEnum):

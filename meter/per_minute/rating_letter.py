@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from book.model import Channel
 from meter.book.sql.book import UnknownBuyerError
 from meter.book.sql.contracts import read_contract
 from meter.mail.message import Letter
 from meter.outbox.delivery import NeverDeliverableError
-from meter.per_minute.interactions import Channel, InteractionError
+from meter.per_minute.interactions import InteractionError
 from meter.per_minute.sql.interactions import RATING as KIND
 from meter.per_minute.sql.interactions import find
 from meter.store.clerk import Clerk

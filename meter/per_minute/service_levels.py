@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from meter.per_minute.interactions import Channel, half_even
+from book.model import Channel
+from meter.per_minute.interactions import half_even
 
 RING_MS = 12_000  # domain 9: two full 6 s cycles
 HOLD_MS = 10_000  # domain 9

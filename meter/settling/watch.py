@@ -15,12 +15,13 @@ from facts.fact import Fact, Kind, rings
 from facts.outcome import Outcome
 from meter.billing.sql.due import money_gauges
 from meter.book.sql.book import BookSnapshot, BookStore
+from meter.book.sql.orders import OrderNow, orders_now
 from meter.credits.rules import show_credits
 from meter.credits.sql.reading import ages
 from meter.events.follower import Stream
 from meter.mail.sql.messages import bounce_counts
 from meter.outbox.sql import Depth, depths
-from meter.settling.sql.gauges import Money, OrderNow, money_now, newest_posting, orders_now, settle_lag
+from meter.settling.sql.gauges import Money, money_now, newest_posting, settle_lag
 from meter.store.clerk import Clerk
 from meter.store.engine import checkpoint, first_line
 from meter.store.pause import pause

@@ -128,6 +128,8 @@ documents = Table(
     ),
 )
 
+INVOICE_IS_OPEN = documents.c.settled_utc_us.is_(None) & documents.c.due_utc_us.is_not(None)  # asked for and not paid
+
 document_files = Table(  # as first rendered: what was sent is what is shown
     "document_files",
     metadata,

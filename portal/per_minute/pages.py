@@ -15,6 +15,7 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from book.model import Channel
 from facts.disclosure import Reader, knows_person
 from meter.book.sql.contracts import Contract
 from meter.per_minute.interactions import (
@@ -22,7 +23,6 @@ from meter.per_minute.interactions import (
     MAX_TEXT,
     MAX_WORDS,
     MOST,
-    Channel,
     InteractionError,
     RatingKind,
     Refusal,

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Query, Request, Response
 
-from meter.per_minute.interactions import Channel, InteractionError, RatingKind, Refusal
+from book.model import Channel
+from meter.per_minute.interactions import InteractionError, RatingKind, Refusal
 from meter.per_minute.sql.interactions import Interaction, Wanted
 from meter.per_minute.sql.reports import UnknownReportError
 from portal.http.access import BuyerOrOperator, OperatorToken, own_buyer, services

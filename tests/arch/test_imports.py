@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VALUES = ("book", "facts", "telemetry")  # what all may use; none of them imports another package of ours
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "book": ("book", "config.settings"),
+    "book": ("book",),
     "facts": ("facts",),
     "telemetry": ("telemetry",),
     "config": ("config", "book"),
@@ -147,6 +147,23 @@ def test_a_package_imports_only_those_below_it(file: Path) -> None:
         if module.partition(".")[0] in ALLOWED and not _within(module, ALLOWED[package])
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if _room(_module(file))], ids=_name)
+def test_a_room_of_meter_imports_only_rooms_before_it(file: Path) -> None:
+    place = ROOMS.index(_room(_module(file)) or "")
+    wrong = [
+        f"line {line}: {module}"
+        for line, module in _imports(_tree(file))
+        if (room := _room(module)) is not None and ROOMS.index(room) > place
+    ]
+    assert not wrong
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {_module(file) for file in FILES}
+    imports = {_module(file): {target for _, target in _imports(_tree(file)) if target in modules} for file in FILES}
+    assert not circles(imports)
 
 
 def test_a_circle_would_be_found() -> None:

@@ -21,8 +21,7 @@ from book.model import Buyer, Order, Terms
 from book.sections import BookFile
 from meter.billing.sql.forecasting import forecasts
 from meter.book.sql.book import ORDER_WEEKS_KEPT, BookSnapshot, BookStore, UnknownBuyerError
-from meter.book.sql.orders import OrderError, OrderProgress, OrderStore
-from meter.settling.sql.gauges import orders_now
+from meter.book.sql.orders import OrderError, OrderProgress, OrderStore, orders_now
 from meter.store.schema import admissions, outcomes
 from tests.store.money_tools import WESTLAKE, Books, at
 

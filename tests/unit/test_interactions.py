@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from book.model import Channel
 from facts.fact import EndCause, Kind, Party
 from meter.per_minute.interactions import (
     MAX_TEXT,
-    Channel,
     InteractionError,
     Reported,
     average_x100,

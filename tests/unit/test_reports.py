@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from meter.per_minute.interactions import Channel, RatingKind
+from book.model import Channel
+from meter.per_minute.interactions import RatingKind
 from meter.per_minute.reports import Found, body_of, csv_of, day_of, html_of, shown, span_of
 from meter.per_minute.sql.interactions import Interaction, RatingRow
 from tests.store.money_tools import at

@@ -23,10 +23,9 @@ from meter.billing.arithmetic.drafts import SERIES, Draft, Issuer, Series, Stamp
 from meter.ledger.accounts import Account, Posting, Rule
 from meter.ledger.sql.ledger import append, balance, lock_heads
 from meter.outbox.sql import DONE, HANDED, new_row, waits_for
-from meter.store.money_schema import document_files, document_series, documents, postings
+from meter.store.money_schema import INVOICE_IS_OPEN, document_files, document_series, documents, postings
 from meter.store.schema import mail_recipients, outbox
 
-IS_OPEN = documents.c.settled_utc_us.is_(None) & documents.c.due_utc_us.is_not(None)  # asked for and not paid
 IS_HANDED_OVER = ~(
     select(outbox.c.id)
     .where(
@@ -208,7 +207,7 @@ def find_all(
         if value:
             query = query.where(documents.c[name] == value)
     if open_only:
-        query = query.where(IS_OPEN)
+        query = query.where(INVOICE_IS_OPEN)
     in_order = (documents.c.issued_utc_us, documents.c.series, documents.c.sequence)
     if limit:
         newest = query.order_by(*(column.desc() for column in in_order)).limit(limit)
@@ -285,12 +284,6 @@ def is_handed_over(connection: Connection, number: str) -> bool:
     """Whether the buyer's mail server has the document, or somebody brought it."""
     query = select(documents.c.number).where(documents.c.number == number, IS_HANDED_OVER)
     return connection.execute(query).first() is not None
-
-
-def held_by(connection: Connection, buyer: str) -> list[str]:
-    """Open invoices that have put the buyer on hold, or would have: the first due first."""
-    query = select(documents.c.number).where(documents.c.buyer == buyer, IS_OPEN, documents.c.held_utc_us.is_not(None))
-    return list(connection.execute(query.order_by(documents.c.due_utc_us, documents.c.number)).scalars())
 
 
 def mark_held(connection: Connection, number: str, now_utc_us: int) -> None:

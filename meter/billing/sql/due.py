@@ -23,14 +23,14 @@ from sqlalchemy import Connection, and_, func, select
 from book.model import BuyerState, Rating, Terms
 from meter.billing.arithmetic.calendar import Week
 from meter.billing.arithmetic.months import Month, month_of
-from meter.billing.sql.documents import IS_HANDED_OVER, IS_OPEN
+from meter.billing.sql.documents import IS_HANDED_OVER
 from meter.billing.sql.withheld import count_due
 from meter.book.sql.contracts import Contract
 from meter.book.sql.order_rows import is_something
 from meter.journal.sql.reading import CLOSED
 from meter.ledger.accounts import INCREMENT, UNIT
 from meter.ledger.sql.periods import kind_of
-from meter.store.money_schema import billing_periods, documents, ledger_heads, postings
+from meter.store.money_schema import INVOICE_IS_OPEN, billing_periods, documents, ledger_heads, postings
 from meter.store.schema import book_version, boots, facts, meter_cursors, orders
 
 LAG_US = 60_000_000  # a meter this far behind is lagging: with traffic there is always something not settled yet
@@ -153,7 +153,7 @@ class _Look:
 
     def holds(self) -> set[Step]:
         query = select(documents.c.due_utc_us, documents.c.buyer, documents.c.number)
-        query = query.where(IS_OPEN, documents.c.held_utc_us.is_(None), documents.c.due_utc_us <= self._now)
+        query = query.where(INVOICE_IS_OPEN, documents.c.held_utc_us.is_(None), documents.c.due_utc_us <= self._now)
         query = query.where(IS_HANDED_OVER)  # domain, section 6
         return {Step(due, StepKind.HOLD, buyer, number) for due, buyer, number in self._connection.execute(query)}
 
@@ -208,7 +208,7 @@ class Signs:
 
 def read_signs(connection: Connection, now_utc_us: int | None = None) -> Signs:
     """A handful of rows. Without an instant any closing fact that is not settled is one too many."""
-    query = select(func.min(documents.c.due_utc_us)).where(IS_OPEN, documents.c.held_utc_us.is_(None))
+    query = select(func.min(documents.c.due_utc_us)).where(INVOICE_IS_OPEN, documents.c.held_utc_us.is_(None))
     query = query.where(IS_HANDED_OVER)
     version = connection.execute(select(book_version.c.version)).scalar() or 0
     behind = is_behind(None if now_utc_us is None else now_utc_us - LAG_US, connection)
@@ -232,7 +232,7 @@ def is_behind(before_us: int | None, connection: Connection) -> bool:
 
 def money_gauges(now_utc_us: int, connection: Connection) -> tuple[int, int]:
     """How many invoices are overdue, and how many checks are to be sent now."""
-    overdue = select(func.count()).where(IS_OPEN, documents.c.due_utc_us <= now_utc_us)
+    overdue = select(func.count()).where(INVOICE_IS_OPEN, documents.c.due_utc_us <= now_utc_us)
     return int(connection.execute(overdue).scalar_one()), count_due(connection)
 
 

@@ -15,7 +15,7 @@ from meter.book.sql.book import read_buyer
 from meter.book.sql.contracts import read_contract
 from meter.book.sql.order_rows import COLUMNS, order_of_row
 from meter.book.sql.orders import OrderProgress, progress_of
-from meter.store.money_schema import documents, payments
+from meter.store.money_schema import INVOICE_IS_OPEN, documents, payments
 from meter.store.schema import orders
 
 MOST = 5_000  # rows at once
@@ -101,7 +101,7 @@ def documents_before(
     if series:
         query = query.where(documents.c.series == series)
     if open_only:
-        query = query.where(issued.IS_OPEN)
+        query = query.where(INVOICE_IS_OPEN)
     if before is not None:
         query = query.where(tuple_(*key) < before, documents.c.issued_utc_us <= before[0])
     rows = connection.execute(query.order_by(*(one.desc() for one in key)).limit(min(limit, MOST))).all()

@@ -25,7 +25,7 @@ from meter.billing.sql.documents import Run
 from meter.billing.sql.weeks import frozen_order
 from meter.billing.sql.withheld import waits_for
 from meter.book.sql.contracts import Contract, read_contract
-from meter.book.sql.stops import change, raise_version
+from meter.book.sql.stops import change, held_by, raise_version
 from meter.ledger.accounts import Account, Posting, Rule, reversal
 from meter.ledger.sql import periods
 from meter.ledger.sql.ledger import append, balance, lock_heads, of_buyer
@@ -169,7 +169,7 @@ def _notify(connection: Connection, number: str, contract: Contract, now_utc_us:
 
 def release(connection: Connection, buyer: str, now_utc_us: int) -> bool:
     """End the hold for unpaid invoices once none that caused it is open; whether the buyer is on hold no more."""
-    if documents.held_by(connection, buyer):
+    if held_by(connection, buyer):
         return False
     made = change(connection, buyer, drop={Stop.UNPAID}, by="", why="paid", now_utc_us=now_utc_us)
     return made.before is BuyerState.ON_HOLD and made.after is not BuyerState.ON_HOLD

@@ -10,10 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select
 
-from meter.billing.sql.documents import IS_OPEN
 from meter.ledger.accounts import Account
 from meter.ledger.sql import ledger
-from meter.store.money_schema import documents, refunds
+from meter.store.money_schema import INVOICE_IS_OPEN, documents, refunds
 from meter.store.schema import orders
 
 
@@ -22,7 +21,7 @@ def waits_for(connection: Connection, refund: Any) -> str:
     if refund.week is None:
         held = ledger.balance(connection, refund.buyer, Account.CREDITS, refund.currency)
         return "open credits: what they came from was taken back" if held > 0 else ""
-    of_order = and_(documents.c.number == orders.c.invoice, IS_OPEN)
+    of_order = and_(documents.c.number == orders.c.invoice, INVOICE_IS_OPEN)
     query = select(documents.c.number).join(orders, of_order)
     number = connection.execute(query.where(orders.c.buyer == refund.buyer, orders.c.week == refund.week)).scalar()
     return f"the payment of {number}" if number else ""

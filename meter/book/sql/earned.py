@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, literal_column, select
 
-from book.model import Buyer, Endpoint
+from book.model import Buyer, Channel, Endpoint
 from book.sections import BookFile
-from meter.per_minute.interactions import Channel
 from meter.store.money_schema import interactions, ratings
 
 

@@ -26,10 +26,9 @@ from book.model import Buyer, BuyerState, Endpoint, Stop, Terms, state_under
 from book.problems import Problem
 from book.sections import BookFile, validate_book
 from book.terms import in_force, presets
-from meter.billing.sql.documents import held_by
 from meter.book.plan import Stored
 from meter.book.sql.book import UnknownBuyerError, import_file, read_buyer, read_endpoints, read_profiles, read_stored
-from meter.book.sql.stops import StateChange, in_order, set_state, stops_of
+from meter.book.sql.stops import StateChange, held_by, in_order, set_state, stops_of
 
 _HERE = "buyers[0]"  # where the one buyer stands in the document that is validated
 FILES = ("whisper_file", "ca_file", "certificate_file", "key_file")

@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from book.limits import clauses_of, make_up_of, midnight_us, order_most, order_units
+from book.limits import clauses_of, make_up_of, midnight_us, order_most, order_units, spans_at
 from book.model import Book, Order, Terms
 from book.terms import in_force
 from meter.book.sql.book import BookStore, UnknownBuyerError, raise_version, read_buyer
@@ -53,6 +53,17 @@ class OrderProgress:
     def left(self) -> int:
         """What is still to be delivered; 0 once it is fulfilled."""
         return max(0, self.order.quantity + self.make_up - self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderNow:
+    """This week's order of a buyer, in units as the order counts them."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("ordered", "delivered", "live", "most")
+
+    buyer: str
+    week: str  # ISO date of its Monday
+    units: dict[str, int]  # by kind
 
 
 class OrderStore:
@@ -198,3 +209,19 @@ def _states(connection: Connection, order: Order, terms: Terms) -> Sequence[tupl
     query = select(admissions.c.state, func.count()).group_by(admissions.c.state)
     found = connection.execute(query.where(admissions.c.buyer == order.buyer, at >= since, at < until, IS_UNIT))
     return [(state, count) for state, count in found]
+
+
+def orders_now(book: Book, now_utc_us: int, connection: Connection) -> list[OrderNow]:
+    """The orders of the week that it is for each buyer."""
+    found = []
+    for name, buyer in sorted(book.buyers.items()):
+        week = spans_at(buyer, now_utc_us).week
+        this = (orders.c.buyer == name, orders.c.week == week)
+        row = connection.execute(select(*COLUMNS).where(*this)).one_or_none()
+        if row is None:
+            continue
+        now = progress_of(connection, book, order_of_row(row))
+        ordered = now.order.quantity + now.make_up
+        units = dict(zip(OrderNow.KINDS, (ordered, now.units, now.live, now.most), strict=True))
+        found.append(OrderNow(name, week, units))
+    return found

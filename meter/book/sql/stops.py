@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from book.model import BuyerState, Stop, state_under
-from meter.store.money_schema import buyer_states, buyer_stops
+from meter.store.money_schema import INVOICE_IS_OPEN, buyer_states, buyer_stops, documents
 from meter.store.schema import book_version, buyers
 
 _BY_HAND = {BuyerState.PAUSED: Stop.PAUSED, BuyerState.ON_HOLD: Stop.HELD, BuyerState.CANCELLED: Stop.CANCELLED}
@@ -118,3 +118,23 @@ def raise_version(connection: Connection) -> int:
     if not moved.rowcount:
         connection.execute(insert(book_version).values(id=1, version=1))
     return version_of(connection)
+
+
+def buyers_since(connection: Connection) -> dict[str, tuple[str, int | None]]:
+    """The state of every buyer, and since when; None: it never was in another."""
+    since = (
+        select(buyer_states.c.buyer, func.max(buyer_states.c.at_utc_us).label("at"))
+        .where(buyer_states.c.before != buyer_states.c.after)
+        .group_by(buyer_states.c.buyer)
+        .subquery()
+    )
+    query = select(buyers.c.name, buyers.c.state, since.c.at).outerjoin(since, since.c.buyer == buyers.c.name)
+    return {name: (state, at) for name, state, at in connection.execute(query.order_by(buyers.c.name))}
+
+
+def held_by(connection: Connection, buyer: str) -> list[str]:
+    """Open invoices that have put the buyer on hold, or would have: the first due first."""
+    query = select(documents.c.number).where(
+        documents.c.buyer == buyer, INVOICE_IS_OPEN, documents.c.held_utc_us.is_not(None)
+    )
+    return list(connection.execute(query.order_by(documents.c.due_utc_us, documents.c.number)).scalars())

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select
 
+from book.model import Channel
 from book.model import Rating as RatedBy
 from facts.disclosure import Claim
 from meter.billing.arithmetic.minutes import rate
@@ -24,7 +25,6 @@ from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
 from meter.ledger.sql.ledger import append, lock_heads
 from meter.outbox.sql import new_row
 from meter.per_minute.interactions import (
-    Channel,
     Charged,
     InteractionError,
     RatingKind,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import orjson
 from sqlalchemy import Connection, insert, literal_column, select, update
 
+from book.model import Channel
 from meter.book.sql.book import raise_version
 from meter.ledger.sql.ledger import lock_heads
-from meter.per_minute.interactions import Channel, InteractionError, RatingKind, Refusal, average_x100, checked_rating
+from meter.per_minute.interactions import InteractionError, RatingKind, Refusal, average_x100, checked_rating
 from meter.per_minute.sql.interactions import Interaction, find
 from meter.store.money_schema import interactions, ratings
 from meter.store.schema import endpoints
