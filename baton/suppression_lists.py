@@ -18,10 +18,10 @@ from book.model import DEFAULT_TIME_ZONE
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from book.lists import Actor
     from book.sections import ListSource
     from meter.suppression_rows.sql.lists import ListRows
     from suppression.importer import Imported, Progress, Task
-    from suppression.ports import Who
     from suppression.reading.shapes import Layout, Reject
     from suppression.receipt import Signer
     from suppression.report import ReadReport
@@ -31,18 +31,17 @@ _MANY_REJECTS = 10
 
 
 def list_store(engine: AsyncEngine) -> ListRows:
-    """The lists of a store, with the error that suppression understands."""
+    """The lists of a store."""
     from meter.suppression_rows.sql.lists import ListRows
-    from suppression.ports import StaleError
 
-    return ListRows(engine, stale=StaleError)
+    return ListRows(engine)
 
 
-def who() -> Who:
+def who() -> Actor:
     """The person at this terminal."""
-    from suppression.ports import Who
+    from book.lists import Actor
 
-    return Who(getpass.getuser(), f"cli:{socket.gethostname()}")
+    return Actor(getpass.getuser(), f"cli:{socket.gethostname()}")
 
 
 def signer(place: Place) -> Signer:

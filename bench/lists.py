@@ -23,6 +23,7 @@ import structlog
 from bench.rows import Row, at_least, at_most, seen
 from bench.stage import BenchError
 from bench.stats import median, percentile
+from book.lists import Actor, NewVersion
 from meter.store.engine import open_store
 from meter.suppression_rows.sql.lists import ListRows
 from suppression import snapshot
@@ -30,7 +31,6 @@ from suppression.batch import Job, scrub_file
 from suppression.importer import Task, import_file
 from suppression.kinds import Kind
 from suppression.loading import open_snapshot
-from suppression.ports import NewVersion, StaleError, Who
 from suppression.receipt import Signer
 from suppression.scrub import Scrub
 from suppression.snapshot import Entries
@@ -165,7 +165,7 @@ def _spelt(numbers: Any) -> bytes:
 async def _import(folder: Path, file: str) -> dict[str, float]:
     store = await _store(folder)
     cpu = time.process_time()
-    done = await import_file(store, folder, Task(Path(file), "national", None), Who("bench", "bench"))
+    done = await import_file(store, folder, Task(Path(file), "national", None), Actor("bench", "bench"))
     cpu = time.process_time() - cpu
     (row,) = await store.active()
     size = (folder / row.file).stat().st_size
@@ -204,7 +204,7 @@ async def _small_list(store: ListRows, folder: Path, name: str, buyer: str, seed
     )
     count = extent.count
     new = NewVersion(name, buyer, "number", str(file.relative_to(folder)), checksum, "bench", "0", count, count)
-    await store.activate(new, Who("bench", "bench"), action="replace", expect=None, detail={})
+    await store.activate(new, Actor("bench", "bench"), action="replace", expect=None, detail={})
 
 
 async def _look(folder: Path) -> dict[str, float]:
@@ -248,7 +248,7 @@ async def _alone(folder: Path) -> tuple[float, float, int]:
 
 
 async def _store(folder: Path) -> ListRows:
-    return ListRows(await open_store(f"sqlite+aiosqlite:///{folder / 'baton.db'}"), stale=StaleError)
+    return ListRows(await open_store(f"sqlite+aiosqlite:///{folder / 'baton.db'}"))
 
 
 async def _loaded(folder: Path, *, mapped: bool) -> tuple[Scrub, float]:

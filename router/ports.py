@@ -5,22 +5,12 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from book.limits import Limits, Usage
 from book.model import Book
+from facts.answers import Admission, ScrubResult
 from facts.fact import Fact, Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The store's answer to a new transfer. `refusal` is a slug of `facts.outcome.Reason` or empty.
-
-    Where it is not empty nothing may ring; `transfer_started` is durable either way.
-    """
-
-    refusal: str = ""
 
 
 class Journal(Protocol):
@@ -64,19 +54,6 @@ class BookReader(Protocol):
 
     @property
     def book(self) -> Book: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ScrubResult:
-    """A scrub's verdict: `reason` is empty (may pass), `suppressed` or `suppression_unavailable`."""
-
-    reason: str
-    hit: str = ""  # the list that has the number
-    lists: str = ""  # consulted, in words
-    sets: tuple[str, ...] = ()  # consulted: digests of the global lists and of the buyer's
-    number: str = ""  # keyed hash
-    exempt: tuple[int, ...] = ()  # exemptions on record that were applied
-    took_us: int = 0
 
 
 class UsageReader(Protocol):

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from book.lists import NAMED_ONLY, Actor, ListChange, ListVersion, NewVersion, StaleError
 from suppression import snapshot
 from suppression.changes import Change, EntryError, as_entries, combine, converted, decode, encode
 from suppression.index import LoadedList, finder
 from suppression.kinds import Kind
 from suppression.loading import load_list
-from suppression.ports import NAMED_ONLY, ListChange, ListStore, ListVersion, NewVersion, StaleError, Who
+from suppression.ports import ListStore
 from suppression.report import ReadReport
 from suppression.snapshot import Entries, Extent
 from suppression.sorting import Layer, SnapshotRun, ordered
@@ -132,7 +133,7 @@ async def put_in_force(
     name: str,
     buyer: str | None,
     kind: Kind,
-    who: Who,
+    who: Actor,
     action: str,
     source: str,
     source_checksum: str,
@@ -201,7 +202,7 @@ async def activate_with(
     data_dir: Path,
     new: NewVersion,
     change: Change,
-    who: Who,
+    who: Actor,
     *,
     action: str,
     expect: tuple[int, int] | None,
@@ -224,7 +225,7 @@ async def _activate(
     new: NewVersion,
     base: Base,
     *,
-    who: Who,
+    who: Actor,
     action: str,
     detail: Mapping[str, object],
     merges: bool,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from book.lists import Actor, ListVersion, NewVersion, StaleError
 from suppression import snapshot
 from suppression.activating import (
     FOLDER,
@@ -42,7 +43,7 @@ from suppression.expiry import LAST_S
 from suppression.index import LoadedList
 from suppression.kinds import Kind
 from suppression.loading import load_list
-from suppression.ports import ListStore, ListVersion, NewVersion, StaleError, Who
+from suppression.ports import ListStore
 from suppression.snapshot import Entries, Extent
 from suppression.sorting import Tally, merge
 
@@ -67,7 +68,7 @@ class Edited:
 
 
 async def edit(
-    store: ListStore, data_dir: Path, name: str, *, add: Mapping[str, int], remove: Iterable[str], who: Who
+    store: ListStore, data_dir: Path, name: str, *, add: Mapping[str, int], remove: Iterable[str], who: Actor
 ) -> Edited:
     """Add and remove entries, in any usual spelling; beside an added one the Unix second of its end, 0 for none.
 
@@ -101,7 +102,7 @@ async def edit(
     raise never_still(name)
 
 
-async def fold(store: ListStore, data_dir: Path, name: str, who: Who) -> Made:
+async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Made:
     """Write a new version that holds what the list and its changes hold; entries whose time has run out are left out.
 
     Raises ListRefusedError.
@@ -140,7 +141,7 @@ async def fold(store: ListStore, data_dir: Path, name: str, who: Who) -> Made:
 
 
 async def restore(
-    store: ListStore, data_dir: Path, name: str, version: int, who: Who, *, drop_changes: bool = False
+    store: ListStore, data_dir: Path, name: str, version: int, who: Actor, *, drop_changes: bool = False
 ) -> ListVersion:
     """Put an older version in force again, as a new one, with the changes it had in its time.
 

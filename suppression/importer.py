@@ -27,11 +27,12 @@ from typing import Self
 
 import numpy as np
 
+from book.lists import Actor, ListVersion
 from suppression import snapshot
 from suppression.activating import FOLDER, Base, ListRefusedError, Made, changed_by_hand, look, put_in_force
 from suppression.expiry import LAST_S
 from suppression.kinds import Kind
-from suppression.ports import ListStore, ListVersion, Who
+from suppression.ports import ListStore
 from suppression.reading.reader import Batch, ColumnError, Layout, ListFile, Reject, UnreadableError, Unused, Wanted
 from suppression.reading.shapes import Times
 from suppression.report import ReadReport
@@ -94,7 +95,7 @@ async def import_file(
     store: ListStore,
     data_dir: Path,
     task: Task,
-    who: Who,
+    who: Actor,
     *,
     progress: Progress | None = None,
     confirm: Confirm | None = None,
@@ -281,7 +282,7 @@ async def _make(
     data_dir: Path,
     task: Task,
     *,
-    who: Who,
+    who: Actor,
     collected: Collector,
     source_checksum: str,
     report: ReadReport,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import structlog
 
+from book.lists import NAMED_ONLY, ListChange, ListVersion
 from suppression import snapshot
 from suppression.changes import Change, combine, decode
 from suppression.index import LoadedList, finder
 from suppression.kinds import Kind
-from suppression.ports import NAMED_ONLY, ListChange, ListVersion
 
 _log = structlog.get_logger(__name__)
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import orjson
 
+from book.lists import ListChange, ListVersion
 from suppression.activating import Base
 from suppression.changes import Change, Entry, decode
 from suppression.index import LoadedList, Probe
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.loading import load_list
-from suppression.ports import ListChange, ListStore, ListVersion
+from suppression.ports import ListStore
 from suppression.snapshot import Entries, SnapshotError
 from suppression.sorting import Tally, merge
 

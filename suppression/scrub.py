@@ -22,29 +22,18 @@ from pathlib import Path
 
 import structlog
 
+from book.lists import NAMED_ONLY, Exemption, ListChange, ListNews, ListVersion
 from book.numbers import NumberError, normalise
+from facts.answers import ScrubResult
 from facts.outcome import Reason
 from suppression.index import LoadedList, Part, Probe, make_part
 from suppression.loading import load_list, seen
-from suppression.ports import NAMED_ONLY, Exemption, ListChange, ListReader, ListVersion, News
+from suppression.ports import ListReader
 from suppression.receipt import Claims, Signer
 
 MAX_AGE_S = 60.0  # a list activated elsewhere binds us within this time even when the store is out of reach
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ScrubResult:
-    """`reason` is empty (may pass), `suppressed` or `suppression_unavailable`; `hit` the list that has the number."""
-
-    reason: str
-    hit: str = ""
-    lists: str = ""  # in words, as many as a header takes
-    sets: tuple[str, ...] = ()  # digests of the global lists and of the buyer's
-    number: str = ""  # keyed hash; empty where it is no number
-    exempt: tuple[int, ...] = ()  # exemptions that were applied
-    took_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +115,7 @@ class Scrub:
         """
         started = self._clock()
         before = self._state or State()
-        news: News | None = None
+        news: ListNews | None = None
         if await self._store.stamp() != before.stamp:
             news = await self._store.since(before.stamp)
         elif self._state is not None and not await asyncio.to_thread(self._stale, before):
@@ -213,7 +202,7 @@ class Scrub:
             await self._store.keep_sets(new)
             self._kept.update(new)
 
-    def _next(self, before: State, news: News | None) -> State:
+    def _next(self, before: State, news: ListNews | None) -> State:
         """The state after some news; runs beside the loop."""
         now_s = self._wall()
         rows = dict(before.rows)
@@ -256,7 +245,7 @@ class _Told:
 _NOTHING = _Told()
 
 
-def _by_name(news: News | None) -> dict[str, _Told]:
+def _by_name(news: ListNews | None) -> dict[str, _Told]:
     told: dict[str, _Told] = {}
     if news is not None:
         for version in news.lists:
@@ -270,7 +259,7 @@ def _expired(version: ListVersion, now_s: float) -> bool:
     return version.expires_utc_us is not None and now_s * 1e6 >= version.expires_utc_us
 
 
-def _exemptions(before: Mapping[int, tuple[Exemption, ...]], news: News) -> Mapping[int, tuple[Exemption, ...]]:
+def _exemptions(before: Mapping[int, tuple[Exemption, ...]], news: ListNews) -> Mapping[int, tuple[Exemption, ...]]:
     after = dict(before)
     for one in news.exemptions:
         others = tuple(other for other in after.pop(one.number, ()) if other.id != one.id)

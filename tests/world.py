@@ -8,11 +8,11 @@ from typing import Any
 
 from book.limits import Limits, Usage
 from book.model import Book, Buyer, Campaign, Endpoint, EndpointKind, Srtp, Terms, Transport
+from facts.answers import Admission, ScrubResult
 from facts.fact import Fact, Kind
 from facts.outcome import Outcome, decide
 from router.config import Carrier, RouterConfig
 from router.dialers import Dialer
-from router.ports import Admission, ScrubResult
 from router.router import Router
 from router.sip.memory import Act, Does, MemoryEngine, Script, VirtualClock
 from router.sip.port import Target

@@ -13,17 +13,18 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from baton.suppression_lists import confirm_column, import_task, list_store, task_of, who
+from book.lists import ListNews
 from book.problems import Problem
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from baton.cli.console import Place
+    from book.lists import Actor, ListChange, ListVersion, NewVersion
     from book.sections import BookFile, ListSource
-    from suppression.ports import ListChange, ListStore, ListVersion, Who
     from suppression.report import ReadReport
 
 _MANY_REJECTS = 10  # lines that are shown of a list
@@ -72,7 +73,7 @@ def _problems_of(source: ListSource) -> Iterator[tuple[Problem, bool]]:
     with tempfile.TemporaryDirectory() as folder:
         task = task_of(source, dry_run=True)
         try:
-            done = asyncio.run(import_file(cast("ListStore", _NoStore()), Path(folder), task, who(), confirm=refuses))
+            done = asyncio.run(import_file(_NoStore(), Path(folder), task, who(), confirm=refuses))
         except ListRefusedError as error:
             said = "; ".join((str(error), *_rejects(error.report)))
             yield Problem(path, said), True
@@ -94,7 +95,15 @@ def _rejects(report: ReadReport | None) -> list[str]:
 
 
 class _NoStore:
-    """`suppression.ports.ListStore` in which no list is, for a dry run."""
+    """A `suppression.ports.ListStore` in which no list is, for a dry run: that puts nothing in force."""
+
+    async def stamp(self) -> int:
+        return 1
+
+    async def since(self, stamp: int) -> ListNews:  # noqa: ARG002
+        return ListNews(1)
+
+    async def keep_sets(self, documents: Mapping[str, bytes]) -> None: ...
 
     async def find(self, name: str) -> ListVersion | None:  # noqa: ARG002
         return None
@@ -105,4 +114,43 @@ class _NoStore:
     async def changes(self, name: str, version: int) -> Sequence[ListChange]:  # noqa: ARG002
         return ()
 
-    async def refused(self, name: str, who: Who, *, action: str, detail: Mapping[str, object]) -> None: ...
+    async def refused(self, name: str, who: Actor, *, action: str, detail: Mapping[str, object]) -> None: ...
+
+    async def activate(
+        self,
+        new: NewVersion,
+        who: Actor,  # noqa: ARG002
+        *,
+        action: str,  # noqa: ARG002
+        expect: tuple[int, int] | None,  # noqa: ARG002
+        detail: Mapping[str, object],  # noqa: ARG002
+    ) -> ListVersion:
+        raise _DryRunError(new.name)
+
+    async def change(
+        self,
+        name: str,
+        document: bytes,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        who: Actor,  # noqa: ARG002
+        *,
+        action: str,  # noqa: ARG002
+        expect: tuple[int, int],  # noqa: ARG002
+    ) -> ListVersion:
+        raise _DryRunError(name)
+
+    async def extend(self, name: str, expires_utc_us: int | None, who: Actor) -> bool:  # noqa: ARG002
+        raise _DryRunError(name)
+
+    async def prunable(self, keep: int) -> Sequence[ListVersion]:  # noqa: ARG002
+        return ()
+
+    async def files(self) -> frozenset[str]:
+        return frozenset()
+
+
+class _DryRunError(RuntimeError):
+    """A dry run was about to change a list: a fault of ours."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"list {name!r}: a dry run puts nothing in force")

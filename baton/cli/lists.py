@@ -34,11 +34,10 @@ from baton.suppression_lists import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.suppression_rows.sql.lists import ListRow
+    from book.lists import ListVersion
     from suppression.activating import Made
     from suppression.editing import Edited
     from suppression.importer import Imported
-    from suppression.ports import ListVersion
 
 suppression = typer.Typer(help="Suppression lists: import, change, look up, restore, export.", no_args_is_help=True)
 
@@ -255,7 +254,7 @@ def retire(
 ) -> None:
     """Put a list out of force. One that an import named closes whom it concerns until it is imported again."""
 
-    async def work(engine: AsyncEngine) -> tuple[bool, ListRow | None]:
+    async def work(engine: AsyncEngine) -> tuple[bool, ListVersion | None]:
         lists = list_store(engine)
         return await lists.retire(name, who(), unname=unname), await lists.find(name)
 

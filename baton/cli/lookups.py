@@ -40,10 +40,10 @@ from baton.suppression_lists import check_buyer, confirm_column, list_store, num
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.suppression_rows.sql.lists import ExemptionRow, ListRow, LogRow
+    from book.lists import Exemption, ListLogEntry, ListVersion
+    from facts.answers import ScrubResult
     from suppression.batch import Summary
     from suppression.lookups import Evidence, Found
-    from suppression.scrub import ScrubResult
 
 BuyerOption = Annotated[str, typer.Option("--buyer", help="As for this buyer: the global lists and its own.")]
 
@@ -61,7 +61,7 @@ NumberArgument = Annotated[str, typer.Argument(metavar="NUMBER", help="A phone n
 def list_(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOption = False) -> None:
     """Show the lists in force."""
 
-    async def work(engine: AsyncEngine) -> tuple[ListRow, ...]:
+    async def work(engine: AsyncEngine) -> tuple[ListVersion, ...]:
         return await list_store(engine).active()
 
     rows = with_store(find_place(config, store), work)
@@ -88,7 +88,7 @@ def versions(
     """Show all versions of a list; those whose file is there can be restored."""
     place = find_place(config, store)
 
-    async def work(engine: AsyncEngine) -> tuple[ListRow, ...]:
+    async def work(engine: AsyncEngine) -> tuple[ListVersion, ...]:
         return await list_store(engine).history(name)
 
     rows = with_store(place, work)
@@ -272,7 +272,7 @@ def log(
 ) -> None:
     """Show what was done to lists: who, when, from where, and how many numbers before and after."""
 
-    async def work(engine: AsyncEngine) -> tuple[LogRow, ...]:
+    async def work(engine: AsyncEngine) -> tuple[ListLogEntry, ...]:
         return await list_store(engine).log(name or None, limit)
 
     rows = with_store(find_place(config, store), work)
@@ -301,7 +301,7 @@ def exemptions(
 ) -> None:
     """Show who on a global list may be transferred all the same, and why."""
 
-    async def work(engine: AsyncEngine) -> tuple[ExemptionRow, ...]:
+    async def work(engine: AsyncEngine) -> tuple[Exemption, ...]:
         return await list_store(engine).exemptions(active_only=not everything)
 
     rows = with_store(find_place(config, store), work)

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from baton.suppression_lists import list_store
+from book.lists import Actor
 from book.model import BuyerState
 from meter.book.sql.book import UnknownBuyerError, set_state
 from meter.book.sql.editing import StateRefusedError, set_own_state
@@ -18,7 +19,6 @@ from meter.mqtt.commands import BY_PREFIX, Commander, CommandError, Execute
 from meter.store.clerk import Clerk
 from suppression.activating import ListRefusedError
 from suppression.editing import edit
-from suppression.ports import Who
 
 MAX_REASON = 500
 _STATES = {"pause": BuyerState.PAUSED, "resume": BuyerState.ACTIVE}
@@ -67,7 +67,7 @@ async def _suppress(engine: AsyncEngine, data_dir: Path, said: Mapping[str, Any]
     history = await store.history(name)
     if by.buyer and (not history or history[-1].buyer != by.buyer):
         raise CommandError(f"list: {name!r} is not yours")
-    who = Who(by.name, f"{BY_PREFIX}{by.name}")
+    who = Actor(by.name, f"{BY_PREFIX}{by.name}")
     try:
         done = await edit(store, data_dir, name, add=dict.fromkeys(numbers, 0), remove=(), who=who)
     except ListRefusedError as error:

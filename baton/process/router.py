@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
@@ -40,7 +40,6 @@ from router.config import Carrier, RouterConfig
 from router.dialers import Dialer
 from router.ids import new_id
 from router.live import is_empty
-from router.ports import Journal, Scrubber
 from router.recorder import Recorder
 from router.recordings import Recordings
 from router.router import Router
@@ -153,16 +152,14 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: 
     listener = _Listener()
     engine = PjsuaEngine(engine_config(settings), clock, listener)
     recordings = Recordings(settings.recording.dir)
-    recorder = Recorder(
-        recordings, engine, cast("Journal", writer), clock, asyncio.get_running_loop().call_soon_threadsafe
-    )
+    recorder = Recorder(recordings, engine, writer, clock, asyncio.get_running_loop().call_soon_threadsafe)
     router = Router(
         router_config(settings),
         clock=clock,
         engine=engine,
-        journal=cast("Journal", writer),
+        journal=writer,
         book=book,
-        scrubber=cast("Scrubber", scrub),
+        scrubber=scrub,
         usage=usage,
         leads=leads,
         recorder=recorder,

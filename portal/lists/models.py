@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from book.lists import ListLogEntry, ListVersion
 from book.model import DEFAULT_TIME_ZONE
 from book.numbers import DEFAULT_REGION
-from meter.suppression_rows.sql.lists import ListRow, LogRow
 from portal.http.bodies import Body
 from portal.http.paging import Next
 from portal.http.tokens import Scope, Token
@@ -337,7 +337,7 @@ class ReceiptVerify(Body):
 BODIES: tuple[type[Body], ...] = (ListEdit, ListRestore, NumberCheck, ReceiptVerify)
 
 
-def shown_list(one: ListRow, who: Token) -> ListShown:
+def shown_list(one: ListVersion, who: Token) -> ListShown:
     """A list as this token may see it."""
     whole = one.buyer is not None or who.scope is Scope.OPERATOR
     return ListShown(
@@ -380,7 +380,7 @@ def shown_found(one: Found, who: Token) -> OnList:
     )
 
 
-def shown_log(one: LogRow, *, own: frozenset[str] | None, detail: dict[str, Any]) -> Logged:
+def shown_log(one: ListLogEntry, *, own: frozenset[str] | None, detail: dict[str, Any]) -> Logged:
     """A row of the log. `own`: the names of the buyer's tokens who asks; None: the operator asks."""
     whole = own is None or one.by in own
     if not whole:

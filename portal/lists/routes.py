@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Query, Request, Response
 
-from meter.suppression_rows.sql.lists import ListRow
+from book.lists import Actor, ListVersion
 from portal.http.access import BuyerOrOperator, Services, client, services
 from portal.http.bodies import read_model
 from portal.http.paging import MAX_PAGE, Cursor, page, read_cursor
@@ -44,7 +44,6 @@ from suppression.changes import Entry, EntryError, parse_entry
 from suppression.editing import edit, restore
 from suppression.importer import Mode, Task
 from suppression.kinds import Kind
-from suppression.ports import Who
 from suppression.reading.shapes import ColumnError, UnreadableError, Wanted
 from suppression.snapshot import SnapshotError
 
@@ -250,15 +249,15 @@ async def get_log(
     return Log(log=shown, next=following)
 
 
-def _author(request: Request, who: Token) -> Who:
-    return Who(who.name, f"api:{client(request)}")
+def _author(request: Request, who: Token) -> Actor:
+    return Actor(who.name, f"api:{client(request)}")
 
 
 def _unknown(name: str) -> ProblemError:
     return ProblemError(404, f"no list called {name!r} is in force")
 
 
-async def _own(desk: Desk, who: Token, name: str, *, in_force: bool = True) -> ListRow:
+async def _own(desk: Desk, who: Token, name: str, *, in_force: bool = True) -> ListVersion:
     """The newest version of a list that this token may change. Raises ProblemError 403, 404."""
     row = await desk.newest(name)
     if row is None or (who.scope is Scope.BUYER and row.buyer not in (None, who.of)) or (in_force and not row.active):

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import structlog
 
+from book.lists import Actor, ListVersion
 from book.model import DEFAULT_TIME_ZONE
 from book.numbers import to_e164
-from meter.suppression_rows.sql.lists import ListRow, ListRows
+from facts.answers import ScrubResult
+from meter.suppression_rows.sql.lists import ListRows
 from portal.http.problems import ProblemError
 from portal.http.uploads import sweep
 from suppression.activating import FOLDER, ListRefusedError
@@ -29,9 +31,8 @@ from suppression.editing import prune
 from suppression.importer import Imported, Task, import_file
 from suppression.index import Probe
 from suppression.lookups import Found, since_when
-from suppression.ports import Who
 from suppression.receipt import Signer
-from suppression.scrub import Scrub, ScrubResult
+from suppression.scrub import Scrub
 
 UPLOADS = "uploads"  # in the folder of the lists
 MAX_UPLOADS = 8  # at once, each up to the largest size
@@ -108,7 +109,7 @@ class Desk:
         """Where the days end until which entries of a list hold; None: of a global one."""
         return DEFAULT_TIME_ZONE if buyer is None or self._zone is None else await self._zone(buyer)
 
-    async def newest(self, name: str) -> ListRow | None:
+    async def newest(self, name: str) -> ListVersion | None:
         """The newest version of a list, in force or not: it says whose the name is."""
         history = await self.store.history(name)
         return history[-1] if history else None
@@ -137,7 +138,7 @@ class Desk:
         finally:
             self._looking.release()
 
-    async def import_file(self, task: Task, who: Who) -> tuple[Imported, list[Rejected]]:
+    async def import_file(self, task: Task, who: Actor) -> tuple[Imported, list[Rejected]]:
         """Import when the turn comes; the task must have a file of rejects. Raises BusyError, ListRefusedError.
 
         Who is cancelled does not wait for the end of it: the import stops by itself, as far as it has not come to be
@@ -161,7 +162,7 @@ class Desk:
         if self._running:
             await asyncio.wait(tuple(self._running), timeout=STOP_S)
 
-    async def _import(self, task: Task, who: Who, watch: _Watch) -> tuple[Imported, list[Rejected]]:
+    async def _import(self, task: Task, who: Actor, watch: _Watch) -> tuple[Imported, list[Rejected]]:
         try:
             async with self._my_turn():
                 done = await import_file(self.store, self.data_dir, task, who, progress=watch.progress)

@@ -20,8 +20,8 @@ from typing import Protocol
 from book.hours import is_open, opens_in_words
 from book.limits import Spans, Usage, binds, concurrent_limit, order_most, order_of, order_units, spans_at
 from book.model import Book, Buyer, BuyerState, Campaign, Endpoint, Order, Strategy
+from facts.answers import ScrubResult
 from facts.outcome import NO_BUFFER_MS, Reason
-from router.ports import ScrubResult
 from router.routing.deficit import deficit
 
 # The final answer that goes with a refusal (RFC 3261 section 21): 404 nobody of that name, 480 not now, 603 never.

@@ -14,8 +14,9 @@ from functools import lru_cache
 from book.limits import Usage
 from book.model import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
 from book.sip_uri import host_of
+from facts.answers import ScrubResult
 from router.config import Carrier
-from router.ports import Scrubber, ScrubResult, UsageReader
+from router.ports import Scrubber, UsageReader
 from router.routing.health import Health, Trunks
 from router.sip.port import SipEngine, Target
 from router.transfer.model import LegPhase

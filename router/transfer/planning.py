@@ -9,10 +9,10 @@ from typing import Any
 
 from book.limits import Limits
 from book.model import Endpoint, EndpointKind, Rating, TrunkPolicy
+from facts.answers import ScrubResult
 from facts.outcome import OutcomeTerms, Reason
 from router.config import Carrier
 from router.lead import Lead
-from router.ports import ScrubResult
 from router.routing.selection import REFUSAL_CODES, Refusal, Selection
 from router.routing.surroundings import trunk_target
 from router.sip.port import Invite, Target

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 from book.limits import Limits
 from book.model import Campaign, Endpoint
+from facts.answers import Admission
 from facts.fact import CALLER_LEG, Fact, Kind
 from facts.outcome import Outcome, OutcomeTerms, Verdict, decide
 from router.config import Carrier
 from router.lead import Lead
-from router.ports import Admission, Journal
+from router.ports import Journal
 from router.sip.port import Clock, Invite, SipEngine, Target, TimerHandle
 from router.transfer import machine
 from router.transfer import model as m

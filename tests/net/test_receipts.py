@@ -8,12 +8,12 @@ import time
 import orjson
 import pytest
 
+from book.lists import Actor
 from facts.fact import Kind
 from meter.store.engine import open_store
 from meter.suppression_rows.sql.lists import ListRows
 from router.lead import NOT_A_NUMBER
 from suppression.importer import Task, import_file
-from suppression.ports import StaleError, Who
 from suppression.receipt import load_signer
 from tests.net.conftest import Station, verdict
 from tests.net.peer import Callee, sdp
@@ -149,14 +149,14 @@ async def test_a_list_replaced_under_load_never_mixes_in_a_receipt(station: Stat
     await station.start()
     data = station.folder / "data"
     engine = await open_store(f"sqlite+aiosqlite:///{data / 'baton.db'}")
-    store = ListRows(engine, stale=StaleError)
+    store = ListRows(engine)
     done = asyncio.Event()
 
     async def replace() -> int:
         times = 0
         while not done.is_set():
             times += 1
-            await import_file(store, data, Task(lists[times % 2], "dnc", None), Who("test", "test"))
+            await import_file(store, data, Task(lists[times % 2], "dnc", None), Actor("test", "test"))
             await asyncio.sleep(0.1)
         return times
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from book.model import Buyer, BuyerState, Campaign, Endpoint, Strategy, Terms
+from facts.answers import Admission
 from facts.fact import Fact, Kind
 from facts.outcome import Verdict, decide
-from router.ports import Admission
 from router.sip.memory import Act, Does, MemoryEngine, Script
 from router.sip.port import EventKind, LegEvent
 from tests.world import SECOND_US, World, did, plain, secure

@@ -20,6 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from book.lists import Actor
 from meter.store.engine import open_store
 from meter.suppression_rows.sql.lists import ListRows
 from suppression import editing
@@ -28,14 +29,13 @@ from suppression.editing import edit, fold, restore
 from suppression.importer import Mode, Task, import_file
 from suppression.kinds import Kind, digests
 from suppression.lookups import rows
-from suppression.ports import StaleError, Who
 from suppression.receipt import Signer
 from suppression.scrub import Scrub
 
 ROOT = Path(__file__).parents[2]
 UNIVERSE = [12_125_550_100 + at for at in range(12)] + [442_079_460_000 + at for at in range(4)]
 SOME = st.frozensets(st.sampled_from(UNIVERSE), min_size=1)
-ANN = Who("ann", "test")
+ANN = Actor("ann", "test")
 
 
 class Lists(RuleBasedStateMachine):
@@ -50,7 +50,7 @@ class Lists(RuleBasedStateMachine):
         self._often = editing.FOLD_REVISIONS
         editing.FOLD_REVISIONS = 2 if often else self._often
         self.engine = self._do(open_store(f"sqlite+aiosqlite:///{self.folder / 'baton.db'}"))
-        self.store = ListRows(self.engine, stale=StaleError)
+        self.store = ListRows(self.engine)
         self.wanted: set[int] = set()
         self.versions: dict[int, set[int]] = {}
         self.scrub = self._new_scrub()
@@ -119,7 +119,7 @@ class Lists(RuleBasedStateMachine):
     def restarted(self) -> None:
         self._do(self.engine.dispose())
         self.engine = self._do(open_store(f"sqlite+aiosqlite:///{self.folder / 'baton.db'}"))
-        self.store = ListRows(self.engine, stale=StaleError)
+        self.store = ListRows(self.engine)
         self.scrub = self._new_scrub()
 
     def _current(self) -> int:
@@ -182,13 +182,13 @@ from meter.suppression_rows.sql.lists import ListRows
 from suppression import editing
 from suppression.editing import edit, fold
 from suppression.importer import Mode, Task, import_file
-from suppression.ports import StaleError, Who
+from suppression.ports import StaleError, Actor
 
 editing.FOLD_REVISIONS = 4
-folder, dice, who = Path(sys.argv[1]), random.Random(int(sys.argv[2])), Who("child", "test")
+folder, dice, who = Path(sys.argv[1]), random.Random(int(sys.argv[2])), Actor("child", "test")
 
 async def work():
-    store = ListRows(await open_store(f"sqlite+aiosqlite:///{folder / 'baton.db'}"), stale=StaleError)
+    store = ListRows(await open_store(f"sqlite+aiosqlite:///{folder / 'baton.db'}"))
     while True:
         numbers = sorted(dice.sample(range(12_125_550_000, 12_125_552_000), dice.randrange(1, 1500)))
         how = dice.choice(["replace", "add", "remove", "more", "less", "fold"])
@@ -212,7 +212,7 @@ asyncio.run(work())
 
 async def _held(folder: Path) -> set[int]:
     engine = await open_store(f"sqlite+aiosqlite:///{folder / 'baton.db'}")
-    store = ListRows(engine, stale=StaleError)
+    store = ListRows(engine)
     try:
         scrub = Scrub(store, folder, Signer(b"k" * 32))
         await scrub.reload()
@@ -244,7 +244,7 @@ def test_killed_at_any_moment_a_list_is_what_it_was_or_what_it_was_to_be(tmp_pat
 
     async def first() -> None:
         engine = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'baton.db'}")
-        await import_file(ListRows(engine, stale=StaleError), tmp_path, Task(tmp_path / "first.txt", "dnc", None), ANN)
+        await import_file(ListRows(engine), tmp_path, Task(tmp_path / "first.txt", "dnc", None), ANN)
         await engine.dispose()
 
     asyncio.run(first())

@@ -26,7 +26,7 @@ from book.model import (
     Strategy,
     Terms,
 )
-from router.ports import ScrubResult
+from facts.answers import ScrubResult
 from router.routing.selection import Question, area_code, choose
 
 TERMS = Terms("t", order_counts="billed")

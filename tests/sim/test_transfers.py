@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from book.model import Buyer, BuyerState, Terms
+from facts.answers import Admission
 from facts.fact import Kind
 from facts.outcome import CountsAs, Reason, Verdict
-from router.ports import Admission
 from router.sip.memory import Act, Does, Script
 from tests.world import World, answers, declines, did, hangs_up, party, plain, rings, secure
 

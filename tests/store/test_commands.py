@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from baton.process.commands import executor
 from baton.suppression_lists import list_store
+from book.lists import Actor
 from book.model import Buyer, BuyerState, Terms
 from book.sections import BookFile
 from meter.book.sql.book import BookStore
@@ -28,7 +29,6 @@ from meter.run import MeterOptions, run_meter
 from meter.store.schema import suppression_log
 from meter.text.signing import new_secret, sign
 from suppression.importer import Task, import_file
-from suppression.ports import Who
 from tests.store.broker import Broker, Subscriber, problems, until
 
 pytestmark = pytest.mark.net
@@ -53,7 +53,7 @@ async def subscriber(url: str, engine: AsyncEngine, broker: Broker, tmp_path: Pa
         file = tmp_path / f"{buyer}.csv"
         file.write_text("phone\n+12125550100\n")
         task = Task(file, f"{buyer or 'house'}-dnc", buyer)
-        await import_file(list_store(engine), tmp_path, task, Who("test", "test"))
+        await import_file(list_store(engine), tmp_path, task, Actor("test", "test"))
     commanders = (Commander("noc", (OPERATOR, OLD)), Commander("acme-bot", (ACME,), "acme"))
     options = MeterOptions(
         url,

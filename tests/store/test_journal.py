@@ -11,8 +11,9 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from facts.answers import Admission
 from facts.fact import CHAIN_START, Kind
-from meter.journal.sql.append import Admission, JournalRefusedError, JournalWriter
+from meter.journal.sql.append import JournalRefusedError, JournalWriter
 from meter.journal.sql.reading import read_transfer
 from meter.journal.sql.verify import verify_journal
 from meter.store.schema import buyers, facts

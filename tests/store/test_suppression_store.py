@@ -16,15 +16,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import meter.store.engine
+from book.lists import Actor, ListLogEntry, ListVersion, NewVersion, StaleError
+from book.lists import StaleError as StoreStaleError
 from meter.store.clerk import Clerk
 from meter.store.engine import _parse, open_store, prepare
 from meter.store.schema import suppression_lists
-from meter.suppression_rows.sql.lists import ListRow, ListRows, LogRow
-from meter.suppression_rows.sql.lists import StaleError as StoreStaleError
-from suppression.ports import ListStore, NewVersion, StaleError, Who
+from meter.suppression_rows.sql.lists import ListRows
+from suppression.ports import ListStore
 
-ANN = Who("ann", "cli:desk")
-BO = Who("bo", "api:192.0.2.7")
+ANN = Actor("ann", "cli:desk")
+BO = Actor("bo", "api:192.0.2.7")
 NUMBER = 12125550199
 HOUR_US = 3_600_000_000
 
@@ -53,7 +54,7 @@ async def clerk(engine: AsyncEngine) -> AsyncIterator[Clerk]:
 
 @pytest.fixture
 def store(engine: AsyncEngine, clerk: Clerk, hands: Hands) -> ListRows:
-    return ListRows(engine, clerk, stale=StaleError, clock=hands)
+    return ListRows(engine, clerk, clock=hands)
 
 
 def _version(name: str = "dnc", file: str = "a", **others: Any) -> NewVersion:
@@ -74,7 +75,7 @@ def _version(name: str = "dnc", file: str = "a", **others: Any) -> NewVersion:
 
 async def _activate(
     store: ListRows, new: NewVersion, expect: tuple[int, int] | None = None, action: str = "import"
-) -> ListRow:
+) -> ListVersion:
     return await store.activate(new, ANN, action=action, expect=expect, detail={})
 
 
@@ -105,7 +106,7 @@ async def test_a_new_store_has_a_stamp_and_no_lists(store: ListRows) -> None:
 
 async def test_activating_replaces_the_version_before_at_once(store: ListRows, hands: Hands) -> None:
     first = await _activate(store, _version(file="a"))
-    assert first == ListRow(
+    assert first == ListVersion(
         name="dnc",
         version=1,
         revision=0,
@@ -248,7 +249,9 @@ async def test_the_log_says_who_did_what_with_counts_before_and_after(store: Lis
         ("import", 1, 0, None, 10),
     ]
     first = rows[-1]
-    assert first == LogRow(first.id, hands.us, "dnc", "import", "ann", "cli:desk", 1, 0, None, 10, {"rejected": 3})
+    assert first == ListLogEntry(
+        first.id, hands.us, "dnc", "import", "ann", "cli:desk", 1, 0, None, 10, {"rejected": 3}
+    )
     assert [(one.by, one.origin) for one in rows[:1]] == [("bo", "api:192.0.2.7")]
 
 
@@ -411,13 +414,13 @@ async def test_of_two_with_the_same_expectation_exactly_one_wins(url: str, store
         done = await asyncio.gather(
             *(_activate(one, _version(file=f"{version}"), (version, 0)) for one in stores), return_exceptions=True
         )
-        assert sorted(type(one).__name__ for one in done) == ["ListRow"] + 3 * ["StaleError"]
+        assert sorted(type(one).__name__ for one in done) == ["ListVersion"] + 3 * ["StaleError"]
     for revision in range(5):
         done = await asyncio.gather(
             *(one.change("dnc", b"+", 1, ANN, action="add", expect=(6, revision)) for one in stores),
             return_exceptions=True,
         )
-        assert sorted(type(one).__name__ for one in done) == ["ListRow"] + 3 * ["StaleError"]
+        assert sorted(type(one).__name__ for one in done) == ["ListVersion"] + 3 * ["StaleError"]
     assert len(await store.log()) == 11
     for one in engines:
         await one.dispose()
@@ -429,7 +432,7 @@ class _Reader:
     def __init__(self, store: ListRows) -> None:
         self._store = store
         self.stamp = 0
-        self.lists: dict[tuple[str, int], ListRow] = {}
+        self.lists: dict[tuple[str, int], ListVersion] = {}
         self.changes: dict[tuple[str, int], list[bytes]] = {}
         self.exempt: set[int] = set()
         self.looks = 0
@@ -450,7 +453,7 @@ class _Reader:
         self.exempt -= {one.id for one in news.exemptions if one.revoked_utc_us is not None}
 
     @property
-    def in_force(self) -> list[ListRow]:
+    def in_force(self) -> list[ListVersion]:
         return sorted((one for one in self.lists.values() if one.active), key=lambda one: one.name)
 
 

@@ -17,6 +17,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from book.lists import Actor
 from book.numbers import NumberError, normalise
 from meter.store.engine import open_store
 from meter.suppression_rows.sql.lists import ListRows
@@ -26,13 +27,12 @@ from suppression.batch import BatchRefusedError, Job, Summary, each_line, scrub_
 from suppression.importer import Task, import_file
 from suppression.index import LoadedList, finder, make_part
 from suppression.kinds import Kind
-from suppression.ports import StaleError, Who
 from suppression.reading.reader import Wanted
 from suppression.receipt import Signer
 from suppression.scrub import Scrub, State
 from suppression.snapshot import Entries, extent_of, load, write
 
-ANN = Who("ann", "test")
+ANN = Actor("ann", "test")
 SIGNER = Signer(b"k" * 32)
 LISTED = range(12_125_550_000, 12_125_550_050)
 KINDS = ("clean", "suppressed", "unreadable")
@@ -41,7 +41,7 @@ KINDS = ("clean", "suppressed", "unreadable")
 @pytest_asyncio.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ListRows]:
     engine = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'baton.db'}")
-    yield ListRows(engine, stale=StaleError)
+    yield ListRows(engine)
     await engine.dispose()
 
 

@@ -25,6 +25,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 
 from baton.suppression_lists import list_store
+from book.lists import Actor
 from meter.credits.rules import load_reasons
 from meter.journal.sql.leads import LeadStore
 from meter.store.clerk import Clerk
@@ -43,7 +44,6 @@ from suppression.activating import ListRefusedError, look
 from suppression.editing import edit
 from suppression.importer import Imported, Task, import_file
 from suppression.lookups import rows
-from suppression.ports import Who
 from suppression.reading.shapes import Wanted
 from suppression.receipt import Signer
 from suppression.scrub import Scrub
@@ -59,7 +59,7 @@ OWNERS = {
 ONE, TWO, THREE, FREE = "+12125550100", "+12125550101", "+12125550102", "+12125550199"
 BASE = "/v1/suppression"
 MOST = 1_000_000  # bytes of an upload
-ANN = Who("ann", "cli:noc-desk-7")
+ANN = Actor("ann", "cli:noc-desk-7")
 
 
 def _tokens() -> tuple[Token, ...]:
@@ -248,7 +248,7 @@ async def test_a_name_that_is_taken_stays_taken_and_whose_it_is_is_not_told(api:
 async def test_a_name_taken_while_the_file_came_is_refused_as_politely(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def late(store: Any, data_dir: Path, task: Task, who: Who, **more: Any) -> Imported:
+    async def late(store: Any, data_dir: Path, task: Task, who: Actor, **more: Any) -> Imported:
         faster = Task(task.file, task.name, "bolt", rejects_file=task.rejects_file)
         await import_file(store, data_dir, faster, ANN)
         return await import_file(store, data_dir, task, who, **more)
@@ -651,7 +651,7 @@ async def test_files_are_read_beside_the_loop_and_stop_when_the_request_does(
 
 
 async def test_rejects_written_after_the_request_is_gone_go_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def late(_store: Any, _folder: Path, task: Task, _who: Who, **_: Any) -> Imported:
+    async def late(_store: Any, _folder: Path, task: Task, _who: Actor, **_: Any) -> Imported:
         inside.set()
         await gone.wait()
         assert task.rejects_file is not None

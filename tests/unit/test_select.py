@@ -12,8 +12,8 @@ import pytest
 
 from book.limits import Usage, spans_at
 from book.model import Book, Buyer, BuyerState, Campaign, Caps, Endpoint, MenuChoice, Order, Strategy, Terms
+from facts.answers import ScrubResult
 from facts.outcome import NOT_ATTEMPTED_REASONS
-from router.ports import ScrubResult
 from router.routing.selection import REFUSAL_CODES, Question, Selection, area_code, availability, choose
 from tests.world import did, plain, secure
 

@@ -12,22 +12,22 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from book.lists import Actor, ListVersion
 from meter.store.engine import open_store
-from meter.suppression_rows.sql.lists import ListRow, ListRows
+from meter.suppression_rows.sql.lists import ListRows
 from suppression import editing, importer, snapshot
 from suppression.activating import ListRefusedError, look
 from suppression.editing import edit, fold, prune, restore
 from suppression.importer import Imported, Mode, Task, import_file
 from suppression.kinds import Kind, digests
 from suppression.lookups import find_number, rows
-from suppression.ports import StaleError, Who
 from suppression.reading.shapes import Wanted
 from suppression.receipt import Signer
 from suppression.scrub import Scrub
 
 LISTED = "+12125550100"
 FREE = "+12125550199"
-ANN = Who("ann", "test")
+ANN = Actor("ann", "test")
 HOUR_US = 3_600_000_000
 
 
@@ -40,7 +40,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def store(engine: AsyncEngine) -> ListRows:
-    return ListRows(engine, stale=StaleError)
+    return ListRows(engine)
 
 
 def _csv(folder: Path, *lines: str, name: str = "list.csv") -> Path:
@@ -239,17 +239,17 @@ async def test_a_store_out_of_reach_keeps_the_lists_for_a_minute_then_refuses(st
 async def test_a_store_restored_from_a_copy_is_believed(tmp_path: Path) -> None:
     early, late = tmp_path / "early.db", tmp_path / "late.db"
     first = await open_store(f"sqlite+aiosqlite:///{early}")
-    await _import(ListRows(first, stale=StaleError), tmp_path, LISTED)
+    await _import(ListRows(first), tmp_path, LISTED)
     await first.dispose()
     late.write_bytes(early.read_bytes())
     second = await open_store(f"sqlite+aiosqlite:///{late}")
-    store = ListRows(second, stale=StaleError)
+    store = ListRows(second)
     await _import(store, tmp_path, FREE)
     await _import(store, tmp_path, "+12125550111", name="more")
     scrub = await _scrub(store, tmp_path)
     await second.dispose()
     third = await open_store(f"sqlite+aiosqlite:///{early}")
-    scrub._store = ListRows(third, stale=StaleError)
+    scrub._store = ListRows(third)
     assert await scrub.reload()
     assert [scrub.check(one, "acme").reason for one in (LISTED, FREE, "+12125550111")] == ["suppressed", "", ""]
     await third.dispose()
@@ -566,7 +566,7 @@ async def test_people_with_an_exemption_pass_a_global_list_until_it_ends(store: 
 async def test_since_when_a_number_is_on_a_list(store: ListRows, tmp_path: Path) -> None:
     await _import(store, tmp_path, FREE)
     await _import(store, tmp_path, FREE, LISTED)
-    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=Who("bea", "test"))
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=Actor("bea", "test"))
     await _import(store, tmp_path, LISTED, FREE, "+12125550111", "+12125550122")
     versions = await store.history("dnc")
 
@@ -607,10 +607,9 @@ def _first_format(file: Path, numbers: list[int]) -> Path:
 
 
 def test_rows_of_the_store_are_what_suppression_asks_for() -> None:
-    from suppression.ports import ListVersion
 
     wanted = {name for name in vars(ListVersion) if not name.startswith("_")}
-    assert wanted <= set(ListRow.__dataclass_fields__)
+    assert wanted <= set(ListVersion.__dataclass_fields__)
 
 
 async def test_what_was_changed_by_hand_is_not_forgotten_by_a_fold(store: ListRows, tmp_path: Path) -> None:
@@ -751,16 +750,16 @@ async def test_a_list_whose_time_ran_out_comes_back_whole(store: ListRows, tmp_p
 async def test_a_store_that_went_on_from_a_copy_is_noticed(tmp_path: Path) -> None:
     early, late = tmp_path / "early.db", tmp_path / "late.db"
     first = await open_store(f"sqlite+aiosqlite:///{early}")
-    await _import(ListRows(first, stale=StaleError), tmp_path, LISTED)
+    await _import(ListRows(first), tmp_path, LISTED)
     await first.dispose()
     late.write_bytes(early.read_bytes())
     second = await open_store(f"sqlite+aiosqlite:///{late}")
-    await edit(ListRows(second, stale=StaleError), tmp_path, "dnc", add={}, remove=[LISTED], who=ANN)
-    scrub = await _scrub(ListRows(second, stale=StaleError), tmp_path)
+    await edit(ListRows(second), tmp_path, "dnc", add={}, remove=[LISTED], who=ANN)
+    scrub = await _scrub(ListRows(second), tmp_path)
     assert scrub.check(LISTED, "acme").reason == ""
     await second.dispose()
     third = await open_store(f"sqlite+aiosqlite:///{early}")
-    store = ListRows(third, stale=StaleError)
+    store = ListRows(third)
     await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)  # as many changes as were lost
     scrub._store = store
     assert await scrub.reload()

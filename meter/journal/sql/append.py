@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from book.limits import Limits
+from facts.answers import Admission
 from facts.fact import CHAIN_START, Fact, Kind
 from meter.journal.rows import DIGEST, SEQ, UTC_US, Row, insert_rows, make_row
 from meter.journal.sql.admissions import Candidate, admit, settle
@@ -53,13 +54,6 @@ LAST_RETRY_MS = 2_000  # the backoff doubles up to here and stays: a store that 
 _URGENT = frozenset({Kind.TALK_REACHED_15S, Kind.TALK_MINUTE, Kind.TRANSFER_CLOSED})
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The store's answer to a new transfer: `refusal` is a slug of `facts.outcome.Reason`, or empty."""
-
-    refusal: str = ""
 
 
 class JournalRefusedError(RuntimeError):

@@ -3,7 +3,7 @@
 A list belongs to one buyer or is global, for good: its name never changes hands. Activating a version puts the one
 before out of force in the same transaction, so at every instant a list has at most one version in force. A version and
 the number of changes made to it say exactly what is in force; who changes a list says on which of these he goes by, and
-is refused with a stale error where another was faster.
+is refused with a StaleError where another was faster.
 
 Every change takes a stamp, so that a router asks for one number twice a second and then for what is newer than it
 knows; how that misses nothing is told in `meter.suppression_rows.sql.writing`. Everything that is done is on the log,
@@ -20,24 +20,12 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from book.lists import Actor, Exemption, ListChange, ListLogEntry, ListNews, ListVersion, NewVersion
 from meter.store.clerk import Clerk
 from meter.store.engine import reading
-from meter.suppression_rows.rows import ChangeRow, ExemptionRow, ListNews, ListRow, LogRow, NewVersion, StaleError, Who
 from meter.suppression_rows.sql import reading as read
 from meter.suppression_rows.sql import writing as write
 from meter.suppression_rows.sql.writing import Deed, Position
-
-__all__ = [
-    "ChangeRow",
-    "ExemptionRow",
-    "ListNews",
-    "ListRow",
-    "ListRows",
-    "LogRow",
-    "NewVersion",
-    "StaleError",
-    "Who",
-]
 
 SET_SHOWN = 32  # hex digits of a digest that name it: 128 bits
 SETS_AT_ONCE = 50  # in one transaction: a router's commit waits for no more than that
@@ -52,8 +40,7 @@ def _now_us() -> int:
 class ListRows:
     """The store behind `suppression.ports.ListStore`.
 
-    `reader`: for who asks twice a second, one hop instead of four. `stale`: raised where a list has moved on. `clock`:
-    UTC in microseconds.
+    `reader`: for a caller that asks twice a second, one hop instead of four. `clock`: UTC in microseconds.
     """
 
     def __init__(
@@ -61,12 +48,10 @@ class ListRows:
         engine: AsyncEngine,
         reader: Clerk | None = None,
         *,
-        stale: type[Exception] = StaleError,
         clock: Callable[[], int] = _now_us,
     ) -> None:
         self._engine = engine
         self._reader = reader
-        self._stale = stale
         self._clock = clock
 
     async def stamp(self) -> int:
@@ -82,27 +67,29 @@ class ListRows:
         """
         return await self._read(partial(read.since, stamp))
 
-    async def active(self) -> tuple[ListRow, ...]:
+    async def active(self) -> tuple[ListVersion, ...]:
         """Lists in force, by name."""
         return await self._read(read.in_force)
 
-    async def find(self, name: str) -> ListRow | None:
+    async def find(self, name: str) -> ListVersion | None:
         """The version in force."""
         return await self._read(partial(read.find, name))
 
-    async def history(self, name: str) -> tuple[ListRow, ...]:
+    async def history(self, name: str) -> tuple[ListVersion, ...]:
         """All versions of a list, oldest first."""
         return await self._read(partial(read.history, name))
 
-    async def changes(self, name: str, version: int) -> tuple[ChangeRow, ...]:
+    async def changes(self, name: str, version: int) -> tuple[ListChange, ...]:
         """All changes of a version, by revision."""
         return await self._read(partial(read.changes, name, version))
 
-    async def log(self, name: str | None = None, limit: int = 100, before: int | None = None) -> tuple[LogRow, ...]:
+    async def log(
+        self, name: str | None = None, limit: int = 100, before: int | None = None
+    ) -> tuple[ListLogEntry, ...]:
         """What was done to a list, or to any, newest first; with `before` what came before the row of that id."""
         return await self._read(partial(read.log, name, limit, before))
 
-    async def exemptions(self, active_only: bool = True) -> tuple[ExemptionRow, ...]:
+    async def exemptions(self, active_only: bool = True) -> tuple[Exemption, ...]:
         """Those that are neither revoked nor expired, or all there ever were, in the order they were made."""
         return await self._read(partial(read.exemptions, self._clock() if active_only else None))
 
@@ -115,7 +102,7 @@ class ListRows:
         usable = tuple(one for one in beginnings if len(one) >= SET_SHOWN and one.isascii() and one.isalnum())
         return await self._read(partial(read.sets_like, usable))
 
-    async def prunable(self, keep: int) -> tuple[ListRow, ...]:
+    async def prunable(self, keep: int) -> tuple[ListVersion, ...]:
         """Versions whose file may go, by name and version; the rows stay, as the list's history.
 
         They are out of force and not among the newest `keep` of their list, and no version that is in force or among
@@ -130,26 +117,26 @@ class ListRows:
     async def activate(
         self,
         new: NewVersion,
-        who: Who,
+        who: Actor,
         *,
         action: str,
         expect: Position | None,
         detail: Mapping[str, object],
-    ) -> ListRow:
+    ) -> ListVersion:
         """Put a new version in force and the one before out of it, at once; the new one.
 
         `expect`: (version, revision) that must be in force; None: none is. `detail` goes on the log, as JSON. Raises
-        the stale error where it is otherwise, ValueError where another owner has the name.
+        StaleError where it is otherwise, ValueError where another owner has the name.
         """
         return await self._write(partial(write.activate, new, self._deed(new.name, action, who), expect, detail))
 
     async def change(
-        self, name: str, document: bytes, count: int, who: Who, *, action: str, expect: Position
-    ) -> ListRow:
-        """Add a change to the version in force, `count` entries being in force with it. Raises the stale error."""
+        self, name: str, document: bytes, count: int, who: Actor, *, action: str, expect: Position
+    ) -> ListVersion:
+        """Add a change to the version in force, `count` entries being in force with it. Raises StaleError."""
         return await self._write(partial(write.change, self._deed(name, action, who), document, count, expect))
 
-    async def retire(self, name: str, who: Who, *, unname: bool = False) -> bool:
+    async def retire(self, name: str, who: Actor, *, unname: bool = False) -> bool:
         """Put a list out of force; False where it was not in force.
 
         One that an import of the configuration named closes whom it concerns from now on, unless `unname`: then nobody
@@ -157,21 +144,21 @@ class ListRows:
         """
         return await self._write(partial(write.retire, self._deed(name, "retire", who), unname=unname))
 
-    async def extend(self, name: str, expires_utc_us: int | None, who: Who) -> bool:
+    async def extend(self, name: str, expires_utc_us: int | None, who: Actor) -> bool:
         """Set when the whole list ceases to apply, None: never; False where it is not in force."""
         return await self._write(partial(write.extend, self._deed(name, "expiry", who), expires_utc_us))
 
-    async def refused(self, name: str, who: Who, *, action: str, detail: Mapping[str, object]) -> None:
+    async def refused(self, name: str, who: Actor, *, action: str, detail: Mapping[str, object]) -> None:
         """Put on the log that a list was not activated, and why."""
         await self._write(partial(write.note, self._deed(name, action, who), detail))
 
-    async def log_scrub(self, name: str, who: Who, detail: Mapping[str, object]) -> None:
+    async def log_scrub(self, name: str, who: Actor, detail: Mapping[str, object]) -> None:
         """Put on the log that many numbers were looked up; `name` may be empty."""
         await self._write(partial(write.note, self._deed(name, "scrub", who), detail))
 
     async def exempt(  # noqa: PLR0917 - what an exemption is: who, from what, for whom, why and until when
-        self, name: str, number: int, buyer: str | None, reason: str, expires_utc_us: int, who: Who
-    ) -> ExemptionRow:
+        self, name: str, number: int, buyer: str | None, reason: str, expires_utc_us: int, who: Actor
+    ) -> Exemption:
         """Let a number (E.164 digits) that is on a global list pass, to one buyer or (None) to all, until it expires.
 
         Raises ValueError where `name` is no global list in force, the reason is blank or the expiry has passed.
@@ -184,7 +171,7 @@ class ListRows:
         done = partial(write.exempt, deed, number=number, buyer=buyer, reason=reason, expires_utc_us=expires_utc_us)
         return await self._write(done)
 
-    async def revoke(self, exemption: int, who: Who) -> bool:
+    async def revoke(self, exemption: int, who: Actor) -> bool:
         """End an exemption; False where there is none of that id or it is revoked already."""
         return await self._write(partial(write.revoke, exemption, "revoke_exemption", who, self._clock()))
 
@@ -195,7 +182,7 @@ class ListRows:
             some = {one: documents[one] for one in missing[at : at + SETS_AT_ONCE]}
             await self._write(partial(write.keep_sets, some, self._clock()))
 
-    def _deed(self, name: str, action: str, who: Who) -> Deed:
+    def _deed(self, name: str, action: str, who: Actor) -> Deed:
         return Deed(name, action, who, self._clock())
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
@@ -205,8 +192,5 @@ class ListRows:
             return await connection.run_sync(work)
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
-        try:
-            async with self._engine.begin() as connection:
-                return await connection.run_sync(work)
-        except StaleError as error:
-            raise self._stale(*error.args) from error
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)

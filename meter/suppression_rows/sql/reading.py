@@ -22,6 +22,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from book.lists import NAMED_ONLY, Exemption, ListChange, ListLogEntry, ListNews, ListVersion
 from meter.store.schema import (
     suppression_changes,
     suppression_exemptions,
@@ -31,16 +32,15 @@ from meter.store.schema import (
     suppression_stamps,
     suppression_state,
 )
-from meter.suppression_rows.rows import NAMED_ONLY, ChangeRow, ExemptionRow, ListNews, ListRow, LogRow
 
 R = TypeVar("R")
 
 # A literal, not a parameter: an index with a condition is used only where the statement itself says it.
 IN_FORCE = text("suppression_lists.active")
 _KEYS: dict[type[Any], Callable[[Any], Any]] = {
-    ListRow: attrgetter("name", "version"),
-    ChangeRow: attrgetter("name", "version", "revision"),
-    ExemptionRow: attrgetter("id"),
+    ListVersion: attrgetter("name", "version"),
+    ListChange: attrgetter("name", "version", "revision"),
+    Exemption: attrgetter("id"),
 }
 _FETCHED = 500  # rows at a time: between two, PostgreSQL's event loop has a turn
 _NAMED = 500  # digests in one statement
@@ -51,10 +51,10 @@ def _columns(row: type[Any], table: Table) -> list[Any]:
     return [table.c[one.name] for one in fields(row)]
 
 
-_LISTS = select(*_columns(ListRow, suppression_lists))
-_CHANGES = select(*_columns(ChangeRow, suppression_changes))
-_EXEMPTIONS = select(*_columns(ExemptionRow, suppression_exemptions))
-_LOG = select(*_columns(LogRow, suppression_log)).order_by(suppression_log.c.id.desc())
+_LISTS = select(*_columns(ListVersion, suppression_lists))
+_CHANGES = select(*_columns(ListChange, suppression_changes))
+_EXEMPTIONS = select(*_columns(Exemption, suppression_exemptions))
+_LOG = select(*_columns(ListLogEntry, suppression_log)).order_by(suppression_log.c.id.desc())
 _STAMP = select(suppression_state.c.stamp)
 _CHANGED = (suppression_changes.c.name, suppression_changes.c.version)
 # From the lists in force to their changes: the other way round, all changes that ever were would be looked through.
@@ -96,51 +96,51 @@ def since(stamp: int, connection: Connection) -> ListNews:
     exempt = suppression_exemptions.c.stamp > stamp if stamp else suppression_exemptions.c.revoked_utc_us.is_(None)
     return ListNews(
         now,
-        _read(connection, ListRow, _LISTS.where(lists)),
-        _read(connection, ChangeRow, _CHANGES.where(changes)),
-        _read(connection, ExemptionRow, _EXEMPTIONS.where(exempt)),
+        _read(connection, ListVersion, _LISTS.where(lists)),
+        _read(connection, ListChange, _CHANGES.where(changes)),
+        _read(connection, Exemption, _EXEMPTIONS.where(exempt)),
         anew,
     )
 
 
-def in_force(connection: Connection) -> tuple[ListRow, ...]:
+def in_force(connection: Connection) -> tuple[ListVersion, ...]:
     """By name."""
-    return _read(connection, ListRow, _LISTS.where(IN_FORCE))
+    return _read(connection, ListVersion, _LISTS.where(IN_FORCE))
 
 
-def find(name: str, connection: Connection) -> ListRow | None:
+def find(name: str, connection: Connection) -> ListVersion | None:
     """The version of a list that is in force."""
-    found = _read(connection, ListRow, _LISTS.where(suppression_lists.c.name == name, IN_FORCE))
+    found = _read(connection, ListVersion, _LISTS.where(suppression_lists.c.name == name, IN_FORCE))
     return found[0] if found else None
 
 
-def history(name: str, connection: Connection) -> tuple[ListRow, ...]:
+def history(name: str, connection: Connection) -> tuple[ListVersion, ...]:
     """All versions, oldest first."""
     table = suppression_lists.c
-    return _read(connection, ListRow, _LISTS.where(table.name == name, table.version > NAMED_ONLY))
+    return _read(connection, ListVersion, _LISTS.where(table.name == name, table.version > NAMED_ONLY))
 
 
-def changes(name: str, version: int, connection: Connection) -> tuple[ChangeRow, ...]:
+def changes(name: str, version: int, connection: Connection) -> tuple[ListChange, ...]:
     """All changes of a version, by revision."""
     mine = (suppression_changes.c.name == name, suppression_changes.c.version == version)
-    return _read(connection, ChangeRow, _CHANGES.where(*mine))
+    return _read(connection, ListChange, _CHANGES.where(*mine))
 
 
-def exemptions(valid_utc_us: int | None, connection: Connection) -> tuple[ExemptionRow, ...]:
+def exemptions(valid_utc_us: int | None, connection: Connection) -> tuple[Exemption, ...]:
     """All, or those valid at that time, in the order they were made."""
     if valid_utc_us is None:
-        return _read(connection, ExemptionRow, _EXEMPTIONS)
+        return _read(connection, Exemption, _EXEMPTIONS)
     table = suppression_exemptions.c
     valid = (table.revoked_utc_us.is_(None), table.expires_utc_us > valid_utc_us)
-    return _read(connection, ExemptionRow, _EXEMPTIONS.where(*valid))
+    return _read(connection, Exemption, _EXEMPTIONS.where(*valid))
 
 
-def log(name: str | None, limit: int, before: int | None, connection: Connection) -> tuple[LogRow, ...]:
+def log(name: str | None, limit: int, before: int | None, connection: Connection) -> tuple[ListLogEntry, ...]:
     """Newest first; of one list, or of all; with `before` those before the row of that id."""
     query = _LOG if name is None else _LOG.where(suppression_log.c.name == name)
     query = query if before is None else query.where(suppression_log.c.id < before)
     rows = [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
-    return tuple(LogRow(**{**row, "detail": orjson.loads(row["detail"])}) for row in rows)
+    return tuple(ListLogEntry(**{**row, "detail": orjson.loads(row["detail"])}) for row in rows)
 
 
 def sets(digests: Sequence[str], connection: Connection) -> dict[str, bytes]:
@@ -175,14 +175,14 @@ def missing_sets(digests: Iterable[str], connection: Connection) -> list[str]:
     return [one for one in wanted if one not in there]
 
 
-def prunable(keep: int, connection: Connection) -> tuple[ListRow, ...]:
+def prunable(keep: int, connection: Connection) -> tuple[ListVersion, ...]:
     """See `ListRows.prunable`."""
     table = suppression_lists.c
     age = func.row_number().over(partition_by=table.name, order_by=table.version.desc()).label("age")
-    aged = select(*_columns(ListRow, suppression_lists), age).cte("aged")
+    aged = select(*_columns(ListVersion, suppression_lists), age).cte("aged")
     kept = select(aged.c.file).where(or_(aged.c.age <= keep, aged.c.active))
     old = (aged.c.version > NAMED_ONLY, aged.c.age > keep, not_(aged.c.active), aged.c.file.not_in(kept))
-    return _read(connection, ListRow, select(*[aged.c[one.name] for one in fields(ListRow)]).where(*old))
+    return _read(connection, ListVersion, select(*[aged.c[one.name] for one in fields(ListVersion)]).where(*old))
 
 
 def files(connection: Connection) -> frozenset[str]:

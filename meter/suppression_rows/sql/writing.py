@@ -24,6 +24,7 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from book.lists import NAMED_ONLY, Actor, Exemption, ListVersion, NewVersion, StaleError
 from meter.store.schema import (
     suppression_changes,
     suppression_exemptions,
@@ -33,7 +34,6 @@ from meter.store.schema import (
     suppression_stamps,
     suppression_state,
 )
-from meter.suppression_rows.rows import NAMED_ONLY, ExemptionRow, ListRow, NewVersion, StaleError, Who
 from meter.suppression_rows.sql.reading import IN_FORCE, current_stamp, find
 
 NAMED = "named by the configuration"  # what a list that is asked for has for its source
@@ -50,13 +50,13 @@ class Deed:
 
     name: str
     action: str
-    who: Who
+    who: Actor
     at_utc_us: int
 
 
 def activate(
     new: NewVersion, deed: Deed, expect: Position | None, detail: Mapping[str, object], connection: Connection
-) -> ListRow:
+) -> ListVersion:
     """See `ListRows.activate`."""
     stamp = _next_stamp(connection)
     _check_owner(connection, new.name, new.buyer)
@@ -64,7 +64,7 @@ def activate(
     _check_position(new.name, before, expect)
     mine = suppression_lists.c.name == new.name
     newest = connection.execute(select(func.max(suppression_lists.c.version)).where(mine)).scalar() or 0
-    row = ListRow(
+    row = ListVersion(
         name=new.name,
         version=int(newest) + 1,
         revision=1 if new.change else 0,
@@ -92,7 +92,7 @@ def activate(
     return row
 
 
-def change(deed: Deed, document: bytes, count: int, expect: Position, connection: Connection) -> ListRow:
+def change(deed: Deed, document: bytes, count: int, expect: Position, connection: Connection) -> ListVersion:
     """See `ListRows.change`."""
     stamp = _next_stamp(connection)
     before = find(deed.name, connection)
@@ -106,7 +106,9 @@ def change(deed: Deed, document: bytes, count: int, expect: Position, connection
     return row
 
 
-def name_lists(lists: Iterable[tuple[str, str | None, str]], who: Who, at_utc_us: int, connection: Connection) -> None:
+def name_lists(
+    lists: Iterable[tuple[str, str | None, str]], who: Actor, at_utc_us: int, connection: Connection
+) -> None:
     """Note that these lists (name, owner, file that is never there) are asked for, for good.
 
     Each has a row of version NAMED_ONLY, which is in force where no other version is. It cannot be read, so that it
@@ -119,7 +121,7 @@ def name_lists(lists: Iterable[tuple[str, str | None, str]], who: Who, at_utc_us
         active = current is None or current.version == NAMED_ONLY
         if before is not None and (before.source, before.active) == (NAMED, active):
             continue
-        row = ListRow(
+        row = ListVersion(
             name=name,
             version=NAMED_ONLY,
             revision=0,
@@ -161,11 +163,11 @@ def retire(deed: Deed, connection: Connection, *, unname: bool = False) -> bool:
     return True
 
 
-def _named_row(name: str, connection: Connection) -> ListRow | None:
+def _named_row(name: str, connection: Connection) -> ListVersion | None:
     table = suppression_lists.c
     found = connection.execute(select(suppression_lists).where(table.name == name, table.version == NAMED_ONLY))
     row = found.mappings().one_or_none()
-    return None if row is None else ListRow(**row)
+    return None if row is None else ListVersion(**row)
 
 
 def extend(deed: Deed, expires_utc_us: int | None, connection: Connection) -> bool:
@@ -187,7 +189,7 @@ def note(deed: Deed, detail: Mapping[str, object], connection: Connection) -> No
 
 def exempt(
     deed: Deed, connection: Connection, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
-) -> ExemptionRow:
+) -> Exemption:
     """See `ListRows.exempt`."""
     stamp = _next_stamp(connection)
     on = find(deed.name, connection)
@@ -208,12 +210,12 @@ def exempt(
     }
     key = connection.execute(insert(suppression_exemptions).values(values)).inserted_primary_key
     assert key is not None
-    row = ExemptionRow(id=int(key[0]), **values)
+    row = Exemption(id=int(key[0]), **values)
     _record(connection, deed, _told(row), row=on)
     return row
 
 
-def revoke(exemption: int, action: str, who: Who, at_utc_us: int, connection: Connection) -> bool:
+def revoke(exemption: int, action: str, who: Actor, at_utc_us: int, connection: Connection) -> bool:
     """See `ListRows.revoke`."""
     stamp = _next_stamp(connection)
     this = (suppression_exemptions.c.id == exemption, suppression_exemptions.c.revoked_utc_us.is_(None))
@@ -221,7 +223,7 @@ def revoke(exemption: int, action: str, who: Who, at_utc_us: int, connection: Co
     if not connection.execute(update(suppression_exemptions).where(*this).values(values)).rowcount:
         return False
     found = connection.execute(select(suppression_exemptions).where(suppression_exemptions.c.id == exemption))
-    row = ExemptionRow(**found.mappings().one())
+    row = Exemption(**found.mappings().one())
     _record(connection, Deed(row.name, action, who, at_utc_us), _told(row))
     return True
 
@@ -250,7 +252,7 @@ def _check_owner(connection: Connection, name: str, buyer: str | None) -> None:
             raise ValueError(f"list {name!r} is {whose}; a list does not change hands, choose another name")
 
 
-def _check_position(name: str, row: ListRow | None, expect: Position | None) -> None:
+def _check_position(name: str, row: ListVersion | None, expect: Position | None) -> None:
     found = None if row is None else (row.version, row.revision)
     if found != expect:
         raise StaleError(f"list {name!r}: {_shown(found)} in force, not {_shown(expect)}")
@@ -270,7 +272,7 @@ def _set(connection: Connection, name: str, **values: Any) -> None:
     connection.execute(update(suppression_lists).where(*this).values(**values))
 
 
-def _add_change(connection: Connection, row: ListRow, document: bytes, deed: Deed) -> None:
+def _add_change(connection: Connection, row: ListVersion, document: bytes, deed: Deed) -> None:
     values = {
         "name": row.name,
         "version": row.version,
@@ -285,7 +287,7 @@ def _add_change(connection: Connection, row: ListRow, document: bytes, deed: Dee
     connection.execute(insert(suppression_changes).values(values))
 
 
-def _told(row: ExemptionRow) -> dict[str, object]:
+def _told(row: Exemption) -> dict[str, object]:
     """What the log says of an exemption: not who it is. The reason, which may, stands with the exemption."""
     digits = str(row.number)
     shown = digits[-_SHOWN_DIGITS:].rjust(len(digits), "*")
@@ -297,7 +299,7 @@ def _record(
     deed: Deed,
     detail: Mapping[str, object],
     *,
-    row: ListRow | None = None,
+    row: ListVersion | None = None,
     before: int | None = None,
     after: int | None = None,
 ) -> None:

@@ -1,82 +1,53 @@
-"""What `meter.suppression_rows.sql.lists` takes and gives: rows of the suppression tables, and the protocols of its
-callers.
+"""Suppression lists as they are on record: versions, changes made by hand, exemptions, the log. Values alone.
 
-Times are microseconds UTC. `stamp`: of the transaction that wrote the row last.
+A list's state is named by (name, version, revision): the version is a file, the revision counts the changes made to it
+by hand since. `state` is the checksum of exactly that: of the file at revision 0; after each change of the state
+before, a newline, the change. Every row carries a `stamp`, a number that grows with each transaction that changes
+anything here, so that a reader asks "what is new since?" and gets it from one moment. Times are microseconds UTC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-NAMED_ONLY = 0  # the version of a list that is asked for and was not imported; versions that were begin at 1
+NAMED_ONLY = 0  # the version of a list that is asked for and was not imported: nobody can look it up
 
 
-class StaleError(RuntimeError):
+class StaleError(Exception):
     """The list has moved on since it was read: look again, and decide again."""
 
 
-class Who(Protocol):
+@dataclass(frozen=True, slots=True)
+class Actor:
     """Who changes a list, and from where: `cli:HOST`, `api:ADDRESS`, `meter`."""
 
-    @property
-    def by(self) -> str: ...
-    @property
-    def origin(self) -> str: ...
-
-
-class NewVersion(Protocol):
-    """A version to put in force. `change` is a first change on top of the file (revision 1), empty for none."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def buyer(self) -> str | None:
-        """None: global."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def file(self) -> str:
-        """Relative to the data folder."""
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the file, hex."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def source_checksum(self) -> str:
-        """SHA-256 of what was imported, hex."""
-
-    @property
-    def entries(self) -> int:
-        """In the file."""
-
-    @property
-    def count(self) -> int:
-        """In force: with the change."""
-
-    @property
-    def expires_utc_us(self) -> int | None:
-        """Of the whole list; None: never."""
-
-    @property
-    def keep_expiry(self) -> bool:
-        """The list keeps the expiry it has; `expires_utc_us` is for a list that is not in force."""
-
-    @property
-    def based_on(self) -> int | None:
-        """The version it was made of, with its changes; None: it stands for itself."""
-
-    @property
-    def change(self) -> bytes: ...
+    by: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
-class ListRow:
+class NewVersion:
+    """A version to put in force. `change` is a first change on top of the file (revision 1), empty for none."""
+
+    name: str
+    buyer: str | None  # None: global
+    kind: str  # suppression.kinds.Kind
+    file: str  # relative to the data folder
+    checksum: str  # SHA-256 of the file, hex
+    source: str  # what it was made of: a file's name
+    source_checksum: str  # SHA-256 of what was imported, hex
+    entries: int  # in the file
+    count: int  # in force: with the change
+    expires_utc_us: int | None = None  # the whole list; None: never
+    keep_expiry: bool = False  # the list keeps the expiry it has; the one above is for one that is not in force
+    based_on: int | None = None  # the version it was made of, with its changes; None: it stands for itself
+    change: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ListVersion:
     """A version of a list. `buyer` None: global. `file` is relative to the data folder. Checksums are SHA-256, hex.
 
     `revision` counts the changes made to it by hand; `state` is the checksum at revision 0 and then that of the chain
@@ -104,7 +75,7 @@ class ListRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeRow:
+class ListChange:
     """A change made to a version by hand."""
 
     name: str
@@ -119,7 +90,7 @@ class ChangeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ExemptionRow:
+class Exemption:
     """A number (E.164 digits) on the global list `name` that may be transferred all the same until it expires.
 
     `buyer` None: to every buyer. One that is revoked or has expired stays as a row.
@@ -140,7 +111,7 @@ class ExemptionRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LogRow:
+class ListLogEntry:
     """One thing that was done, or refused. `before` and `after`: entries in force, None: no list was in force.
 
     Rows of what changes no list (refusals, scrubs, exemptions) have neither.
@@ -164,7 +135,7 @@ class ListNews:
     """What changed after a stamp, of one moment; `stamp` is that of the moment."""
 
     stamp: int
-    lists: tuple[ListRow, ...] = ()
-    changes: tuple[ChangeRow, ...] = ()
-    exemptions: tuple[ExemptionRow, ...] = ()
+    lists: tuple[ListVersion, ...] = ()
+    changes: tuple[ListChange, ...] = ()
+    exemptions: tuple[Exemption, ...] = ()
     anew: bool = False  # this is all there is: the stamp asked with is none of this store's
