@@ -27,7 +27,7 @@ struct baton_sent {
     pjsip_transport *by;          /* the connection that it left by, held; NULL: a datagram, or let go of */
 };
 std::unordered_map<std::string, baton_sent> baton_sents;  /* by our tag, lower case */
-const size_t BATON_WAYS = 4;  /* retransmissions of a 2xx come within 32 s (section 13.3.1.4): of the last re-INVITEs */
+const size_t BATON_WAYS = 4;  /* retransmissions of a 2xx come within 32 s (RFC 3261 section 13.3.1.4): of the last re-INVITEs */
 
 unsigned long baton_odd_count = 0, baton_stray_count = 0, baton_forged_count[2] = { 0, 0 };
 std::string baton_forged_last;

@@ -416,7 +416,7 @@ bool baton_left_refuse(baton_left &left) {
     const bool known = baton_left_way(left, &way);
     if (known) pjsip_tx_data_set_transport(answer, &way);
     const bool datagram = left.type == PJSIP_TRANSPORT_UDP || left.type == PJSIP_TRANSPORT_UDP6;
-    if (!datagram) {  /* the connection died with the router: a new one, to the port that Via names (section 18.2.2) */
+    if (!datagram) {  /* the connection died with the router: a new one, to the port that Via names (RFC 3261 section 18.2.2) */
         const int port = via->sent_by.port;
         pj_sockaddr_set_port(&where.addr, (pj_uint16_t)(port ? port : pjsip_transport_get_default_port_for_type(
             (pjsip_transport_type_e)left.type)));

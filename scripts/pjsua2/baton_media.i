@@ -174,7 +174,7 @@ bool baton_wants_srtp(int id) {
                                      PJMEDIA_TP_PROFILE_SRTP);
 }
 
-/* True where the far end has said that it sends no audio (RFC 3264 section 5.1 and 8.4: recvonly, inactive, a line with port
+/* True where the far end has said that it sends no audio (RFC 3264 sections 5.1 and 8.4: recvonly, inactive, a line with port
  * 0), or holds us, with or without music: that none comes is as it was negotiated. */
 bool baton_may_be_silent(int id) {
     if (id < 0 || id >= (int)pjsua_var.ua_cfg.max_calls) return false;

@@ -1,7 +1,7 @@
 /* Baton's PJSIP configuration. Every line says why it is there; scripts/build-pjsua2 hashes this file into the wheel's cache key.
  * The ceilings are what the build can carry; what one process may use is set at run time and checked by Baton's start-up probe. */
 
-/* Ring-all to five at 50 transfers/s with every callee silent holds 50 x 5 x 32 s = 8,000 slots (timer B, RFC 3261 17.1.1.2). */
+/* Ring-all to five at 50 transfers/s with every callee silent holds 50 x 5 x 32 s = 8,000 slots (timer B, RFC 3261 section 17.1.1.2). */
 #define PJSUA_MAX_CALLS                 8000
 /* One account per distinct trunk policy (transport, SRTP, credentials, CA file), not per buyer. */
 #define PJSUA_MAX_ACC                   1024
@@ -29,7 +29,7 @@
  * Each connection over TCP holds one of these: 73 kB each, 24 kB with 16,384 (500 connections, resident). Messages that are sent
  * take what they are long (messages.patch). */
 #define PJSIP_MAX_PKT_LEN               65536
-/* RFC 3261 18.1.1 asks for TCP above 1,300 bytes; a trunk configured as UDP stays on UDP, as its carrier expects. */
+/* RFC 3261 section 18.1.1 asks for TCP above 1,300 bytes; a trunk configured as UDP stays on UDP, as its carrier expects. */
 #define PJSIP_DONT_SWITCH_TO_TCP        1
 /* Formatting of log lines costs more than the calls themselves; 3 keeps errors, warnings and information. */
 #define PJ_LOG_MAX_LEVEL                3
