@@ -131,7 +131,7 @@ def _of_uri(scheme: str, rest: str) -> str:
             context = value
     number = number.strip()
     inside = context.startswith("+") and context != "+1" and not number.startswith("+")
-    return context + number if inside else number  # a local number: section 5.1.5
+    return context + number if inside else number  # a local number: RFC 3966 section 5.1.5
 
 
 def _extended(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The one reader of SIP and tel URIs and of the headers that bear them (RFC 3261 sections 19.1, 20, 25.1; RFC 3966).
+"""The one reader of SIP and tel URIs and of the headers that bear them (RFC 3261 sections 19.1, 20 and 25.1; RFC 3966).
 
 Whoever decides by a URI (whom a number belongs to, which host a call goes to) must read it as it was meant or not at
 all: a display name may say anything, `;` means one thing before the `@` and another behind it, `%2B` is a plus. So

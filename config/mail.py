@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_
 
 from book.types import ConfigPath, MailAddress, Model, Port
 
-MAX_BOUNCE_NAME = 32  # left of the @: RFC 5321, 4.5.3.1.1 allows 64 octets, and `+` and a token are added
+MAX_BOUNCE_NAME = 32  # left of the @: RFC 5321 section 4.5.3.1.1 allows 64 octets, and `+` and a token are added
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 DomainName = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}(?:\.{_LABEL})+$", max_length=253)]

@@ -2,9 +2,10 @@
 
 A buyer gets a person's data for transfers that connected or count as failed, and nothing for others, nor before it is
 known. Who pays by the minute has a call that was answered, from the answer on: it was theirs to take, and is charged
-(section 9). What an endpoint is told by the signalling itself, its caller id and the headers that its policy names, is
-the router's matter. Operator and dialer know the person already. Names of the operator's (its dialers, its routers) are
-withheld from buyers, and a buyer's endpoints and terms from dialers; what is withheld is empty, so that schemas hold.
+(domain, section 9). What an endpoint is told by the signalling itself, its caller id and the headers that its policy
+names, is the router's matter. Operator and dialer know the person already. Names of the operator's (its dialers, its
+routers) are withheld from buyers, and a buyer's endpoints and terms from dialers; what is withheld is empty, so that
+schemas hold.
 
 The id of a call goes with the person: dialers choose it, and it says which transfers are the same prospect's.
 

@@ -48,7 +48,7 @@ class Kind(StrEnum):
     BUFFER_PASSED = "buffer_passed"  # the attempt has lasted buffer_ms
     TALK_REACHED_15S = "talk_reached_15s"  # the talk has lasted the connected threshold
     TALK_MINUTE = "talk_minute"  # the talk has lasted payload.minutes
-    ENDED = "ended"  # the end of domain section 1: payload.by, payload.cause
+    ENDED = "ended"  # the end of domain, section 1: payload.by, payload.cause
     FAULT = "fault"  # something of ours failed: payload.what
     INTERRUPTED = "interrupted"  # written by recovery: the router died while this transfer was open
     TRANSFER_CLOSED = "transfer_closed"  # the closing fact, with the router's own verdict

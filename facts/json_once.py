@@ -1,4 +1,4 @@
-"""JSON in which no name is given twice: which of two values counts is not guessed (RFC 8259, section 4)."""
+"""JSON in which no name is given twice: which of two values counts is not guessed (RFC 8259 section 4)."""
 
 from __future__ import annotations
 

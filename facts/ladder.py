@@ -260,7 +260,7 @@ _SAID: dict[Kind, Callable[[dict[str, Any]], str]] = {
     Kind.INTERRUPTED: lambda _: "the router died; found when it started again",
 }
 
-# Why each row of the table of domain section 3 matched; the numbers are put in by `explain`.
+# Why each row of the table of domain, section 3 matched; the numbers are put in by `explain`.
 _WHY: dict[int, str] = {
     1: "no INVITE was sent ({reason})",
     2: "the talk reached the connected threshold (talk {talk})",

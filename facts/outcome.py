@@ -1,4 +1,4 @@
-"""What a transfer comes to: the table of domain section 3 as a pure function.
+"""What a transfer comes to: the table of domain, section 3 as a pure function.
 
 In go the facts of one transfer, in their order; out comes exactly one `Outcome`. Nothing here reads a clock, a store or
 a setting: the terms that were in force at dial-out travel in `transfer_started`, and a replay under other terms passes
@@ -22,7 +22,7 @@ TALK_CONNECTED_MS = 15_000  # domain 3, row 2: inclusive
 SECURE_BUFFER_MS = 15_000  # domain 4: every endpoint a secure SIP trunk
 NO_BUFFER_MS = 0  # domain 4: anything else
 
-# Domain 3, row 4: the operator's own carrier refused before any ringing; RFC 3261, 21.4 and 21.5.
+# Domain 3, row 4: the operator's own carrier refused before any ringing; RFC 3261 sections 21.4 and 21.5.
 CARRIER_FAULT_CODES = frozenset({401, 403, 404, 407, 408, 484, 488, *range(500, 600)})
 DECLINED_FROM = 300  # domain 3, row 10: a final 3xx to 6xx
 
@@ -422,7 +422,7 @@ def decide(facts: Iterable[Fact], terms: OutcomeTerms | None = None) -> Outcome:
     """Exactly one outcome for any sequence of facts of one transfer.
 
     `terms` defaults to those in force at dial-out, as `transfer_started` recorded them. Durations in ms, rounded down,
-    the lag of the end subtracted. Raises nothing. Source: domain specification, section 3.
+    the lag of the end subtracted. Raises nothing. Source: domain, section 3.
     """
     case = _gather(facts)
     if terms is None:

@@ -33,7 +33,7 @@ from router.transfer.planning import start_of, target_of
 from router.transfer.shell import RETRY, Start, TransferShell
 from telemetry import logs, metrics
 
-LATE_S = 40  # a callee may answer for 32 s after our CANCEL (timer B, RFC 3261 17.1.1.2); 40 leaves room
+LATE_S = 40  # a callee may answer for 32 s after our CANCEL (timer B, RFC 3261 section 17.1.1.2); 40 leaves room
 _SCRUB_LABELS = {"": "pass", Reason.SUPPRESSED: "suppressed"}
 _PARTINGS = frozenset({EventKind.BYE, EventKind.GONE})
 SPARE_SLOTS = 2  # slots kept back so that a 503 can still be said

@@ -6,8 +6,9 @@ to another message. A report without such an address is attributed by the Messag
 who had the message know; one with a token that is not ours is attributed to nothing.
 
 Reports are RFC 3464 (`multipart/report`), with RFC 6533's variant and the older habit of `X-Failed-Recipients`. Whether
-a failure is for good says the action: `failed` means that the server has given up (RFC 3464, 2.3.3), whatever the class
-of the status; `delayed` that it goes on trying; without an action the class decides (RFC 3463, 2: 4.y.z is transient).
+a failure is for good says the action: `failed` means that the server has given up (RFC 3464 section 2.3.3), whatever
+the class of the status; `delayed` that it goes on trying; without an action the class decides (RFC 3463 section 2:
+4.y.z is transient).
 
 A report is hostile input: anybody may send one. Only its first 256 KiB are looked at, where the report proper stands;
 one with more parts than any server makes is none; nothing of it is trusted to be of its declared character set.
@@ -171,8 +172,8 @@ def _read(message: Mail, options: MailOptions) -> Report | None:
 def _decoded(part: Mail) -> Mail:
     """The same part as if it had come without its encoding.
 
-    A delivery status is never to be encoded (RFC 3464, 2.1; RFC 2046, 5.2), and some servers encode it. The parser has
-    then read the encoded text as if it were the fields. Raises ValueError where it cannot be decoded.
+    A delivery status is never to be encoded (RFC 3464 section 2.1; RFC 2046 section 5.2), and some servers encode it.
+    The parser has then read the encoded text as if it were the fields. Raises ValueError where it cannot be decoded.
     """
     how = _line(part.get("Content-Transfer-Encoding", "")).lower()
     if how not in _ENCODED:

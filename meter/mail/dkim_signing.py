@@ -1,9 +1,9 @@
 """DKIM (RFC 6376): signing a message with the operator's key.
 
-Header and body are canonicalised `relaxed` (RFC 6376, 3.4), since servers on the way fold lines. The signed headers
-are those of `SIGNED`; From, To, Subject, Date, Message-ID and Reply-To are named once more than they occur, so that
-whoever adds a second one breaks the signature (RFC 6376, 8.15). The library signs with RSA keys alone here: for Ed25519
-(RFC 8463) it needs another package, and verifiers that know only RSA are still common.
+Header and body are canonicalised `relaxed` (RFC 6376 section 3.4), since servers on the way fold lines. The signed
+headers are those of `SIGNED`; From, To, Subject, Date, Message-ID and Reply-To are named once more than they occur, so
+that whoever adds a second one breaks the signature (RFC 6376 section 8.15). The library signs with RSA keys alone here:
+for Ed25519 (RFC 8463) it needs another package, and verifiers that know only RSA are still common.
 """
 
 from __future__ import annotations

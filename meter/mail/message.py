@@ -2,8 +2,8 @@
 
 A composer makes a letter from an order of the outbox; `to_message` makes the message, the same each time: the
 Message-ID is the outbox's, the Date that of what happened, so a repeat is recognised. Headers hold one line each,
-whatever templates or leads say. Bodies go out in 7 bits (RFC 6376, 5.3), so that no server on the way has a reason to
-change what was signed.
+whatever templates or leads say. Bodies go out in 7 bits (RFC 6376 section 5.3), so that no server on the way has a
+reason to change what was signed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from meter.store.clerk import Clerk
 from meter.text.hostile import one_line
 
 TIMEOUT_S = 30.0
-MAX_RECIPIENTS = 50  # of one transaction; RFC 5321, 4.5.3.1.8 promises 100
+MAX_RECIPIENTS = 50  # of one transaction; RFC 5321 section 4.5.3.1.8 promises 100
 MAX_SUBJECT = 200  # characters
 MESSAGE_HEADER = "X-Baton-Message"  # a bounce that lost the Message-ID may still have it
 _MIN_SECRET = 16  # characters
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_LEFT = re.compile(r"[A-Za-z0-9!#$%&'*/=?^_`{|}~.-]{1,200}")  # RFC 5322, 3.6.4: dot-atom, without the plus sign
+_LEFT = re.compile(r"[A-Za-z0-9!#$%&'*/=?^_`{|}~.-]{1,200}")  # RFC 5322 section 3.6.4: dot-atom, without the plus sign
 _WIDE = re.compile(r"[^\x00-\x7f]")
 _POLICY = SMTP.clone(cte_type="7bit")
 
@@ -180,7 +180,7 @@ def _attach(message: EmailMessage, one: Attachment) -> None:
 def address_of(name: str, text: str) -> Address:
     """The address, its domain in ASCII. Raises ValueError, which begins with `name`."""
     try:
-        address = Address(addr_spec=_WIDE.sub("x", text))  # the parser takes no letters beyond ASCII (RFC 6531, 3.3)
+        address = Address(addr_spec=_WIDE.sub("x", text))  # the parser takes ASCII alone (RFC 6531 section 3.3)
         if not text.isascii():
             name_, _, domain = text.rpartition("@")
             address = Address(username=name_, domain=domain.encode("idna").decode("ascii"))

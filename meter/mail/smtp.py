@@ -1,4 +1,4 @@
-"""One message to a mail server, and what the server said to each of its recipients (RFC 5321, 3.3).
+"""One message to a mail server, and what the server said to each of its recipients (RFC 5321 section 3.3).
 
 Replies are per recipient: to each RCPT, and to the DATA for those that were accepted. 5yz is for good (4.2.1), but not
 552 to a RCPT, which old servers say where there are too many (4.5.3.1.10). What the connection's end leaves open, the
@@ -21,7 +21,7 @@ from meter.outbox.delivery import DeliveryError
 from meter.text.hostile import one_line
 
 MAX_SAID = 300  # characters of a reply
-_PERMANENT = 500  # RFC 5321, 4.2.1: 5yz, do not repeat the request
+_PERMANENT = 500  # RFC 5321 section 4.2.1: 5yz, do not repeat the request
 _TOO_MANY = 552
 _NO_UTF8 = "the server does not take addresses beyond ASCII (SMTPUTF8, RFC 6531)"
 

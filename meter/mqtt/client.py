@@ -1,7 +1,7 @@
 """The MQTT connection: many messages published at once, each acknowledged, or none of them counted.
 
-aiomqtt waits for one acknowledgement at a time and takes every PUBACK for a yes; MQTT 5 lets a broker refuse a message
-in its PUBACK (section 3.4.2.1), and a message that was refused was not delivered.
+aiomqtt waits for one acknowledgement at a time and takes every PUBACK for a yes; in MQTT 5 a broker may refuse a
+message in its PUBACK (MQTT 5 section 3.4.2.1), and a message that was refused was not delivered.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from telemetry import metrics
 
 FIRST_RETRY_S = 5.0
 LAST_RETRY_S = 15 * 60.0
-GIVE_UP_DAYS = 5  # RFC 5321, 4.5.4.1: at least four to five days
+GIVE_UP_DAYS = 5  # RFC 5321 section 4.5.4.1: at least four to five days
 KEEP_DONE_DAYS = 7
 POLL_S = 1.0  # for messages that another process queued; those of this one wake the loop
 PRUNE_EVERY_S = 60.0

@@ -29,7 +29,7 @@ from facts.outcome import Outcome, Verdict
 
 MAX_TEXT = 20_000  # characters of an e-mail or a chat
 MAX_REFERENCE = 120  # as the column
-MAX_CUSTOMER = 320  # RFC 5321, 4.5.3.1: 64 before the @, 255 after it
+MAX_CUSTOMER = 320  # RFC 5321 section 4.5.3.1: 64 before the @, 255 after it
 MAX_NAME = 64
 MAX_WORDS = 1_000  # characters beside a rating
 MAX_BY = 100

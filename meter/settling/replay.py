@@ -98,7 +98,7 @@ class Unit:
 def decide_under(history: Sequence[Fact], terms: Terms) -> tuple[Outcome, Unit | None]:
     """What a closed transfer comes to under other terms than those that it was made under.
 
-    The buffer follows from whether every endpoint was a secure trunk, as domain section 4 has it; the fact that talk
+    The buffer follows from whether every endpoint was a secure trunk, as domain, section 4 has it; the fact that talk
     reached the threshold counts only where the threshold is the same.
     """
     facts = [_under(fact, history, terms) for fact in until_closed(history)]

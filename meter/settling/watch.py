@@ -32,7 +32,7 @@ SLOW_EVERY = 6  # orders and money are looked at every sixth time
 BOUNCES_US = 7 * 24 * 3600 * 1_000_000  # for how long a bounce stands in its gauge
 STATES = {"paused": 0, "on_hold": 1, "active": 2}
 
-_BUSY = frozenset({486, 600})  # RFC 3261, 21.4.24 and 21.6.1
+_BUSY = frozenset({486, 600})  # RFC 3261 sections 21.4.24 and 21.6.1
 _NO_ANSWER = frozenset({408, 480, 487})
 _SERVER_ERRORS = range(500, 600)
 

@@ -32,7 +32,7 @@ _MOST_DIGITS, _MOST_DATE = 18, 64  # characters of a number of seconds, and of a
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
 _GIVEN_OUT = ipaddress.ip_network("2000::/3")
 _DOCUMENTATION = ipaddress.ip_network("3fff::/20")  # RFC 9637
-_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214, 6.1
+_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214 section 6.1
 _BITS_32 = 0xFFFF_FFFF
 
 
@@ -112,7 +112,7 @@ def _why(error: Exception) -> str:
 
 
 def _retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> int:
-    """Retry-After in seconds, from its number or its date (RFC 9110, 10.2.3); 0 where it says neither.
+    """Retry-After in seconds, from its number or its date (RFC 9110 section 10.2.3); 0 where it says neither.
 
     A date is held against the answer's own Date, so that the far end's clock may be wrong.
     """
@@ -128,7 +128,7 @@ def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str:
 
 
 def _moment(text: str) -> datetime | None:
-    """One of the three forms of an HTTP date (RFC 9110, 5.6.7), which are all in GMT; None: it is none."""
+    """One of the three forms of an HTTP date (RFC 9110 section 5.6.7), which are all in GMT; None: it is none."""
     if len(text) > _MOST_DATE:
         return None
     try:
@@ -190,7 +190,7 @@ def is_public(text: str) -> bool:
 
 
 def _is_unicast(address: IPv6Address) -> bool:
-    """Of the range that is given out to hosts (RFC 4291, 2.4), or one that stands for an IPv4 address."""
+    """Of the range that is given out to hosts (RFC 4291 section 2.4), or one that stands for an IPv4 address."""
     if address.ipv4_mapped is not None or address in _NAT64:
         return True
     return address in _GIVEN_OUT and address not in _DOCUMENTATION

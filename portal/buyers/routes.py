@@ -266,7 +266,7 @@ def _same_name(said: Any, name: str) -> None:
 
 
 def _expected(if_match: str) -> Expected | None:
-    """RFC 9110, 13.1.1; compared strongly, so a weak tag fits nothing."""
+    """RFC 9110 section 13.1.1; compared strongly, so a weak tag fits nothing."""
     if not if_match:
         return None
     tags = {one.strip() for one in if_match.split(",")}

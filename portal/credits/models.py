@@ -15,7 +15,7 @@ from portal.http.paging import Next, PageQuery
 from portal.http.tokens import Scope, Token
 from portal.lists.models import Count, Moment
 
-MAX_ID = 1 << 53  # what JSON's numbers hold exactly (RFC 8259, 6)
+MAX_ID = 1 << 53  # what JSON's numbers hold exactly (RFC 8259 section 6)
 _MAX_NAME = 64
 
 RequestId = Annotated[int, Path(ge=1, le=MAX_ID, description="Id of the request.")]

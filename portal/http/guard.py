@@ -42,7 +42,7 @@ class Guard:
 
         begun, answered = time.monotonic(), False
         is_head = scope["method"] == "HEAD"
-        asked = {**scope, "method": "GET"} if is_head else scope  # the routes know GET (RFC 9110, 9.3.2)
+        asked = {**scope, "method": "GET"} if is_head else scope  # the routes know GET (RFC 9110 section 9.3.2)
 
         async def with_headers(message: Message) -> None:
             nonlocal answered

@@ -35,7 +35,7 @@ def wants_csv(request: Request) -> bool:
 
 
 def prefers(request: Request, kind: str) -> bool:
-    """Whether this media type is named in `Accept` and no less wanted than JSON (RFC 9110, 12.5.1)."""
+    """Whether this media type is named in `Accept` and no less wanted than JSON (RFC 9110 section 12.5.1)."""
     wanted = _qualities(request.headers.get("accept", ""))
     return wanted.get(kind, 0.0) > 0 and wanted[kind] >= wanted.get(_JSON, 0.0)
 

@@ -1,4 +1,4 @@
-"""Recordings over HTTP: whose they are, that they lie where recordings lie, and byte ranges (RFC 9110, section 14).
+"""Recordings over HTTP: whose they are, that they lie where recordings lie, and byte ranges (RFC 9110 section 14).
 
 The journal says which file a transfer has. Its name is taken for nothing but a name: what leads out of the folder, by
 dots, from the root or over a link, is not there.

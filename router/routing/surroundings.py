@@ -1,6 +1,6 @@
 """What selection asks about the moment: who is up, which trunks may ring, what the lists say.
 
-Concurrency is counted from the live transfers themselves, never kept as a number that could drift (lessons, 18).
+Concurrency is counted from the live transfers themselves, never kept as a number that could drift (lessons 18).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def choose_codecs(endpoint: Any) -> None:
 
 
 def probe_ceiling(pj: ModuleType, told: EngineConfig) -> None:
-    """The real ceiling: what the running library says, not what it was told (upstream issues 4488, 4039).
+    """The real ceiling: what the running library says, not what it was told (lessons 9).
 
     Raises EngineUnusableError.
     """

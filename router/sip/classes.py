@@ -1,7 +1,7 @@
 """Account and Call with our callbacks, as thin as they can be: each hands an id to the engine and returns.
 
 They are made by a function because their base classes are there only once pjsua2 is loaded. They hold the engine and
-ids, never each other (upstream issue 3856: objects in reference cycles, collected late, hung up other calls).
+ids, never each other (lessons 8: objects in reference cycles, collected late, hung up other calls).
 """
 
 from __future__ import annotations

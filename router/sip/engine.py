@@ -51,9 +51,9 @@ from router.sip.tracing import KeptMessages, find_messages
 from router.sip.wire import new_call_id, packed, user_part, with_transport
 from telemetry import metrics
 
-TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 17.1.1.1)
+TICK_S = 0.020  # PJSIP's timer resolution: retransmissions start at 500 ms (T1, RFC 3261 section 17.1.1.1)
 POLL_S = 0.002  # without an epoll descriptor
-SWEEP_S = 1.0  # upstream issue 4992: a burst can lose DISCONNECTED callbacks
+SWEEP_S = 1.0  # lessons 6: a burst can lose DISCONNECTED callbacks
 MANY_EVENTS = 64  # PJ_IOQUEUE_MAX_EVENTS_IN_SINGLE_POLL of our build
 BAD_REQUEST = 400
 MAX_TURNS = 32  # of libHandleEvents in one go, before the loop's other work has its turn

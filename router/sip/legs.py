@@ -19,7 +19,7 @@ from typing import NamedTuple
 from facts.fact import RINGING_CODES, TRYING
 from router.sip.port import EventKind, LegEvent
 
-LATE_US = 40_000_000  # timer B is 32 s (RFC 3261 17.1.1.2); 40 leaves room
+LATE_US = 40_000_000  # timer B is 32 s (RFC 3261 section 17.1.1.2); 40 leaves room
 MAX_ARRIVALS = 10_000  # arrival times of INVITEs that PJSIP has not shown us (yet); then the oldest go
 
 OK, REDIRECT = 200, 300  # first codes of the classes, RFC 3261 section 21

@@ -18,7 +18,7 @@ _BARE_BREAK = re.compile(r"\r(?!\n)|(?<!\r)\n")
 _FOLDS = (" ", "\t")
 MAX_DIGITS = 9  # of Content-Length; a message has at most 65,535 bytes
 
-# Compact forms, RFC 3261 section 7.3.3 and 20.
+# Compact forms, RFC 3261 sections 7.3.3 and 20.
 _COMPACT = {
     "i": "call-id",
     "f": "from",

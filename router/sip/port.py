@@ -36,7 +36,7 @@ class EventKind(StrEnum):
     BRIDGED = "bridged"  # audio runs both ways between this leg and its peer
     NOT_SENT = "not_sent"  # no INVITE left; `code` OUR_FAULT where this machine was short of something
     FAULT = "fault"  # a callback or a command of the engine failed
-    FORKED = "forked"  # a 2xx from a second dialog of the same INVITE: ACKed and BYEd (RFC 3261 13.2.2.4)
+    FORKED = "forked"  # a 2xx from a second dialog of the same INVITE: ACKed and BYEd (RFC 3261 section 13.2.2.4)
     DIGIT = "digit"  # a key was pressed: `phrase`
     HELD = "held"  # the party put us on hold
     RETRIEVED = "retrieved"  # and took us back

@@ -1,7 +1,7 @@
 """The only strong references to pj Call objects, by leg handle.
 
 A Call is dropped inside its DISCONNECTED callback and nowhere else: `~Call()` hangs up whatever call has its id by then
-(upstream issue 3856). A leg may change its dialog; the Call of the dialog before is retired, not dropped.
+(lessons 8). A leg may change its dialog; the Call of the dialog before is retired, not dropped.
 """
 
 from __future__ import annotations

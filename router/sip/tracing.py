@@ -34,7 +34,7 @@ def _names(*lines: str) -> frozenset[str]:
 _BREAK = r"(?:\r\n|\r(?!\n)|\n)"
 _LINE = re.compile(_BREAK)
 _BLANK = re.compile(_BREAK + "{2}")
-_FOLDED = re.compile(_BREAK + r"[ \t]+")  # RFC 3261, 7.3.1: a header goes on in the next line
+_FOLDED = re.compile(_BREAK + r"[ \t]+")  # RFC 3261 section 7.3.1: a header goes on in the next line
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # the engine writes a dot for each
 _REQUEST = re.compile(r"([A-Za-z]{1,20}) (\S+) (SIP/2\.0)")
 _STATUS = re.compile(r"SIP/2\.0 \d{3}(?: .*)?")
@@ -160,7 +160,7 @@ def leg_of(call_id: str) -> str:
 
 def mask_message(text: str) -> str:
     """A SIP message with nothing left in it that says who the caller is, or proves who we are."""
-    text = text.lstrip("\r\n")  # RFC 3261, 7.5: to be ignored
+    text = text.lstrip("\r\n")  # RFC 3261 section 7.5: to be ignored
     found = _BLANK.search(text)
     head, blank, body = (text[: found.start()], "\r\n\r\n", text[found.end() :]) if found else (text, "", "")
     first, *headers = _LINE.split(_FOLDED.sub(" ", head))

@@ -129,7 +129,7 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
         ended, hang_up = end_legs(state, [number], ELSEWHERE)
         return ended, late + hang_up
     if 0 <= event.at_us - state.dialout_us <= state.plan.fast_answer_ms * 1000 and state.plan.fast_answer_ms:
-        said["fast"] = True  # people take longer: a machine, a forward, a voicemail (lessons, 14)
+        said["fast"] = True  # people take longer: a machine, a forward, a voicemail (lessons 14)
     wants = state.plan.of(number)
     if wants.accept_key:
         return state.with_leg(number, LegPhase.SCREENING), [

@@ -133,7 +133,7 @@ class TransferShell:
 
     @property
     def verdict_headers(self) -> Headers:
-        """For the last message to the dialer: what it comes to, and what for (lessons, "what none of them has", 7)."""
+        """For the last message to the dialer: what it comes to, and what for (lessons, "What none of them has", 7)."""
         return self._headers_of(self.outcome or self.verdict)
 
     def _headers_of(self, outcome: Outcome) -> Headers:

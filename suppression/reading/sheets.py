@@ -173,7 +173,7 @@ class _Reader:
             self.text.end(name)
 
     def _said(self, text: str) -> str:
-        """What a cell shows, given its value: section 18.18.11."""
+        """What a cell shows, given its value: ECMA-376 part 1, section 18.18.11."""
         kind = self._its.get("t", "n")
         if kind == "s":
             return self._book.texts[int(text) if text.isdigit() else len(self._book.texts)]

@@ -136,7 +136,7 @@ def _no_list(head: bytes) -> str | None:
 
 
 def _unpacked(pieces: Iterator[bytes], where: str) -> Iterator[bytes]:
-    """RFC 1952: one member or several, one after the other; zeros may follow (section 2.2 and what tapes do)."""
+    """RFC 1952: one member or several, one after the other; zeros may follow (RFC 1952 section 2.2)."""
     inflate = zlib.decompressobj(wbits=31)
     try:
         for piece in pieces:

@@ -24,7 +24,7 @@ MAX_TEXTS_BYTES = 512 << 20  # in memory, of all shared texts
 MAX_LAG = 1 << 20  # bytes of one tag: the parser begins it again with each piece, and Excel's are a thousandth of that
 _PIECE = 1 << 16  # small, for a short row may have its last cell in the last column
 _POINTER = 8  # bytes
-_ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")  # ST_Xstring, section 22.9.2.19
+_ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")  # ST_Xstring, ECMA-376 part 1, section 22.9.2.19
 _ROOT_RELATIONS = "_rels/.rels"
 _Tag = tuple[str, dict[str, str]]
 

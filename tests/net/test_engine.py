@@ -223,7 +223,7 @@ def test_an_invite_is_read_with_its_headers_and_rejected_with_ours() -> None:
 
 
 def test_a_2xx_of_nobodys_call_is_acked_then_byed_along_its_record_route() -> None:
-    """A callee that answers an INVITE of a router that died must not be left on the line (RFC 3261 13.2.2.4)."""
+    """A callee that answers an INVITE of a dead router must not be left on the line (RFC 3261 section 13.2.2.4)."""
 
     async def story(clock: LoopClock) -> None:
         settings = config()

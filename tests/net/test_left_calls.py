@@ -51,7 +51,7 @@ async def up(station: Station, *, over: str = "udp", late: bool = False) -> tupl
 
 
 async def cancelled(rings: Callee) -> None:
-    """CANCEL as RFC 3261 section 9.1 wants it, and the ACK of the 487 that follows (section 17.1.1.3)."""
+    """CANCEL as RFC 3261 section 9.1 wants it, and the ACK of the 487 that follows (RFC 3261 section 17.1.1.3)."""
     invite = await rings.wait(lambda m: m.method == "INVITE")
     cancel = await rings.wait(lambda m: m.method == "CANCEL")
     assert cancel.start == invite.start.replace("INVITE", "CANCEL", 1)

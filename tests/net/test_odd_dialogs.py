@@ -109,7 +109,7 @@ async def play(party: Caller | Callee, send: Send, other: Caller | Callee) -> No
         if form.says == ("Allow",):
             allowed = [one.strip() for one in answer.header("Allow").split(",")]
             assert {"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "INFO"} <= set(allowed)
-            assert form.method not in allowed, "what is refused is not said to be allowed (section 8.2.1)"
+            assert form.method not in allowed, "what is refused is not said to be allowed (RFC 3261 section 8.2.1)"
         pressed += form.key
         if form.key:
             await passed_on(other, len(pressed))
@@ -183,7 +183,7 @@ async def test_a_request_that_comes_again_presses_once_and_an_old_one_not_at_all
     for _ in range(3):
         plain(text, to)
     plain(text.replace(branch, f"{branch}-old"), to)
-    assert (await answered(party, f"{branch}-old")).code == 500, "a CSeq that was used (section 12.2.2)"
+    assert (await answered(party, f"{branch}-old")).code == 500, "a CSeq that was used (RFC 3261 section 12.2.2)"
     await asyncio.sleep(0.5)
     assert keys_at(other) == ["1"]
     assert sum(m.code == 200 and branch in m.header("Via") and m.method == "INFO" for m in party.seen) == 4

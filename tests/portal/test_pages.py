@@ -141,7 +141,7 @@ async def test_what_an_app_was_made_without_is_not_there(house: House) -> None:
 
 
 async def test_head_is_get_without_the_body_on_every_route(house: House) -> None:
-    """RFC 9110, 9.3.2: lists, things that are not there, pages, files and streams, with a token and without."""
+    """RFC 9110 section 9.3.2: lists, things that are not there, pages, files and streams, with a token and without."""
     described = house.app.openapi()["paths"]
     paths = [path for path, ways in described.items() if "get" in ways] + ["/v1/openapi.json", "/v1/nothing", "/rate/x"]
     assert len(paths) > 30

@@ -402,7 +402,7 @@ def test_without_a_secret_or_a_row_the_bounce_address_stands_plain() -> None:
     assert envelope_sender(PLAIN, as_message(1, "t-1.lead")) == "bounces@operator.example"
     assert envelope_sender(OPTIONS, None) == "bounces@operator.example"
     token = envelope_sender(OPTIONS, as_message(2**62, "t-1.lead")).partition("@")[0]
-    assert len(token) <= 64  # RFC 5321, 4.5.3.1.1
+    assert len(token) <= 64  # RFC 5321 section 4.5.3.1.1
 
 
 async def test_a_message_whose_letter_has_another_id_is_found_by_its_token(engine: AsyncEngine) -> None:
@@ -415,7 +415,7 @@ async def test_a_message_whose_letter_has_another_id_is_found_by_its_token(engin
 @pytest.mark.parametrize("kind", ["message/delivery-status", "message/global-delivery-status"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_status_that_a_server_has_encoded_is_read_all_the_same(how: str, kind: str, end: str) -> None:
-    """It is never to be (RFC 3464, 2.1), and is; so are the returned headers."""
+    """It is never to be (RFC 3464 section 2.1), and is; so are the returned headers."""
     plain = dsn(kind=kind).decode()
     status = f"Reporting-MTA: dns; mx.acme.example\n\n{UNKNOWN_USER}\n"
     assert status in plain

@@ -1,4 +1,4 @@
-"""The weekly cycle over a real store: the worked examples of domain section 6, word for word, and what goes wrong."""
+"""The weekly cycle over a real store: the worked examples of domain, section 6, word for word, and what goes wrong."""
 
 from __future__ import annotations
 

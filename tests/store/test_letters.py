@@ -145,7 +145,7 @@ async def test_the_signature_holds_on_the_octets_that_arrive(
     [raw] = box.raw
     assert raw.startswith(b"DKIM-Signature: ")
     assert raw.isascii()
-    assert max(map(len, raw.split(b"\r\n"))) <= 998  # RFC 5322, 2.1.1
+    assert max(map(len, raw.split(b"\r\n"))) <= 998  # RFC 5322 section 2.1.1
     assert dkim.verify(raw, dnsfunc=record_of(rsa_key))
     signed = raw.partition(b"\r\nFrom:")[0].replace(b"\r\n ", b"").lower()
     for name in (b"from", b"to", b"subject", b"date", b"message-id", b"reply-to", b"mime-version", b"content-type"):

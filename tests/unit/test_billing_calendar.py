@@ -1,4 +1,4 @@
-"""The dates of a service week, word for word from section 6 of the domain, and where clocks change."""
+"""The dates of a service week, word for word from the domain, section 6, and where clocks change."""
 
 from __future__ import annotations
 

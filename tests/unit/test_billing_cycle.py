@@ -1,4 +1,4 @@
-"""Overage, shortfall and remedies of a week: the worked examples of section 6, make-up, unpaid orders, overruns."""
+"""Overage, shortfall and remedies of a week: the worked examples (domain, section 6), make-up, unpaid, overrun."""
 
 from __future__ import annotations
 

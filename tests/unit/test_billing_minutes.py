@@ -1,4 +1,4 @@
-"""Minute rating: started increments, the minimum, and the price of section 9."""
+"""Minute rating: started increments, the minimum, and the price of the domain, section 9."""
 
 from __future__ import annotations
 

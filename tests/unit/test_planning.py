@@ -14,7 +14,7 @@ from tests.world import SECOND_US, World, declines, party, plain
     [
         (["abc@host"], "abc@host"),
         (["f1b2c3d4-0199@10.1.1.1:5060"], "f1b2c3d4-0199@10.1.1.1:5060"),
-        (["%!*_+`'~()<>:\\\"/[]?{}@x.y"], "%!*_+`'~()<>:\\\"/[]?{}@x.y"),  # every character of a callid, RFC 3261 25.1
+        (["%!*_+`'~()<>:\\\"/[]?{}@x.y"], "%!*_+`'~()<>:\\\"/[]?{}@x.y"),  # all of a callid, RFC 3261 section 25.1
         (["  c-9\t"], "c-9"),
         (["c-9", " c-9"], "c-9"),
         (["x" * 64], "x" * 64),

@@ -13,7 +13,7 @@ LATER = ("Tue, 15 Nov 1994 08:14:31 GMT", "Tuesday, 15-Nov-94 08:14:31 GMT", "Tu
 @pytest.mark.parametrize(
     ("said", "seconds"),
     [
-        *((form, 120) for form in LATER),  # RFC 9110, 5.6.7: the form to be made, and two that are to be read
+        *((form, 120) for form in LATER),  # RFC 9110 section 5.6.7: the form to be made, and two that are to be read
         ("120", 120),
         (" 120 ", 120),
         ("0", 0),

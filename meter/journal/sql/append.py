@@ -4,9 +4,9 @@
 background task commits what is queued: `linger_ms` after the first fact, or `admit_linger_ms` where a new transfer
 waits to be admitted (up to `admit_pace_ms` after the last commit, in a busy time), so that INVITEs share an fsync; CPU
 goes by commits more than by facts. `admit` returns when `transfer_started` is on the disk and reads the buyer's state
-in that same transaction: a hold is seen by the very next transfer, and nothing ever rings without a record
-(architecture, durability rule). What limits a buyer is counted and reserved there too, and set free with the closing
-fact (`meter.journal.sql.admissions`).
+in that same transaction: a hold is seen by the very next transfer, and nothing ever rings without a record.
+What limits a buyer is counted and reserved there too, and set free with the closing fact
+(`meter.journal.sql.admissions`).
 
 When the store fails, nothing is lost and nothing overtakes: the facts stay in memory, in their order, and are tried
 again with backoff until the store is back. Who waits to be admitted is refused after `admit_timeout_ms` of that; a
@@ -45,7 +45,7 @@ URGENT_LINGER_MS = 40  # facts that were earned
 ADMIT_LINGER_MS = 0  # who comes while a commit is under way shares the next one
 ADMIT_PACE_MS = 0  # least time between commits: 20 saved 0.3 ms of CPU a transfer at 100/s and cost 20 ms of set-up p99
 ADMIT_TIMEOUT_MS = 2_000  # while the store fails
-ADMIT_PATIENCE_MS = 28_000  # while it is only slow; callers give up after 32 s (timer B, RFC 3261 17.1.1.2)
+ADMIT_PATIENCE_MS = 28_000  # while it is only slow; callers give up after 32 s (timer B, RFC 3261 section 17.1.1.2)
 MAX_BACKLOG = 100_000  # facts; at 25 a transfer and about 1 kB each: 4,000 transfers, 100 MB
 MAX_COMMIT = 500  # facts in one transaction, after an outage: about 5 ms of the write lock
 FIRST_RETRY_MS = 50

@@ -1,6 +1,6 @@
 """A second bookkeeper: what the books must say, worked out from a log of events, with no code of the product's.
 
-Written from the domain page, sections 2, 5, 6, 8 and 9, and from decision 076, in an order of its own: it walks each
+Written from the domain, sections 2, 5, 6, 8 and 9, and from decision 076, in an order of its own: it walks each
 buyer's calendar from the first Monday to the instant of a run, and does on each Monday and each Tuesday noon what that
 day asks for, where it has not been done. Amounts are minor units, instants microseconds UTC, `monday` a date in the
 zone of the buyer's terms.
