@@ -5,7 +5,7 @@ FROM debian:12-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv python3-dev ca-certificates
 WORKDIR /opt/baton
 COPY scripts scripts
-COPY pyproject.toml requirements.lock README.md ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY baton baton
 COPY book book
 COPY config config

@@ -29,7 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("install")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -54,6 +54,16 @@ def test_help_and_version_of_the_installed_command(installed: Path, tmp_path: Pa
 def test_it_is_the_installed_copy_that_runs(installed: Path, tmp_path: Path) -> None:
     where = _run(installed / "python", "-c", "import meter; print(meter.__file__)", cwd=tmp_path)
     assert where.startswith(str(installed.parent))
+
+
+def test_the_wheel_has_the_license_and_says_that_its_packages_are_typed(installed: Path) -> None:
+    (site,) = installed.parent.glob("lib/python3.*/site-packages")
+    (told,) = site.glob("baton-*.dist-info")
+    assert (told / "licenses/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    metadata = (told / "METADATA").read_text(encoding="utf-8")
+    assert "License-Expression: GPL-3.0-or-later\n" in metadata
+    assert "License-File: LICENSE\n" in metadata
+    assert [name for name in PACKAGES if not (site / name / "py.typed").is_file()] == []
 
 
 def test_presets_and_migrations_are_part_of_it(installed: Path, tmp_path: Path) -> None:
