@@ -1,0 +1,44 @@
+"""Every room says what it owns, what it does not own, and by which call one enters it; and that call is there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("baton", "book", "facts", "meter", "router", "suppression", "telemetry")
+PARTS = {"sql", "templates", "presets", "migrations", "versions"}  # of a room, no rooms themselves
+ROOMS = sorted(
+    file.parent
+    for package in PACKAGES
+    for file in (ROOT / package).rglob("__init__.py")
+    if file.parent.name not in PARTS
+)
+ENTRY = re.compile(r"\*\*Enter by\*\* `([\w.]+)`: \S")
+
+
+def _name(room: Path) -> str:
+    return str(room.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=_name)
+def test_a_room_says_what_it_is(room: Path) -> None:
+    text = (room / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {_name(room)}\n")
+    assert "**Owns** " in text
+    assert "**Does not own** " in text
+    entry = ENTRY.search(text)
+    assert entry is not None
+    module, _, name = entry[1].rpartition(".")
+    assert module == _name(room).replace("/", ".") or module.startswith(_name(room).replace("/", ".") + ".")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=_name)
+def test_a_room_names_only_files_and_rooms_that_are_there(room: Path) -> None:
+    text = (room / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.py|(?:[\w-]+/)+)`", text)
+    assert not [name for name in named if not ((room / name).exists() or (ROOT / name).exists())]
