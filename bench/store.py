@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from facts.start_payload import stored_start
+
 _BUSY_S = 10.0
 
 
@@ -57,7 +59,7 @@ class Store:
     def started(self) -> dict[str, str]:
         """Every transfer of which the journal has the beginning, with the dialer's Call-ID."""
         rows = self._all("SELECT transfer, payload FROM facts WHERE kind = 'transfer_started'")
-        return {transfer: str(orjson.loads(payload).get("sip_call_id", "")) for transfer, payload in rows}
+        return {transfer: stored_start(payload).sip_call_id or "" for transfer, payload in rows}
 
     def open_count(self) -> int:
         """Transfers that were started and have no outcome."""

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of, until_closed
 from facts.outcome import CountsAs, decide
+from facts.start_payload import terms
 
 PHONE_DIGITS_SHOWN = 4
-BY_MINUTE = "minute"
 _COUNTS = frozenset({CountsAs.CONNECTED.value, CountsAs.FAILED.value})
 
 
@@ -63,32 +63,30 @@ def knows_person(reader: Reader, claim: Claim) -> bool:
     return claim.counts_as in _COUNTS or (claim.by_minute and claim.answered)
 
 
-def disclosed(payload: Mapping[str, Any], reader: Reader, claim: Claim) -> dict[str, Any]:
+def disclosed(fields: Mapping[str, Any], reader: Reader, claim: Claim) -> dict[str, Any]:
     """The fields as this reader may see them; what is withheld is empty."""
     withheld = _WITHHELD.get(reader, {})
     if not knows_person(reader, claim):
         withheld = withheld | _WITHOUT_PERSON[reader]
-    shown = {name: withheld.get(name, value) for name, value in payload.items()}
+    shown = {name: withheld.get(name, value) for name, value in fields.items()}
     return masked(shown) if reader is Reader.BROKER else shown
 
 
-def masked(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload with the last four digits of the phone number alone."""
-    phone = payload.get("phone")
-    return {**payload, "phone": f"***{phone[-PHONE_DIGITS_SHOWN:]}"} if phone else dict(payload)
+def masked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with the last four digits of the phone number alone."""
+    phone = fields.get("phone")
+    return {**fields, "phone": f"***{phone[-PHONE_DIGITS_SHOWN:]}"} if phone else dict(fields)
 
 
 def claim_of(facts: Sequence[Fact]) -> Claim:
     """What the facts of one transfer come to, in their order."""
-    started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
-    closed = next((index for index, fact in enumerate(facts) if fact.kind is Kind.TRANSFER_CLOSED), None)
-    if started is None or closed is None:
+    started = first_of(facts, Kind.TRANSFER_STARTED)
+    if started is None or first_of(facts, Kind.TRANSFER_CLOSED) is None:
         return Claim()
-    outcome = decide(facts[:closed])
+    outcome = decide(until_closed(facts))
     return Claim(outcome.counts_as.value, outcome.talk_ms > 0, is_by_minute(started))
 
 
 def is_by_minute(started: Fact) -> bool:
     """Whether the terms in force rate by the minute."""
-    terms = started.payload.get("terms")
-    return isinstance(terms, dict) and terms.get("rating") == BY_MINUTE
+    return terms(started).by_minute

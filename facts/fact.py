@@ -12,6 +12,7 @@ that is changed, dropped or inserted later breaks every digest after it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -33,7 +34,7 @@ class Kind(StrEnum):
     DIALED = "dialed"  # an INVITE was handed to the transport; the first of a transfer is its dial-out
     NOT_SENT = "not_sent"  # a leg that was planned and never dialled: payload.why, payload.ours
     TRYING = "trying"  # a provisional answer that is no ringing: first 100 of a leg, first other: payload.code
-    RINGING = "ringing"  # first of 180 to 183 of a leg: payload.code; see `rings`
+    RINGING = "ringing"  # first of 180 to 183 of a leg: payload.code; see `payloads.rings`
     ANSWERED = "answered"  # the leg's first 2xx; payload.must_accept where it had to hear or press something first
     ANSWERED_LATE = "answered_late"  # a 2xx after another leg had won or the attempt was over; ACKed, then BYEd
     ACCEPTED = "accepted"  # the endpoint accepted by key, where it must
@@ -124,10 +125,20 @@ class Fact:
         return hashlib.sha256(previous + self.canonical()).digest()
 
 
-def rings(fact: Fact) -> bool:
-    """Whether it says that an endpoint rang. Facts of earlier releases call every provisional answer above 100 so."""
-    code = fact.payload.get("code")
-    return fact.kind is Kind.RINGING and (not isinstance(code, int) or code in RINGING_CODES)
+def first_of(facts: Iterable[Fact], kind: Kind) -> Fact | None:
+    """The first fact of a kind."""
+    for fact in facts:
+        if fact.kind is kind:
+            return fact
+    return None
+
+
+def until_closed(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The facts on which a verdict rests: what was written after the closing fact changes none."""
+    for index, fact in enumerate(facts):
+        if fact.kind is Kind.TRANSFER_CLOSED:
+            return facts[:index]
+    return facts
 
 
 def duration_ms(start_us: int, end_us: int, lag_us: int = 0) -> int:

@@ -11,8 +11,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from facts.fact import CALLER_LEG, TRYING, Fact, Kind, rings
+from facts.fact import CALLER_LEG, TRYING, Fact, Kind, first_of, until_closed
 from facts.outcome import Outcome, OutcomeTerms, decide
+from facts.payloads import (
+    answered,
+    answered_late,
+    bridged,
+    caller_moved,
+    ended,
+    fault,
+    leg_ended,
+    not_sent,
+    recorded,
+    recording_started,
+    refused,
+    retrieved,
+    ringing,
+    rings,
+    talk_minute,
+    trying,
+)
+from facts.start_payload import by_leg, lead_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +95,8 @@ def build_ladder(facts: Sequence[Fact], terms: OutcomeTerms | None = None) -> La
     """The account of one transfer from its facts, in their order. Raises ValueError for no facts at all."""
     if not facts:
         raise ValueError("facts: none were given, a ladder needs at least one")
-    started = _first(facts, Kind.TRANSFER_STARTED) or facts[0]
-    dialout = _first(facts, Kind.DIALED)
+    started = first_of(facts, Kind.TRANSFER_STARTED) or facts[0]
+    dialout = first_of(facts, Kind.DIALED)
     zero_us = (dialout or started).mono_us
     legs = _legs(facts, started, zero_us)
     outcome = decide(until_closed(facts), terms)
@@ -88,22 +107,10 @@ def build_ladder(facts: Sequence[Fact], terms: OutcomeTerms | None = None) -> La
         legs=tuple(legs.values()),
         clock=clock_rows(facts, {number: leg.name for number, leg in legs.items()}, zero_us),
         outcome=outcome,
-        settled=_first(facts, Kind.TRANSFER_CLOSED) is not None,
+        settled=first_of(facts, Kind.TRANSFER_CLOSED) is not None,
         explanation=explain(outcome, facts),
-        lead_problems=tuple(map(str, started.payload.get("lead_problems", ()))),
+        lead_problems=lead_problems(started),
     )
-
-
-def until_closed(facts: Sequence[Fact]) -> Sequence[Fact]:
-    """The facts on which a verdict rests: what was written after the closing fact changes none."""
-    for index, fact in enumerate(facts):
-        if fact.kind is Kind.TRANSFER_CLOSED:
-            return facts[:index]
-    return facts
-
-
-def _first(facts: Sequence[Fact], kind: Kind) -> Fact | None:
-    return next((fact for fact in facts if fact.kind is kind), None)
 
 
 def at_ms(fact: Fact, zero_us: int) -> int:
@@ -123,14 +130,10 @@ def _legs(facts: Sequence[Fact], started: Fact, zero_us: int) -> dict[int, LegTi
 
 
 def _planned(started: Fact) -> dict[int, LegTimes]:
-    legs = {}
-    endpoints = started.payload.get("endpoints")
-    for one in endpoints if isinstance(endpoints, list) else []:
-        if isinstance(one, dict) and isinstance(one.get("leg"), int):
-            number = one["leg"]
-            name = str(one.get("name") or f"leg {number}")
-            legs[number] = LegTimes(number, name, str(one.get("kind", "")), secure=one.get("secure") is True)
-    return legs
+    return {
+        number: LegTimes(number, endpoint.name or f"leg {number}", endpoint.kind or "", secure=endpoint.secure is True)
+        for number, endpoint in by_leg(started).items()
+    }
 
 
 _Change = Callable[[LegTimes, Fact, int], dict[str, Any]]
@@ -146,12 +149,13 @@ def _once(name: str) -> _Change:
 
 
 def _rang(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
-    return {} if leg.ringing_ms is not None or not rings(fact) else {"ringing_ms": at, "ringing_code": _code(fact)}
+    first = leg.ringing_ms is None and rings(fact)
+    return {"ringing_ms": at, "ringing_code": ringing(fact).code} if first else {}
 
 
 def _tried(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
     """100 alone: 199 and the like are on the clock."""
-    first = leg.trying_ms is None and fact.payload.get("code", TRYING) == TRYING
+    first = leg.trying_ms is None and trying(fact).code == TRYING
     return {"trying_ms": at} if first else {}
 
 
@@ -162,19 +166,15 @@ def _answered_late(_leg: LegTimes, _fact: Fact, at: int) -> dict[str, Any]:
 def _ended(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
     if leg.ended_ms is not None:
         return {}
+    over = leg_ended(fact)
     return {
         "ended_ms": at,
-        "ended_by": str(fact.payload.get("by") or ""),
-        "local": bool(fact.payload.get("local", True)),
-        "code": _code(fact),
-        "phrase": str(fact.payload.get("phrase") or ""),
-        "reason_header": str(fact.payload.get("header") or ""),
+        "ended_by": over.by.value if over.by is not None else "",
+        "local": over.local is not False,  # unless it is certain that the far end said so
+        "code": over.code,
+        "phrase": over.phrase or "",
+        "reason_header": over.header or "",
     }
-
-
-def _code(fact: Fact) -> int | None:
-    code = fact.payload.get("code")
-    return code if isinstance(code, int) else None
 
 
 _LEG_CHANGES: dict[Kind, _Change] = {
@@ -206,57 +206,88 @@ def _who(fact: Fact, names: dict[int, str]) -> str:
 
 def _what(fact: Fact) -> str:
     say = _SAID.get(fact.kind)
-    return say(fact.payload) if say else fact.kind.value.replace("_", " ")
+    return say(fact) if say else fact.kind.value.replace("_", " ")
 
 
-def _said_ended(payload: dict[str, Any]) -> str:
-    return f"ended by the {payload.get('by') or 'unknown'} ({payload.get('cause') or 'unknown'})"
+def _said_ended(fact: Fact) -> str:
+    over = ended(fact)
+    by, cause = (value.value if value is not None else "unknown" for value in over)
+    return f"ended by the {by} ({cause})"
 
 
-def _said_leg_ended(payload: dict[str, Any]) -> str:
-    who = "by us" if payload.get("local", True) else f"by the {payload.get('by') or 'far end'}"
-    parts = [f"leg ended {who}", _answer(payload), str(payload.get("header") or "")]
+def _said_leg_ended(fact: Fact) -> str:
+    over = leg_ended(fact)
+    by = over.by.value if over.by is not None else "far end"
+    who = f"by the {by}" if over.local is False else "by us"
+    parts = [f"leg ended {who}", _status(over.code, over.phrase), over.header or ""]
     return ", ".join(part for part in parts if part)
 
 
-def _answer(payload: dict[str, Any]) -> str:
-    return " ".join(str(payload[name]) for name in ("code", "phrase") if payload.get(name))
+def _status(code: int | None, phrase: str | None) -> str:
+    """Code and reason phrase, as far as there are."""
+    return " ".join(str(part) for part in (code, phrase) if part)
 
 
-def _said_answered(payload: dict[str, Any]) -> str:
-    said = [f"answered, {_answer(payload) or '200'}"]
-    said += ["within a second"] if payload.get("fast") else []
-    said += ["and has to accept"] if payload.get("must_accept") else []
+def _said_trying(fact: Fact) -> str:
+    said = trying(fact)
+    return "100 Trying" if said.code == TRYING else _status(said.code, said.phrase)
+
+
+def _said_ringing(fact: Fact) -> str:
+    said = ringing(fact)
+    return _status(said.code, said.phrase) or "ringing"
+
+
+def _said_answered(fact: Fact) -> str:
+    answer = answered(fact)
+    said = [f"answered, {_status(answer.code, answer.phrase) or '200'}"]
+    said += ["within a second"] if answer.fast else []
+    said += [] if answer.wins else ["and has to accept"]
     return ", ".join(said)
 
 
-def _codecs(payload: dict[str, Any]) -> list[str]:
-    return [f"({payload['codecs']})"] if payload.get("codecs") else []
+def _said_answered_late(fact: Fact) -> str:
+    answer = answered_late(fact)
+    return f"answered too late, {_status(answer.code, answer.phrase) or '200'}: acknowledged and hung up"
 
 
-_SAID: dict[Kind, Callable[[dict[str, Any]], str]] = {
+def _said_bridged(fact: Fact) -> str:
+    codecs = bridged(fact).codecs
+    return f"caller and buyer can hear each other{f' ({codecs})' if codecs else ''}"
+
+
+def _said_recorded(fact: Fact) -> str:
+    done = recorded(fact)
+    return f"recorded {_figure(done.audio_ms)} ms, {done.file or '?'}"
+
+
+def _figure(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+_SAID: dict[Kind, Callable[[Fact], str]] = {
     Kind.TRANSFER_STARTED: lambda _: "INVITE from the dialer",
-    Kind.REFUSED: lambda payload: f"refused: {payload.get('reason') or 'unknown'}",
+    Kind.REFUSED: lambda fact: f"refused: {refused(fact).reason or 'unknown'}",
     Kind.DIALED: lambda _: "INVITE sent",
-    Kind.NOT_SENT: lambda payload: f"not dialled: {payload.get('why') or 'unknown'}",
-    Kind.TRYING: lambda payload: _answer(payload) if payload.get("code", TRYING) != TRYING else "100 Trying",
-    Kind.RINGING: lambda payload: _answer(payload) or "ringing",
+    Kind.NOT_SENT: lambda fact: f"not dialled: {not_sent(fact).why or 'unknown'}",
+    Kind.TRYING: _said_trying,
+    Kind.RINGING: _said_ringing,
     Kind.ANSWERED: _said_answered,
-    Kind.ANSWERED_LATE: lambda payload: f"answered too late, {_answer(payload) or '200'}: acknowledged and hung up",
+    Kind.ANSWERED_LATE: _said_answered_late,
     Kind.ACCEPTED: lambda _: "accepted by key",
-    Kind.BRIDGED: lambda payload: " ".join(["caller and buyer can hear each other", *_codecs(payload)]),
+    Kind.BRIDGED: _said_bridged,
     Kind.RESUMED: lambda _: "left within the commit window: the others ring on",
     Kind.HELD: lambda _: "has been on hold for 10 s",
-    Kind.RETRIEVED: lambda payload: f"took the other back after {payload.get('held_ms', '?')} ms of hold",
-    Kind.CALLER_MOVED: lambda payload: f"the dialer moved its end ({payload.get('how') or 'unknown'})",
-    Kind.RECORDING_STARTED: lambda payload: f"recording to {payload.get('file') or '?'}",
-    Kind.RECORDED: lambda payload: f"recorded {payload.get('audio_ms', '?')} ms, {payload.get('file') or '?'}",
+    Kind.RETRIEVED: lambda fact: f"took the other back after {_figure(retrieved(fact).held_ms)} ms of hold",
+    Kind.CALLER_MOVED: lambda fact: f"the dialer moved its end ({caller_moved(fact).how or 'unknown'})",
+    Kind.RECORDING_STARTED: lambda fact: f"recording to {recording_started(fact).file or '?'}",
+    Kind.RECORDED: _said_recorded,
     Kind.BUFFER_PASSED: lambda _: "the attempt has lasted the whole buffer",
     Kind.TALK_REACHED_15S: lambda _: "the talk has reached the connected threshold",
-    Kind.TALK_MINUTE: lambda payload: f"the talk has lasted {payload.get('minutes', '?')} min",
+    Kind.TALK_MINUTE: lambda fact: f"the talk has lasted {_figure(talk_minute(fact).minutes)} min",
     Kind.LEG_ENDED: _said_leg_ended,
     Kind.ENDED: _said_ended,
-    Kind.FAULT: lambda payload: f"fault of ours: {payload.get('what') or 'unknown'}",
+    Kind.FAULT: lambda fact: f"fault of ours: {fault(fact).what or 'unknown'}",
     Kind.INTERRUPTED: lambda _: "the router died; found when it started again",
 }
 

@@ -11,12 +11,16 @@ Evidence: a final answer made locally (our CANCEL's 487, a transport error, a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from facts.fact import OUR_FAILURES, EndCause, Fact, Kind, Party, duration_ms, rings
+from facts.fact import OUR_FAILURES, EndCause, Fact, Kind, Party, duration_ms
+from facts.payloads import Ended, TransferClosed, ended, leg_ended, not_sent, refused, rings
+from facts.start_payload import Terms, all_dids, buffer_ms
+from facts.start_payload import terms as terms_of
+from facts.talk import AFTERWARDS, Talk
 
 TALK_CONNECTED_MS = 15_000  # domain 3, row 2: inclusive
 SECURE_BUFFER_MS = 15_000  # domain 4: every endpoint a secure SIP trunk
@@ -90,6 +94,10 @@ class CountsAs(StrEnum):
     FREE = "free"
 
 
+_COUNTS = {counts_as.value: counts_as for counts_as in CountsAs}
+_REASONS = {reason.value: reason for reason in NOT_ATTEMPTED_REASONS}
+
+
 @dataclass(frozen=True, slots=True)
 class OutcomeTerms:
     """The clauses of a terms profile that decide an outcome. Durations in ms."""
@@ -99,16 +107,14 @@ class OutcomeTerms:
     caller_abandon: CountsAs = CountsAs.FREE
 
     @classmethod
-    def from_payload(cls, terms: Mapping[str, Any]) -> OutcomeTerms:
-        """Read the clauses from `transfer_started`'s payload; what is missing takes the preset's default."""
-        try:
-            return cls(
-                talk_connected_ms=int(terms.get("talk_connected_ms", TALK_CONNECTED_MS)),
-                unreachable=CountsAs(terms.get("unreachable", CountsAs.FREE)),
-                caller_abandon=CountsAs(terms.get("caller_abandon", CountsAs.FREE)),
-            )
-        except (TypeError, ValueError, AttributeError):
-            return cls()
+    def of(cls, terms: Terms) -> OutcomeTerms:
+        """From those of `transfer_started`; what is missing there takes the preset's default."""
+        threshold_ms = terms.talk_connected_ms
+        return cls(
+            talk_connected_ms=TALK_CONNECTED_MS if threshold_ms is None else threshold_ms,
+            unreachable=_COUNTS.get(terms.unreachable or "", CountsAs.FREE),
+            caller_abandon=_COUNTS.get(terms.caller_abandon or "", CountsAs.FREE),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +132,20 @@ class Outcome:
 
     def as_payload(self) -> dict[str, Any]:
         """The form kept in the closing fact and published."""
-        return {
-            "verdict": self.verdict.value,
-            "reason": self.reason.value,
-            "counts_as": self.counts_as.value,
-            "row": self.row,
-            "attempt_ms": self.attempt_ms,
-            "talk_ms": self.talk_ms,
-            "buffer_ms": self.buffer_ms,
-            "evidence": list(self.evidence),
-        }
+        return self.as_closed().as_payload()
+
+    def as_closed(self) -> TransferClosed:
+        """As the closing fact says it."""
+        return TransferClosed(
+            self.verdict.value,
+            self.reason.value,
+            self.counts_as.value,
+            self.row,
+            self.attempt_ms,
+            self.talk_ms,
+            self.buffer_ms,
+            self.evidence,
+        )
 
 
 @dataclass(slots=True)
@@ -154,6 +164,9 @@ class _Leg:
         return self.final_code in CARRIER_FAULT_CODES
 
 
+_NO_END = Ended()
+
+
 @dataclass(slots=True)
 class _Case:
     """The facts of one transfer, gathered; every rule below reads only this."""
@@ -163,44 +176,28 @@ class _Case:
     short_of_a_leg: bool = False  # an endpoint was not dialled, or was dropped, by a fault of ours
     legs: dict[int, _Leg] = field(default_factory=dict)
     seen: dict[Kind, Fact] = field(default_factory=dict)  # first of its kind
-    seqs: dict[Kind, list[int]] = field(default_factory=dict)  # all of its kind
-    answers: list[Fact] = field(default_factory=list)  # since ringing was last resumed
-    bridge: Fact | None = None  # likewise
-    last: Fact | None = None
+    facts: list[Fact] = field(default_factory=list)
+    talk: Talk = field(default_factory=Talk)
+    talk_start: Fact | None = None
+    ended: Ended = _NO_END
+    end: Fact | None = None
 
     def has(self, kind: Kind) -> bool:
         return kind in self.seen
 
     @property
-    def ended_by(self) -> str | None:
-        return self._of_the_end("by")
+    def ended_by(self) -> Party | None:
+        return self.ended.by
 
     @property
-    def cause(self) -> str | None:
-        return self._of_the_end("cause")
-
-    def _of_the_end(self, name: str) -> str | None:
-        value = self.seen[Kind.ENDED].payload.get(name) if Kind.ENDED in self.seen else None
-        return value if isinstance(value, str) else None
-
-    @property
-    def end(self) -> Fact | None:
-        return self.seen.get(Kind.ENDED) or self.seen.get(Kind.INTERRUPTED) or self.last
-
-    @property
-    def talk_start(self) -> Fact | None:
-        """Talk runs from the winner's 2xx, or from the bridge where the endpoint must first accept (domain 1).
-
-        Several endpoints may have answered and been asked to accept; one without that condition wins by its 2xx.
-        """
-        at_once = next((fact for fact in self.answers if not fact.payload.get("must_accept")), None)
-        return at_once or (self.bridge if self.answers else None)
+    def cause(self) -> EndCause | None:
+        return self.ended.cause
 
     @property
     def accepted_and_left(self) -> bool:
         """The endpoint had the call, by its key or its whisper, and hung up before the bridge was there."""
         left = self.ended_by == Party.BUYER and self.cause in (EndCause.BYE, EndCause.VANISHED)
-        return bool(self.answers) and self.talk_start is None and left
+        return bool(self.talk.answers) and self.talk_start is None and left
 
     def span_ms(self, start: Fact | None) -> int:
         end = self.end
@@ -211,64 +208,67 @@ class _Case:
         refused = any(leg.final_code is not None and leg.final_code >= DECLINED_FROM for leg in self.legs.values())
         return refused or (self.has(Kind.ANSWERED) and self.talk_start is None)
 
-    def evidence(self, kinds: Iterable[Kind]) -> tuple[int, ...]:
-        return tuple(sorted([seq for kind in kinds for seq in self.seqs.get(kind, ())]))
-
-
-_AFTERWARDS = frozenset({Kind.LEG_ENDED, Kind.ANSWERED_LATE, Kind.RECORDED})  # may come after the end itself
+    def evidence(self, kinds: frozenset[Kind]) -> tuple[int, ...]:
+        return tuple(sorted([fact.seq for fact in self.facts if fact.kind in kinds]))
 
 
 def _gather(facts: Iterable[Fact]) -> _Case:
     case = _Case()
+    last: Fact | None = None
     for fact in facts:
         if fact.kind is Kind.TRANSFER_CLOSED:
             break  # what comes after the closing fact (a late answer) is on the record but decides nothing
-        case.seen.setdefault(fact.kind, fact)
-        case.seqs.setdefault(fact.kind, []).append(fact.seq)
-        if fact.kind not in _AFTERWARDS:
-            case.last = fact
-        if fact.kind is Kind.TRANSFER_STARTED:
-            _read_plan(case, fact)
-        elif fact.kind is Kind.RESUMED:  # the winner left in the commit window: its was no answer
-            case.answers, case.bridge = [one for one in case.answers if one.leg != fact.leg], None
+        kind = fact.kind
+        case.facts.append(fact)
+        case.seen.setdefault(kind, fact)
+        if kind not in AFTERWARDS:
+            last = fact
+        if kind is Kind.TRANSFER_STARTED:
+            case.buffer_ms = buffer_ms(fact) or 0
+            case.only_dids = all_dids(fact)
+        elif kind is Kind.RESUMED:
+            case.talk.note(fact)
         elif fact.leg:
-            if fact.kind is Kind.ANSWERED:
-                case.answers.append(fact)
-            elif fact.kind is Kind.BRIDGED:
-                case.bridge = case.bridge or fact
-            leg = case.legs.setdefault(fact.leg, _Leg())
-            if _is_our_fault(fact) and (not leg.ended or fact.mono_us == leg.dropped_us):  # else it had had its say
-                case.short_of_a_leg = True
-            _read_leg(leg, fact)
+            _read_leg(case, fact, fact.leg)
+    case.end = case.seen.get(Kind.ENDED) or case.seen.get(Kind.INTERRUPTED) or last
+    case.talk_start = case.talk.start
+    if Kind.ENDED in case.seen:
+        case.ended = ended(case.seen[Kind.ENDED])
     return case
 
 
 def _is_our_fault(fact: Fact) -> bool:
-    return fact.kind is Kind.FAULT or (fact.kind is Kind.NOT_SENT and fact.payload.get("ours") is True)
+    return fact.kind is Kind.FAULT or (fact.kind is Kind.NOT_SENT and not_sent(fact).ours is True)
 
 
-def _read_plan(case: _Case, fact: Fact) -> None:
-    buffer_ms = fact.payload.get("buffer_ms", 0)
-    case.buffer_ms = buffer_ms if isinstance(buffer_ms, int) else 0
-    endpoints = fact.payload.get("endpoints")
-    if isinstance(endpoints, list) and endpoints:
-        case.only_dids = all(isinstance(one, dict) and one.get("kind") == "did" for one in endpoints)
-
-
-def _read_leg(leg: _Leg, fact: Fact) -> None:
-    if fact.kind is Kind.DIALED:
+def _read_leg(case: _Case, fact: Fact, number: int) -> None:
+    leg = case.legs.get(number)
+    if leg is None:
+        leg = case.legs[number] = _Leg()
+    kind = fact.kind
+    if kind is Kind.DIALED:
         leg.dialed = True
-    elif fact.kind in (Kind.TRYING, Kind.RINGING, Kind.ANSWERED, Kind.ANSWERED_LATE):
+    elif kind in _RESPONSES:
         leg.responded = True
         leg.rang = leg.rang or rings(fact)
-    elif fact.kind is Kind.LEG_ENDED:
-        leg.ended, leg.dropped_us = True, fact.mono_us if fact.payload.get("local") is True else None
-        code = fact.payload.get("code")
-        if not fact.payload.get("local", True) and isinstance(code, int):
+        if kind is Kind.ANSWERED:
+            case.talk.note(fact)
+    elif kind is Kind.BRIDGED:
+        case.talk.note(fact)
+    elif kind is Kind.LEG_ENDED:
+        over = leg_ended(fact)
+        leg.ended, leg.dropped_us = True, fact.mono_us if over.local is True else None
+        if over.far_end_code is not None:
             leg.responded = True
-            leg.final_code = code if leg.final_code is None else leg.final_code
+            leg.final_code = over.far_end_code if leg.final_code is None else leg.final_code
+    elif _is_our_fault(fact) and (not leg.ended or fact.mono_us == leg.dropped_us):  # else it had had its say
+        case.short_of_a_leg = True
 
 
+_RESPONSES = frozenset({Kind.TRYING, Kind.RINGING, Kind.ANSWERED, Kind.ANSWERED_LATE})
+
+
+_TALK_ENDED_BY = {Party.CALLER: Reason.CALLER_ENDED, Party.BUYER: Reason.BUYER_ABANDONED}
 _UNANSWERED = (EndCause.LEGS_FAILED, EndCause.RING_TIMEOUT)
 _Row = tuple[Verdict, Reason, CountsAs]
 
@@ -287,11 +287,7 @@ def _row_1(case: _Case, _: OutcomeTerms) -> _Row | None:
 
 
 def _refusal(fact: Fact) -> Reason:
-    try:
-        reason = Reason(fact.payload.get("reason", ""))
-    except ValueError:
-        return Reason.FAULT
-    return reason if reason in NOT_ATTEMPTED_REASONS else Reason.FAULT
+    return _REASONS.get(refused(fact).reason or "", Reason.FAULT)
 
 
 def _row_2(case: _Case, terms: OutcomeTerms) -> _Row | None:
@@ -337,9 +333,7 @@ def _row_5(case: _Case, _: OutcomeTerms) -> _Row | None:
 
 def _how_it_ended(case: _Case) -> Reason | None:
     if case.talk_start is not None:
-        return {Party.CALLER: Reason.CALLER_ENDED, Party.BUYER: Reason.BUYER_ABANDONED}.get(
-            Party(case.ended_by) if case.ended_by in (Party.CALLER, Party.BUYER) else Party.ROUTER
-        )
+        return _TALK_ENDED_BY.get(case.ended_by) if case.ended_by is not None else None
     if case.accepted_and_left:
         return Reason.BUYER_ABANDONED
     if case.ended_by == Party.CALLER:
@@ -401,21 +395,17 @@ _TABLE: tuple[Callable[[_Case, OutcomeTerms], _Row | None], ...] = (
 )
 
 _NO_ROW = 11  # anything not understood
-_EVIDENCE: dict[int, tuple[Kind, ...]] = {
-    1: (Kind.TRANSFER_STARTED, Kind.REFUSED, Kind.ENDED, Kind.FAULT),
-    2: (Kind.DIALED, Kind.ANSWERED, Kind.BRIDGED, Kind.TALK_REACHED_15S, Kind.ENDED, Kind.INTERRUPTED),
-    3: (Kind.TRANSFER_STARTED, Kind.DIALED, Kind.ENDED, Kind.FAULT, Kind.INTERRUPTED),
+_EVIDENCE: dict[int, frozenset[Kind]] = {
+    1: frozenset({Kind.TRANSFER_STARTED, Kind.REFUSED, Kind.ENDED, Kind.FAULT}),
+    2: frozenset({Kind.DIALED, Kind.ANSWERED, Kind.BRIDGED, Kind.TALK_REACHED_15S, Kind.ENDED, Kind.INTERRUPTED}),
+    3: frozenset({Kind.TRANSFER_STARTED, Kind.DIALED, Kind.ENDED, Kind.FAULT, Kind.INTERRUPTED}),
+    _NO_ROW: frozenset(Kind),
 }
-_EVIDENCE_ELSE = (
-    Kind.DIALED,
-    Kind.RINGING,
-    Kind.ANSWERED,
-    Kind.ACCEPTED,
-    Kind.BRIDGED,
-    Kind.RESUMED,
-    Kind.LEG_ENDED,
-    Kind.ENDED,
-)
+_EVIDENCE_ELSE = frozenset(
+    {
+        Kind.DIALED, Kind.RINGING, Kind.ANSWERED, Kind.ACCEPTED, Kind.BRIDGED, Kind.RESUMED, Kind.LEG_ENDED, Kind.ENDED,
+    }
+)  # fmt: skip
 
 
 def decide(facts: Iterable[Fact], terms: OutcomeTerms | None = None) -> Outcome:
@@ -427,8 +417,7 @@ def decide(facts: Iterable[Fact], terms: OutcomeTerms | None = None) -> Outcome:
     case = _gather(facts)
     if terms is None:
         started = case.seen.get(Kind.TRANSFER_STARTED)
-        recorded = started.payload.get("terms") if started is not None else None
-        terms = OutcomeTerms.from_payload(recorded if isinstance(recorded, dict) else {})
+        terms = OutcomeTerms() if started is None else OutcomeTerms.of(terms_of(started))
     row, (verdict, reason, counts_as) = _first_row(case, terms)
     return Outcome(
         verdict=verdict,
@@ -438,7 +427,7 @@ def decide(facts: Iterable[Fact], terms: OutcomeTerms | None = None) -> Outcome:
         attempt_ms=case.span_ms(case.seen.get(Kind.DIALED)),
         talk_ms=case.span_ms(case.talk_start),
         buffer_ms=case.buffer_ms,
-        evidence=case.evidence(case.seqs if row == _NO_ROW else _EVIDENCE.get(row, _EVIDENCE_ELSE)),
+        evidence=case.evidence(_EVIDENCE.get(row, _EVIDENCE_ELSE)),
     )
 
 

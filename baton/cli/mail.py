@@ -144,7 +144,7 @@ def show(
             await clerk.close()
 
     row, bounces, tried = with_store(find_place(config, store), work)
-    resent = row.payload.get("resent")
+    resent = row.order.get("resent")
     if as_json:
         more = {"recipients": [asdict(one) for one in tried], "bounces": [asdict(one) for one in bounces]}
         print_json(_listed(row) | {"resent": resent, **more})
@@ -373,9 +373,9 @@ async def _find(clerk: Any, message_id: str) -> MailRow:
 
 
 def _listed(row: MailRow) -> dict[str, Any]:
-    """A row as it is shown: nothing of what the payload holds but its kind and its addresses."""
+    """A row as it is shown: nothing of what the order holds but its kind and its addresses."""
     shown = asdict(row)
-    del shown["payload"], shown["id"]
+    del shown["order"], shown["id"]
     return shown | {"age_s": max(0, _now() - row.created_utc_us) // 1_000_000}
 
 

@@ -12,9 +12,10 @@ from baton.cli.console import DEFAULT_CONFIG, CommandError, Place, clean, find_p
 from baton.process.meter import mail_options, meter_options
 from book.problems import Problem
 from config.settings import Settings
-from facts.fact import Kind
+from facts.fact import Kind, first_of
 from facts.ladder import build_ladder
 from facts.outcome import CountsAs
+from facts.start_payload import lead_emails
 from meter.journal.sql.reading import read_transfer
 from meter.mail.channel import LEAD, compose
 from meter.mail.dkim_signing import DkimKeyError, Signer
@@ -68,9 +69,9 @@ async def letter_of(engine: AsyncEngine, mailing: Mailing, transfer: str) -> Let
     clerk = Clerk(engine)
     try:
         row = await clerk.read(lambda connection: find_mail(f"{transfer}.{LEAD}", connection))
-        started = next((one for one in facts if one.kind is Kind.TRANSFER_STARTED), None)
-        frozen = {"transfer": transfer, "to": started.payload.get("lead_emails", []) if started else []}
-        return await compose(row.payload if row is not None else frozen, mailing.composers, clerk)
+        started = first_of(facts, Kind.TRANSFER_STARTED)
+        frozen = {"transfer": transfer, "to": list(lead_emails(started)) if started else []}
+        return await compose(row.order if row is not None else frozen, mailing.composers, clerk)
     finally:
         await clerk.close()
 

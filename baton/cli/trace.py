@@ -32,8 +32,7 @@ def trace(
     """
     from router.sip.tracing import leg_of
 
-    started, legs = _look_up(config, transfer)
-    of_dialer = str(started.payload.get("sip_call_id") or "")
+    of_dialer, legs = _look_up(config, transfer)
     wanted = {"do": "trace", "call_ids": [*filter(None, [of_dialer])], "prefixes": [f"{transfer}-"]}
     found = ask_router(control_socket(config), wanted)
     messages: list[dict[str, Any]] = found["messages"]
@@ -53,9 +52,10 @@ def trace(
         out("There are more messages than one answer holds: the newest are not shown.")
 
 
-def _look_up(config: Any, transfer: str) -> tuple[Fact, dict[str, str]]:
-    """Its first fact, and the name of each leg by its Call-ID as it is shown. Raises CommandError."""
-    from facts.fact import Kind
+def _look_up(config: Any, transfer: str) -> tuple[str, dict[str, str]]:
+    """Its dialer's Call-ID, and the name of each leg by its Call-ID as it is shown. Raises CommandError."""
+    from facts.fact import Kind, first_of
+    from facts.start_payload import by_leg, transfer_started
     from meter.journal.sql.reading import read_transfer
     from router.sip.tracing import mask_call_id
 
@@ -63,17 +63,12 @@ def _look_up(config: Any, transfer: str) -> tuple[Fact, dict[str, str]]:
         return await read_transfer(engine, transfer)
 
     facts = with_store(find_place(config, ""), work)
-    started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
+    started = first_of(facts, Kind.TRANSFER_STARTED)
     if started is None:
         raise CommandError(f"there is no transfer {clean(transfer)!r}")
-    endpoints = started.payload.get("endpoints")
-    names = {
-        mask_call_id(f"{transfer}-{one['leg']}"): str(one.get("name", ""))
-        for one in (endpoints if isinstance(endpoints, list) else [])
-        if isinstance(one, dict) and "leg" in one
-    }
-    of_dialer = mask_call_id(str(started.payload.get("sip_call_id")))
-    return started, {of_dialer: "dialer", **names}
+    names = {mask_call_id(f"{transfer}-{leg}"): endpoint.name or "" for leg, endpoint in by_leg(started).items()}
+    of_dialer = transfer_started(started).sip_call_id or ""
+    return of_dialer, {mask_call_id(of_dialer): "dialer", **names}
 
 
 def _print(message: dict[str, Any], at_ms: float, *, full: bool) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.fact import Fact, Kind
 from facts.outcome import Outcome, decide
+from facts.start_payload import transfer_started
 from meter.journal.rows import read_row
 from meter.store.engine import reading
 from meter.store.money_schema import postings
@@ -55,7 +56,8 @@ async def read_books(engine: AsyncEngine) -> list[Told]:
 
 
 def _told(name: str, history: list[Fact], settled: dict[str, Any] | None, posted: list[dict[str, Any]]) -> Told:
-    campaign, phone, call_id = (str(history[0].payload.get(key, "")) for key in ("campaign", "phone", "sip_call_id"))
+    start = transfer_started(history[0])
+    campaign, phone, call_id = start.campaign or "", start.phone or "", start.sip_call_id or ""
     return Told(name, campaign, phone, call_id, tuple(history), settled, tuple(posted))
 
 

@@ -18,6 +18,8 @@ from baton.scenarios.story import ChargeEntry, ExpectEntry, LegEntry
 from facts.fact import Fact, Kind
 from facts.ladder import LegTimes, build_ladder
 from facts.outcome import CountsAs, Outcome
+from facts.payloads import answered
+from facts.start_payload import Terms, terms
 
 
 def differences(expect: ExpectEntry, told: Told, *, endpoints: int) -> list[str]:
@@ -62,7 +64,7 @@ def _always(told: Told) -> Iterator[str]:
     if closings != 1:
         yield f"was closed {closings} times"
     resumed = sum(fact.kind is Kind.RESUMED for fact in told.facts)
-    winners = [fact.leg for fact in told.facts if fact.kind is Kind.ANSWERED and not fact.payload.get("must_accept")]
+    winners = [fact.leg for fact in told.facts if fact.kind is Kind.ANSWERED and answered(fact).wins]
     for what, legs in (("won", winners), ("been bridged", told.legs_with(Kind.BRIDGED))):
         if len(legs) > 1 + resumed:
             yield f"legs {legs} have all {what}"
@@ -123,7 +125,7 @@ def _charge(charge: ChargeEntry | None, told: Told) -> Iterator[str]:
     if posted != right:
         yield f"charge: {_billed(posted)}, expected {_billed(right)}"
     elif charge is not None:
-        minor = worth_minor(charge, told.facts[0].payload)
+        minor = worth_minor(charge, terms(told.facts[0]))
         if minor != charge.minor:
             yield f"charge: {minor} minor units of money, expected {charge.minor}"
 
@@ -132,7 +134,7 @@ def _billed(units: Iterable[tuple[str, int, int]]) -> str:
     return " and ".join(f"{count} {unit} at {percent} %" for unit, count, percent in units) or "nothing"
 
 
-def worth_minor(charge: ChargeEntry, started: dict[str, Any]) -> int:
+def worth_minor(charge: ChargeEntry, in_force: Terms) -> int:
     """Price times percentage, rounded half-even: what the buyer would be credited for it (domain, section 8)."""
-    price = started.get("terms", {}).get("unit_price_minor", 0)
+    price = in_force.unit_price_minor or 0
     return int((Decimal(price) * charge.units * charge.percent / 100).quantize(Decimal(1), ROUND_HALF_EVEN))

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from facts.fact import Fact, Kind
+from facts.payload_values import stored
 
 _CONDITION = re.compile(r"([a-z][a-z0-9_]*)([=~])(\S*)")
 
@@ -44,7 +45,7 @@ class Pattern:
     def fits(self, fact: Fact) -> bool:
         if fact.kind.value != self.kind or (self.leg is not None and fact.leg != self.leg):
             return False
-        return all(_fits(_plain(fact.payload.get(name)), how, value) for name, how, value in self.conditions)
+        return all(_fits(_plain(stored(fact).get(name)), how, value) for name, how, value in self.conditions)
 
     def __str__(self) -> str:
         words = [self.kind] + ([] if self.leg is None else [str(self.leg)])

@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from facts.disclosure import NOTHING, Claim, is_by_minute
-from facts.fact import Fact, Kind, rings
+from facts.disclosure import NOTHING, Claim
+from facts.fact import Fact, Kind
 from facts.ladder import at_ms
+from facts.payloads import answered, ringing, rings
+from facts.start_payload import TransferStarted, transfer_started
 
 SCHEMA = 1  # version of docs/mqtt/*.schema.json
 KINDS = (Kind.TRANSFER_STARTED, Kind.DIALED, Kind.RINGING, Kind.ANSWERED, Kind.TRANSFER_CLOSED)
@@ -38,17 +40,17 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `payload` is JSON of all there is to tell: who sends it on discloses it (`facts.disclosure`)."""
+    """One event. `fields`: all there is to tell, as JSON has it: who sends it on discloses it (`facts.disclosure`)."""
 
     kind: EventKind
     transfer: str
     buyer: str
-    payload: dict[str, Any]
+    fields: dict[str, Any]
     claim: Claim = NOTHING  # of the buyer to the person's data, by then
 
     @property
     def id(self) -> str:
-        return str(self.payload["id"])
+        return str(self.fields["id"])
 
 
 @dataclass(slots=True)
@@ -82,8 +84,10 @@ class Events:
     def fold(self, fact: Fact, outcome: Mapping[str, Any] | None) -> Event | None:
         """The event that this fact is, if it is one. `outcome`: the settled row, for a closing fact."""
         if fact.kind is Kind.TRANSFER_STARTED:
-            known = self._known[fact.transfer] = _Known(_about(fact), _endpoints(fact), by_minute=is_by_minute(fact))
-            return _started(fact, known)
+            start = transfer_started(fact)
+            known = _Known(_about(start), _endpoints(start), by_minute=start.terms.by_minute)
+            self._known[fact.transfer] = known
+            return _started(fact, start, known)
         if fact.kind is Kind.TRANSFER_CLOSED:
             ended = self._known.pop(fact.transfer, None)
             by_minute = ended is not None and ended.by_minute
@@ -93,22 +97,26 @@ class Events:
         return made(fact, known) if made is not None else None
 
 
-def _about(started: Fact) -> dict[str, Any]:
-    payload = started.payload
-    return {name: _text(payload.get(name)) for name in ("call_id", "dialer", "campaign", "buyer", "phone")}
-
-
-def _endpoints(started: Fact) -> dict[int, dict[str, Any]]:
-    listed = started.payload.get("endpoints")
+def _about(start: TransferStarted) -> dict[str, Any]:
     return {
-        one["leg"]: {"leg": one["leg"], "name": _text(one.get("name")), "kind": _text(one.get("kind"))}
-        for one in (listed if isinstance(listed, list) else [])
-        if isinstance(one, dict) and isinstance(one.get("leg"), int)
+        "call_id": _short(start.call_id),
+        "dialer": _short(start.dialer),
+        "campaign": _short(start.campaign),
+        "buyer": _short(start.buyer),
+        "phone": _short(start.phone),
     }
 
 
-def _text(value: Any) -> str:
-    return value[:64] if isinstance(value, str) else ""
+def _endpoints(start: TransferStarted) -> dict[int, dict[str, Any]]:
+    return {
+        endpoint.leg: {"leg": endpoint.leg, "name": _short(endpoint.name), "kind": _short(endpoint.kind)}
+        for endpoint in start.endpoints
+        if endpoint.leg is not None
+    }
+
+
+def _short(text: str | None) -> str:
+    return (text or "")[:64]
 
 
 def _event(kind: EventKind, fact: Fact, known: _Known, event_id: str, more: Mapping[str, Any]) -> Event:
@@ -125,11 +133,11 @@ def _event(kind: EventKind, fact: Fact, known: _Known, event_id: str, more: Mapp
     return Event(kind, fact.transfer, known.about.get("buyer", ""), payload)
 
 
-def _started(fact: Fact, known: _Known) -> Event:
+def _started(fact: Fact, start: TransferStarted, known: _Known) -> Event:
     more = {
-        "sip_call_id": str(fact.payload.get("sip_call_id") or ""),
-        "buffer_ms": _whole(fact.payload.get("buffer_ms")),
-        "ring_timeout_ms": _whole(fact.payload.get("ring_timeout_ms")),
+        "sip_call_id": start.sip_call_id or "",
+        "buffer_ms": start.buffer_ms or 0,
+        "ring_timeout_ms": start.ring_timeout_ms or 0,
         "endpoints": list(known.endpoints.values()),
     }
     return _event(EventKind.STARTED, fact, known, f"{fact.transfer}.started", more)
@@ -156,14 +164,13 @@ def _ringing(fact: Fact, known: _Known) -> Event | None:
     if known.rang or not rings(fact):
         return None
     known.rang = True
-    more = {**_of_leg(fact, known), "code": _whole(fact.payload.get("code"))}
+    more = {**_of_leg(fact, known), "code": ringing(fact).code or 0}
     return _event(EventKind.RINGING, fact, known, f"{fact.transfer}.ringing", more)
 
 
 def _answered(fact: Fact, known: _Known) -> Event:
     made = _event(EventKind.ANSWERED, fact, known, f"{fact.transfer}.answered.{fact.leg}", _of_leg(fact, known))
-    answered = not fact.payload.get("must_accept")  # else nobody has taken the call yet
-    return replace(made, claim=Claim(answered=answered, by_minute=known.by_minute))
+    return replace(made, claim=Claim(answered=answered(fact).wins, by_minute=known.by_minute))  # else nobody has it yet
 
 
 _OF_LEGS = {Kind.DIALED: _dialed, Kind.RINGING: _ringing, Kind.ANSWERED: _answered}

@@ -21,9 +21,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from facts.disclosure import claim_of
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of
 from facts.ladder import Ladder, LegTimes, build_ladder
 from facts.outcome import CountsAs
+from facts.start_payload import TransferStarted, transfer_started
+from facts.start_payload import buyer as buyer_of
 from meter.journal.sql.reading import facts_and_outcome
 from meter.mail.channel import LEAD
 from meter.mail.message import Attachment, Letter, addressees
@@ -48,7 +50,7 @@ class LeadComposer:
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
         """The letter. Raises NeverDeliverableError where there is no such transfer, NobodyError without an address."""
         facts, row = await clerk.read(partial(facts_and_outcome, str(order.get("transfer", ""))))
-        started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
+        started = first_of(facts, Kind.TRANSFER_STARTED)
         if started is None:
             raise NeverDeliverableError("the transfer has no transfer_started")
         # As it was settled: a lead may wait for weeks, and what a release has mended since takes no charge back.
@@ -56,7 +58,7 @@ class LeadComposer:
             row["counts_as"] if row is not None else claim_of(facts).counts_as
         ) != CountsAs.FAILED.value:  # whoever queued it: it is not the buyer's
             raise NeverDeliverableError("the transfer does not count as failed")
-        name = str(started.payload.get("buyer", ""))
+        name = buyer_of(started) or ""
         buyer = await clerk.read(partial(buyer_mail, name)) or BuyerMail()
         who = addressees(order, "lead_emails", name, buyer.lead_emails)
         letter = render_lead(facts, who.to, self._link, buyer.locale)
@@ -67,15 +69,16 @@ def render_lead(
     facts: Sequence[Fact], recipients: Sequence[str], link: LinkOptions | None = None, locale: str = DEFAULT_LOCALE
 ) -> Letter:
     """The letter of one failed transfer. Raises NeverDeliverableError where nobody can receive it."""
-    started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
+    started = first_of(facts, Kind.TRANSFER_STARTED)
     if started is None:
         raise NeverDeliverableError("the transfer has no transfer_started")
+    start = transfer_started(started)
     if not recipients:
         raise NeverDeliverableError("lead_emails: there is no recipient")
     ladder = build_ladder(facts)
-    fields = fields_of(started.payload.get("lead"))
-    shown = _shown(started, ladder, _Dates(_zone(started), locale))
-    shown |= {"fields": fields, "credit_link": _link(link, started, ladder)}
+    fields = fields_of(start.lead)
+    shown = _shown(start, ladder, _Dates(_zone(start), locale))
+    shown |= {"fields": fields, "credit_link": _link(link, start, ladder)}
     return Letter(
         to=tuple(recipients),
         subject=texts.render(f"{TEMPLATE}.subject.jinja", shown),
@@ -109,28 +112,26 @@ class _Dates:
         return short_when_text(utc_us, self._zone, self._locale)
 
 
-def _zone(started: Fact) -> ZoneInfo:
-    terms = started.payload.get("terms")
-    name = terms.get("time_zone") if isinstance(terms, dict) else None
+def _zone(start: TransferStarted) -> ZoneInfo:
     try:
-        return ZoneInfo(str(name or DEFAULT_ZONE))
+        return ZoneInfo(start.terms.time_zone or DEFAULT_ZONE)
     except (KeyError, ValueError, OSError):
         return ZoneInfo(DEFAULT_ZONE)
 
 
-def _link(link: LinkOptions | None, started: Fact, ladder: Ladder) -> str:
-    return credit_link(link, ladder.transfer, str(started.payload.get("buyer", ""))) if link else ""
+def _link(link: LinkOptions | None, start: TransferStarted, ladder: Ladder) -> str:
+    return credit_link(link, ladder.transfer, start.buyer or "") if link else ""
 
 
-def _shown(started: Fact, ladder: Ladder, dates: _Dates) -> dict[str, Any]:
+def _shown(start: TransferStarted, ladder: Ladder, dates: _Dates) -> dict[str, Any]:
     """What the templates show, every text in one line."""
     outcome = ladder.outcome
     return {
-        "buyer": one_line(started.payload.get("buyer_title") or started.payload.get("buyer") or "Buyer", 200),
-        "campaign": one_line(started.payload.get("campaign", ""), 64),
+        "buyer": one_line(start.buyer_title or start.buyer or "Buyer", 200),
+        "campaign": one_line(start.campaign or "", 64),
         "transfer": one_line(ladder.transfer, 64),
-        "happened": f"The call came in on {dates.long(started.utc_us)}.",
-        "started": dates.short(started.utc_us),
+        "happened": f"The call came in on {dates.long(ladder.started_utc_us)}.",
+        "started": dates.short(ladder.started_utc_us),
         "dialout": dates.long(ladder.dialout_utc_us),
         "verdict": outcome.verdict.value,
         "reason": outcome.reason.value.replace("_", " "),

@@ -234,9 +234,9 @@ def _headers_of(part: Mail) -> Mail | None:
         part = _decoded(part) if part.get_content_maintype() == "message" else part
     except ValueError:
         return None
-    payload = part.get_payload()
-    if isinstance(payload, list):
-        return payload[0] if payload and isinstance(payload[0], Mail) else None
+    parts = part.get_payload()
+    if isinstance(parts, list):
+        return parts[0] if parts and isinstance(parts[0], Mail) else None
     decoded = part.get_payload(decode=True)
     text = decoded.decode("utf-8", "replace") if isinstance(decoded, bytes) else ""
     return HeaderParser().parsestr(text.lstrip())

@@ -194,8 +194,8 @@ class MqttLink:
 
     def _of_event(self, event: Event) -> Publication:
         reader = Reader.BROKER if self._options.mask_phone else Reader.OPERATOR
-        payload = disclosed(event.payload, reader, event.claim)
-        return Publication(self.topic(f"transfers/{event.transfer}/{event.kind}"), orjson.dumps(payload))
+        shown = disclosed(event.fields, reader, event.claim)
+        return Publication(self.topic(f"transfers/{event.transfer}/{event.kind}"), orjson.dumps(shown))
 
     async def _publish(self, messages: Sequence[Publication]) -> None:
         connection = self._connection

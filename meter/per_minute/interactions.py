@@ -24,8 +24,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from book.model import Channel
 from book.types import MailAddress
-from facts.fact import CALLER_LEG, Fact, Kind, Party, rings
+from facts.fact import CALLER_LEG, Fact, Kind, Party, first_of
 from facts.outcome import Outcome, Verdict
+from facts.payloads import Recorded, RecordingStarted, ended, recorded, recording_started, retrieved, rings
+from facts.start_payload import endpoints
+from facts.talk import end_of, talk_start
+from meter.billing.arithmetic.units import half_even
 
 MAX_TEXT = 20_000  # characters of an e-mail or a chat
 MAX_REFERENCE = 120  # as the column
@@ -176,31 +180,24 @@ def average_x100(ratings: Sequence[int]) -> int | None:
     return half_even(sum(ratings) * 100, len(ratings)) if ratings else None
 
 
-def half_even(number: int, by: int) -> int:
-    """A quotient of integers, rounded half-even. `by` is positive."""
-    whole, rest = divmod(number, by)
-    return whole + (2 * rest > by or (2 * rest == by and whole % 2 == 1))
-
-
 class _Call:
     """One reading of a call's facts."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self._facts = facts
         self.first = facts[0]
-        self.answered = _answer(facts)
-        self._end = _first(facts, Kind.ENDED) or _first(facts, Kind.INTERRUPTED) or facts[-1]
+        self.answered = talk_start(facts)
+        self._end = end_of(facts) or facts[-1]
 
     @property
     def agent(self) -> str:
         """The name of the endpoint that answered."""
         if self.answered is None:
             return ""
-        started = _first(self._facts, Kind.TRANSFER_STARTED)
-        endpoints = started.payload.get("endpoints") if started else None
-        for one in endpoints if isinstance(endpoints, list) else []:
-            if isinstance(one, dict) and one.get("leg") == self.answered.leg and isinstance(one.get("name"), str):
-                return str(one["name"])[:MAX_NAME]
+        started = first_of(self._facts, Kind.TRANSFER_STARTED)
+        for endpoint in endpoints(started) if started is not None else ():
+            if endpoint.leg == self.answered.leg and endpoint.name is not None:
+                return endpoint.name[:MAX_NAME]
         return ""
 
     @property
@@ -216,7 +213,7 @@ class _Call:
         if self.answered is not None:
             rung = [one for one in rung if one.leg == self.answered.leg]
             return _span_ms(rung[0], self.answered) if rung else 0
-        if self._end.kind is not Kind.ENDED or self._end.payload.get("by") != Party.CALLER:
+        if self._end.kind is not Kind.ENDED or ended(self._end).by is not Party.CALLER:
             return None
         return _span_ms(rung[0], self._end) if rung else 0
 
@@ -232,8 +229,7 @@ class _Call:
                 held[fact.leg] = fact
             elif fact.kind is Kind.RETRIEVED:
                 held.pop(fact.leg, None)
-                said = fact.payload.get("held_ms")
-                found.append(said if isinstance(said, int) and not isinstance(said, bool) else 0)
+                found.append(retrieved(fact).held_ms or 0)
         found += [HELD_MS + _span_ms(one, self._end) for one in held.values()]
         return min(max(found), _MOST_INT)
 
@@ -241,29 +237,17 @@ class _Call:
     def recording(self) -> str:
         """The first file: a second one follows where the winner left within the commit window."""
         for fact in self._facts:
-            said = fact.payload.get("file") if fact.kind in (Kind.RECORDING_STARTED, Kind.RECORDED) else None
-            if isinstance(said, str) and said:
-                return said[:MAX_TEXT]
+            read = _FILES.get(fact.kind)
+            file = read(fact).file if read is not None else None
+            if file:
+                return file[:MAX_TEXT]
         return ""
 
 
-def _answer(facts: Sequence[Fact]) -> Fact | None:
-    """Where talk starts (domain, section 1), by the same rule as the verdict's."""
-    answers: list[Fact] = []
-    bridge: Fact | None = None
-    for fact in facts:
-        if fact.kind is Kind.RESUMED:
-            answers, bridge = [one for one in answers if one.leg != fact.leg], None
-        elif fact.leg and fact.kind is Kind.ANSWERED:
-            answers.append(fact)
-        elif fact.leg and fact.kind is Kind.BRIDGED:
-            bridge = bridge or fact
-    at_once = next((one for one in answers if not one.payload.get("must_accept")), None)
-    return at_once or (bridge if answers else None)
-
-
-def _first(facts: Sequence[Fact], kind: Kind) -> Fact | None:
-    return next((fact for fact in facts if fact.kind is kind), None)
+_FILES: Mapping[Kind, Callable[[Fact], RecordingStarted | Recorded]] = {
+    Kind.RECORDING_STARTED: recording_started,
+    Kind.RECORDED: recorded,
+}
 
 
 def _span_ms(start: Fact, end: Fact) -> int:

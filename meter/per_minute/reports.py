@@ -21,7 +21,8 @@ from zoneinfo import ZoneInfo
 
 from book.model import Channel
 from meter.billing.arithmetic.calendar import deadline_us, local_day
-from meter.per_minute.interactions import average_x100, half_even
+from meter.billing.arithmetic.units import half_even
+from meter.per_minute.interactions import average_x100
 from meter.per_minute.service_levels import Level, levels_of
 from meter.per_minute.sql.interactions import Interaction
 from meter.text import texts

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from book.model import Channel
-from meter.per_minute.interactions import half_even
+from meter.billing.arithmetic.units import half_even
 
 RING_MS = 12_000  # domain 9: two full 6 s cycles
 HOLD_MS = 10_000  # domain 9

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import orjson
 import structlog
@@ -24,9 +23,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from book.model import Rating, Terms
-from facts.fact import Fact, Kind
-from facts.ladder import until_closed
+from facts.fact import Fact, Kind, first_of, until_closed
 from facts.outcome import CountsAs, Outcome, decide
+from facts.payloads import transfer_closed
+from facts.start_payload import transfer_started
 from meter.billing.arithmetic.minutes import rate
 from meter.ledger.accounts import INCREMENT, UNIT, Account, Posting, Rule
 from meter.outbox.sql import new_row, waits_for
@@ -53,9 +53,9 @@ from telemetry import metrics
 POLL_MS = 400  # how soon a closing fact is seen: one PRAGMA on SQLite
 FIRST_RETRY_MS = 200
 LAST_RETRY_MS = 5_000  # while the store fails; tried for ever, since nothing may be left unsettled
-MINUTE_RATING = Rating.MINUTE.value
+INCREMENT_MS = 60_000  # where the terms say none
+MAX_NAME, MAX_PHONE = 64, 32  # characters, as the columns
 _BY_MINUTE = Terms("", rating=Rating.MINUTE)
-_MINUTE_CLAUSES: dict[str, Any] = {"minute_increment_ms": 60_000, "minute_minimum_ms": 0}
 
 _log = structlog.get_logger()
 
@@ -82,10 +82,9 @@ def settle(history: Sequence[Fact], closing: Fact, options: SettleOptions, now_u
     """What one closed transfer comes to. Pure. `history` holds all its facts, in order."""
     facts = until_closed(history)
     outcome = decide(facts)
-    decided = outcome.as_payload()
-    agreed = all(closing.payload.get(name) == value for name, value in decided.items())
-    started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), closing)
-    dialout = next((fact for fact in facts if fact.kind is Kind.DIALED), None)
+    agreed = transfer_closed(closing) == outcome.as_closed()
+    started = first_of(facts, Kind.TRANSFER_STARTED) or closing
+    dialout = first_of(facts, Kind.DIALED)
     about = _About(started, dialout, closing, now_utc_us)
     row = about.outcome_row(outcome, agreed=agreed)
     posting = about.posting(outcome)
@@ -100,25 +99,25 @@ class _About:
 
     def __init__(self, started: Fact, dialout: Fact | None, closing: Fact, now_utc_us: int) -> None:
         self._started, self._dialout, self._closing, self._now_utc_us = started, dialout, closing, now_utc_us
-        terms = started.payload.get("terms")
-        self._terms: dict[str, Any] = terms if isinstance(terms, dict) else {}
+        self._start = transfer_started(started)
+        self._terms = self._start.terms
+        self._buyer = _short(self._start.buyer)
 
     @property
     def lead_emails(self) -> list[str]:
-        found = self._started.payload.get("lead_emails")
-        return [one for one in found if isinstance(one, str) and one] if isinstance(found, list) else []
+        return [address for address in self._start.lead_emails if address]
 
     def outcome_row(self, outcome: Outcome, *, agreed: bool) -> Columns:
         return {
             "transfer": self._closing.transfer,
             "router": self._closing.router,
             "boot": self._closing.boot,
-            "call_id": self._text("call_id"),
-            "sip_call_id": self._text("sip_call_id", None),
-            "dialer": self._text("dialer"),
-            "campaign": self._text("campaign"),
-            "buyer": self._text("buyer"),
-            "phone": self._text("phone", 32),
+            "call_id": _short(self._start.call_id),
+            "sip_call_id": self._start.sip_call_id or "",
+            "dialer": _short(self._start.dialer),
+            "campaign": _short(self._start.campaign),
+            "buyer": self._buyer,
+            "phone": _short(self._start.phone, MAX_PHONE),
             "started_utc_us": self._started.utc_us,
             "dialout_utc_us": self._dialout.utc_us if self._dialout else None,
             "closed_utc_us": self._closing.utc_us,
@@ -136,12 +135,14 @@ class _About:
 
     def posting(self, outcome: Outcome) -> Posting | None:
         """One unit, or the increments of a call that is paid by the minute; None for what is free."""
-        if self._terms.get("rating") == MINUTE_RATING:
+        if self._terms.by_minute:
             return self._minutes(outcome)
         if outcome.counts_as is CountsAs.FREE:
             return None
         unit = outcome.counts_as.value
-        percent = min(100, max(0, _whole(self._terms.get(f"{unit}_percent"), 100)))
+        is_connected = outcome.counts_as is CountsAs.CONNECTED
+        agreed = self._terms.connected_percent if is_connected else self._terms.failed_percent
+        percent = 100 if agreed is None else min(100, max(0, agreed))
         return Posting(
             key=f"{self._closing.transfer}:unit",
             rule=Rule.UNIT,
@@ -157,12 +158,11 @@ class _About:
 
     def _minutes(self, outcome: Outcome) -> Posting | None:
         """By talk alone: buffer, verdict and units play no part (domain, section 9)."""
-        clauses: dict[str, Any] = {
-            name: max(0, _whole(self._terms.get(name), default)) for name, default in _MINUTE_CLAUSES.items()
-        }
-        clauses["minute_increment_ms"] = clauses["minute_increment_ms"] or _MINUTE_CLAUSES["minute_increment_ms"]
-        price = self._terms.get("minute_price_minor")  # None in facts of before it was told: the invoice looks it up
-        rated = rate(outcome.talk_ms, replace(_BY_MINUTE, **clauses))
+        increment_ms = max(0, self._terms.minute_increment_ms or 0) or INCREMENT_MS
+        minimum_ms = max(0, self._terms.minute_minimum_ms or 0)
+        price = self._terms.minute_price_minor  # None in facts of before it was told: the invoice looks it up
+        clauses = replace(_BY_MINUTE, minute_increment_ms=increment_ms, minute_minimum_ms=minimum_ms)
+        rated = rate(outcome.talk_ms, clauses)
         if not rated.increments:
             return None
         return Posting(
@@ -174,33 +174,30 @@ class _About:
             amount=rated.increments,
             unit="call",
             units=rated.increments,
-            price_minor=None if price is None else max(0, _whole(price, 0)),
+            price_minor=None if price is None else max(0, price),
             **self._of_transfer(),
         )
 
     def interaction(self, facts: Sequence[Fact], outcome: Outcome, posting: Posting | None) -> Columns | None:
         """The call, answered or not, of a buyer who pays by the minute; None of others, and where nothing rang."""
-        buyer = self._text("buyer")
-        if self._terms.get("rating") != MINUTE_RATING or self._dialout is None or not buyer:
+        if not self._terms.by_minute or self._dialout is None or not self._buyer:
             return None
         increments = posting.units if posting is not None else 0
         price = posting.price_minor or 0 if posting is not None else 0
-        currency = self._terms.get("currency")
-        said = currency if isinstance(currency, str) and len(currency) == len("USD") else ""
-        charged = Charged(increments, increments * price, said)
-        phone, now = self._text("phone", 32), self._now_utc_us
-        return call_row(facts, outcome, buyer=buyer, customer=phone, charged=charged, now_utc_us=now)
+        currency = self._terms.currency or ""
+        charged = Charged(increments, increments * price, currency if len(currency) == len("USD") else "")
+        phone, now = _short(self._start.phone, MAX_PHONE), self._now_utc_us
+        return call_row(facts, outcome, buyer=self._buyer, customer=phone, charged=charged, now_utc_us=now)
 
     def ask(self) -> Columns | None:
         """The question to the caller how it was, where the lead has an address."""
-        lead = self._started.payload.get("lead")
-        to = mail_address(lead.get("email")) if isinstance(lead, dict) else ""
+        to = mail_address((self._start.lead or {}).get("email"))
         return ask_message(self._closing.transfer, to, self._now_utc_us) if to else None
 
     def _of_transfer(self) -> Columns:
         return {
             "transfer": self._closing.transfer,
-            "buyer": self._text("buyer"),
+            "buyer": self._buyer,
             **self._terms_used(),
             "dialout_utc_us": (self._dialout or self._started).utc_us,
             "posted_utc_us": self._now_utc_us,
@@ -211,27 +208,19 @@ class _About:
 
         Of a buyer without an address it waits for one, since the unit is charged; who pays by the minute pays none.
         """
-        transfer, to, buyer = self._closing.transfer, self.lead_emails, self._text("buyer")
-        if not to and (not buyer or self._terms.get("rating") == MINUTE_RATING):
+        transfer, to = self._closing.transfer, self.lead_emails
+        if not to and (not self._buyer or self._terms.by_minute):
             return []
         said = {"transfer": transfer, **({"to": to} if to else {})}
-        needs = "" if to else waits_for("lead_emails", buyer)
+        needs = "" if to else waits_for("lead_emails", self._buyer)
         return [new_row("mail", transfer, f"{transfer}.lead", said, self._now_utc_us, needs=needs)]
 
-    def _text(self, name: str, limit: int | None = 64) -> str:
-        value = self._started.payload.get(name)
-        return value[:limit] if isinstance(value, str) else ""
-
     def _terms_used(self) -> Columns:
-        name = self._terms.get("name")
-        return {
-            "terms_name": name[:64] if isinstance(name, str) else "",
-            "terms_version": _whole(self._terms.get("version"), 0),
-        }
+        return {"terms_name": _short(self._terms.name), "terms_version": self._terms.version or 0}
 
 
-def _whole(value: object, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+def _short(text: str | None, limit: int = MAX_NAME) -> str:
+    return (text or "")[:limit]
 
 
 class Follower:

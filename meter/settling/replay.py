@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from book.model import Rating, Terms
-from facts.fact import Fact, Kind
-from facts.ladder import until_closed
+from facts.fact import Fact, Kind, first_of, until_closed
 from facts.outcome import CountsAs, Outcome, OutcomeTerms, decide
+from facts.start_payload import all_secure, with_buffer
+from facts.start_payload import terms as terms_of
 from meter.billing.arithmetic.calendar import Week
 from meter.billing.arithmetic.cycle import Bought, Prepaid, settle_week
 from meter.billing.arithmetic.minutes import rate
@@ -162,21 +163,15 @@ def _under(fact: Fact, history: Sequence[Fact], terms: Terms) -> Fact:
     if fact.kind is not Kind.TRANSFER_STARTED:
         return fact
     buffer_ms = terms.secure_buffer_ms if _is_secure(history) else 0
-    return replace(fact, payload={**fact.payload, "buffer_ms": buffer_ms})
+    return with_buffer(fact, buffer_ms)
 
 
 def _is_secure(history: Sequence[Fact]) -> bool:
     """Whether every endpoint that was selected is a secure trunk (domain, section 4)."""
-    for fact in history:
-        if fact.kind is Kind.TRANSFER_STARTED:
-            endpoints = fact.payload.get("endpoints")
-            listed = endpoints if isinstance(endpoints, list) else []
-            return bool(listed) and all(isinstance(one, dict) and one.get("secure") is True for one in listed)
-    return False
+    started = first_of(history, Kind.TRANSFER_STARTED)
+    return started is not None and all_secure(started)
 
 
 def _talk_threshold(history: Sequence[Fact]) -> int:
-    for fact in history:
-        if fact.kind is Kind.TRANSFER_STARTED:
-            return OutcomeTerms.from_payload(fact.payload.get("terms") or {}).talk_connected_ms
-    return OutcomeTerms().talk_connected_ms
+    started = first_of(history, Kind.TRANSFER_STARTED)
+    return (OutcomeTerms() if started is None else OutcomeTerms.of(terms_of(started))).talk_connected_ms

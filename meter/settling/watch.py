@@ -11,8 +11,11 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from facts.fact import Fact, Kind, rings
+from facts.fact import Fact, Kind
 from facts.outcome import Outcome
+from facts.payloads import leg_ended, rings
+from facts.start_payload import buyer as buyer_of
+from facts.start_payload import by_leg
 from meter.billing.sql.due import money_gauges
 from meter.book.sql.book import BookSnapshot, BookStore
 from meter.book.sql.orders import OrderNow, orders_now
@@ -45,8 +48,7 @@ def count_settled(transfer: str, facts: Sequence[Fact], outcome: Outcome, *, agr
         metrics.VERDICT_MISMATCH.inc()
         _log.error("the router's verdict differs", transfer=transfer, verdict=outcome.verdict.value)
     started = facts[0] if facts else None
-    said = started.payload.get("buyer") if started is not None else ""
-    buyer = said if isinstance(said, str) else ""
+    buyer = (buyer_of(started) if started is not None else None) or ""
     label = metrics.BUYERS.of(buyer)
     metrics.BUYER_TRANSFERS.labels(label, outcome.counts_as.value).inc()
     dialed = [fact for fact in facts if fact.kind is Kind.DIALED]
@@ -69,7 +71,7 @@ def count_settled(transfer: str, facts: Sequence[Fact], outcome: Outcome, *, agr
 
 def _count_legs(facts: Sequence[Fact], started: Fact, buyer: str, zero_us: int) -> None:
     """By endpoint: what became of each leg, and its own clocks."""
-    names = _endpoint_names(started)
+    names = {leg: endpoint.name or str(leg) for leg, endpoint in by_leg(started).items()}
     results: dict[int, str] = {}
     rang: set[int] = set()
     for fact in facts:
@@ -94,25 +96,17 @@ def _count_legs(facts: Sequence[Fact], started: Fact, buyer: str, zero_us: int) 
         metrics.TRUNK_LEGS.labels(metrics.TRUNKS.of(f"{buyer}/{names[leg]}"), result).inc()
 
 
-def _endpoint_names(started: Fact) -> dict[int, str]:
-    endpoints = started.payload.get("endpoints")
-    return {
-        one["leg"]: str(one.get("name") or one["leg"])
-        for one in (endpoints if isinstance(endpoints, list) else [])
-        if isinstance(one, dict) and isinstance(one.get("leg"), int)
-    }
-
-
-def _ending(ended: Fact) -> str:
+def _ending(fact: Fact) -> str:
     """What a leg that nobody answered came to."""
-    code = ended.payload.get("code")
-    if ended.payload.get("local", True):
+    over = leg_ended(fact)
+    if over.local is not False:
         return "cancelled"
+    code = over.code
     if code in _BUSY:
         return "busy"
     if code in _NO_ANSWER:
         return "no_answer"
-    return "failed" if not isinstance(code, int) or code in _SERVER_ERRORS else "declined"
+    return "failed" if code is None or code in _SERVER_ERRORS else "declined"
 
 
 class Watch:

@@ -26,9 +26,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.disclosure import Reader, disclosed, masked
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of
 from facts.ladder import build_ladder
 from facts.outcome import CountsAs
+from facts.start_payload import lead_fields
 from meter.events.follower import Taken
 from meter.events.model import KINDS, SCHEMA, Event, EventKind, Events
 from meter.events.sql.streams import Boot
@@ -141,13 +142,13 @@ class WebhookQueue:
 
 def happened_us(event: Event) -> int:
     """When it happened, in microseconds UTC."""
-    return int(event.payload.get("at_utc_us") or event.payload.get("closed_utc_us") or 0)
+    return int(event.fields.get("at_utc_us") or event.fields.get("closed_utc_us") or 0)
 
 
 def names_of(event: Event) -> tuple[str, ...]:
     """By which of the names in a webhook's `events` this one is asked for, the closest first."""
     if event.kind is EventKind.OUTCOME:
-        failed = event.payload.get("counts_as") == CountsAs.FAILED.value
+        failed = event.fields.get("counts_as") == CountsAs.FAILED.value
         return (FAILED, "outcome") if failed else ("outcome",)
     return (event.kind.value,)
 
@@ -291,8 +292,8 @@ def compose(
 
 def document(hook: Webhook, event: Event, name: str, facts: Sequence[Fact], redact: frozenset[str]) -> bytes:
     """The body: type, timestamp and data, as Standard Webhooks advises."""
-    started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
-    data = disclosed({**event.payload, "lead": lead_of(hook, started, redact)}, Reader.BUYER, event.claim)
+    started = first_of(facts, Kind.TRANSFER_STARTED)
+    data = disclosed({**event.fields, "lead": lead_of(hook, started, redact)}, Reader.BUYER, event.claim)
     data = masked(data) if hook.mask_phone else data
     if event.kind is EventKind.OUTCOME:
         ladder = build_ladder(facts)
@@ -314,8 +315,8 @@ def _body(name: str, at: datetime, data: Mapping[str, Any]) -> bytes:
 
 def lead_of(hook: Webhook, started: Fact | None, redact: frozenset[str]) -> dict[str, str]:
     """The lead's fields that may go along, all as text."""
-    said = started.payload.get("lead") if started is not None else None
-    fields = {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
+    given = (lead_fields(started) if started is not None else None) or {}
+    fields = {str(key): str(value) for key, value in given.items()}
     wanted = fields.keys() if ALL_FIELDS in hook.lead_fields else fields.keys() & set(hook.lead_fields)
     hidden = redact | set(hook.redact_fields)
     lead = {key: fields[key] for key in fields if key in wanted and key not in hidden}

@@ -17,8 +17,9 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import HTMLResponse, Response
 
 from facts.disclosure import Reader, claim_of, knows_person
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of
 from facts.ladder import LegTimes, build_ladder
+from facts.start_payload import lead_fields, transfer_started
 from meter.credits.rules import MAX_WORDS, CreditError, Reason, Refusal, State, Window
 from meter.credits.sql.reading import LEVELS, Request, Seen
 from meter.credits.sql.requests import Asked
@@ -178,13 +179,13 @@ def _lines(text: str) -> list[str]:
 def _shown_call(seen: Seen) -> dict[str, Any]:
     """The facts of the call, as far as they are still there."""
     ladder = build_ladder(seen.facts) if seen.facts else None
-    started = next((fact for fact in seen.facts if fact.kind is Kind.TRANSFER_STARTED), None)
+    started = first_of(seen.facts, Kind.TRANSFER_STARTED)
     facts: list[tuple[str, str]] = []
     if ladder is not None:
         outcome = ladder.outcome
         facts = [
             ("Transfer", one_line(ladder.transfer, 64)),
-            ("Campaign", one_line(started.payload.get("campaign", ""), 64) if started else ""),
+            ("Campaign", one_line(transfer_started(started).campaign or "", 64) if started else ""),
             ("Result", f"{outcome.verdict.value} ({outcome.reason.value})".replace("_", " ")),
             ("Counted as", outcome.counts_as.value),
             ("Attempt", f"{_seconds(outcome.attempt_ms)} s"),
@@ -202,7 +203,7 @@ def _shown_call(seen: Seen) -> dict[str, Any]:
 
 
 def _lead(started: Fact | None) -> list[tuple[str, str]]:
-    return fields_of(started.payload.get("lead")) if started else []
+    return fields_of(lead_fields(started)) if started else []
 
 
 def _shown_leg(leg: LegTimes) -> dict[str, Any]:

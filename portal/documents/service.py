@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from facts.fact import Kind
+from facts.fact import Kind, first_of
 from facts.ladder import Ladder, build_ladder
+from facts.start_payload import buyer as buyer_of
 from meter.billing.documents import paper
 from meter.billing.sql.documents import Document
 from meter.billing.sql.forecasting import OrderForecast, forecasts
@@ -64,7 +65,7 @@ class MoneyOffice:
     async def ladder(self, transfer: str, buyer: str) -> Ladder | None:
         """The account of a transfer, of this buyer where one is named; None where there is none."""
         facts = await self._clerk.read(lambda connection: facts_of(connection, transfer))
-        started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
-        if started is None or (buyer and started.payload.get("buyer") != buyer):
+        started = first_of(facts, Kind.TRANSFER_STARTED)
+        if started is None or (buyer and buyer_of(started) != buyer):
             return None
         return build_ladder(facts)

@@ -57,11 +57,11 @@ class View:
     def sees(self, event: Event) -> bool:
         """Whether the event is its own, and asked for."""
         own = _OWN.get(self.who.scope)
-        return (own is None or event.payload.get(own) == self.who.of) and (not self.kinds or event.kind in self.kinds)
+        return (own is None or event.fields.get(own) == self.who.of) and (not self.kinds or event.kind in self.kinds)
 
     def shown(self, event: Event) -> dict[str, Any]:
-        """The payload as it may be seen."""
-        return disclosed(event.payload, Reader(self.who.scope), event.claim)
+        """The fields as they may be seen."""
+        return disclosed(event.fields, Reader(self.who.scope), event.claim)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,15 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
 
 from fastapi import Request
 from fastapi.responses import FileResponse
 from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
 from facts.disclosure import Reader, claim_of, knows_person
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of
+from facts.payloads import recorded
+from facts.start_payload import buyer as buyer_of
 from meter.journal.sql.reading import facts_of
 from meter.store.clerk import Clerk
 from portal.http.problems import ProblemError
@@ -42,21 +43,21 @@ class RecordingOffice:
         `part` counts from 1, in the order in which they were made. Raises ProblemError 400, 404, 416.
         """
         facts = await self._clerk.read(lambda connection: facts_of(connection, transfer))
-        started = next((fact for fact in facts if fact.kind is Kind.TRANSFER_STARTED), None)
-        if started is None or (buyer and started.payload.get("buyer") != buyer):
+        started = first_of(facts, Kind.TRANSFER_STARTED)
+        if started is None or (buyer and buyer_of(started) != buyer):
             raise ProblemError(404, _NONE)
         if buyer and not knows_person(Reader.BUYER, claim_of(facts)):  # what is said in it is the person's too
             raise ProblemError(404, _NONE)
         made = _recorded(facts)
         if part > len(made):
             raise ProblemError(404, _NONE)
-        payload = made[part - 1]
-        found = await asyncio.to_thread(find_below, self._folder, str(payload["file"]))
+        file, sha256 = made[part - 1]
+        found = await asyncio.to_thread(find_below, self._folder, file)
         if found is None:
             raise ProblemError(404, "the recording is deleted, or lies elsewhere")
         path, status = found
-        digest = base64.b64encode(bytes.fromhex(payload["sha256"])).decode()
-        headers = {"ETag": f'"{payload["sha256"]}"', "Repr-Digest": f"sha-256=:{digest}:"}
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        headers = {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
         response = FileResponse(path, headers=headers, media_type=_AUDIO, filename=path.name, stat_result=status)
         _check_range(response, request, status.st_size)
         return response
@@ -75,15 +76,14 @@ def find_below(folder: Path, name: str) -> tuple[Path, os.stat_result] | None:
     return path, status
 
 
-def _recorded(facts: list[Fact]) -> list[dict[str, Any]]:
-    """What `recorded` facts say of files that are whole, in their order, each file once."""
-    found: dict[str, dict[str, Any]] = {}
+def _recorded(facts: list[Fact]) -> list[tuple[str, str]]:
+    """Name and SHA-256 of the files that `recorded` facts call whole, in their order, each file once."""
+    digests: dict[str, str] = {}
     for fact in facts:
-        file, digest = fact.payload.get("file"), fact.payload.get("sha256")
-        is_whole = isinstance(file, str) and file and isinstance(digest, str) and _SHA256.fullmatch(digest)
-        if fact.kind is Kind.RECORDED and is_whole:
-            found.setdefault(str(file), fact.payload)
-    return list(found.values())
+        done = recorded(fact) if fact.kind is Kind.RECORDED else None
+        if done is not None and done.file and done.sha256 and _SHA256.fullmatch(done.sha256):
+            digests.setdefault(done.file, done.sha256)
+    return list(digests.items())
 
 
 def _check_range(response: FileResponse, request: Request, size: int) -> None:

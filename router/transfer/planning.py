@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from book.limits import Limits
 from book.model import Endpoint, EndpointKind, Rating, TrunkPolicy
 from facts.answers import ScrubResult
 from facts.outcome import OutcomeTerms, Reason
+from facts.start_payload import BuyerRefusal, LeftOut, Scrub, Terms, TransferStarted
+from facts.start_payload import Endpoint as StartedEndpoint
 from router.config import Carrier
 from router.lead import Lead
 from router.routing.selection import REFUSAL_CODES, Refusal, Selection
@@ -74,40 +75,45 @@ def start_of(
 ) -> Start:
     """Everything about one transfer that is fixed when it begins; `before`: the offer that came to nothing."""
     buyer = selection.buyer
-    terms = _terms_payload(selection)
-    outcome_terms = OutcomeTerms.from_payload(terms)
+    terms = _terms(selection)
+    outcome_terms = OutcomeTerms.of(terms)
     given, unread = own_call_id(invite.headers)
     call_id = before.call_id if before else given or transfer
     offers = before.offers + 1 if before else 1
-    payload: dict[str, Any] = {
-        "call_id": call_id,
-        "sip_call_id": invite.sip_call_id,
-        "dialer": dialer,
-        "campaign": invite.user[:64],
-        "buyer": buyer.name if buyer else "",
-        "buyer_title": buyer.title if buyer else "",
-        "lead_emails": list(buyer.lead_emails) if buyer else [],
-        "phone": lead.phone,
-        "lead": lead.fields,
-        "endpoints": [_endpoint_payload(n, one) for n, one in enumerate(selection.endpoints, start=1)],
-        "buffer_ms": selection.buffer_ms,
-        "ring_timeout_ms": selection.ring_timeout_ms,
-        "terms": terms,
-        "seed": selection.seed,
-    }
-    problems = (*lead.problems, *filter(None, [unread]))
-    payload |= _also(problems, selection, key=key, offers=offers, sign=sign)
-    if selection.scrub is not None:
-        payload["scrub"] = _scrub_payload(selection.scrub, payload["buyer"], sign)
+    name = buyer.name if buyer else ""
+    scrub = _scrub(selection.scrub, name, sign) if selection.scrub is not None else None
+    started = TransferStarted(
+        call_id=call_id,
+        sip_call_id=invite.sip_call_id,
+        dialer=dialer,
+        campaign=invite.user[:64],
+        buyer=name,
+        buyer_title=buyer.title if buyer else "",
+        lead_emails=buyer.lead_emails if buyer else (),
+        phone=lead.phone,
+        lead=lead.fields,
+        endpoints=tuple(_endpoint(n, endpoint) for n, endpoint in enumerate(selection.endpoints, start=1)),
+        buffer_ms=selection.buffer_ms,
+        ring_timeout_ms=selection.ring_timeout_ms,
+        terms=terms,
+        seed=selection.seed,
+        lead_problems=(*lead.problems, *filter(None, [unread])),
+        refusals=tuple(_refusal(refusal, sign) for refusal in selection.refusals),
+        left_out=tuple(LeftOut(endpoint, why) for endpoint, why in selection.left_out),
+        key=key or None,
+        offer=offers if offers > 1 else None,
+        scrub=scrub,
+    )
     offered = before.offered if before else frozenset[str]()
     return Start(
         transfer=transfer,
         invite=invite,
         plan=plan_of(selection, outcome_terms, refusal=refusal, answered=answered, limits=plan_limits),
         endpoints=selection.endpoints,
-        buyer=buyer.name if buyer else "",
+        buyer=name,
         phone=lead.phone,
-        payload=payload,
+        payload=started.as_payload(),
+        scrub=scrub,
         terms=outcome_terms,
         refusal=refusal,
         refusal_code=REFUSAL_CODES.get(refusal, REFUSAL_CODES[Reason.FAULT]),
@@ -121,22 +127,6 @@ def start_of(
         key=key,
         carriers={one.carrier: carriers[one.carrier] for one in selection.endpoints if one.carrier in carriers},
     )
-
-
-def _also(problems: Sequence[str], selection: Selection, *, key: str, offers: int, sign: Sign) -> dict[str, Any]:
-    """What is not so of every transfer."""
-    found: dict[str, Any] = {}
-    if problems:
-        found["lead_problems"] = list(problems)
-    if selection.refusals:
-        found["refusals"] = [_refusal_payload(one, sign) for one in selection.refusals]
-    if selection.left_out:
-        found["left_out"] = [{"endpoint": name, "why": why} for name, why in selection.left_out]
-    if key:
-        found["key"] = key
-    if offers > 1:
-        found["offer"] = offers
-    return found
 
 
 def target_of(start: Start, endpoint: Endpoint, spoken: str) -> Target:
@@ -192,59 +182,47 @@ def own_call_id(headers: Mapping[str, list[str]]) -> tuple[str, str]:
     return "", CALL_ID_UNREAD
 
 
-def _terms_payload(selection: Selection) -> dict[str, Any]:
+def _terms(selection: Selection) -> Terms:
     if selection.buyer is None:
-        return {}
+        return Terms()
     terms = selection.buyer.terms
-    by_minute: dict[str, Any] = {}
-    if terms.rating is Rating.MINUTE:
-        by_minute = {
-            "minute_price_minor": terms.minute_price_minor,
-            "minute_increment_ms": terms.minute_increment_ms,
-            "minute_minimum_ms": terms.minute_minimum_ms,
-        }
-    return {
-        "name": terms.name,
-        "version": terms.version,
-        "rating": terms.rating.value,
-        "connected_percent": terms.connected_percent,
-        "failed_percent": terms.failed_percent,
-        "talk_connected_ms": terms.talk_connected_ms,
-        "unreachable": terms.unreachable,
-        "caller_abandon": terms.caller_abandon,
-        "time_zone": terms.time_zone,
-        "currency": terms.currency,
-        "unit_price_minor": terms.unit_price_minor,
-        **by_minute,
-    }
+    by_minute = terms.rating is Rating.MINUTE
+    return Terms(
+        name=terms.name,
+        version=terms.version,
+        rating=terms.rating.value,
+        connected_percent=terms.connected_percent,
+        failed_percent=terms.failed_percent,
+        talk_connected_ms=terms.talk_connected_ms,
+        unreachable=terms.unreachable,
+        caller_abandon=terms.caller_abandon,
+        time_zone=terms.time_zone,
+        currency=terms.currency,
+        unit_price_minor=terms.unit_price_minor,
+        minute_price_minor=terms.minute_price_minor if by_minute else None,
+        minute_increment_ms=terms.minute_increment_ms if by_minute else None,
+        minute_minimum_ms=terms.minute_minimum_ms if by_minute else None,
+    )
 
 
-def _endpoint_payload(number: int, endpoint: Endpoint) -> dict[str, Any]:
-    return {
-        "leg": number,
-        "name": endpoint.name,
-        "kind": endpoint.kind.value,
-        "transport": endpoint.transport.value,
-        "srtp": endpoint.srtp.value,
-        "secure": endpoint.secure,
-    }
+def _endpoint(number: int, endpoint: Endpoint) -> StartedEndpoint:
+    kind, transport, srtp = endpoint.kind.value, endpoint.transport.value, endpoint.srtp.value
+    return StartedEndpoint(number, endpoint.name, kind, transport, srtp, endpoint.secure)
 
 
-def _refusal_payload(refusal: Refusal, sign: Sign) -> dict[str, Any]:
-    said: dict[str, Any] = {"buyer": refusal.buyer, "reason": str(refusal.reason), "detail": refusal.detail}
-    if refusal.scrub is not None:
-        said["scrub"] = _scrub_payload(refusal.scrub, refusal.buyer, sign)
-    return said
+def _refusal(refusal: Refusal, sign: Sign) -> BuyerRefusal:
+    scrub = _scrub(refusal.scrub, refusal.buyer, sign) if refusal.scrub is not None else None
+    return BuyerRefusal(refusal.buyer, str(refusal.reason), refusal.detail, scrub)
 
 
-def _scrub_payload(scrub: ScrubResult, buyer: str, sign: Sign) -> dict[str, Any]:
-    payload: dict[str, Any] = {
-        "reason": scrub.reason,
-        "hit": scrub.hit,
-        "lists": scrub.lists,
-        "sets": list(scrub.sets),
-        "number": scrub.number,
-        "took_us": scrub.took_us,
-        "receipt": sign(scrub, buyer),
-    }
-    return {**payload, "exempt": list(scrub.exempt)} if scrub.exempt else payload
+def _scrub(scrub: ScrubResult, buyer: str, sign: Sign) -> Scrub:
+    return Scrub(
+        reason=scrub.reason,
+        hit=scrub.hit,
+        lists=scrub.lists,
+        sets=tuple(scrub.sets),
+        number=scrub.number,
+        took_us=scrub.took_us,
+        receipt=sign(scrub, buyer),
+        exempt=tuple(scrub.exempt),
+    )

@@ -16,6 +16,7 @@ from book.model import Campaign, Endpoint
 from facts.answers import Admission
 from facts.fact import CALLER_LEG, Fact, Kind
 from facts.outcome import Outcome, OutcomeTerms, Verdict, decide
+from facts.start_payload import Scrub
 from router.config import Carrier
 from router.lead import Lead
 from router.ports import Journal
@@ -74,6 +75,7 @@ class Start:
     dialer: str = ""
     limits: Limits | None = None
     lead: Lead | None = None
+    scrub: Scrub | None = None  # what the suppression lists said, and the signed receipt of it
     key: str = ""  # pressed in the campaign's menu
     carriers: Mapping[str, Carrier] = field(default_factory=dict)  # of its DIDs, as they were when it began
 
@@ -151,11 +153,11 @@ class TransferShell:
     @property
     def _evidence(self) -> Headers:
         """What the suppression lists said, and the signed receipt of it; nothing where they were not asked."""
-        scrub = self.start.payload.get("scrub")
-        if not scrub:
+        scrub = self.start.scrub
+        if scrub is None:
             return ()
-        said = "; ".join(filter(None, (scrub["reason"] or "pass", scrub["lists"])))
-        return ("X-Baton-Scrub", said), ("X-Baton-Receipt", scrub["receipt"])
+        said = "; ".join(filter(None, (scrub.reason or "pass", scrub.lists)))
+        return ("X-Baton-Scrub", said), ("X-Baton-Receipt", scrub.receipt or "")
 
     def _fact(self, kind: Kind, leg: int | None, payload: dict[str, Any], at_us: int, lag_us: int) -> Fact:
         clock = self._host.clock

@@ -304,7 +304,7 @@ async def test_it_begins_at_the_end_or_at_a_time(journal: Journal) -> None:
     assert [(one["event"], one["router"]) for one in walker.seen] == [("started", "r2"), ("started", "r3")]
     everything = Walker(journal.clerk, OPERATOR, write_position(await journal.clerk.read(partial(position_at, 0))))
     await everything.rest()
-    _holds(everything, [one for one in await journal.whole() if one.kind != "outcome" or one.payload.get("verdict")])
+    _holds(everything, [one for one in await journal.whole() if one.kind != "outcome" or one.fields.get("verdict")])
 
 
 async def test_a_time_within_a_boot_is_found_to_the_fact(journal: Journal) -> None:

@@ -173,7 +173,7 @@ async def test_what_later_events_need_is_read_again_after_a_restart(engine: Asyn
     stream = Stream(engine, "test", keep)
     await stream.catch_up()
     await stream._clerk.close()
-    told = {event.kind: event.payload for event in second}
+    told = {event.kind: event.fields for event in second}
     assert told[EventKind.ANSWERED]["buyer"] == "acme"
     assert told[EventKind.ANSWERED]["after_dialout_ms"] > 0
     assert told[EventKind.ANSWERED]["endpoint"] == "desk-1"
@@ -288,7 +288,7 @@ def test_a_provisional_answer_that_is_no_ringing_makes_no_event() -> None:
     story = Story().start(legs=2).dial(1, 2).ring(1, 0.5, 199).ring(2, 0.7, 101).ring(2, 0.9, 183)
     events = Events()
     told = [one for fact in story.facts if (one := events.fold(fact, None)) and one.kind is EventKind.RINGING]
-    assert [(one.payload["code"], one.payload["after_dialout_ms"]) for one in told] == [(183, 900)]
+    assert [(one.fields["code"], one.fields["after_dialout_ms"]) for one in told] == [(183, 900)]
 
 
 def test_the_winner_that_left_and_the_next_one_have_events_of_their_own() -> None:

@@ -32,6 +32,7 @@ from baton.scenarios.story import (
 from book.problems import ConfigError
 from facts.fact import Fact, Kind
 from facts.outcome import decide
+from facts.start_payload import Terms
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
@@ -297,9 +298,9 @@ def test_any_of_several_right_results_passes_and_a_free_one_has_no_charge() -> N
 
 def test_a_connected_unit_is_worth_its_percentage_rounded_half_even() -> None:
     charge = ChargeEntry(unit="connected", percent=93, minor=0)
-    assert worth_minor(charge, {"terms": {"unit_price_minor": 4500}}) == 4185
-    assert worth_minor(charge, {"terms": {"unit_price_minor": 50}}) == 46  # 46.5
-    assert worth_minor(charge, {"terms": {"unit_price_minor": 150}}) == 140  # 139.5
+    assert worth_minor(charge, Terms(unit_price_minor=4500)) == 4185
+    assert worth_minor(charge, Terms(unit_price_minor=50)) == 46  # 46.5
+    assert worth_minor(charge, Terms(unit_price_minor=150)) == 140  # 139.5
 
 
 def test_a_pattern_looks_at_kind_leg_and_payload() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, literal_column, select
 
 from facts.fact import Fact, Kind
+from facts.start_payload import buyer as buyer_of
 from meter.book.sql.contracts import Contract, read_contract
 from meter.credits.rules import LATE_US, TARGET_US, Ages, CreditError, Refusal, State
 from meter.credits.sql.calls import Call, billed_call, dialout_of
@@ -157,7 +158,7 @@ def see(connection: Connection, transfer: str, buyer: str) -> Seen:
     """A call, with what was asked about it; nothing of another buyer's. Raises UnknownBuyerError."""
     contract = read_contract(connection, buyer)
     facts = facts_of(connection, transfer)
-    is_theirs = any(one.kind is Kind.TRANSFER_STARTED and one.payload.get("buyer") == buyer for one in facts)
+    is_theirs = any(one.kind is Kind.TRANSFER_STARTED and buyer_of(one) == buyer for one in facts)
     try:
         call = billed_call(connection, transfer, buyer)
     except CreditError:

@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from book.limits import Limits
 from facts.answers import Admission
 from facts.fact import CHAIN_START, Fact, Kind
+from facts.payloads import transfer_closed
 from meter.journal.rows import DIGEST, SEQ, UTC_US, Row, insert_rows, make_row
 from meter.journal.sql.admissions import Candidate, admit, settle
 from meter.store.clerk import Clerk
@@ -180,7 +181,7 @@ class JournalWriter:
         self._queue.append(row)
         if kind is Kind.TRANSFER_CLOSED and transfer in self._limited:
             self._limited.discard(transfer)
-            self._endings.append((self._seq, transfer, str(fact.payload.get("counts_as", ""))))
+            self._endings.append((self._seq, transfer, transfer_closed(fact).counts_as or ""))
         if self._timer is None or kind in _URGENT:
             self._wake_within(min(self._linger_s, URGENT_LINGER_MS / 1000) if kind in _URGENT else self._linger_s)
         return fact

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, Row, Select, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.fact import Fact, Kind
+from facts.start_payload import stored_start
 from meter.journal.rows import execute_bare, read_row
 from meter.store.engine import reading
 from meter.store.schema import boots, facts, outcomes
@@ -157,15 +157,14 @@ class _Wanted:
 
 
 def _open_row(row: Row[Any, Any, Any]) -> TransferRow:
-    payload = orjson.loads(row.payload)
-    buffer_ms = payload.get("buffer_ms", 0)
+    start = stored_start(row.payload)
     return TransferRow(
         transfer=row.transfer,
-        call_id=str(payload.get("call_id", "")),
-        dialer=str(payload.get("dialer", "")),
-        campaign=str(payload.get("campaign", "")),
-        buyer=str(payload.get("buyer", "")),
-        phone=str(payload.get("phone", "")),
+        call_id=start.call_id or "",
+        dialer=start.dialer or "",
+        campaign=start.campaign or "",
+        buyer=start.buyer or "",
+        phone=start.phone or "",
         started_utc_us=row.utc_us,
-        buffer_ms=buffer_ms if isinstance(buffer_ms, int) else 0,
+        buffer_ms=start.buffer_ms or 0,
     )

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.fact import CHAIN_START, Fact, Kind
 from facts.outcome import decide
+from facts.payloads import Interrupted, transfer_closed
 from meter.journal.rows import Row, insert_rows, make_row
 from meter.journal.sql.admissions import settle
 from meter.journal.sql.reading import STARTED, histories
@@ -98,7 +99,7 @@ class _Step:
                 seq, digest = fact.seq, row[-1]
                 rows.append(row)
             closed.append(history[0].transfer)
-            endings.append((fact.transfer, str(fact.payload["counts_as"])))
+            endings.append((fact.transfer, transfer_closed(fact).counts_as or ""))
         if rows:
             insert_rows(connection, rows)
             settle(connection, endings)
@@ -125,7 +126,7 @@ class _Step:
             utc_us=self.now_utc_us,
             mono_us=last.mono_us,
             origin=ORIGIN,
-            payload={"last_seq": last.seq},
+            payload=Interrupted(last.seq).as_payload(),
         )
         outcome = decide([*history, interrupted])
         closed = Fact(

@@ -48,7 +48,7 @@ class MailRow:
     done_utc_us: int | None
     error: str
     to: tuple[str, ...]
-    payload: dict[str, Any]
+    order: dict[str, Any]  # what the composer is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,23 +163,23 @@ def _reports_on() -> ColumnElement[bool]:
 
 def _mail_row(row: Row[Any]) -> MailRow:
     try:
-        payload = orjson.loads(row.payload)
+        order = orjson.loads(row.payload)
     except orjson.JSONDecodeError:
-        payload = {}
-    if not isinstance(payload, dict):
-        payload = {}
+        order = {}
+    if not isinstance(order, dict):
+        order = {}
     return MailRow(
         id=row.id,
         message_id=row.message_id,
-        kind=str(payload.get("kind", _DEFAULT_KIND)),
+        kind=str(order.get("kind", _DEFAULT_KIND)),
         state=row.state,
         attempts=row.attempts,
         created_utc_us=row.created_utc_us,
         next_try_utc_us=row.next_try_utc_us,
         done_utc_us=row.done_utc_us,
         error=row.error or "",
-        to=_addresses(payload.get("to")),
-        payload=payload,
+        to=_addresses(order.get("to")),
+        order=order,
     )
 
 

@@ -93,30 +93,30 @@ def _bounce(message_id: str, created_utc_us: int, one: Recipient, connection: Co
 
 
 def send_again(row: MailRow, to: Sequence[str] | None, by: str, now_utc_us: int, connection: Connection) -> bool:
-    """Make a message pending again; False where it is pending already. Who asked is kept in the payload.
+    """Make a message pending again; False where it is pending already. Who asked is kept in its order.
 
     `to` replaces its addresses, and nobody else gets it then; an empty one leaves them to the composer, which takes the
     buyer's present ones.
     """
-    payload = dict(row.payload)
+    order = dict(row.order)
     if to is not None:
-        payload.pop("to", None)
-        payload.pop("only", None)
+        order.pop("to", None)
+        order.pop("only", None)
     if to:
-        payload |= {"to": list(to), "only": True}
-    payload["resent"] = {"by": by, "at_utc_us": now_utc_us}
-    return queue_again(row.id, row.message_id, payload, now_utc_us, connection)
+        order |= {"to": list(to), "only": True}
+    order["resent"] = {"by": by, "at_utc_us": now_utc_us}
+    return queue_again(row.id, row.message_id, order, now_utc_us, connection)
 
 
 def hand_over(row: MailRow, by: str, now_utc_us: int, connection: Connection) -> bool:
     """Note that somebody brought a message to its buyer in another way; False where a mail server has it already.
 
-    Nothing of it is sent any more. Who did so is kept in the payload.
+    Nothing of it is sent any more. Who did so is kept in its order.
     """
-    payload = dict(row.payload) | {"handed_over": {"by": by, "at_utc_us": now_utc_us}}
+    order = dict(row.order) | {"handed_over": {"by": by, "at_utc_us": now_utc_us}}
     values = {"state": DONE, "done_utc_us": now_utc_us, "error": None, "waits_for": None}
     this = (outbox.c.id == row.id, outbox.c.message_id == row.message_id, outbox.c.state != DONE)
-    written = update(outbox).where(*this).values(**values, payload=orjson.dumps(payload))
+    written = update(outbox).where(*this).values(**values, payload=orjson.dumps(order))
     if not connection.execute(written).rowcount:
         return False
     mark_handed(row.message_id, now_utc_us, connection)
@@ -133,22 +133,22 @@ def mark_handed(message_id: str, now_utc_us: int, connection: Connection) -> Non
 
 
 def queue_again(
-    row_id: int, message_id: str, payload: Mapping[str, Any], now_utc_us: int, connection: Connection
+    row_id: int, message_id: str, order: Mapping[str, Any], now_utc_us: int, connection: Connection
 ) -> bool:
     """Make a message due again, its age and attempts counted anew; False where it is pending already.
 
     It goes to those who did not get it, or of whom a report came that they did not; where all got it, to all; and to
-    those whom the payload names as the only ones.
+    those whom the order names as the only ones.
     """
     this = (outbox.c.id == row_id, outbox.c.message_id == message_id, outbox.c.state != PENDING)
-    values = _FRESH | {"created_utc_us": now_utc_us, "next_try_utc_us": now_utc_us, "payload": orjson.dumps(payload)}
+    values = _FRESH | {"created_utc_us": now_utc_us, "next_try_utc_us": now_utc_us, "payload": orjson.dumps(order)}
     was = connection.execute(select(outbox.c.state).where(*this)).scalar_one_or_none()
     if not connection.execute(update(outbox).where(*this).values(**values)).rowcount:
         return False
     taken = (mail_recipients.c.message_id == message_id, mail_recipients.c.state == TAKEN)
     if was == DONE or connection.execute(select(mail_recipients.c.address).where(*taken)).first() is not None:
         mark_handed(message_id, now_utc_us, connection)
-    _forget(message_id, list(payload.get("to", ())) if payload.get("only") else [], connection)
+    _forget(message_id, list(order.get("to", ())) if order.get("only") else [], connection)
     return True
 
 
