@@ -42,7 +42,14 @@ class Endpoint(NamedTuple):
     secure: bool | None = None
 
     def as_payload(self) -> Payload:
-        return given(**self._asdict())
+        return {
+            "leg": self.leg,
+            "name": self.name,
+            "kind": self.kind,
+            "transport": self.transport,
+            "srtp": self.srtp,
+            "secure": self.secure,
+        }
 
 
 class Terms(NamedTuple):
@@ -68,7 +75,26 @@ class Terms(NamedTuple):
         return self.rating == RATED_BY_MINUTE
 
     def as_payload(self) -> Payload:
-        return given(**self._asdict())
+        if self.name is None:
+            return given(**self._asdict())
+        payload: Payload = {
+            "name": self.name,
+            "version": self.version,
+            "rating": self.rating,
+            "connected_percent": self.connected_percent,
+            "failed_percent": self.failed_percent,
+            "talk_connected_ms": self.talk_connected_ms,
+            "unreachable": self.unreachable,
+            "caller_abandon": self.caller_abandon,
+            "time_zone": self.time_zone,
+            "currency": self.currency,
+            "unit_price_minor": self.unit_price_minor,
+        }
+        if self.by_minute:
+            payload["minute_price_minor"] = self.minute_price_minor
+            payload["minute_increment_ms"] = self.minute_increment_ms
+            payload["minute_minimum_ms"] = self.minute_minimum_ms
+        return payload
 
 
 class Scrub(NamedTuple):
@@ -84,8 +110,18 @@ class Scrub(NamedTuple):
     exempt: tuple[int, ...] = ()  # exemptions on record that were applied
 
     def as_payload(self) -> Payload:
-        exempt = list(self.exempt) or None
-        return given(**self._asdict() | {"sets": list(self.sets), "exempt": exempt})
+        payload: Payload = {
+            "reason": self.reason,
+            "hit": self.hit,
+            "lists": self.lists,
+            "sets": list(self.sets),
+            "number": self.number,
+            "took_us": self.took_us,
+            "receipt": self.receipt,
+        }
+        if self.exempt:
+            payload["exempt"] = list(self.exempt)
+        return payload
 
 
 class BuyerRefusal(NamedTuple):
@@ -136,24 +172,26 @@ class TransferStarted(NamedTuple):
     scrub: Scrub | None = None
 
     def as_payload(self) -> Payload:
-        payload = given(
-            call_id=self.call_id,
-            sip_call_id=self.sip_call_id,
-            dialer=self.dialer,
-            campaign=self.campaign,
-            buyer=self.buyer,
-            buyer_title=self.buyer_title,
-            lead_emails=list(self.lead_emails),
-            phone=self.phone,
-            lead=self.lead,
-            endpoints=[endpoint.as_payload() for endpoint in self.endpoints],
-            buffer_ms=self.buffer_ms,
-            ring_timeout_ms=self.ring_timeout_ms,
-            terms=self.terms.as_payload(),
-            seed=self.seed,
-            key=self.key,
-            offer=self.offer,
-        )
+        payload: Payload = {
+            "call_id": self.call_id,
+            "sip_call_id": self.sip_call_id,
+            "dialer": self.dialer,
+            "campaign": self.campaign,
+            "buyer": self.buyer,
+            "buyer_title": self.buyer_title,
+            "lead_emails": list(self.lead_emails),
+            "phone": self.phone,
+            "lead": self.lead,
+            "endpoints": [endpoint.as_payload() for endpoint in self.endpoints],
+            "buffer_ms": self.buffer_ms,
+            "ring_timeout_ms": self.ring_timeout_ms,
+            "terms": self.terms.as_payload(),
+            "seed": self.seed,
+        }
+        if self.key is not None:
+            payload["key"] = self.key
+        if self.offer is not None:
+            payload["offer"] = self.offer
         if self.lead_problems:
             payload["lead_problems"] = list(self.lead_problems)
         if self.refusals:

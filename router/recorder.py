@@ -8,6 +8,8 @@ from dataclasses import replace
 import structlog
 
 from facts.fact import Fact, Kind
+from facts.payload_values import Payload
+from facts.payloads import Recorded, RecordingStarted
 from router.ports import Journal
 from router.recordings import Finished, Recordings
 from router.sip.port import Clock, SipEngine
@@ -50,7 +52,7 @@ class Recorder:
             metrics.ENGINE_FAULTS.labels(kind="recording").inc()
             return
         self._running[shell.transfer] = file
-        shell.facts.append(self._note(shell.transfer, Kind.RECORDING_STARTED, {"file": file}))
+        shell.facts.append(self._note(shell.transfer, Kind.RECORDING_STARTED, RecordingStarted(file).as_payload()))
         consent = shell.start.campaign.consent_file if shell.start.campaign is not None else ""
         if consent:
             self._engine.play(caller, consent)
@@ -69,13 +71,11 @@ class Recorder:
 
     def recorded(self, transfer: str, done: Finished) -> None:
         """A recording is safe on the disk, or could not be made so."""
-        said: dict[str, object]
-        said = {"file": done.file, "sha256": done.sha256, "bytes": done.bytes, "audio_ms": done.audio_ms}
         if done.error:
-            said["error"] = done.error
             _log.error("recording_unfinished", transfer=transfer, error=done.error)
             metrics.ENGINE_FAULTS.labels(kind="recording").inc()
-        self._note(transfer, Kind.RECORDED, said)
+        said = Recorded(done.file, done.sha256, done.bytes, done.audio_ms, done.error or None)
+        self._note(transfer, Kind.RECORDED, said.as_payload())
 
     def mend(self) -> int:
         """Finish what a crash left; how many. Disk work, done at once: to be called before calls come in."""
@@ -85,6 +85,6 @@ class Recorder:
             self.recorded(transfer, self._files.finish_now(file))
         return len(left)
 
-    def _note(self, transfer: str, kind: Kind, payload: dict[str, object]) -> Fact:
+    def _note(self, transfer: str, kind: Kind, payload: Payload) -> Fact:
         utc_us, mono_us = self._clock.utc_us(), self._clock.now_us()
         return self._journal.append(transfer, kind, utc_us=utc_us, mono_us=mono_us, payload=payload)

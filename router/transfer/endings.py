@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from facts.fact import CALLER_LEG, EndCause, Kind, Party
+from facts.payloads import Ended, LegEnded
 from router.sip.port import LegEvent
 from router.transfer.codes import CODE_FAULT, CODE_NO_ANSWER, CODE_UNREACHABLE, passable
 from router.transfer.model import Close, Effect, Emit, HangUp, LegPhase, Phase, Quiet, RejectCaller, State
@@ -28,7 +27,7 @@ def over(state: State) -> State:
 
 
 def end(by: Party, cause: EndCause, at_us: int = 0) -> Emit:
-    return Emit(Kind.ENDED, payload={"by": by.value, "cause": cause.value}, at_us=at_us)
+    return Emit(Kind.ENDED, payload=Ended(by, cause).as_payload(), at_us=at_us)
 
 
 def parted(state: State, by: Party) -> Step:
@@ -39,10 +38,8 @@ def parted(state: State, by: Party) -> Step:
 
 def leg_ended(number: int, event: LegEvent, by: Party | None = None) -> Emit:
     ended_by = by or (Party.ROUTER if event.local else Party.BUYER)
-    payload: dict[str, Any] = {"code": event.code, "phrase": event.phrase, "by": ended_by.value, "local": event.local}
-    if event.header:
-        payload["header"] = event.header
-    return Emit(Kind.LEG_ENDED, number, payload)
+    over = LegEnded(event.code, event.phrase, ended_by, event.local, event.header or None)
+    return Emit(Kind.LEG_ENDED, number, over.as_payload())
 
 
 def end_legs(state: State, numbers: list[int], reason: str) -> Step:
@@ -50,10 +47,10 @@ def end_legs(state: State, numbers: list[int], reason: str) -> Step:
     effects: list[Effect] = []
     legs = list(state.legs)
     for number in numbers:
-        payload = {"code": 0, "phrase": "", "by": Party.ROUTER.value, "local": True, "header": reason}
         effects.append(HangUp(number, reason))
         if legs[number - 1] is not LegPhase.PLANNED:
-            effects.append(Emit(Kind.LEG_ENDED, number, payload))
+            over = LegEnded(0, "", Party.ROUTER, True, reason)
+            effects.append(Emit(Kind.LEG_ENDED, number, over.as_payload()))
         legs[number - 1] = LegPhase.ENDED
     return state._replace(legs=tuple(legs)), effects
 

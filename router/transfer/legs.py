@@ -8,9 +8,9 @@ the commit window a winner is bridged while the losers still ring: if it leaves,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from facts.fact import CALLER_LEG, RINGING_CODES, TRYING, EndCause, Kind, Party
+from facts.payloads import Answered, AnsweredLate, Bridged, Fault, NotSent, Ringing, Trying
 from router.sip.port import OUR_FAULT, EventKind, LegEvent
 from router.transfer.codes import CODE_NO_ANSWER, CODE_NO_MEDIA, better
 from router.transfer.endings import (
@@ -85,20 +85,15 @@ def _not_sent(state: State, number: int, event: LegEvent) -> Step:
     if state.leg(number) in (LegPhase.SCREENING, LegPhase.WON, LegPhase.ENDED):
         return state, []
     after = state.with_leg(number, LegPhase.ENDED)
-    said: dict[str, Any] = {"why": event.phrase}
-    if event.code == OUR_FAULT:
-        said["ours"] = True
-    note: list[Effect] = [Emit(Kind.NOT_SENT, number, said)]
+    note: list[Effect] = [Emit(Kind.NOT_SENT, number, NotSent(event.phrase, event.code == OUR_FAULT).as_payload())]
     return after_leg(after, note)
 
 
 def _trying(state: State, number: int, event: LegEvent) -> Step:
     if state.leg(number) is LegPhase.ENDED:
         return state, []
-    said: dict[str, Any] = {"code": event.code}
-    if event.code != TRYING:
-        said["phrase"] = event.phrase
-    return state, [Emit(Kind.TRYING, number, said)]
+    said = Trying(event.code, event.phrase if event.code != TRYING else None)
+    return state, [Emit(Kind.TRYING, number, said.as_payload())]
 
 
 def _ringing(state: State, number: int, event: LegEvent) -> Step:
@@ -107,7 +102,7 @@ def _ringing(state: State, number: int, event: LegEvent) -> Step:
     if state.leg(number) is not LegPhase.DIALED:
         return state, []
     after = state.with_leg(number, LegPhase.RINGING)
-    effects: list[Effect] = [Emit(Kind.RINGING, number, {"code": event.code, "phrase": event.phrase})]
+    effects: list[Effect] = [Emit(Kind.RINGING, number, Ringing(event.code, event.phrase).as_payload())]
     if state.phase is Phase.RINGING and not state.caller_ringing and not state.caller_answered:
         after = after._replace(caller_ringing=True)
         effects.append(RingCaller())
@@ -120,36 +115,37 @@ def _ringing(state: State, number: int, event: LegEvent) -> Step:
 def _answered(state: State, number: int, event: LegEvent) -> Step:
     if state.winner == number or state.leg(number) is LegPhase.SCREENING:
         return state, []
-    said: dict[str, Any] = {"code": event.code, "phrase": event.phrase}
     if state.phase is not Phase.RINGING or state.leg(number) is LegPhase.ENDED:
         # Too late: ACKed by the engine and BYEd, by the hang-up that is already out or by this one.
-        late: list[Effect] = [Emit(Kind.ANSWERED_LATE, number, said)]
+        late: list[Effect] = [Emit(Kind.ANSWERED_LATE, number, AnsweredLate(event.code, event.phrase).as_payload())]
         if state.leg(number) is LegPhase.ENDED:
             return state, [*late, HangUp(number, ELSEWHERE)]
         ended, hang_up = end_legs(state, [number], ELSEWHERE)
         return ended, late + hang_up
-    if 0 <= event.at_us - state.dialout_us <= state.plan.fast_answer_ms * 1000 and state.plan.fast_answer_ms:
-        said["fast"] = True  # people take longer: a machine, a forward, a voicemail (lessons 14)
+    # People take longer: a machine, a forward, a voicemail (lessons 14)
+    fast = 0 <= event.at_us - state.dialout_us <= state.plan.fast_answer_ms * 1000 and state.plan.fast_answer_ms > 0
     wants = state.plan.of(number)
     if wants.accept_key:
         return state.with_leg(number, LegPhase.SCREENING), [
-            Emit(Kind.ANSWERED, number, {**said, "must_accept": True}),
+            Emit(Kind.ANSWERED, number, Answered(event.code, event.phrase, fast, must_accept=True).as_payload()),
             Disarm(Timer.LEG_RING, number),
             Whisper(number),
             Arm(Timer.ACCEPT, event.at_us + wants.accept_timeout_ms * 1000, number),
         ]
     if wants.whisper_ms:
+        answer = Answered(event.code, event.phrase, fast, must_accept=True, whisper=True)
         losers = [n for n in state.live_legs if n != number]
         screened, hang_ups = end_legs(state.with_leg(number, LegPhase.SCREENING), losers, ELSEWHERE)
         return screened, [
-            Emit(Kind.ANSWERED, number, {**said, "must_accept": True, "whisper": True}),
+            Emit(Kind.ANSWERED, number, answer.as_payload()),
             Disarm(Timer.RING),
             Disarm(Timer.LEG_RING, number),
             Whisper(number),
             Arm(Timer.WHISPER, event.at_us + wants.whisper_ms * 1000, number),
             *hang_ups,
         ]
-    return win(state._replace(talk_us=event.at_us), number, event.at_us, [Emit(Kind.ANSWERED, number, said)])
+    note: list[Effect] = [Emit(Kind.ANSWERED, number, Answered(event.code, event.phrase, fast).as_payload())]
+    return win(state._replace(talk_us=event.at_us), number, event.at_us, note)
 
 
 def _unserved(state: State, number: int, event: LegEvent) -> Step:
@@ -160,7 +156,7 @@ def _unserved(state: State, number: int, event: LegEvent) -> Step:
     if state.phase is not Phase.RINGING or state.leg(number) is LegPhase.ENDED:
         return _answered(state, number, event)
     said = event._replace(code=CODE_NO_MEDIA, phrase=NO_MEDIA, local=True)
-    fault = {"what": "media", "code": event.code, "detail": NO_MEDIA}
+    fault = Fault("media", event.code, NO_MEDIA).as_payload()
     note: list[Effect] = [Emit(Kind.FAULT, number, fault), leg_ended(number, said), HangUp(number, UNSERVED)]
     return after_leg(state.with_leg(number, LegPhase.ENDED), [*note, *_timers_of(number)])
 
@@ -198,8 +194,8 @@ def commit(state: State) -> Step:
 
 
 def _forked(state: State, number: int, event: LegEvent) -> Step:
-    said = {"code": event.code, "phrase": event.phrase, "forked": True}
-    return state, [Emit(Kind.ANSWERED_LATE, number, said)]
+    late = AnsweredLate(event.code, event.phrase, forked=True)
+    return state, [Emit(Kind.ANSWERED_LATE, number, late.as_payload())]
 
 
 def _digit(state: State, number: int, event: LegEvent) -> Step:
@@ -214,8 +210,8 @@ def _digit(state: State, number: int, event: LegEvent) -> Step:
 def _bridged(state: State, number: int, event: LegEvent) -> Step:
     if state.phase is not Phase.TALKING or state.bridged or number != state.winner:
         return state, []
-    said = {"codecs": event.phrase} if event.phrase else {}
-    effects: list[Effect] = [Emit(Kind.BRIDGED, number, said), Disarm(Timer.BRIDGE)]
+    told = Emit(Kind.BRIDGED, number, Bridged(event.phrase or None).as_payload())
+    effects: list[Effect] = [told, Disarm(Timer.BRIDGE)]
     after = state._replace(bridged=True)
     if not state.talk_us:
         after = after._replace(talk_us=event.at_us)
@@ -268,13 +264,13 @@ def _gone(state: State, number: int, event: LegEvent) -> Step:
         return state, []
     if state.winner == number:
         if not state.bridged and state.committed:  # dropped by our side of the session: what it offered was no use
-            return end_by_us(state, EndCause.MEDIA, [Emit(Kind.FAULT, number, {"what": "media"})])
+            return end_by_us(state, EndCause.MEDIA, [Emit(Kind.FAULT, number, Fault("media").as_payload())])
         return _winner_left(state, number, event, EndCause.VANISHED)
     note: list[Effect] = [leg_ended(number, event)]
     if state.leg(number) is LegPhase.SCREENING:
         # Dropped on our side: it says nothing of the endpoint (domain, section 2), and is why the leg is over.
         stop: list[Effect] = [Disarm(Timer.ACCEPT, number), Disarm(Timer.WHISPER, number), EndWhisper(number)]
-        note = [Emit(Kind.FAULT, number, {"what": "media"}), *note, *stop]
+        note = [Emit(Kind.FAULT, number, Fault("media").as_payload()), *note, *stop]
     return after_leg(state.with_leg(number, LegPhase.ENDED), note)
 
 
@@ -324,7 +320,7 @@ def _resume(state: State, number: int, event: LegEvent, note: Effect) -> Step:
 
 def _fault(state: State, number: int, event: LegEvent) -> Step:
     """The engine lost its grip on a leg: a fault of ours, and the end of the transfer where the leg mattered."""
-    note = Emit(Kind.FAULT, number, {"what": "engine", "detail": event.phrase})
+    note = Emit(Kind.FAULT, number, Fault("engine", detail=event.phrase).as_payload())
     if state.phase is Phase.OVER or state.leg(number) is LegPhase.ENDED:
         return state, [note]
     if state.winner == number or state.phase is Phase.RINGING:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from facts.fact import CALLER_LEG, EndCause, Kind, Party
+from facts.payloads import CallerMoved, Fault, Refused
 from router.sip.port import EventKind, LegEvent
 from router.transfer.codes import CLIENT_ERROR, CODE_FAULT, CODE_NO_ANSWER
 from router.transfer.endings import (
@@ -105,7 +106,7 @@ def _begin(state: State, event: Begin) -> Step:
 
 
 def _refuse(reason: str) -> list[Effect]:
-    return [Emit(Kind.REFUSED, payload={"reason": reason})]
+    return [Emit(Kind.REFUSED, payload=Refused(reason).as_payload())]
 
 
 def _admitted(state: State, event: Admitted) -> Step:
@@ -127,7 +128,7 @@ def _admitted(state: State, event: Admitted) -> Step:
 def _store_failed(state: State, _event: StoreFailed) -> Step:
     if state.phase is not Phase.ADMITTING:
         return state, []
-    fault = Emit(Kind.FAULT, payload={"what": "store"})
+    fault = Emit(Kind.FAULT, payload=Fault("store").as_payload())
     if state.caller_gone:  # its end is on the record already
         return over(state), [fault, Quiet(), Close()]
     return over(state), [fault, *_refuse("fault"), Quiet(), RejectCaller(CODE_FAULT), Close()]
@@ -149,10 +150,10 @@ def _caller(state: State, event: LegEvent) -> Step:
     if state.phase is Phase.PARTING:
         return parted(state, Party.CALLER) if event.kind is EventKind.BYE else (state, [])
     if event.kind is EventKind.FAULT:
-        return end_by_us(state, EndCause.ENGINE, [Emit(Kind.FAULT, CALLER_LEG, {"what": event.phrase})])
+        return end_by_us(state, EndCause.ENGINE, [Emit(Kind.FAULT, CALLER_LEG, Fault(event.phrase).as_payload())])
     if event.kind is EventKind.MOVED:
         there, disarmed = heard(state, CALLER_LEG)
-        return there, [Emit(Kind.CALLER_MOVED, CALLER_LEG, {"how": event.phrase}), *disarmed]
+        return there, [Emit(Kind.CALLER_MOVED, CALLER_LEG, CallerMoved(event.phrase).as_payload()), *disarmed]
     cause = _CALLER_LEAVES.get(event.kind)
     return _caller_left(state, event, cause) if cause is not None else (state, [])
 
@@ -221,7 +222,7 @@ def _parting_over(state: State, _event: Rang) -> Step:
 def _bridge_timeout(state: State, _event: Rang) -> Step:
     if state.phase is not Phase.TALKING or state.bridged:
         return state, []
-    return end_by_us(state, EndCause.MEDIA, [Emit(Kind.FAULT, state.winner, {"what": "media"})])
+    return end_by_us(state, EndCause.MEDIA, [Emit(Kind.FAULT, state.winner, Fault("media").as_payload())])
 
 
 _TIMER_TABLE: dict[Timer, Callable[[State, Rang], Step]] = {

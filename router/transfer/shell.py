@@ -16,6 +16,7 @@ from book.model import Campaign, Endpoint
 from facts.answers import Admission
 from facts.fact import CALLER_LEG, Fact, Kind
 from facts.outcome import Outcome, OutcomeTerms, Verdict, decide
+from facts.payload_values import Payload
 from facts.start_payload import Scrub
 from router.config import Carrier
 from router.lead import Lead
@@ -64,7 +65,7 @@ class Start:
     endpoints: tuple[Endpoint, ...]
     buyer: str
     phone: str
-    payload: dict[str, Any]
+    payload: Payload
     terms: OutcomeTerms
     refusal: str = ""
     refusal_code: int = 0
@@ -159,7 +160,7 @@ class TransferShell:
         said = "; ".join(filter(None, (scrub.reason or "pass", scrub.lists)))
         return ("X-Baton-Scrub", said), ("X-Baton-Receipt", scrub.receipt or "")
 
-    def _fact(self, kind: Kind, leg: int | None, payload: dict[str, Any], at_us: int, lag_us: int) -> Fact:
+    def _fact(self, kind: Kind, leg: int | None, payload: Payload | None, at_us: int, lag_us: int) -> Fact:
         clock = self._host.clock
         utc_us = clock.utc_us() - max(0, clock.now_us() - at_us)
         fact = self._host.journal.append(
@@ -201,7 +202,7 @@ class TransferShell:
     def _as_if(self, end: m.Emit, event: m.Event) -> Outcome:
         """What it would come to with this end; the record may say otherwise where the dialer's own BYE crosses ours."""
         likely = replace(
-            self.facts[-1], kind=end.kind, leg=None, payload=end.payload, mono_us=event.at_us, lag_us=event.lag_us
+            self.facts[-1], kind=end.kind, leg=None, payload=end.payload or {}, mono_us=event.at_us, lag_us=event.lag_us
         )
         return decide([*self.facts, likely], self.start.terms)
 

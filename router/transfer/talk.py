@@ -7,6 +7,7 @@ have ended before. Heard again, the fact follows; unheard for `rtp_timeout_ms`, 
 from __future__ import annotations
 
 from facts.fact import CALLER_LEG, EndCause, Kind, Party
+from facts.payloads import LegEnded, Retrieved, TalkMinute
 from router.sip.port import EventKind, LegEvent
 from router.transfer.endings import Step, end, end_legs, over
 from router.transfer.legs import commit
@@ -58,7 +59,7 @@ def _retrieved(state: State, number: int, event: LegEvent) -> Step:
     after = state._replace(holds=tuple(hold for hold in state.holds if hold.leg != number))
     effects: list[Effect] = [Disarm(Timer.HOLD, number)]
     if found.told:
-        effects.append(Emit(Kind.RETRIEVED, number, {"held_ms": (event.at_us - found.since_us) // 1000}))
+        effects.append(Emit(Kind.RETRIEVED, number, Retrieved((event.at_us - found.since_us) // 1000).as_payload()))
     return after, effects
 
 
@@ -104,8 +105,8 @@ def vanished(state: State, event: Rang) -> Step:
     if state.phase is not Phase.TALKING or not since_us:
         return state, []
     who = Party.CALLER if event.leg == CALLER_LEG else Party.BUYER
-    payload = {"code": 0, "phrase": "", "by": who.value, "local": True, "header": ""}
-    note: list[Effect] = [Emit(Kind.LEG_ENDED, event.leg, payload, since_us), end(who, EndCause.VANISHED, since_us)]
+    gone_leg = LegEnded(0, "", who, local=True, header="").as_payload()
+    note: list[Effect] = [Emit(Kind.LEG_ENDED, event.leg, gone_leg, since_us), end(who, EndCause.VANISHED, since_us)]
     gone = over(state)
     if event.leg != CALLER_LEG:
         gone = gone.with_leg(event.leg, LegPhase.ENDED)
@@ -152,7 +153,9 @@ def minute(state: State, event: Rang) -> Step:
         return state, []
     minutes = state.minutes + 1
     due_us = state.talk_us + minutes * MINUTE_US
-    after, effects = _while_heard(state, event, due_us, Emit(Kind.TALK_MINUTE, state.winner, {"minutes": minutes}))
+    after, effects = _while_heard(
+        state, event, due_us, Emit(Kind.TALK_MINUTE, state.winner, TalkMinute(minutes).as_payload())
+    )
     if any(isinstance(effect, Arm) for effect in effects):
         return after, effects
     return after._replace(minutes=minutes), [*effects, Arm(Timer.MINUTE, due_us + MINUTE_US)]
