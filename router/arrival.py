@@ -129,8 +129,8 @@ class Arrival:
             return
         if event.kind in _LEAVES:
             self._end(gone=True)
-        elif event.kind is EventKind.DIGIT and self.stage is Stage.GREETING and event.phrase in self.keys:
-            self._end(key=event.phrase)
+        elif event.kind is EventKind.DIGIT and self.stage is Stage.GREETING and event.digit in self.keys:
+            self._end(key=event.digit)
 
     def cut_short(self) -> None:
         """The router goes down: on to what it says of that."""

@@ -43,7 +43,7 @@ from router.sip.pjlib import (
     load_pjsua2,
     start_tap,
 )
-from router.sip.port import OUR_FAULT, EngineListener, EventKind, Invite, LegEvent, Slots, Target
+from router.sip.port import EngineListener, Invite, LegFault, LegNotSent, Slots, Target
 from router.sip.refer import Moving
 from router.sip.registry import Calls
 from router.sip.services import Services
@@ -329,9 +329,7 @@ class PjsuaEngine(Services):
     def fault(self, handle: str, where: str) -> None:
         """One of our own callbacks failed: the transfer is told."""
         at_us = monotonic_us()
-        self.legs.events.append(
-            LegEvent(handle, EventKind.FAULT, at_us, self._clock.lag_us(), phrase=where, local=True)
-        )
+        self.legs.events.append(LegFault(handle, at_us, self._clock.lag_us(), where))
 
     # --- commands ---
 
@@ -353,10 +351,8 @@ class PjsuaEngine(Services):
             self.calls.drop(handle)
             if self.legs.drop(handle):
                 why = getattr(error, "reason", "") or str(error)
-                code = OUR_FAULT if getattr(error, "status", 0) in LOCAL_LIMITS else 0
-                self.legs.events.append(
-                    LegEvent(handle, EventKind.NOT_SENT, monotonic_us(), self._clock.lag_us(), code, why, local=True)
-                )
+                ours = getattr(error, "status", 0) in LOCAL_LIMITS
+                self.legs.events.append(LegNotSent(handle, monotonic_us(), self._clock.lag_us(), why, ours))
         self._kick()
 
     def ring(self, handle: str) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from facts.fact import RINGING_CODES, TRYING
-from router.sip.port import EventKind, LegEvent
+from router.sip.port import EventKind, LegEvent, LegNotSent, LegSignal, SignalKind
 
 LATE_US = 40_000_000  # timer B is 32 s (RFC 3261 section 17.1.1.2); 40 leaves room
 MAX_ARRIVALS = 10_000  # arrival times of INVITEs that PJSIP has not shown us (yet); then the oldest go
@@ -182,13 +182,13 @@ class LegBook:
             leg.progressed = True
             self._tell(leg, EventKind.TRYING, record, local=False)
 
-    def _once(self, leg: Leg, kind: EventKind, record: Record) -> None:
+    def _once(self, leg: Leg, kind: SignalKind, record: Record) -> None:
         """Retransmissions say nothing new."""
         if kind in leg.seen:
             return
         leg.seen.add(kind)
         self.events.append(
-            LegEvent(leg.handle, kind, record.at_us, record.lag_us, record.status, record.phrase, record.reason)
+            LegSignal(leg.handle, kind, record.at_us, record.lag_us, record.status, record.phrase, record.reason)
         )
 
     def ended(self, handle: str, at_us: int, lag_us: int, code: int) -> None:
@@ -200,18 +200,18 @@ class LegBook:
         if leg.final is not None and not leg.answered:  # what refused our INVITE; nothing else can have ended it
             self._tell(leg, EventKind.FAILED, leg.final, local=False)
         elif leg.left is not None:
-            kind = EventKind.BYE if leg.left.method == "BYE" else EventKind.CANCELLED
-            self._tell(leg, kind, leg.left, local=False)
+            how: SignalKind = EventKind.BYE if leg.left.method == "BYE" else EventKind.CANCELLED
+            self._tell(leg, how, leg.left, local=False)
         elif not leg.incoming and EventKind.SENT not in leg.seen:
-            said = f"no way to the host ({code})"  # its name is unknown, or nothing there takes a connection
-            self.events.append(LegEvent(handle, EventKind.NOT_SENT, at_us, lag_us, phrase=said, local=True))
+            why = f"no way to the host ({code})"  # its name is unknown, or nothing there takes a connection
+            self.events.append(LegNotSent(handle, at_us, lag_us, why))
         else:
-            kind = EventKind.GONE if leg.answered else EventKind.FAILED
-            self.events.append(LegEvent(handle, kind, at_us, lag_us, code, local=True))
+            kind: SignalKind = EventKind.GONE if leg.answered else EventKind.FAILED
+            self.events.append(LegSignal(handle, kind, at_us, lag_us, code, local=True))
 
-    def _tell(self, leg: Leg, kind: EventKind, record: Record, *, local: bool) -> None:
+    def _tell(self, leg: Leg, kind: SignalKind, record: Record, *, local: bool) -> None:
         self.events.append(
-            LegEvent(
+            LegSignal(
                 leg.handle, kind, record.at_us, record.lag_us, record.status, record.phrase, record.reason, local=local
             )
         )

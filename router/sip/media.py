@@ -13,7 +13,7 @@ import structlog
 
 from router.clock import monotonic_us
 from router.sip.legs import Leg, LegBook
-from router.sip.port import EventKind, LegEvent
+from router.sip.port import AudioKind, EventKind, LegAudio, LegBridged, LegDigit, LegEvent, LegFault, LegMoved
 from telemetry import metrics
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("sip")
 QUIET_MS = 1_000  # RTP comes every 20 to 60 ms; a second without is silence worth noting
-_RTP_EVENTS = {"F": EventKind.RTP_STARTED, "Q": EventKind.UNHEARD, "H": EventKind.HEARD}
+_RTP_EVENTS: dict[str, AudioKind] = {"F": EventKind.RTP_STARTED, "Q": EventKind.UNHEARD, "H": EventKind.HEARD}
 LEFT, RIGHT = 0, 1
 
 
@@ -76,13 +76,14 @@ class Media:
         if mine < 0 or theirs < 0:
             return
         if self._pj.baton_connect(mine, theirs) or self._pj.baton_connect(theirs, mine):
-            self.tell(leg, EventKind.FAULT, "audio could not be connected")
+            self._tell(LegFault(leg.handle, monotonic_us(), self._lag_us(), "audio could not be connected"))
             return
         left, right = (leg, peer) if leg.incoming else (peer, leg)
         self._hear(left, right)
         if not (leg.bridged and peer.bridged):
             leg.bridged = peer.bridged = True
-            self.tell(right, EventKind.BRIDGED, f"{self._spoken(left)} {self._spoken(right)}")
+            codecs = f"{self._spoken(left)} {self._spoken(right)}"
+            self._tell(LegBridged(right.handle, monotonic_us(), self._lag_us(), codecs))
 
     def _spoken(self, leg: Leg) -> str:
         """Codec and whether it is encrypted, such as `pcmu` or `opus+srtp`."""
@@ -152,7 +153,8 @@ class Media:
         held: bool = self._pj.baton_held(leg.slot)
         if held != leg.held:
             leg.held = held
-            self.tell(leg, EventKind.HELD if held else EventKind.RETRIEVED)
+            kind: AudioKind = EventKind.HELD if held else EventKind.RETRIEVED
+            self._tell(LegAudio(leg.handle, kind, monotonic_us(), self._lag_us()))
 
     def look(self, now_us: int, every_us: int) -> None:
         """Read digits, and every so often who is heard."""
@@ -170,7 +172,7 @@ class Media:
             leg = self._legs.in_slot(int(slot))
             if leg is not None:
                 lag_us = doubt_us if what == "Q" else 0
-                self._legs.events.append(LegEvent(leg.handle, _RTP_EVENTS[what], int(at_ns) // 1000, lag_us))
+                self._tell(LegAudio(leg.handle, _RTP_EVENTS[what], int(at_ns) // 1000, lag_us))
 
     def _digit(self, slot: int, digit: str) -> None:
         """A key: sent on to the other party where there is one, and told."""
@@ -180,7 +182,7 @@ class Media:
         peer = self._legs.live.get(leg.peer)
         if peer is not None and leg.bridged:
             self._pj.baton_digit_send(peer.slot, digit)
-        self.tell(leg, EventKind.DIGIT, digit)
+        self._tell(LegDigit(leg.handle, monotonic_us(), self._lag_us(), digit))
 
     def over(self, leg: Leg) -> None:
         """The leg is gone: what played to it, or recorded it, ends."""
@@ -188,5 +190,9 @@ class Media:
         if leg.slot >= 0:
             self._pj.baton_watch(leg.slot, False)
 
-    def tell(self, leg: Leg, kind: EventKind, phrase: str = "") -> None:
-        self._legs.events.append(LegEvent(leg.handle, kind, monotonic_us(), self._lag_us(), phrase=phrase, local=True))
+    def moved(self, leg: Leg, how: str) -> None:
+        """The dialer's end is another dialog now."""
+        self._tell(LegMoved(leg.handle, monotonic_us(), self._lag_us(), how))
+
+    def _tell(self, event: LegEvent) -> None:
+        self._legs.events.append(event)

@@ -12,9 +12,26 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, get_args
 
 from facts.fact import RINGING_CODES
-from router.sip.port import EngineListener, EventKind, Invite, LegEvent, Probed, Slots, Target
+from router.sip.port import (
+    AudioKind,
+    EngineListener,
+    EventKind,
+    Invite,
+    LegAudio,
+    LegBridged,
+    LegDigit,
+    LegEvent,
+    LegFault,
+    LegMoved,
+    LegNotSent,
+    LegSignal,
+    Probed,
+    Slots,
+    Target,
+)
 
 EPOCH_UTC_US = 1_780_000_000_000_000  # an arbitrary Tuesday in 2026 for virtual wall time
 
@@ -173,7 +190,7 @@ class MemoryEngine:
         self.commands.append(("dial", handle, 0))
         party = _Party(handle, self.scripts.get(target.uri, Script()))
         if party.script.refuses_to_send:
-            self._later(party, 0, EventKind.NOT_SENT, phrase="no route", local=True)
+            self._later(party, 0, EventKind.NOT_SENT, why="no route")
             return
         party.invited = True
         self._parties[handle] = party
@@ -279,7 +296,7 @@ class MemoryEngine:
         if party.over:
             return
         if act.does in _AUDIO:
-            self._tell(party, _AUDIO[act.does], phrase=act.key)
+            self._tell(party, _AUDIO[act.does], **({"digit": act.key} if act.does is Does.PRESS else {}))
             return
         match act.does:
             case Does.TRYING:
@@ -315,5 +332,21 @@ class MemoryEngine:
 
     def _tell(self, party: _Party, kind: EventKind, **what: object) -> None:
         assert self.listener is not None
-        event = LegEvent(party.handle, kind, self.clock.now_us(), self.clock.lag_us(), **what)  # type: ignore[arg-type]
-        self.listener.on_events([event])
+        self.listener.on_events([leg_event(party.handle, kind, self.clock.now_us(), self.clock.lag_us(), **what)])
+
+
+_OWN_TYPE: dict[EventKind, Callable[..., LegEvent]] = {
+    EventKind.DIGIT: LegDigit,
+    EventKind.BRIDGED: LegBridged,
+    EventKind.NOT_SENT: LegNotSent,
+    EventKind.FAULT: LegFault,
+    EventKind.MOVED: LegMoved,
+}
+
+
+def leg_event(handle: str, kind: EventKind, at_us: int, lag_us: int = 0, **what: Any) -> LegEvent:
+    """An event of any kind. Raises TypeError for what events of that kind do not say."""
+    if kind in _OWN_TYPE:
+        return _OWN_TYPE[kind](handle, at_us, lag_us, **what)
+    made = LegAudio if kind in get_args(AudioKind) else LegSignal
+    return made(handle, kind, at_us, lag_us, **what)  # type: ignore[arg-type]

@@ -14,11 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from book.model import PLAIN_TRUNK, Srtp, Transport, TrunkPolicy
-
-OUR_FAULT = 500  # the code of a NOT_SENT that says nothing about the endpoint
 
 
 class EventKind(StrEnum):
@@ -34,10 +32,10 @@ class EventKind(StrEnum):
     BYE = "bye"  # the far end's BYE
     GONE = "gone"  # an answered leg is over without BYE from the far end (no ACK, session timer, transport)
     BRIDGED = "bridged"  # audio runs both ways between this leg and its peer
-    NOT_SENT = "not_sent"  # no INVITE left; `code` OUR_FAULT where this machine was short of something
+    NOT_SENT = "not_sent"  # no INVITE left
     FAULT = "fault"  # a callback or a command of the engine failed
     FORKED = "forked"  # a 2xx from a second dialog of the same INVITE: ACKed and BYEd (RFC 3261 section 13.2.2.4)
-    DIGIT = "digit"  # a key was pressed: `phrase`
+    DIGIT = "digit"  # a key was pressed
     HELD = "held"  # the party put us on hold
     RETRIEVED = "retrieved"  # and took us back
     RTP_STARTED = "rtp_started"  # its first packet came
@@ -46,17 +44,93 @@ class EventKind(StrEnum):
     MOVED = "moved"  # the dialer moved its end of the call to another dialog (RFC 3891, RFC 3515)
 
 
-class LegEvent(NamedTuple):
-    """One event of one leg. `header` is the value of a Reason header (RFC 3326) where there was one."""
+SignalKind = Literal[
+    EventKind.SENT, EventKind.TRYING, EventKind.RINGING, EventKind.ANSWERED, EventKind.UNSERVED, EventKind.FORKED,
+    EventKind.FAILED, EventKind.CANCELLED, EventKind.BYE, EventKind.GONE,
+]  # fmt: skip
+AudioKind = Literal[
+    EventKind.HELD, EventKind.RETRIEVED, EventKind.RTP_STARTED, EventKind.UNHEARD, EventKind.HEARD
+]  # fmt: skip
+
+
+class LegSignal(NamedTuple):
+    """A SIP message of a leg, or its end without one (`local`).
+
+    `code` and `phrase`: status code and reason phrase (RFC 3261 section 7.2), 0 and empty of a request. `header`: the
+    value of a Reason header (RFC 3326) where there was one.
+    """
 
     handle: str
-    kind: EventKind
+    kind: SignalKind
     at_us: int
     lag_us: int = 0
     code: int = 0
     phrase: str = ""
     header: str = ""
     local: bool = False
+
+
+class LegAudio(NamedTuple):
+    """A party's audio stopped, started or was put on hold."""
+
+    handle: str
+    kind: AudioKind
+    at_us: int
+    lag_us: int = 0
+
+
+class LegDigit(NamedTuple):
+    """A key was pressed: 0 to 9, *, #, A to D."""
+
+    handle: str
+    at_us: int
+    lag_us: int = 0
+    digit: str = ""
+    kind: Literal[EventKind.DIGIT] = EventKind.DIGIT
+
+
+class LegBridged(NamedTuple):
+    """Audio runs both ways. `codecs`: the dialer's and the endpoint's, such as `pcmu opus+srtp`."""
+
+    handle: str
+    at_us: int
+    lag_us: int = 0
+    codecs: str = ""
+    kind: Literal[EventKind.BRIDGED] = EventKind.BRIDGED
+
+
+class LegNotSent(NamedTuple):
+    """No INVITE left. `ours`: this machine was short of something, which says nothing about the endpoint."""
+
+    handle: str
+    at_us: int
+    lag_us: int = 0
+    why: str = ""
+    ours: bool = False
+    kind: Literal[EventKind.NOT_SENT] = EventKind.NOT_SENT
+
+
+class LegFault(NamedTuple):
+    """A callback or a command of the engine failed: `what`, in the engine's words."""
+
+    handle: str
+    at_us: int
+    lag_us: int = 0
+    what: str = ""
+    kind: Literal[EventKind.FAULT] = EventKind.FAULT
+
+
+class LegMoved(NamedTuple):
+    """The dialer's end is another dialog now: by `refer` or `replaces`."""
+
+    handle: str
+    at_us: int
+    lag_us: int = 0
+    how: str = ""
+    kind: Literal[EventKind.MOVED] = EventKind.MOVED
+
+
+LegEvent = LegSignal | LegAudio | LegDigit | LegBridged | LegNotSent | LegFault | LegMoved  # told apart by `kind`
 
 
 @dataclass(frozen=True, slots=True)

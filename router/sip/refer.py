@@ -17,7 +17,7 @@ from router.clock import monotonic_us
 from router.sip.legs import Leg, LegBook
 from router.sip.media import Media
 from router.sip.message import split_message
-from router.sip.port import EngineListener, EventKind, LegEvent
+from router.sip.port import EngineListener, EventKind, LegEvent, LegSignal
 from router.sip.registry import Calls
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FORBIDDEN = 403
 RING_US = 60_000_000  # how long the place that a REFER names may ring
 DIAL_US = 1_000_000  # by when pjsua has dialled it, if it ever will
+_FAILURES = (EventKind.FAILED, EventKind.GONE, EventKind.NOT_SENT, EventKind.BYE)
 _log = structlog.get_logger("sip")
 
 
@@ -122,10 +123,10 @@ class Moving:
                 elif event.kind is EventKind.UNSERVED:
                     _log.info("refer_failed", leg=handle, code=event.code, why="no audio can be agreed on")
                     self._give_up(new)
-                elif event.kind in (EventKind.FAILED, EventKind.GONE, EventKind.NOT_SENT, EventKind.BYE):
+                elif event.kind in _FAILURES:
                     self._waiting.pop(new, None)
                     self._since_us.pop(new, None)
-                    _log.info("refer_failed", leg=handle, code=event.code)
+                    _log.info("refer_failed", leg=handle, code=event.code if isinstance(event, LegSignal) else 0)
         return batch
 
     def adopt(self) -> None:
@@ -158,4 +159,4 @@ class Moving:
         self._legs.alias(own_tag(self._pj, slot), leg)
         self._pj.baton_watch(slot, True)
         self._media.tie(leg)
-        self._media.tell(leg, EventKind.MOVED, how)
+        self._media.moved(leg, how)

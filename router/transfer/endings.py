@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from facts.fact import CALLER_LEG, EndCause, Kind, Party
 from facts.payloads import Ended, LegEnded
-from router.sip.port import LegEvent
+from router.sip.port import LegEvent, LegSignal
 from router.transfer.codes import CODE_FAULT, CODE_NO_ANSWER, CODE_UNREACHABLE, passable
 from router.transfer.model import Close, Effect, Emit, HangUp, LegPhase, Phase, Quiet, RejectCaller, State
 
@@ -36,7 +36,7 @@ def parted(state: State, by: Party) -> Step:
     return over(state), [Emit(ended.kind, None, ended.payload, state.parted_us, state.parted_lag_us), Quiet(), Close()]
 
 
-def leg_ended(number: int, event: LegEvent, by: Party | None = None) -> Emit:
+def leg_ended(number: int, event: LegSignal, by: Party | None = None) -> Emit:
     ended_by = by or (Party.ROUTER if event.local else Party.BUYER)
     over = LegEnded(event.code, event.phrase, ended_by, event.local, event.header or None)
     return Emit(Kind.LEG_ENDED, number, over.as_payload())

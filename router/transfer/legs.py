@@ -8,10 +8,11 @@ the commit window a winner is bridged while the losers still ring: if it leaves,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from facts.fact import CALLER_LEG, RINGING_CODES, TRYING, EndCause, Kind, Party
 from facts.payloads import Answered, AnsweredLate, Bridged, Fault, NotSent, Ringing, Trying
-from router.sip.port import OUR_FAULT, EventKind, LegEvent
+from router.sip.port import EventKind, LegBridged, LegDigit, LegEvent, LegFault, LegNotSent, LegSignal
 from router.transfer.codes import CODE_NO_ANSWER, CODE_NO_MEDIA, better
 from router.transfer.endings import (
     ELSEWHERE,
@@ -80,23 +81,23 @@ def is_answer(event: LegEvent) -> bool:
 _ANSWERS = frozenset({EventKind.TRYING, EventKind.RINGING, EventKind.ANSWERED, EventKind.UNSERVED})
 
 
-def _not_sent(state: State, number: int, event: LegEvent) -> Step:
+def _not_sent(state: State, number: int, event: LegNotSent) -> Step:
     """A leg that has answered was sent, whatever comes after it: its end is its own event."""
     if state.leg(number) in (LegPhase.SCREENING, LegPhase.WON, LegPhase.ENDED):
         return state, []
     after = state.with_leg(number, LegPhase.ENDED)
-    note: list[Effect] = [Emit(Kind.NOT_SENT, number, NotSent(event.phrase, event.code == OUR_FAULT).as_payload())]
+    note: list[Effect] = [Emit(Kind.NOT_SENT, number, NotSent(event.why, event.ours).as_payload())]
     return after_leg(after, note)
 
 
-def _trying(state: State, number: int, event: LegEvent) -> Step:
+def _trying(state: State, number: int, event: LegSignal) -> Step:
     if state.leg(number) is LegPhase.ENDED:
         return state, []
     said = Trying(event.code, event.phrase if event.code != TRYING else None)
     return state, [Emit(Kind.TRYING, number, said.as_payload())]
 
 
-def _ringing(state: State, number: int, event: LegEvent) -> Step:
+def _ringing(state: State, number: int, event: LegSignal) -> Step:
     if event.code not in RINGING_CODES:
         return _trying(state, number, event)
     if state.leg(number) is not LegPhase.DIALED:
@@ -112,7 +113,7 @@ def _ringing(state: State, number: int, event: LegEvent) -> Step:
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-def _answered(state: State, number: int, event: LegEvent) -> Step:
+def _answered(state: State, number: int, event: LegSignal) -> Step:
     if state.winner == number or state.leg(number) is LegPhase.SCREENING:
         return state, []
     if state.phase is not Phase.RINGING or state.leg(number) is LegPhase.ENDED:
@@ -148,7 +149,7 @@ def _answered(state: State, number: int, event: LegEvent) -> Step:
     return win(state._replace(talk_us=event.at_us), number, event.at_us, note)
 
 
-def _unserved(state: State, number: int, event: LegEvent) -> Step:
+def _unserved(state: State, number: int, event: LegSignal) -> Step:
     """A 2xx whose media cannot be used ends its leg before it wins (domain, section 3): we could not agree.
 
     It says nothing of what the buyer did. The others ring on, and one of them may still have the call.
@@ -193,24 +194,24 @@ def commit(state: State) -> Step:
     return end_legs(state._replace(committed=True), losers, ELSEWHERE)
 
 
-def _forked(state: State, number: int, event: LegEvent) -> Step:
+def _forked(state: State, number: int, event: LegSignal) -> Step:
     late = AnsweredLate(event.code, event.phrase, forked=True)
     return state, [Emit(Kind.ANSWERED_LATE, number, late.as_payload())]
 
 
-def _digit(state: State, number: int, event: LegEvent) -> Step:
+def _digit(state: State, number: int, event: LegDigit) -> Step:
     wants = state.plan.of(number)
     waited_for = state.phase is Phase.RINGING and state.leg(number) is LegPhase.SCREENING and wants.accept_key
-    if not waited_for or event.phrase != wants.accept_key:
+    if not waited_for or event.digit != wants.accept_key:
         return state, []
     note: list[Effect] = [Emit(Kind.ACCEPTED, number), Disarm(Timer.ACCEPT, number), EndWhisper(number)]
     return win(state, number, event.at_us, note)
 
 
-def _bridged(state: State, number: int, event: LegEvent) -> Step:
+def _bridged(state: State, number: int, event: LegBridged) -> Step:
     if state.phase is not Phase.TALKING or state.bridged or number != state.winner:
         return state, []
-    told = Emit(Kind.BRIDGED, number, Bridged(event.phrase or None).as_payload())
+    told = Emit(Kind.BRIDGED, number, Bridged(event.codecs or None).as_payload())
     effects: list[Effect] = [told, Disarm(Timer.BRIDGE)]
     after = state._replace(bridged=True)
     if not state.talk_us:
@@ -224,7 +225,7 @@ def _bridged(state: State, number: int, event: LegEvent) -> Step:
 # --- ends ------------------------------------------------------------------------------------------------------------
 
 
-def _failed(state: State, number: int, event: LegEvent) -> Step:
+def _failed(state: State, number: int, event: LegSignal) -> Step:
     if state.leg(number) is LegPhase.ENDED:
         return state, []
     if state.winner == number:
@@ -239,7 +240,7 @@ def _timers_of(number: int) -> list[Effect]:
     return [Disarm(Timer.LEG_RING, number)]
 
 
-def _left(state: State, number: int, event: LegEvent) -> Step:
+def _left(state: State, number: int, event: LegSignal) -> Step:
     """BYE from an endpoint."""
     if state.leg(number) is LegPhase.ENDED:
         return state, []
@@ -259,7 +260,7 @@ def not_accepted(state: State, number: int, note: list[Effect]) -> Step:
     return after_leg(after, [*note, *stop])
 
 
-def _gone(state: State, number: int, event: LegEvent) -> Step:
+def _gone(state: State, number: int, event: LegSignal) -> Step:
     if state.leg(number) is LegPhase.ENDED:
         return state, []
     if state.winner == number:
@@ -274,7 +275,7 @@ def _gone(state: State, number: int, event: LegEvent) -> Step:
     return after_leg(state.with_leg(number, LegPhase.ENDED), note)
 
 
-def _winner_left(state: State, number: int, event: LegEvent, cause: EndCause) -> Step:
+def _winner_left(state: State, number: int, event: LegSignal, cause: EndCause) -> Step:
     note = leg_ended(number, event, Party.BUYER)
     without = state.with_leg(number, LegPhase.ENDED)
     if not state.committed and without.live_legs:
@@ -318,9 +319,9 @@ def _resume(state: State, number: int, event: LegEvent, note: Effect) -> Step:
     return ringing, [note, Emit(Kind.RESUMED, number), *stop, Music(), Arm(Timer.RING, due_us)]
 
 
-def _fault(state: State, number: int, event: LegEvent) -> Step:
+def _fault(state: State, number: int, event: LegFault) -> Step:
     """The engine lost its grip on a leg: a fault of ours, and the end of the transfer where the leg mattered."""
-    note = Emit(Kind.FAULT, number, Fault("engine", detail=event.phrase).as_payload())
+    note = Emit(Kind.FAULT, number, Fault("engine", detail=event.what).as_payload())
     if state.phase is Phase.OVER or state.leg(number) is LegPhase.ENDED:
         return state, [note]
     if state.winner == number or state.phase is Phase.RINGING:
@@ -328,7 +329,8 @@ def _fault(state: State, number: int, event: LegEvent) -> Step:
     return state, [note]
 
 
-LEG_TABLE: dict[EventKind, Callable[[State, int, LegEvent], Step]] = {
+# Each handler takes the one type of event that its kind has.
+LEG_TABLE: dict[EventKind, Callable[[State, int, Any], Step]] = {
     EventKind.SENT: _sent,
     EventKind.NOT_SENT: _not_sent,
     EventKind.TRYING: _trying,

@@ -26,7 +26,7 @@ from typing import Any
 
 from facts.fact import CALLER_LEG, EndCause, Kind, Party
 from facts.payloads import CallerMoved, Fault, Refused
-from router.sip.port import EventKind, LegEvent
+from router.sip.port import EventKind, LegEvent, LegSignal
 from router.transfer.codes import CLIENT_ERROR, CODE_FAULT, CODE_NO_ANSWER
 from router.transfer.endings import (
     GIVEN_UP,
@@ -89,7 +89,7 @@ def step(state: State, event: Event) -> Step:
     return party(state, event.leg, event.event) or _caller(state, event.event)
 
 
-def _late_sent(state: State, event: OnLeg, handler: Callable[[State, int, LegEvent], Step]) -> Step:
+def _late_sent(state: State, event: OnLeg, handler: Callable[[State, int, Any], Step]) -> Step:
     """An answer to an INVITE that nobody said was sent: it was."""
     sent, first = LEG_TABLE[EventKind.SENT](state, event.leg, event.event)
     after, then = handler(sent, event.leg, event.event)
@@ -150,15 +150,15 @@ def _caller(state: State, event: LegEvent) -> Step:
     if state.phase is Phase.PARTING:
         return parted(state, Party.CALLER) if event.kind is EventKind.BYE else (state, [])
     if event.kind is EventKind.FAULT:
-        return end_by_us(state, EndCause.ENGINE, [Emit(Kind.FAULT, CALLER_LEG, Fault(event.phrase).as_payload())])
+        return end_by_us(state, EndCause.ENGINE, [Emit(Kind.FAULT, CALLER_LEG, Fault(event.what).as_payload())])
     if event.kind is EventKind.MOVED:
         there, disarmed = heard(state, CALLER_LEG)
-        return there, [Emit(Kind.CALLER_MOVED, CALLER_LEG, CallerMoved(event.phrase).as_payload()), *disarmed]
+        return there, [Emit(Kind.CALLER_MOVED, CALLER_LEG, CallerMoved(event.how).as_payload()), *disarmed]
     cause = _CALLER_LEAVES.get(event.kind)
-    return _caller_left(state, event, cause) if cause is not None else (state, [])
+    return _caller_left(state, event, cause) if cause is not None and isinstance(event, LegSignal) else (state, [])
 
 
-def _caller_left(state: State, event: LegEvent, cause: EndCause) -> Step:
+def _caller_left(state: State, event: LegSignal, cause: EndCause) -> Step:
     if event.kind is EventKind.FAILED and event.local and event.code >= CLIENT_ERROR and state.phase is Phase.ADMITTING:
         return _turned_away(state, event)
     at_us = state.unheard_since(CALLER_LEG) if cause is EndCause.VANISHED else 0
@@ -171,7 +171,7 @@ def _caller_left(state: State, event: LegEvent, cause: EndCause) -> Step:
     return ended, [*note, *hang_ups, Quiet(), Close()]
 
 
-def _turned_away(state: State, event: LegEvent) -> Step:
+def _turned_away(state: State, event: LegSignal) -> Step:
     """The SIP stack refused the INVITE itself (422, 420): ours, not the caller's leaving; nothing will be dialled."""
     note: list[Effect] = [leg_ended(CALLER_LEG, event, Party.ROUTER), *_refuse("rejected")]
     return state._replace(caller_gone=True), note

@@ -17,8 +17,8 @@ from book.model import Buyer, BuyerState, Campaign, Endpoint, Strategy, Terms
 from facts.answers import Admission
 from facts.fact import Fact, Kind
 from facts.outcome import Verdict, decide
-from router.sip.memory import Act, Does, MemoryEngine, Script
-from router.sip.port import EventKind, LegEvent
+from router.sip.memory import Act, Does, MemoryEngine, Script, leg_event
+from router.sip.port import EventKind, LegBridged, LegEvent, LegSignal
 from tests.world import SECOND_US, World, did, plain, secure
 
 PER_SEED = 200
@@ -35,12 +35,12 @@ class ChaosEngine(MemoryEngine):
     chaos = 1.0  # 0: a perfect wire
 
     def _tell(self, party, kind: EventKind, **what: object) -> None:  # type: ignore[no-untyped-def]
-        event = LegEvent(party.handle, kind, self.clock.now_us(), self.clock.lag_us(), **what)  # type: ignore[arg-type]
+        event = leg_event(party.handle, kind, self.clock.now_us(), self.clock.lag_us(), **what)
         throw = self.dice.random() / self.chaos if self.chaos else 1.0
         if throw < 0.02 and kind not in (EventKind.SENT, EventKind.NOT_SENT):  # lost; an ending is found by the sweep
             if kind in ENDINGS:
                 found = EventKind.GONE if party.answered else EventKind.FAILED
-                lost = event._replace(kind=found, local=True, code=0)
+                lost = LegSignal(event.handle, found, event.at_us, event.lag_us, local=True)
                 self._deliver(lost, self.dice.uniform(0, 1_000))
         elif throw < 0.06:  # late
             self._deliver(event, self.dice.uniform(0, 2_000))
@@ -48,12 +48,19 @@ class ChaosEngine(MemoryEngine):
             self._deliver(event, 0)
             self._deliver(event, self.dice.uniform(0, 500))
         elif throw < 0.12:  # and something that nobody said
-            wild = event._replace(kind=self.dice.choice(WILD), phrase="?", local=self.dice.random() < 0.5)
+            wild = self._wild(event)
             self._deliver(event, 0)
             if not self._says_what_is_not(wild, party):
                 self._deliver(wild, self.dice.uniform(0, 500))
         else:
             self._deliver(event, 0)
+
+    def _wild(self, event: LegEvent) -> LegEvent:
+        kind, local = self.dice.choice(WILD), self.dice.random() < 0.5
+        if kind is EventKind.BRIDGED:
+            return LegBridged(event.handle, event.at_us, event.lag_us, "?")
+        code, header = (event.code, event.header) if isinstance(event, LegSignal) else (0, "")
+        return LegSignal(event.handle, kind, event.at_us, event.lag_us, code, "?", header, local)
 
     @staticmethod
     def _says_what_is_not(event: LegEvent, party) -> bool:  # type: ignore[no-untyped-def]

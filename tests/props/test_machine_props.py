@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facts.fact import Kind
-from router.sip.port import EventKind, LegEvent
+from router.sip.port import EventKind
 from router.transfer import machine
 from router.transfer import model as m
+from tests.leg_events import any_event
 
 LEGS = 3
 PLAN = m.Plan(legs=LEGS, buffer_ms=15_000, ring_timeout_ms=30_000, talk_connected_ms=15_000)
@@ -30,7 +31,7 @@ steps = st.lists(st.tuples(st.integers(0, 20_000_000), st.one_of(leg_events, oth
 def event_of(what: tuple, at_us: int) -> m.Event:
     match what:
         case ("leg", leg, kind, code, local):
-            return m.OnLeg(leg, LegEvent("h", kind, at_us, 0, code, local=local))
+            return m.OnLeg(leg, any_event(kind, at_us, code=code, local=local))
         case ("admitted", refusal):
             return m.Admitted(at_us, refusal)
         case ("store failed",):

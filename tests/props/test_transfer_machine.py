@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from facts.fact import CALLER_LEG, Kind
-from router.sip.port import EventKind, LegEvent
+from router.sip.port import EventKind, LegNotSent, LegSignal
 from router.transfer import machine
 from router.transfer import model as m
+from tests.leg_events import any_event
 
 leg_plans = st.builds(
     m.LegPlan,
@@ -63,7 +64,7 @@ class Transfer(RuleBasedStateMachine):
     def admit(self, refusal: str) -> None:
         self._feed(m.Admitted(self.now_us, refusal))
         for leg in [effect.leg for effect in self.effects if isinstance(effect, m.Dial)]:
-            self._feed(m.OnLeg(leg, LegEvent("h", EventKind.SENT, self.now_us)))
+            self._feed(m.OnLeg(leg, LegSignal("h", EventKind.SENT, self.now_us)))
 
     @rule()
     def lose_the_store(self) -> None:
@@ -71,11 +72,11 @@ class Transfer(RuleBasedStateMachine):
 
     @rule(leg=st.integers(0, 5), kind=kinds, local=st.booleans(), code=st.sampled_from([100, 180, 200, 302, 486, 603]))
     def something_happens(self, leg: int, kind: EventKind, local: bool, code: int) -> None:
-        self._feed(m.OnLeg(leg, LegEvent("h", kind, self.now_us, 0, code, "1", local=local)))
+        self._feed(m.OnLeg(leg, any_event(kind, self.now_us, code=code, word="1", local=local)))
 
     @rule(leg=st.integers(1, 5))
     def answer(self, leg: int) -> None:
-        self._feed(m.OnLeg(leg, LegEvent("h", EventKind.ANSWERED, self.now_us, 0, 200, "OK")))
+        self._feed(m.OnLeg(leg, LegSignal("h", EventKind.ANSWERED, self.now_us, 0, 200, "OK")))
 
     @rule(milliseconds=st.sampled_from([1, 100, 301, 3_000, 15_000, 31_000]))
     def wait(self, milliseconds: int) -> None:
@@ -134,8 +135,8 @@ def test_a_caller_who_left_and_an_answer_before_admission_leave_no_timer() -> No
     effects: list[m.Effect] = []
     for event in (
         m.Begin(1),
-        m.OnLeg(CALLER_LEG, LegEvent("h", EventKind.FAILED, 1, 0, 100, "1")),
-        m.OnLeg(1, LegEvent("h", EventKind.ANSWERED, 1, 0, 200, "OK")),
+        m.OnLeg(CALLER_LEG, LegSignal("h", EventKind.FAILED, 1, 0, 100, "1")),
+        m.OnLeg(1, LegSignal("h", EventKind.ANSWERED, 1, 0, 200, "OK")),
         m.Shutdown(1),
     ):
         state, more = machine.step(state, event)
@@ -152,9 +153,9 @@ def test_a_leg_that_has_won_was_sent_whatever_the_engine_says_afterwards() -> No
     for event in (
         m.Begin(1),
         m.Admitted(1, ""),
-        m.OnLeg(1, LegEvent("h", EventKind.SENT, 1)),
-        m.OnLeg(1, LegEvent("h", EventKind.ANSWERED, 1, 0, 200, "OK")),
-        m.OnLeg(1, LegEvent("h", EventKind.NOT_SENT, 2, 0, 100, "")),
+        m.OnLeg(1, LegSignal("h", EventKind.SENT, 1)),
+        m.OnLeg(1, LegSignal("h", EventKind.ANSWERED, 1, 0, 200, "OK")),
+        m.OnLeg(1, LegNotSent("h", 2)),
     ):
         state, effects = machine.step(state, event)
     assert effects == []

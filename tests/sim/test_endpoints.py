@@ -397,13 +397,13 @@ def test_records_are_asked_for_where_the_campaign_wants_them() -> None:
 
 
 def test_a_second_dialog_of_one_invite_is_on_the_record_and_wins_nothing() -> None:
-    from router.sip.port import EventKind, LegEvent
+    from router.sip.port import EventKind, LegSignal
 
     world = World([secure()]).script(party(rings(), answers(1_000)))
     world.engine.invite("leads", Script((hangs_up(20_000),)))
     world.clock.run_for(2 * SECOND_US)
     leg = next(handle for handle in world.engine.live if handle.endswith("-1"))
-    world.router.on_events([LegEvent(leg, EventKind.FORKED, world.clock.now_us(), code=200, phrase="OK")])
+    world.router.on_events([LegSignal(leg, EventKind.FORKED, world.clock.now_us(), code=200, phrase="OK")])
     world.clock.run_for(60 * SECOND_US)
     late = [fact for fact in world.journal.facts if fact.kind is Kind.ANSWERED_LATE]
     assert [fact.payload.get("forked") for fact in late] == [True]

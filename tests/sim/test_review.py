@@ -11,14 +11,14 @@ from facts.fact import Kind
 from facts.outcome import CountsAs, Verdict, decide
 from router.dialers import Dialer
 from router.sip.legs import LegBook, Record
-from router.sip.memory import Act, Does, Script
-from router.sip.port import OUR_FAULT, EventKind, LegEvent
+from router.sip.memory import Act, Does, Script, leg_event
+from router.sip.port import EventKind
 from router.transfer.model import Phase
 from tests.world import SECOND_US, World, answers, declines, did, hangs_up, party, plain, rings, secure
 
 
 def tell(world: World, handle: str, kind: EventKind, **what: object) -> None:
-    world.router.on_events([LegEvent(handle, kind, world.clock.now_us(), **what)])  # type: ignore[arg-type]
+    world.router.on_events([leg_event(handle, kind, world.clock.now_us(), **what)])
 
 
 def test_a_key_in_the_commit_window_takes_no_call_from_its_winner() -> None:
@@ -38,7 +38,7 @@ def test_a_dialer_that_moved_its_end_is_heard() -> None:
     world.clock.run_for(5 * SECOND_US)
     tell(world, handle, EventKind.UNHEARD)
     world.clock.run_for(2 * SECOND_US)
-    tell(world, handle, EventKind.MOVED, phrase="refer")
+    tell(world, handle, EventKind.MOVED, how="refer")
     tell(world, handle, EventKind.RTP_STARTED)
     world.clock.run_for(60 * SECOND_US)
     assert "talk_reached_15s" in world.kinds()
@@ -170,14 +170,14 @@ def test_a_leg_that_was_never_sent_says_so() -> None:
 
 def test_an_endpoint_that_we_could_not_dial_makes_the_attempt_ours() -> None:
     """The one that was never rung might have answered: nobody pays for a port that this machine was short of."""
-    for code, counts_as in ((OUR_FAULT, CountsAs.FREE), (0, CountsAs.FAILED)):
+    for ours, counts_as in ((True, CountsAs.FREE), (False, CountsAs.FAILED)):
         world = World([plain(1), plain(2)]).script(Script(), party(rings(), declines(20_000)))
         world.engine.invite("leads", Script(()))
         world.clock.run_for(1_000)
         leg = next(handle for handle in world.engine.live if handle.endswith("-1"))
         world.engine._end(leg)
         world.journal.facts[:] = [one for one in world.journal.facts if not (one.kind is Kind.DIALED and one.leg == 1)]
-        tell(world, leg, EventKind.NOT_SENT, code=code, phrase="Address already in use", local=True)
+        tell(world, leg, EventKind.NOT_SENT, why="Address already in use", ours=ours)
         shell = next(iter(world.router.live.values()))
         shell.facts[:] = [one for one in shell.facts if not (one.kind is Kind.DIALED and one.leg == 1)]
         world.clock.run_for(60 * SECOND_US)

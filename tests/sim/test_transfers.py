@@ -134,10 +134,10 @@ def test_both_hang_up_in_one_batch_is_the_callers() -> None:
     world.engine.invite("leads", Script())
     world.clock.run_for(5_000_000)
     shell = next(iter(world.router.live.values()))
-    from router.sip.port import EventKind, LegEvent
+    from router.sip.port import EventKind, LegSignal
 
     now = world.clock.now_us()
-    world.router.on_events([LegEvent(shell.leg_handle(1), EventKind.BYE, now), LegEvent("in1", EventKind.BYE, now)])
+    world.router.on_events([LegSignal(shell.leg_handle(1), EventKind.BYE, now), LegSignal("in1", EventKind.BYE, now)])
     assert shell.outcome is not None
     assert shell.outcome.verdict is Verdict.SHORT_CALL
 

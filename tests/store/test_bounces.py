@@ -382,7 +382,7 @@ async def test_a_bounced_lead_is_listed_until_it_is_sent_again_and_outlives_the_
     assert await asked(engine, lambda connection: send_again(row, to, "jo", now(), connection)) is False
     assert await listed("bounced") == []
     row = await asked(engine, lambda connection: find_mail("t-1.lead", connection))
-    assert (row.state, row.to, row.payload["resent"]["by"]) == ("pending", ("new@acme.example",), "jo")
+    assert (row.state, row.to, row.order["resent"]["by"]) == ("pending", ("new@acme.example",), "jo")
     async with engine.begin() as connection:
         await connection.execute(update(outbox).values(state="done", done_utc_us=now()))
     assert await listed("bounced") == []  # the report was about the time before

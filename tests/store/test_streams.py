@@ -281,7 +281,7 @@ def test_a_payload_of_hostile_shape_makes_an_event_all_the_same() -> None:
     made = [events.fold(fact, None) for fact in story.facts]
     assert [event.kind for event in made if event] == ["started", "dialed", "ringing", "answered"]
     assert made[0] is not None
-    assert made[0].payload["endpoints"] == []
+    assert made[0].fields["endpoints"] == []
 
 
 def test_a_provisional_answer_that_is_no_ringing_makes_no_event() -> None:
