@@ -23,7 +23,6 @@ from facts.start_payload import terms as terms_of
 from facts.talk import AFTERWARDS, Talk
 
 TALK_CONNECTED_MS = 15_000  # domain 3, row 2: inclusive
-SECURE_BUFFER_MS = 15_000  # domain 4: every endpoint a secure SIP trunk
 NO_BUFFER_MS = 0  # domain 4: anything else
 
 # Domain 3, row 4: the operator's own carrier refused before any ringing; RFC 3261 sections 21.4 and 21.5.

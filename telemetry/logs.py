@@ -28,7 +28,6 @@ import orjson
 import structlog
 
 LEVELS = ("debug", "info", "warning", "error")
-PARTS = ("router", "sip", "meter", "suppression", "portal", "serve")
 _DRAWN_OF = 10_000  # a share is so many of these
 
 _about: ContextVar[tuple[str, int | None] | None] = ContextVar("about", default=None)

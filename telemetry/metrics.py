@@ -64,7 +64,7 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...], labels: tuple[s
 
 
 OTHER = "other"
-MOST_TRUNKS, MOST_BUYERS, MOST_LISTS, MOST_ROUTES = 500, 1_000, 200, 200
+MOST_TRUNKS, MOST_BUYERS, MOST_LISTS = 500, 1_000, 200
 
 
 class Names:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from router.sip.memory import leg_event
 from router.sip.port import EventKind, LegEvent, SignalKind
+from tests.memory import leg_event
 
 _WORD = {
     EventKind.DIGIT: "digit",

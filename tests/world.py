@@ -14,8 +14,8 @@ from facts.outcome import Outcome, decide
 from router.config import Carrier, RouterConfig
 from router.dialers import Dialer
 from router.router import Router
-from router.sip.memory import Act, Does, MemoryEngine, Script, VirtualClock
 from router.sip.port import Target
+from tests.memory import Act, Does, MemoryEngine, Script, VirtualClock
 
 SECOND_US = 1_000_000
 

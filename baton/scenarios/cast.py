@@ -20,7 +20,6 @@ PRICE_MINOR = 4_500  # of a unit, where the story does not say
 BASE_TERMS = "westlake-fulfillment"
 WHISPER = "whisper.wav"  # a tone of a second beside the configuration, for stories that name it
 KEY_1 = "key-1.pcap"  # key 1 as RTP events, likewise
-MAX_STORIES = 700  # three digits of the prospects' numbers, from 200
 _CALLS_EVERY_MS = 5  # between the calls of one SIPp: all at once, as far as it can
 # A key of RFC 4568's length (30 bytes, base64) for parties that send no media: any will do.
 _CRYPTO = "a=crypto:[$suite] AES_CM_128_HMAC_SHA1_80 inline:QmF0b25EZW1vQmF0b25EZW1vQmF0b25EZW1vQmF0"

@@ -217,20 +217,3 @@ def prune(before_utc_us: int, limit: int, connection: Connection) -> int:
     mails = [one.message_id for one in found if one.channel == "mail"]
     connection.execute(delete(mail_recipients).where(mail_recipients.c.message_id.in_(mails)))
     return connection.execute(delete(outbox).where(outbox.c.id.in_([one.id for one in found]))).rowcount
-
-
-def revive(channel: str, now_utc_us: int, connection: Connection) -> int:
-    """Make the dead messages of a channel due again, their age counted anew; how many."""
-    values = {
-        "state": PENDING,
-        "attempts": 0,
-        "next_try_utc_us": now_utc_us,
-        "created_utc_us": now_utc_us,
-        "done_utc_us": None,
-    }
-    dead = (outbox.c.channel == channel, outbox.c.state == DEAD)
-    if channel == "mail":  # who refused them is asked once more
-        messages = select(outbox.c.message_id).where(*dead)
-        missed = (mail_recipients.c.message_id.in_(messages), mail_recipients.c.state.not_in(["taken", HANDED]))
-        connection.execute(delete(mail_recipients).where(*missed))
-    return connection.execute(update(outbox).where(*dead).values(**values)).rowcount

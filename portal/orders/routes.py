@@ -334,10 +334,6 @@ def _order_key(one: OrderRow) -> tuple[str, str]:
     return one.progress.order.buyer, one.progress.order.week
 
 
-def _payment_key(one: PaymentRow) -> tuple[int]:
-    return (one.id,)
-
-
 def _order_cells(one: OrderRow) -> list[Any]:
     shown = _shown_order(one)
     return [getattr(shown, name) for name in _ORDER_COLUMNS]

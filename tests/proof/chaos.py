@@ -17,8 +17,8 @@ from book.model import Buyer, BuyerState, Campaign, Endpoint, Strategy, Terms
 from facts.answers import Admission
 from facts.fact import Fact, Kind
 from facts.outcome import Verdict, decide
-from router.sip.memory import Act, Does, MemoryEngine, Script, leg_event
 from router.sip.port import EventKind, LegBridged, LegEvent, LegSignal
+from tests.memory import Act, Does, MemoryEngine, Script, leg_event
 from tests.world import SECOND_US, World, did, plain, secure
 
 PER_SEED = 200

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from book.model import Order, Terms
 from book.terms import presets
-from meter.billing.arithmetic.calendar import Week, deadline_us, week_of, weeks_between
+from meter.billing.arithmetic.calendar import Week, deadline_us, week_of
 from meter.billing.arithmetic.cycle import Bought, Prepaid, Remedy, make_up_units, remedy, settle_week
 from meter.billing.arithmetic.minutes import rate
 from meter.billing.arithmetic.units import (
@@ -135,17 +135,6 @@ def test_weeks_part_time(zone: str, at_us: int) -> None:
     assert week_of(week.start_us, zone) == week_of(week.end_us - 1, zone) == week
     day = wall(at_us, zone).date()
     assert week.monday == day - timedelta(days=day.weekday())
-
-
-@given(_zones, _instants, st.integers(0, 40 * 24), st.integers(0, HOUR_US))
-def test_weeks_between_two_instants_leave_nothing_out(zone: str, start_us: int, hours: int, more_us: int) -> None:
-    end_us = start_us + hours * HOUR_US + more_us
-    weeks = weeks_between(start_us, end_us, zone)
-    assert bool(weeks) is (start_us < end_us)
-    if weeks:
-        assert weeks[0].start_us <= start_us < weeks[0].end_us
-        assert weeks[-1].start_us < end_us <= weeks[-1].end_us
-        assert [one.end_us for one in weeks[:-1]] == [one.start_us for one in weeks[1:]]
 
 
 @given(_zones, _instants, st.integers(0, 95))

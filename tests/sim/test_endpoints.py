@@ -12,7 +12,7 @@ from book.model import Buyer, MenuChoice, Terms
 from facts.answers import Admission
 from facts.fact import EndCause, Kind
 from facts.outcome import CountsAs, Reason, Verdict, decide
-from router.sip.memory import Act, Does, Script
+from tests.memory import Act, Does, Script
 from tests.world import SECOND_US, World, answers, declines, hangs_up, party, plain, rings, secure
 
 

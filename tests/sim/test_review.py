@@ -11,9 +11,9 @@ from facts.fact import Kind
 from facts.outcome import CountsAs, Verdict, decide
 from router.dialers import Dialer
 from router.sip.legs import LegBook, Record
-from router.sip.memory import Act, Does, Script, leg_event
 from router.sip.port import EventKind
 from router.transfer.model import Phase
+from tests.memory import Act, Does, Script, leg_event
 from tests.world import SECOND_US, World, answers, declines, did, hangs_up, party, plain, rings, secure
 
 

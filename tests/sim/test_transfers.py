@@ -8,7 +8,7 @@ from book.model import Buyer, BuyerState, Terms
 from facts.answers import Admission
 from facts.fact import Kind
 from facts.outcome import CountsAs, Reason, Verdict
-from router.sip.memory import Act, Does, Script
+from tests.memory import Act, Does, Script
 from tests.world import World, answers, declines, did, hangs_up, party, plain, rings, secure
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.billing.sql.operations import BillingStore
 from meter.mail.sql.messages import find_mail
 from meter.mail.sql.recipients import Recipient, put_recipients, recipients_of, send_again
-from meter.outbox.sql import prune, revive
+from meter.outbox.sql import prune
 from meter.store.schema import outbox
 from tests.store.money_tools import Books, at
 
@@ -54,8 +54,6 @@ async def test_an_invoice_that_is_sent_once_more_was_handed_over_all_the_same(
     if how == "gone":
         await books.write(lambda connection: prune(at("2026-06-03 12:00"), 10, connection) and None)
     assert await store.send("INV-000001", to) == (to or ["bills@acme.example"])
-    await books.write(lambda connection: connection.execute(update(outbox).values(state="dead")) and None)
-    await books.write(lambda connection: revive("mail", at("2026-06-03 13:00"), connection) and None)
     await books.write(lambda connection: connection.execute(update(outbox).values(state="dead")) and None)
     assert await books.write(_resent)
     tried = await books.read(lambda connection: recipients_of("INV-000001.document", connection))

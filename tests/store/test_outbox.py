@@ -18,7 +18,7 @@ from meter.outbox.delivery import (
     prune_for_ever,
     retry_delay_s,
 )
-from meter.outbox.sql import Message, depths, revive
+from meter.outbox.sql import Message, depths
 from meter.settling.watch import show_depths
 from meter.store.clerk import Clerk
 from meter.store.schema import outbox
@@ -144,18 +144,13 @@ async def test_after_five_days_a_message_is_given_up_but_never_untried(engine: A
     assert (await states(engine))["old"] == ("dead", 2)
 
 
-async def test_a_dead_message_no_longer_holds_its_key_back_and_can_be_revived(engine: AsyncEngine) -> None:
+async def test_a_dead_message_no_longer_holds_its_key_back(engine: AsyncEngine) -> None:
     await queue(engine, ("a", "a1"), ("a", "a2"))
     sink = Sink(NeverDeliverableError("never"))
     loop = OutboxLoop(engine, sink)
     while await loop.deliver_due():
         pass
     assert sink.taken == ["a2"]
-    clerk = Clerk(engine)
-    assert await clerk.write(lambda connection: revive("mail", now(), connection)) == 1
-    await clerk.close()
-    await loop.deliver_due()
-    assert sink.taken == ["a2", "a1"]
 
 
 async def test_a_deliverer_that_breaks_stops_no_other_message(engine: AsyncEngine) -> None:

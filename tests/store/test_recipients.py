@@ -20,7 +20,7 @@ from meter.mail.sql.messages import bounces_of, find_mail, list_mail
 from meter.mail.sql.recipients import Recipient, recipients_of, releasable, release, send_again, waiting
 from meter.mail.waiting import Releaser
 from meter.outbox.delivery import NeverDeliverableError, OutboxLoop, OutboxOptions
-from meter.outbox.sql import prune, revive
+from meter.outbox.sql import prune
 from meter.run import MeterOptions, run_meter
 from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
@@ -258,7 +258,7 @@ async def test_who_was_put_off_for_five_days_is_given_up_and_can_be_sent_it_agai
         await connection.execute(update(outbox).values(created_utc_us=now() - 6 * DAY_US))
     await meter.turn()
     assert await shown(clerk) == "dead"
-    assert await clerk.write(lambda connection: revive("mail", now(), connection)) == 1
+    await again(clerk, None)
     await meter.turn()
     await meter.close()
     assert sink.count() == {A: 1, B: 1}

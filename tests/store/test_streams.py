@@ -15,7 +15,7 @@ from facts.disclosure import masked
 from facts.fact import EndCause, Kind, Party
 from meter.events.follower import HandOverError, Stream, Taken
 from meter.events.model import Event, EventKind, Events
-from meter.events.sql.streams import Boot, begin, cursors, forget
+from meter.events.sql.streams import Boot, begin, cursors
 from meter.journal.sql.recovery import recover
 from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
@@ -189,11 +189,6 @@ async def test_a_new_follower_begins_at_the_end_and_a_new_boot_at_its_beginning(
     await settle(engine)
     await catch_up(engine, taker)
     assert taker.ids[0] == "new.started"
-    clerk = Clerk(engine)
-    assert await clerk.write(partial(forget, "test"))
-    assert not await clerk.write(partial(forget, "test"))
-    await clerk.close()
-    assert await catch_up(engine, taker) == 0
 
 
 async def test_two_followers_do_not_know_of_each_other(engine: AsyncEngine) -> None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from book.limits import spans_of
-from meter.billing.arithmetic.calendar import Week, deadline_us, week_of, weeks_between
+from meter.billing.arithmetic.calendar import Week, deadline_us, week_of
 
 NEW_YORK = "America/New_York"
 HOUR_US = 3_600_000_000
@@ -114,16 +114,6 @@ def test_the_last_microsecond_of_a_week_is_still_in_it() -> None:
 def test_weeks_go_both_ways_and_stand_in_order() -> None:
     assert JUNE_8.later(-1).monday == date(2026, 6, 1)
     assert JUNE_8.later(-1) < JUNE_8 < JUNE_8.later(1)
-
-
-def test_weeks_between_two_instants_are_those_that_share_one_with_them() -> None:
-    start, end = JUNE_8.start_us, JUNE_8.later(2).start_us
-    assert weeks_between(start, end, NEW_YORK) == [JUNE_8, JUNE_8.later(1)]
-    assert weeks_between(start - 1, end + 1, NEW_YORK) == [JUNE_8.later(n) for n in range(-1, 3)]
-    assert weeks_between(start + 5, start + 6, NEW_YORK) == [JUNE_8]
-    assert weeks_between(start + 5, start + 5, NEW_YORK) == []
-    assert weeks_between(end, start, NEW_YORK) == []
-    assert weeks_between(start, start + 1, NEW_YORK, time(9))[0].end_of_business == time(9)
 
 
 def test_a_deadline_that_the_clock_leaves_out_is_the_jump() -> None:

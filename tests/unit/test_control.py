@@ -16,7 +16,7 @@ from baton.process.control import ControlError, ControlServer, NoRouterError, Re
 from baton.process.router import router_config
 from baton.process.router_control import LIVE, Steering, differences, merged
 from config.settings import Settings, load
-from router.sip.memory import Script
+from tests.memory import Script
 from tests.world import World, declines, party, plain
 
 TEXT = """

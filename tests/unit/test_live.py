@@ -8,8 +8,8 @@ import pytest
 
 from facts.fact import Kind
 from router.live import Deadline, LegView, TransferView, arrival_view, arrivals_of, is_empty, router_view, transfer_view
-from router.sip.memory import Script
 from telemetry.logs import mask
+from tests.memory import Script
 from tests.world import World, answers, declines, hangs_up, party, plain, rings
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.sip.memory import Script
 from router.transfer.planning import CALL_ID_UNREAD
+from tests.memory import Script
 from tests.world import SECOND_US, World, declines, party, plain
 
 

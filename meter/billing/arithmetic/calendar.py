@@ -127,16 +127,6 @@ def week_of(at_us: int, zone: str, end_of_business: time = END_OF_BUSINESS) -> W
     return Week(date.fromisoformat(spans.week), zone, end_of_business)
 
 
-def weeks_between(start_us: int, end_us: int, zone: str, end_of_business: time = END_OF_BUSINESS) -> list[Week]:
-    """The weeks that share an instant with `start_us` to before `end_us`, in order; none where that is nothing."""
-    found: list[Week] = []
-    week = week_of(start_us, zone, end_of_business)
-    while max(week.start_us, start_us) < end_us:
-        found.append(week)
-        week = week.later(1)
-    return found
-
-
 def local_day(at_us: int, zone: str) -> date:
     """The day that a zone's calendar shows at an instant."""
     return datetime.fromtimestamp(at_us // 1_000_000, UTC).astimezone(ZoneInfo(zone)).date()

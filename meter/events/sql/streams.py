@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from facts.fact import Fact, Kind
@@ -178,12 +178,6 @@ def move(stream: str, ends: Mapping[Boot, int], connection: Connection) -> None:
         ).rowcount
         if not moved:
             _insert_new(connection, stream_cursors, {**key, "seq": seq})
-
-
-def forget(stream: str, connection: Connection) -> bool:
-    """Unregister a follower: when it is begun again it begins at the end. Whether there was one."""
-    connection.execute(delete(stream_cursors).where(stream_cursors.c.stream == stream))
-    return bool(connection.execute(delete(streams).where(streams.c.name == stream)).rowcount)
 
 
 @dataclass(frozen=True, slots=True)

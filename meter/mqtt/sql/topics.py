@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from meter.outbox.sql import new_row, pending_keys
 from meter.store.integration_schema import topics
@@ -61,8 +61,3 @@ def change(wanted: Mapping[str, Mapping[str, Any] | None], now_utc_us: int, conn
         connection.execute(insert(outbox), [new_row(CHANNEL, topic, f"{topic}#{version}", message, now_utc_us)])
         changed.append(Topic(topic, version, payload))
     return changed
-
-
-def forget_topics(connection: Connection) -> int:
-    """Forget what stands at the broker: all of it is published anew. How many there were."""
-    return connection.execute(delete(topics)).rowcount

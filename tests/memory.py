@@ -200,7 +200,7 @@ class MemoryEngine:
     def ring(self, handle: str) -> None:
         self.commands.append(("ring", handle, 180))
 
-    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = (), codec_of: str = "") -> None:  # noqa: ARG002
+    def answer(self, handle: str, headers: Sequence[tuple[str, str]] = (), codec_of: str = "") -> None:
         self.commands.append(("answer", handle, len(headers) and 200))
         party = self._parties.get(handle)
         if party is not None:
