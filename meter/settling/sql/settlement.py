@@ -25,7 +25,7 @@ from meter.store.money_schema import interactions
 from meter.store.schema import boots, facts, meter_cursors, outbox, outcomes
 
 MAX_TRANSFERS = 12  # in one transaction: outcome, posting and two messages each, and the cursor: 49 rows
-MANY_TRANSFERS = 120  # while there is a backlog: a commit costs as much as twelve do (docs/decisions/070)
+MANY_TRANSFERS = 120  # while there is a backlog: a commit costs as much as twelve do (docs/decisions/072)
 
 Columns = dict[str, Any]
 
