@@ -116,9 +116,9 @@ class Accounts:
         srtp = next((one.srtp for one in self._config.listeners if one.srtp is not Srtp.OFF), Srtp.OFF)
         self._accounts[()] = self._make(OWN_IDENTITY, Target(uri="", srtp=srtp))
 
-    def for_target(self, target: Target) -> Any:
+    def for_target(self, target: Target, way: Way | None = None) -> Any:
         """The account whose policy fits. Raises pj.Error where its transport cannot be made."""
-        way = self.way_to(target)
+        way = way or self.way_to(target)
         key = _key(target, way)
         if key not in self._accounts:
             identity = f"sip:trunk{len(self._accounts)}@baton.invalid"
@@ -138,11 +138,12 @@ class Accounts:
         """True where the trunk asks for no registration, or has one that holds. Makes the account, which registers."""
         if not target.policy.registrar:
             return True
-        key = _key(target, self.way_to(target))
+        way = self.way_to(target)
+        key = _key(target, way)
         if key in self._accounts and key not in self._registering:  # it is wanted again
             self._accounts[key].setRegistration(True)
         self._registering.add(key)
-        return self._registered.get(self.for_target(target).getId(), False)
+        return self._registered.get(self.for_target(target, way).getId(), False)
 
     def keep_registered(self, targets: Sequence[Target]) -> None:
         """Take back the registrations of trunks that are none of these any more."""
@@ -176,9 +177,8 @@ class Accounts:
         best = [one for one in fits if one.address == ours] or [one for one in fits if _is_any(one.address)] or fits
         return Way(best[0] if best else None, ours)
 
-    def host_for_from(self, target: Target) -> str:
+    def host_for_from(self, way: Way) -> str:
         """Our host in the From of a leg: what its far end knows us by, or a name that is nobody's."""
-        way = self.way_to(target)
         if way.listener is not None and way.listener.public_address:
             return way.listener.public_address
         if way.listener is not None and not _is_any(way.listener.address):

@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from book.model import PLAIN_TRUNK, Transport
+from router.sip.counters import Counters
 from router.sip.port import Target
 from telemetry import metrics
 
@@ -53,7 +54,7 @@ class Dialogs:
 
     def __init__(self, pj: ModuleType) -> None:
         self._pj = pj
-        self._told: dict[str, int] = {}
+        self._counters = Counters()
 
     # --- calls that a router which died has left ---
 
@@ -91,7 +92,7 @@ class Dialogs:
             "unsent": pj.baton_left_failed(),
             "unreadable": pj.baton_left_unreadable(),
         }
-        more = {how: self._more(f"left {how}", count) for how, count in ended.items()}
+        more = {how: self._counters.increase(f"left {how}", count) for how, count in ended.items()}
         for how, count in more.items():
             metrics.LEFT_CALLS.labels(how).inc(count)
         if any(more.values()):
@@ -104,26 +105,20 @@ class Dialogs:
         pj = self._pj
         pj.baton_dialogs_sweep()
         pj.baton_left_sweep()
-        strays = self._more("stray", pj.baton_strays())
+        strays = self._counters.increase("stray", pj.baton_strays())
         if strays:
             _log.warning("answers_of_nobodys_calls", count=strays)
             metrics.ENGINE_FAULTS.labels(kind="stray_answer").inc(strays)
         for why, dropped in (("address", pj.baton_forged_elsewhere()), ("unmatched", pj.baton_forged_unmatched())):
-            more = self._more(why, dropped)
+            more = self._counters.increase(why, dropped)
             if more:
                 metrics.SIP_ANSWERS_DROPPED.labels(why).inc(more)
                 _log.warning("answers_dropped", why=why, count=more, last=pj.baton_forged_source())
-        odd = self._more("key", pj.baton_odd_keys())
+        odd = self._counters.increase("key", pj.baton_odd_keys())
         if odd:
             metrics.INVITES_TURNED_AWAY.labels("key").inc(odd)
             _log.warning("messages_refused", why="key", count=odd)
-        failed = self._more("kept", pj.baton_hand_failed())
+        failed = self._counters.increase("kept", pj.baton_hand_failed())
         if failed:
             _log.error("dialogs_not_written", count=failed)
             metrics.ENGINE_FAULTS.labels(kind="dialogs").inc(failed)
-
-    def _more(self, what: str, now: int) -> int:
-        """How many there are since the last time."""
-        more = now - self._told.get(what, 0)
-        self._told[what] = now
-        return more

@@ -337,11 +337,12 @@ class PjsuaEngine(Services):
         pj = self._pj
         leg = self.legs.add(handle, call_id=new_call_id(handle))
         try:
-            account = self._open_accounts.for_target(target)
+            way = self._open_accounts.way_to(target)
+            account = self._open_accounts.for_target(target, way)
             if words := words_of(target):
                 pj.baton_hand_words(account.getId(), words)
             call = self.calls.new(handle, account)
-            host = self._open_accounts.host_for_from(target) if target.caller else ""
+            host = self._open_accounts.host_for_from(way) if target.caller else ""
             caller = f"<sip:{user_part(target.caller)}@{f'[{host}]' if ':' in host else host}>" if target.caller else ""
             pj.baton_wish_next(_words(target.codecs), _words(target.policy.redirect_hosts), target.policy.nat)
             call.batonDial(with_transport(target), leg.call_id, caller, packed(target.headers), account.getId())

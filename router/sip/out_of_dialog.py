@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from router.clock import monotonic_us
+from router.sip.counters import Counters
 from router.sip.message import split_message, user_of
 from router.sip.port import Ask, EngineListener, Probed
 from telemetry import metrics
@@ -25,9 +26,8 @@ class Doors:
     def __init__(self, pj: ModuleType, listener: Callable[[], EngineListener]) -> None:
         self._pj = pj
         self._listener = listener
-        self._dropped = 0
-        self._strangers = pj.baton_rtp_strangers()
-        self._refused: dict[str, int] = {}
+        self._counters = Counters()
+        self._counters.increase("rtp", pj.baton_rtp_strangers())  # of an engine before in this process
         self._probes: dict[str, int] = {}  # key of each probe under way -> when it was sent
         self._serial = 0
         self._trunks: Collection[str] = ()
@@ -98,17 +98,16 @@ class Doors:
         for tagged in [one for one, at_us in self._probes.items() if now_us - at_us >= PROBE_TIMEOUT_US]:
             del self._probes[tagged]
             self._tell(tagged, 0, PROBE_TIMEOUT_US)
-        dropped: int = self._pj.baton_gate_dropped()
-        if dropped != self._dropped:
-            metrics.SIP_DROPPED.inc(dropped - self._dropped)
-            _log.warning("requests_dropped", count=dropped - self._dropped, last=self._pj.baton_gate_last_source())
-            self._dropped = dropped
         pj = self._pj
-        strangers: int = pj.baton_rtp_strangers()
-        if strangers != self._strangers:
-            metrics.RTP_DROPPED.inc(strangers - self._strangers)
-            _log.warning("rtp_of_strangers_dropped", count=strangers - self._strangers)
-            self._strangers = strangers
+        if dropped := self._counters.increase("gate", pj.baton_gate_dropped()):
+            metrics.SIP_DROPPED.inc(dropped)
+            _log.warning("requests_dropped", count=dropped, last=pj.baton_gate_last_source())
+        if strangers := self._counters.increase("rtp", pj.baton_rtp_strangers()):
+            metrics.RTP_DROPPED.inc(strangers)
+            _log.warning("rtp_of_strangers_dropped", count=strangers)
+        if lost := self._counters.increase("tap", pj.baton_tap_dropped()):
+            metrics.ENGINE_FAULTS.labels(kind="tap").inc(lost)
+            _log.error("records_of_messages_lost", count=lost)
         self._count("offer", pj.baton_refused_offers())
         self._count("large", pj.baton_large())
         self._count("cut", pj.baton_cut())
@@ -121,8 +120,6 @@ class Doors:
 
     def _count(self, why: str, refused: int) -> None:
         """Messages and connections that were refused before anything was made of them."""
-        more = refused - self._refused.get(why, 0)
-        if more:
+        if more := self._counters.increase(why, refused):
             metrics.INVITES_TURNED_AWAY.labels(why).inc(more)
             _log.warning("messages_refused", why=why, count=more)
-            self._refused[why] = refused

@@ -38,12 +38,6 @@ std::string baton_own(const pj_str_t *tag) {
     return out;
 }
 
-long long baton_now() {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (long long)now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
 /* No white space, no control character, ASCII only: RFC 3261 section 25.1, word and token. What else has no place there does
  * no harm and is let be. */
 bool baton_is_key(const pj_str_t *key) {
@@ -90,7 +84,7 @@ bool baton_invite_leaves(const pjsip_tx_data *tdata) {
         way.cseq = cseq->cseq;
         sent.ways.push_back(way);
         sent.final = false;
-        sent.sent_ns = sent.alive_ns = baton_now();
+        sent.sent_ns = sent.alive_ns = baton_now_ns();
     } else if (!pj_sockaddr_cmp(&sent.ways.back().to, &tdata->tp_info.dst_addr))
         return false;
     pj_sockaddr_cp(&sent.ways.back().to, &tdata->tp_info.dst_addr);
@@ -137,7 +131,7 @@ baton_answer baton_judge_answer(pjsip_rx_data *rdata) {
     if (!sent && code / 100 != 2) return baton_left_answered(rdata) ? BATON_DROP : baton_drop(rdata, 1);
     if (!sent) return BATON_NOBODYS;
     if (!baton_same_host(to, from)) return baton_drop(rdata, 0);
-    if (!sent->final && baton_now() - sent->sent_ns < BATON_TIMER_B_NS) return baton_drop(rdata, 1);  /* another branch */
+    if (!sent->final && baton_now_ns() - sent->sent_ns < BATON_TIMER_B_NS) return baton_drop(rdata, 1);  /* another branch */
     return code / 100 == 2 ? BATON_TAKE : BATON_DROP;  /* what comes again, or late, says nothing new */
 }
 
@@ -183,7 +177,7 @@ const int BATON_STRAYS_A_SECOND = 50;
 bool baton_stray_allowed() {
     static long long second = 0;
     static int count = 0;
-    const long long now_s = baton_now() / 1000000000LL;
+    const long long now_s = baton_now_ns() / 1000000000LL;
     if (second != now_s) { second = now_s; count = 0; }
     return ++count <= BATON_STRAYS_A_SECOND;
 }
@@ -267,7 +261,7 @@ unsigned long baton_odd_keys() { return baton_odd_count; }
 
 /* To be called once a second: forget INVITEs whose dialog is over for as long as an answer may still come. Those left. */
 unsigned long baton_dialogs_sweep() {
-    const long long now_ns = baton_now();
+    const long long now_ns = baton_now_ns();
     for (unsigned i = 0; i < pjsua_var.ua_cfg.max_calls; ++i) {
         const pjsua_call *call = &pjsua_var.calls[i];
         if (!call->inv || !call->inv->dlg) continue;

@@ -142,7 +142,7 @@ void baton_hand_put(char kind, const std::string &tag, const pjsip_transport *tp
     baton_hand_live += record.size() - hand.record.size();
     hand.kind = kind;
     hand.contact = contact;
-    hand.alive_ns = baton_now();
+    hand.alive_ns = baton_now_ns();
     hand.record.swap(record);
     baton_hand_append(hand.record);
 }
@@ -240,7 +240,7 @@ void baton_hand_dialog(const pjsua_call *call) {
     const std::string tag = baton_own(&dlg->local.info->tag);
     std::unordered_map<std::string, baton_hand>::iterator found = baton_hands.find(tag);
     if (found == baton_hands.end()) return;  /* over already */
-    found->second.alive_ns = baton_now();
+    found->second.alive_ns = baton_now_ns();
     if (inv->state != PJSIP_INV_STATE_CONNECTING && inv->state != PJSIP_INV_STATE_CONFIRMED) return;
     if (found->second.kind == 'D' && found->second.contact == dlg->remote.contact) return;
     baton_hand_put('D', tag, NULL, NULL, std::string(), baton_bye_of(dlg), dlg->remote.contact);
@@ -496,7 +496,7 @@ void baton_left_account(int at, int account) { if (at >= 0 && at < (int)baton_le
 int baton_left_end() {
     for (size_t i = 0; i < baton_lefts.size(); ++i) {
         baton_left &left = baton_lefts[i];
-        left.at_ns = baton_now();
+        left.at_ns = baton_now_ns();
         const bool sent = left.kind == 'I' ? baton_left_cancel(left) : left.kind == 'D' ? baton_left_bye(left) : baton_left_refuse(left);
         if (sent) ++baton_left_sent[left.kind == 'I' ? 0 : left.kind == 'D' ? 1 : 2];
         else ++baton_left_unsent;
@@ -512,7 +512,7 @@ int baton_left_end() {
 
 /* To be called once a second: 503 again where no ACK has come (four times in all), what has changed is written down. */
 void baton_left_sweep() {
-    const long long now_ns = baton_now();
+    const long long now_ns = baton_now_ns();
     for (size_t i = baton_lefts.size(); i-- > 0;) {
         baton_left &left = baton_lefts[i];
         if (left.kind == 'A' && !left.done && ++left.times < 4) baton_left_refuse(left);

@@ -37,7 +37,7 @@ std::string baton_encoding(const pjmedia_sdp_media *media, const pj_str_t *fmt) 
     }
 }
 
-void baton_where_offer(pjsua_call_id id);
+void baton_where_offer(pjsua_call_id id, bool offered);
 
 void baton_once(std::vector<pj_str_t> &list, const pj_str_t &fmt) {
     for (size_t i = 0; i < list.size(); ++i)
@@ -87,7 +87,7 @@ void baton_on_rejected(const pjsua_on_rejected_incoming_call_param *param) {
 }
 
 void baton_on_sdp(pjsua_call_id id, pjmedia_sdp_session *sdp, pj_pool_t *, const pjmedia_sdp_session *offer) {
-    if (offer) baton_where_offer(id);
+    baton_where_offer(id, offer != NULL);
     if (baton_wish_waits) {
         baton_wishes[id] = baton_next_wish;
         baton_wish_waits = false;

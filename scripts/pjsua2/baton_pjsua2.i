@@ -25,6 +25,14 @@
 
 namespace {
 
+const long long BATON_SECOND = 1000000000LL;
+
+long long baton_now_ns() {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (long long)now.tv_sec * BATON_SECOND + now.tv_nsec;
+}
+
 const size_t BATON_TAP_LIMIT = 16u << 20;
 std::string baton_records;
 unsigned long baton_dropped = 0;
@@ -276,9 +284,8 @@ int baton_call_ceiling() { return (int)pjsua_call_get_max_count(); }
 /* Slots in use, those that linger after a hang-up included. */
 int baton_calls_used() { return (int)pjsua_call_get_count(); }
 
-/* Dialogs, transactions alive: gauges that must fall back to nothing. */
+/* Dialogs alive: a gauge that must fall back to nothing. */
 int baton_dialogs() { return (int)pjsip_ua_get_dlg_set_count(); }
-int baton_transactions() { return (int)pjsip_tsx_layer_get_tsx_count(); }
 
 /* Invite-session state (pjsip_inv_state) of a call; 6, DISCONNECTED, where the slot has no live session. */
 int baton_call_state(int call_id) {
@@ -312,5 +319,4 @@ int baton_audio_port(int call_id) { return (int)pjsua_call_get_conf_port(call_id
 
 /* Let one conference port hear another; 0 is success. */
 int baton_connect(int source, int sink) { return pjsua_conf_connect(source, sink); }
-int baton_disconnect(int source, int sink) { return pjsua_conf_disconnect(source, sink); }
 %}

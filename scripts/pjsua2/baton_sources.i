@@ -21,7 +21,6 @@
 
 namespace {
 
-const long long BATON_SECOND = 1000000000LL;
 const long long BATON_SENT_NS = 24 * 3600 * BATON_SECOND;  /* an address that we have sent to is known for so long */
 const size_t BATON_SENT_LIMIT = 20000;
 const double BATON_STRAY_A_SECOND = 20;       /* of strangers that get no answer: their requests within dialogs */
@@ -52,12 +51,6 @@ std::unordered_map<baton_key, baton_known, baton_key_hash> baton_sent_to;
 std::set<baton_key> baton_trunks;  /* of the book, by address */
 unsigned long baton_gate_count = 0, baton_over_share = 0;
 baton_key baton_gate_last = { 0, 0 };
-
-long long baton_now_ns() {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (long long)now.tv_sec * BATON_SECOND + now.tv_nsec;
-}
 
 void baton_spread(int family, const void *address, unsigned char *out) {
     memset(out, 0, 16);
@@ -230,7 +223,7 @@ std::map<pjsip_transport *, baton_conn> baton_conns;
 std::map<baton_key, int> baton_conns_of;
 std::deque<std::pair<long long, baton_key> > baton_greeted;  /* accepted, and not a transport yet: TLS takes its time */
 unsigned baton_conn_limit = 1000, baton_conn_each = 100;
-unsigned long baton_conn_refused = 0, baton_conn_closed = 0;
+unsigned long baton_conn_refused = 0;
 pjsip_tp_state_callback baton_tp_before = NULL;
 
 void baton_conn_less(const baton_key &key) {
@@ -358,16 +351,12 @@ unsigned baton_connections_look() {
     for (std::map<pjsip_transport *, baton_conn>::iterator one = baton_conns.begin(); one != baton_conns.end(); ++one)
         if (!one->first->is_shutdown && baton_conn_is_over(one->first, one->second, now_ns, live, looked))
             over.push_back(one->first);
-    for (size_t i = 0; i < over.size(); ++i) {
-        ++baton_conn_closed;
-        pjsip_transport_shutdown2(over[i], PJ_TRUE);
-    }
+    for (size_t i = 0; i < over.size(); ++i) pjsip_transport_shutdown2(over[i], PJ_TRUE);
     return (unsigned)baton_conns.size();
 }
 
-/* Connections refused at accept, and closed because nothing came; requests above a dialer's share. */
+/* Connections refused at accept; requests above a dialer's share. */
 unsigned long baton_connections_refused() { return baton_conn_refused; }
-unsigned long baton_connections_closed() { return baton_conn_closed; }
 unsigned long baton_requests_over_share() { return baton_over_share; }
 
 /* Whether the address is in a dialer's network. */

@@ -107,9 +107,6 @@ int baton_trace_start(unsigned long bytes) {
     return pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &baton_trace_module);
 }
 
-/* Messages kept now. */
-unsigned long baton_trace_kept() { return (unsigned long)baton_kept.size(); }
-
 /* The messages of these Call-IDs (see baton_is_wanted), the oldest first, at most so many bytes: records end in 0x1e, fields are
  * parted by 0x1f: ns of CLOCK_MONOTONIC, direction (R or T), peer as kind:host:port, Call-ID, the message as it was. */
 std::string baton_trace_find(const std::string &wanted, unsigned long most) {

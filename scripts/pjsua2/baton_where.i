@@ -190,11 +190,15 @@ pjsip_module baton_where_module = {
     NULL, NULL, NULL, NULL, &baton_where_rx, &baton_where_rx, &baton_where_tx, &baton_where_tx, NULL
 };
 
-/* The offer of a call is being answered: remember who made it. */
-void baton_where_offer(pjsua_call_id id) {
+/* A description of ours is made. It answers an offer: remember who made that. A call that begins with ours has had none, and
+ * what the call before it in this slot had is forgotten. */
+void baton_where_offer(pjsua_call_id id, bool offered) {
     const pjsip_inv_session *inv = pjsua_var.calls[id].inv;
-    if (inv && (inv->state == PJSIP_INV_STATE_NULL || inv->state == PJSIP_INV_STATE_CONFIRMED))
+    if (!offered) {
+        if (!inv || inv->state == PJSIP_INV_STATE_NULL) pj_bzero(&baton_from[id], sizeof(baton_from[id]));
+    } else if (inv && (inv->state == PJSIP_INV_STATE_NULL || inv->state == PJSIP_INV_STATE_CONFIRMED)) {
         pj_sockaddr_cp(&baton_from[id], &baton_here);
+    }
 }
 
 /* A stream is about to be made: whose packets may it hear? */

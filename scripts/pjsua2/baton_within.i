@@ -205,7 +205,7 @@ void baton_press(int id, char digit, bool by_info) {
     std::lock_guard<std::mutex> guard(baton_digit_lock);
     baton_pressed *last = &baton_presses[id];
     const void *session = pjsua_var.calls[id].inv;
-    const long long now_ns = baton_now();
+    const long long now_ns = baton_now_ns();
     const bool same = last->session == session && last->digit == digit && now_ns - last->at_ns < BATON_TWIN_NS;
     if (same && last->by_info != by_info && last->alone > 0) { --last->alone; return; }
     const baton_pressed one = { session, digit, by_info, same && last->by_info == by_info ? last->alone + 1 : 1, now_ns };
