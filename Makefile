@@ -15,10 +15,10 @@ demo: ## set up, then play every story of a transfer with real SIP parties
 	@scripts/bootstrap
 	@.venv/bin/baton demo
 
-test: ## set up, lint, run all tests
+test: ## set up, lint, run all tests; coverage must reach the floor (PYTEST_ARGS: some tests, not measured)
 	@scripts/bootstrap
 	@$(MAKE) lint
-	@.venv/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 2 --dist worksteal $(or $(PYTEST_ARGS),--cov --cov-report=)
 
 lint: ## ruff, format, strict mypy
 	@.venv/bin/ruff check .
@@ -34,5 +34,5 @@ proof: ## a million simulated transfers, 300,000 messages that mean harm (PROOF_
 	@.venv/bin/python -m tests.proof $(PROOF_ARGS)
 
 clean: ## remove what tests and builds leave; .venv stays
-	@rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
