@@ -283,7 +283,7 @@ def talk_minute(fact: Fact) -> TalkMinute:
 
 
 class Ended(NamedTuple):
-    """The end of domain section 1."""
+    """The end (domain, section 1)."""
 
     by: Party | None = None
     cause: EndCause | None = None

@@ -42,3 +42,12 @@ def test_a_room_names_only_files_and_rooms_that_are_there(room: Path) -> None:
     text = (room / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.py|(?:[\w-]+/)+)`", text)
     assert not [name for name in named if not ((room / name).exists() or (ROOT / name).exists())]
+
+
+@pytest.mark.parametrize("kind", ["unit", "store"])
+def test_tests_stand_in_folders_named_as_the_packages(kind: str) -> None:
+    tests = ROOT / "tests" / kind
+    folders = {file.parent.relative_to(tests) for file in tests.rglob("test_*.py")} - {Path()}
+    besides = {Path("bench")}
+    assert folders
+    assert not [str(folder) for folder in folders - besides if not (ROOT / folder).is_dir()]

@@ -23,7 +23,7 @@ from portal.http.stream_limit import Seats
 from tests.facts_builder import UTC_0, Story, connected_story, failed_story
 from tests.portal.house import House, Served, bearer, served
 from tests.store.journal_tools import open_journal, write
-from tests.store.test_settle import free_story
+from tests.store.meter.settling.test_follower import free_story
 
 SCHEMAS = Path(__file__).parents[2] / "docs/mqtt"
 BEGINNING = {"from": "2026-01-01T00:00:00Z"}

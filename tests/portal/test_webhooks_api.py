@@ -20,7 +20,7 @@ from meter.webhooks.http_post import PostOptions
 from meter.webhooks.sql import Standing, Webhook, disable, put_standing, read_hooks
 from portal.http.rate_limit import TRIALS_PER_MINUTE, Rates
 from tests.portal.house import House, open_house
-from tests.store.test_webhooks import Endpoint, certificates, endpoint
+from tests.store.meter.webhooks.test_webhooks import Endpoint, certificates, endpoint
 
 __all__ = ["certificates", "endpoint"]  # fixtures
 URL = "https://crm.acme.example/leads?key=very-secret"

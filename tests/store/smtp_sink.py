@@ -11,7 +11,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
 from meter.mail.message import MailOptions
-from tests.store.test_mail import free_port
+from tests.store.meter.mail.test_channel import free_port
 
 SENDER = "leads@operator.example"
 OK = "250 2.1.5 OK"
