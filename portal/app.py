@@ -7,41 +7,68 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from portal.buyers.models import BODIES as BUYER_BODIES
-from portal.buyers.models import StateChange
-from portal.buyers.routes import buyers
-from portal.credits.models import BODIES as CREDIT_BODIES
-from portal.credits.pages import pages
-from portal.credits.routes import credit_routes
-from portal.documents.routes import BODIES as MONEY_BODIES
-from portal.documents.routes import money
-from portal.events.routes import event_routes
+from portal.availability import routes as availability
+from portal.buyers import models as buyer_models
+from portal.buyers import routes as buyers
+from portal.credits import models as credit_models
+from portal.credits import pages as credit_pages
+from portal.credits import routes as credits_
+from portal.documents import models as document_models
+from portal.documents import routes as documents
+from portal.events import routes as events
+from portal.health import routes as health
 from portal.http import problems
-from portal.http.access import Services
 from portal.http.guard import Guard
-from portal.leads.routes import api
-from portal.lists.lookups import lookups
-from portal.lists.models import BODIES as LIST_BODIES
-from portal.lists.routes import lists
-from portal.live.routes import live_routes
-from portal.orders.routes import BODIES as ORDER_BODIES
-from portal.orders.routes import order_routes
-from portal.per_minute.models import BODIES as SERVICE_BODIES
-from portal.per_minute.pages import service_pages
-from portal.per_minute.routes import service
-from portal.transfers.routes import transfers
-from portal.webhooks.routes import BODIES as WEBHOOK_BODIES
-from portal.webhooks.routes import webhook_routes
+from portal.http.services import Services
+from portal.leads import routes as leads
+from portal.lists import lookups
+from portal.lists import models as list_models
+from portal.lists import routes as lists
+from portal.live import routes as live
+from portal.orders import models as order_models
+from portal.orders import routes as orders
+from portal.payments import models as payment_models
+from portal.payments import routes as payments
+from portal.per_minute import models as per_minute_models
+from portal.per_minute import pages as per_minute_pages
+from portal.per_minute import routes as per_minute
+from portal.recordings import routes as recordings
+from portal.transfers import routes as transfers
+from portal.trunks import routes as trunks
+from portal.webhooks import models as webhook_models
+from portal.webhooks import routes as webhooks
 
 DESCRIPTION = "/v1/openapi.json"
+NOUNS = (  # in the order of the description
+    leads,
+    availability,
+    health,
+    live,
+    events,
+    transfers,
+    recordings,
+    buyers,
+    webhooks,
+    trunks,
+    orders,
+    payments,
+    documents,
+    credits_,
+    per_minute,
+    lists,
+    lookups,
+    credit_pages,
+    per_minute_pages,
+)
 BODIES: tuple[type[BaseModel], ...] = (
-    *LIST_BODIES,
-    *CREDIT_BODIES,
-    *MONEY_BODIES,
-    *SERVICE_BODIES,
-    *BUYER_BODIES,
-    *ORDER_BODIES,
-    *WEBHOOK_BODIES,
+    *list_models.BODIES,
+    *credit_models.BODIES,
+    *document_models.BODIES,
+    *per_minute_models.BODIES,
+    *buyer_models.BODIES,
+    *order_models.BODIES,
+    *payment_models.BODIES,
+    *webhook_models.BODIES,
 )
 _ABOUT = (
     "For dialing systems: leads posted before their call, who would take one, receipts verified. For buyers and the"
@@ -70,34 +97,19 @@ def create_app(services: Services | None) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for router in (
-        api,
-        live_routes,
-        event_routes,
-        transfers,
-        buyers,
-        webhook_routes,
-        order_routes,
-        money,
-        credit_routes,
-        service,
-        lists,
-        lookups,
-        pages,
-        service_pages,
-    ):
-        app.include_router(router)
+    for noun in NOUNS:
+        app.include_router(noun.routes)
     app.add_middleware(Guard, services=services)
     own = app.openapi
 
     def described() -> dict[str, Any]:
-        found = own()
-        components = found.setdefault("components", {})
+        document = own()
+        components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(_schemas())
-        bodies = {one.__name__: _body(one.__name__) for one in BODIES}
-        may_be_missing = {**_body(StateChange.__name__), "required": False}
+        bodies = {model.__name__: _body(model.__name__) for model in BODIES}
+        may_be_missing = {**_body(buyer_models.StateChange.__name__), "required": False}
         components["requestBodies"] = {"ListFile": _FILE, **bodies, "StateChangeOrNone": may_be_missing}
-        return found
+        return document
 
     app.openapi = described  # type: ignore[method-assign]
     return app
@@ -110,12 +122,12 @@ def describe() -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     """Schemas that answers and requests name and no route has as its model."""
-    found: dict[str, Any] = {}
+    schemas: dict[str, Any] = {}
     models: tuple[type[BaseModel], ...] = (problems.Problem, *BODIES)
     for model in models:
         whole = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        found |= {model.__name__: whole, **whole.pop("$defs", {})}
-    return found
+        schemas |= {model.__name__: whole, **whole.pop("$defs", {})}
+    return schemas
 
 
 def _body(schema: str) -> dict[str, Any]:

@@ -35,20 +35,27 @@ from meter.store.clerk import Clerk
 from meter.store.engine import open_store
 from meter.text.links import LinkOptions
 from portal.app import create_app
-from portal.buyers.service import BookOffice
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
-from portal.events.service import EventFeed
-from portal.http.access import Services
+from portal.availability.service import AvailabilityService
+from portal.buyers.service import BuyersService
+from portal.credits.service import CreditsService
+from portal.documents.service import DocumentsService
+from portal.events.service import EventsService
+from portal.health.service import HealthService
+from portal.http.problems import RouterAwayError
 from portal.http.rate_limit import Rates
-from portal.http.stream_limit import Seats
+from portal.http.services import Service, Services
+from portal.http.stream_limit import StreamLimit
 from portal.http.tokens import TokenBook
-from portal.lists.service import Desk
-from portal.live.service import MAX_SHOWN, LiveView, RouterAwayError
-from portal.per_minute.service import ServiceOffice
-from portal.transfers.recordings import RecordingOffice
-from portal.trunks.service import TrunkOffice
-from portal.webhooks.service import WebhookOffice
+from portal.leads.service import LeadsService
+from portal.lists.service import ListsService
+from portal.live.service import MAX_SHOWN, LiveService
+from portal.orders.service import OrdersService
+from portal.payments.service import PaymentsService
+from portal.per_minute.service import PerMinuteService
+from portal.recordings.service import RecordingsService
+from portal.transfers.service import TransfersService
+from portal.trunks.service import TrunksService
+from portal.webhooks.service import WebhooksService
 from telemetry import logs
 
 PURGE_S = 60.0  # an expired lead is deleted within this
@@ -91,47 +98,37 @@ async def _run(
 ) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     stop_on_signals(loop, stop, supervised=supervised)
-    router = socket_path(settings)
-    listener = _listen(portal)
+    router, listener = socket_path(settings), _listen(portal)
     database = await open_store(settings.store_url, secrets_key=settings.secrets_key)
-    desk = await _desk(database, settings, portal)
-    clerk, office = Clerk(database), Clerk(database)  # leads and health wait for nobody's papers
-    following, seats = Clerk(database), Seats(portal.max_streams, portal.max_streams_per_token)
-    leads, asking = LeadStore(clerk), asyncio.Semaphore(MAX_ASKING)
-    live = LiveView(
-        partial(_ask, router, asking, {"do": "live", "limit": MAX_SHOWN}),
-        seats=seats,
-    )
-    feed = EventFeed(following, seats)
+    lists = await _lists(database, settings, portal)
+    clerk, lead_clerk, event_clerk = (Clerk(database) for _ in range(3))  # leads and health do not wait for documents
+    streams = StreamLimit(portal.max_streams, portal.max_streams_per_token)
+    leads, asking = LeadStore(lead_clerk), asyncio.Semaphore(MAX_ASKING)
+    live = LiveService(partial(_ask, router, asking, {"do": "live", "limit": MAX_SHOWN}), streams=streams)
+    events = EventsService(event_clerk, streams)
     tokens = TokenBook(tokens_of(settings), campaigns_of(settings))
 
     def end_streams() -> None:
-        seats.end_all()
+        streams.end_all()
         live.wake()
-        feed.wake()
+        events.wake()
 
     steering = PortalControl(config_path, settings, tokens, environ=dict(os.environ), end_streams=end_streams)
     control = ControlServer(socket_path(settings, "portal"), steering.commands)
+    rules = book_rules(config_path, settings)
     services = Services(
-        tokens=tokens,
-        leads=leads,
-        lead_ttl_s=portal.lead_ttl_s,
-        availability=partial(_availability, router, asking),
-        healthy=partial(_healthy, leads),
-        lists=desk,
-        money=MoneyOffice(database, office),
-        credits=CreditOffice(office, load_reasons(settings.billing.credit_reasons_file), _links(settings)),
-        service=ServiceOffice(office, _links(settings)),
-        book=BookOffice(database, office, book_rules(config_path, settings)),
-        live=live,
-        recordings=RecordingOffice(settings.recording.dir, office),
-        feed=feed,
-        webhooks=WebhookOffice(office, webhook_options(settings)),
-        trunks=TrunkOffice(office),
+        tokens,
+        LeadsService(leads, portal.lead_ttl_s),
+        AvailabilityService(partial(_availability, router, asking)),
+        HealthService(partial(_healthy, leads)),
+        live,
+        events,
+        lists,
+        *_store_services(database, clerk, settings, rules),
         rates=Rates(portal.requests_per_minute, portal.failed_logins_per_minute),
     )
     server = _Server(_server_config(services, portal))
-    purging = asyncio.create_task(_purge(leads, desk))
+    purging = asyncio.create_task(_purge(leads, lists))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     looking = portal_up(vitals, partial(_healthy, leads))
@@ -141,7 +138,7 @@ async def _run(
         reload_on_hangup(loop, steering.reload)
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         await live.close()  # a stream would last until its client leaves
-        await feed.close()
+        await events.close()
         server.should_exit = True
         await serving
     finally:
@@ -150,23 +147,40 @@ async def _run(
             task.cancel()
         await asyncio.gather(purging, stopping, looking, return_exceptions=True)
         await live.close()
-        await feed.close()
-        await desk.close()
-        for one in (clerk, office, following):
-            await one.close()
+        await events.close()
+        await lists.close()
+        for each in (lead_clerk, clerk, event_clerk):
+            await each.close()
         await database.dispose()
     _log.info("portal_stopped")
 
 
-async def _desk(database: AsyncEngine, settings: Settings, portal: PortalSection) -> Desk:
-    """The desk for suppression lists. Raises PortalError."""
+def _store_services(database: AsyncEngine, clerk: Clerk, settings: Settings, rules: BookRules) -> tuple[Service, ...]:
+    """The services that need the store alone."""
+    links = _links(settings)
+    return (
+        TransfersService(clerk),
+        RecordingsService(settings.recording.dir, clerk),
+        BuyersService(clerk, rules),
+        WebhooksService(clerk, webhook_options(settings)),
+        TrunksService(clerk),
+        OrdersService(database, clerk, has_mail=rules.has_mail),
+        PaymentsService(database, clerk),
+        DocumentsService(database, clerk),
+        CreditsService(clerk, load_reasons(settings.billing.credit_reasons_file), links),
+        PerMinuteService(clerk, links),
+    )
+
+
+async def _lists(database: AsyncEngine, settings: Settings, portal: PortalSection) -> ListsService:
+    """The lists for suppression lists. Raises PortalError."""
     place = Place.of(settings)
     try:
         keys = await asyncio.to_thread(signer, place)
     except OSError as error:
         await database.dispose()
         raise PortalError(f"the key for receipts cannot be used: {error}") from error
-    return Desk(
+    return ListsService(
         list_store(database),
         place.data_dir,
         keys,
@@ -248,11 +262,11 @@ async def _healthy(leads: LeadStore) -> bool:
     return True
 
 
-async def _purge(leads: LeadStore, desk: Desk) -> None:
+async def _purge(leads: LeadStore, lists: ListsService) -> None:
     """Delete expired leads, and uploads left behind, again and again; a failure is logged and tried again."""
     while True:
         try:
-            await desk.sweep()
+            await lists.sweep()
             gone = await leads.purge()
         except (SQLAlchemyError, OSError) as error:
             _log.error("purge_failed", kind=type(error).__name__)

@@ -21,7 +21,6 @@ _SLUG = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 OF_BUYER = ("buffer_ms", "terms_version")  # what is shown and not a field of the book; of a body it is left unread
 OF_ENDPOINT = ("secure", "has_password")
 
-BuyerName = Annotated[str, Path(pattern=_SLUG, description="Name of the buyer.")]
 EndpointName = Annotated[str, Path(pattern=_SLUG, description="Name of the endpoint.")]
 
 
@@ -141,52 +140,52 @@ class StateShown(BaseModel):
 BODIES: tuple[type[BaseModel], ...] = (BuyerPut, EndpointPut, StateChange)
 
 
-def buyer_line(one: Kept) -> BuyerLine:
+def buyer_line(kept: Kept) -> BuyerLine:
     return BuyerLine(
-        name=one.buyer.name,
-        title=one.buyer.title,
-        state=one.state,
-        terms=one.buyer.terms.name,
-        terms_version=one.terms_version,
-        endpoints=len(one.buyer.endpoints),
-        buffer_ms=buffer_ms(one.buyer),
+        name=kept.buyer.name,
+        title=kept.buyer.title,
+        state=kept.state,
+        terms=kept.buyer.terms.name,
+        terms_version=kept.terms_version,
+        endpoints=len(kept.buyer.endpoints),
+        buffer_ms=buffer_ms(kept.buyer),
     )
 
 
-def shown_buyer(one: Kept, who: Token) -> Raw:
+def shown_buyer(kept: Kept, token: Token) -> Raw:
     """As `BuyerShown` has it, as this token may see it."""
-    raw = raw_buyer(one.buyer, secrets=False)
-    endpoints = [shown_endpoint(endpoint, who) for endpoint in one.buyer.endpoints]
-    more = {"state": one.state.value, "buffer_ms": buffer_ms(one.buyer), "terms_version": one.terms_version}
+    raw = raw_buyer(kept.buyer, secrets=False)
+    endpoints = [shown_endpoint(endpoint, token) for endpoint in kept.buyer.endpoints]
+    more = {"state": kept.state.value, "buffer_ms": buffer_ms(kept.buyer), "terms_version": kept.terms_version}
     return {**raw, **more, "endpoints": endpoints}
 
 
-def shown_endpoint(one: Endpoint, who: Token) -> Raw:
+def shown_endpoint(endpoint: Endpoint, token: Token) -> Raw:
     """As `EndpointShown` has it, as this token may see it."""
-    raw = dict.fromkeys(FILES, "") | raw_endpoint(one, secrets=False)
-    if who.scope is not Scope.OPERATOR:
+    raw = dict.fromkeys(FILES, "") | raw_endpoint(endpoint, secrets=False)
+    if token.scope is not Scope.OPERATOR:
         raw |= {name: FilePath(raw[name]).name for name in FILES}
-    return raw | {"secure": one.secure, "has_password": bool(one.password)}
+    return raw | {"secure": endpoint.secure, "has_password": bool(endpoint.password)}
 
 
-def said_buyer(raw: Raw, name: str) -> Raw:
+def given_buyer(raw: Raw, name: str) -> Raw:
     """A body as the book takes it: what is only shown is left out, and so are files that are none."""
     endpoints = raw.get("endpoints", [])
     if isinstance(endpoints, list):
-        endpoints = [said_endpoint(one, "") if isinstance(one, dict) else one for one in endpoints]
+        endpoints = [given_endpoint(endpoint, "") if isinstance(endpoint, dict) else endpoint for endpoint in endpoints]
     return {**_less(raw, OF_BUYER), "name": raw.get("name") or name, "endpoints": endpoints}
 
 
-def said_endpoint(raw: Raw, name: str) -> Raw:
+def given_endpoint(raw: Raw, name: str) -> Raw:
     """Likewise an endpoint's."""
     empty = [key for key in FILES if raw.get(key) == ""]
-    found = _less(raw, (*OF_ENDPOINT, *empty))
-    return {**found, "name": raw.get("name") or name} if name else found
+    fields = _less(raw, (*OF_ENDPOINT, *empty))
+    return {**fields, "name": raw.get("name") or name} if name else fields
 
 
 def endpoint_of(buyer: Buyer, name: str) -> Endpoint | None:
     """One of the buyer's endpoints; None where there is none of that name."""
-    return next((one for one in buyer.endpoints if one.name == name), None)
+    return next((endpoint for endpoint in buyer.endpoints if endpoint.name == name), None)
 
 
 def _less(raw: Raw, names: tuple[str, ...]) -> Raw:

@@ -19,7 +19,6 @@ from meter.book.plan import ImportRefusedError
 from meter.book.sql.book import UnknownBuyerError
 from meter.book.sql.editing import BookProblemsError, Kept, Saved, StaleError, StateRefusedError, UnknownEndpointError
 from portal.buyers.models import (
-    BuyerName,
     Buyers,
     BuyerSaved,
     BuyerShown,
@@ -31,17 +30,19 @@ from portal.buyers.models import (
     StateShown,
     buyer_line,
     endpoint_of,
-    said_buyer,
-    said_endpoint,
+    given_buyer,
+    given_endpoint,
     shown_buyer,
     shown_endpoint,
 )
-from portal.buyers.service import BookOffice, Expected
-from portal.http.access import BuyerOrOperator, OperatorToken, needed, services
+from portal.buyers.service import BuyersService, Expected
+from portal.http.access import BuyerOrOperator, OperatorToken
 from portal.http.bodies import read_model, read_object
 from portal.http.paging import Cursor, Limit, page, read_cursor
 from portal.http.problems import ProblemError, documented
+from portal.http.services import service
 from portal.http.tokens import Scope, Token
+from portal.http.values import BuyerName
 
 _LIST = "buyers"
 _NOT_YOURS = "there is no such buyer, or it is not this token's"
@@ -58,210 +59,210 @@ IfMatch = Annotated[
 ]
 
 _log = structlog.get_logger("portal")
-buyers = APIRouter(prefix="/v1")
+routes = APIRouter(prefix="/v1")
 
 
-@buyers.get("/buyers", summary="Show buyers", response_model=Buyers, responses=documented(401, 403, 422, 503))
-async def get_buyers(request: Request, who: BuyerOrOperator, cursor: Cursor = "", limit: Limit = 100) -> Buyers:
+@routes.get("/buyers", summary="Show buyers", response_model=Buyers, responses=documented(401, 403, 422, 503))
+async def get_buyers(request: Request, token: BuyerOrOperator, cursor: Cursor = "", limit: Limit = 100) -> Buyers:
     """Show buyers in short, by name. For the operator all, for a buyer itself."""
-    office = _office(request)
-    if who.scope is Scope.BUYER:
-        return Buyers(buyers=[buyer_line(await _find(request, who, who.of))], next=None)
+    buyers = _service(request)
+    if token.scope is Scope.BUYER:
+        return Buyers(buyers=[buyer_line(await _find(request, token, token.of))], next=None)
     after = read_cursor(_LIST, cursor, str)
     start = after[0] if after is not None else ""
-    found, following = await page(lambda most: office.buyers(start, most), limit, _LIST, lambda one: (one.buyer.name,))
-    return Buyers(buyers=[buyer_line(one) for one in found], next=following)
+    rows, following = await page(lambda most: buyers.find_all(start, most), limit, _LIST, lambda row: (row.buyer.name,))
+    return Buyers(buyers=[buyer_line(row) for row in rows], next=following)
 
 
-@buyers.get(
+@routes.get(
     "/buyers/{buyer}", summary="Show a buyer", response_model=BuyerShown, responses=documented(401, 403, 404, 422, 503)
 )
-async def get_buyer(request: Request, response: Response, who: BuyerOrOperator, buyer: BuyerName) -> Any:
+async def get_buyer(request: Request, response: Response, token: BuyerOrOperator, buyer: BuyerName) -> Any:
     """Show a buyer with all fields of the book and its endpoints. `ETag` names this state of it.
 
     For the operator, and for a buyer itself.
     """
-    found = await _find(request, who, buyer)
-    response.headers["ETag"] = f'"{found.etag}"'
-    return shown_buyer(found, who)
+    kept = await _find(request, token, buyer)
+    response.headers["ETag"] = f'"{kept.etag}"'
+    return shown_buyer(kept, token)
 
 
-@buyers.put(
+@routes.put(
     "/buyers/{buyer}",
     summary="Create or replace a buyer",
     response_model=BuyerSaved,
     responses={
         201: {"model": BuyerSaved, "description": "It is new."},
-        **documented(*(code for code in _PUT if code != 404), said=_PUT_WHY),  # noqa: PLR2004
+        **documented(*(code for code in _PUT if code != 404), meanings=_PUT_WHY),  # noqa: PLR2004
     },
     openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/BuyerPut"}},
 )
 async def put_buyer(
-    request: Request, response: Response, who: OperatorToken, buyer: BuyerName, if_match: IfMatch = ""
+    request: Request, response: Response, token: OperatorToken, buyer: BuyerName, if_match: IfMatch = ""
 ) -> Any:
     """Create a buyer, or replace it with all its endpoints. Body: a `BuyerPut`, the fields of `[[buyers]]`.
 
     Its state is set for a new buyer alone; after that, pause and resume it. What `GET` shows may be sent back. For the
     operator.
     """
-    raw = said_buyer(await read_object(request), buyer)
+    raw = given_buyer(await read_object(request), buyer)
     _same_name(raw["name"], buyer)
-    done = await _edit(lambda: _office(request).put(buyer, raw, _expected(if_match)))
+    done = await _edit(lambda: _service(request).put(buyer, raw, _expected(if_match)))
     response.status_code = 201 if done.created else 200
     response.headers["ETag"] = f'"{done.kept.etag}"'
-    _log.info("buyer_put", buyer=buyer, by=who.name, new=done.created, changed=done.changed)
-    return {**_saved(done), "buyer": shown_buyer(done.kept, who)}
+    _log.info("buyer_put", buyer=buyer, by=token.name, new=done.created, changed=done.changed)
+    return {**_saved(done), "buyer": shown_buyer(done.kept, token)}
 
 
-@buyers.post(
+@routes.post(
     "/buyers/{buyer}/pause",
     summary="Pause a buyer",
     response_model=StateShown,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, said=_STATE_WHY),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, meanings=_STATE_WHY),
     openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/StateChangeOrNone"}},
 )
-async def post_pause(request: Request, who: BuyerOrOperator, buyer: BuyerName) -> StateShown:
+async def post_pause(request: Request, token: BuyerOrOperator, buyer: BuyerName) -> StateShown:
     """Give a buyer no transfers until it is resumed; it holds from the next transfer on.
 
     Body: a `StateChange`, or none. For the operator, and for a buyer itself.
     """
-    return await _set_state(request, who, buyer, BuyerState.PAUSED)
+    return await _set_state(request, token, buyer, BuyerState.PAUSED)
 
 
-@buyers.post(
+@routes.post(
     "/buyers/{buyer}/resume",
     summary="Resume a buyer",
     response_model=StateShown,
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, said=_STATE_WHY),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, meanings=_STATE_WHY),
     openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/StateChangeOrNone"}},
 )
-async def post_resume(request: Request, who: BuyerOrOperator, buyer: BuyerName) -> StateShown:
+async def post_resume(request: Request, token: BuyerOrOperator, buyer: BuyerName) -> StateShown:
     """Give a buyer transfers again. Body: a `StateChange`, or none.
 
     The operator ends any reason set by hand; a buyer only its pause, never a hold. An unpaid invoice is ended by its
     payment alone: `stops` says what still stands.
     """
-    return await _set_state(request, who, buyer, BuyerState.ACTIVE)
+    return await _set_state(request, token, buyer, BuyerState.ACTIVE)
 
 
-@buyers.get(
+@routes.get(
     "/buyers/{buyer}/endpoints",
     summary="Show endpoints",
     response_model=Endpoints,
     responses=documented(401, 403, 404, 422, 503),
 )
-async def get_endpoints(request: Request, who: BuyerOrOperator, buyer: BuyerName) -> Any:
+async def get_endpoints(request: Request, token: BuyerOrOperator, buyer: BuyerName) -> Any:
     """Show a buyer's endpoints. For the operator, and for a buyer its own."""
-    found = await _find(request, who, buyer)
-    return {"endpoints": [shown_endpoint(one, who) for one in found.buyer.endpoints]}
+    kept = await _find(request, token, buyer)
+    return {"endpoints": [shown_endpoint(endpoint, token) for endpoint in kept.buyer.endpoints]}
 
 
-@buyers.get(
+@routes.get(
     "/buyers/{buyer}/endpoints/{endpoint}",
     summary="Show an endpoint",
     response_model=EndpointShown,
     responses=documented(401, 403, 404, 422, 503),
 )
 async def get_endpoint(
-    request: Request, response: Response, who: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName
+    request: Request, response: Response, token: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName
 ) -> Any:
     """Show one endpoint. `ETag` is the buyer's. For the operator, and for a buyer its own."""
-    found = await _find(request, who, buyer)
-    response.headers["ETag"] = f'"{found.etag}"'
-    return _endpoint(found, who, endpoint)
+    kept = await _find(request, token, buyer)
+    response.headers["ETag"] = f'"{kept.etag}"'
+    return _endpoint(kept, token, endpoint)
 
 
-@buyers.put(
+@routes.put(
     "/buyers/{buyer}/endpoints/{endpoint}",
     summary="Create or replace an endpoint",
     response_model=EndpointSaved,
-    responses=documented(*_PUT, said=_PUT_WHY),
+    responses=documented(*_PUT, meanings=_PUT_WHY),
     openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/EndpointPut"}},
 )
 async def put_endpoint(
-    request: Request, who: OperatorToken, buyer: BuyerName, endpoint: EndpointName, if_match: IfMatch = ""
+    request: Request, token: OperatorToken, buyer: BuyerName, endpoint: EndpointName, if_match: IfMatch = ""
 ) -> Any:
     """Create an endpoint, or replace it. Body: an `EndpointPut`, the fields of `[[buyers.endpoints]]`.
 
     A field that is wrong is named as it stands in the buyer, such as `endpoints[1].uri`. For the operator.
     """
-    raw = said_endpoint(await read_object(request), endpoint)
+    raw = given_endpoint(await read_object(request), endpoint)
     _same_name(raw["name"], endpoint)
-    office = _office(request)
-    done = await _edit(lambda: office.put_endpoint(buyer, endpoint, raw, _expected(if_match)))
-    _log.info("endpoint_put", buyer=buyer, endpoint=endpoint, by=who.name, changed=done.changed)
-    return {**_saved(done), "endpoint": _endpoint(done.kept, who, endpoint)}
+    buyers = _service(request)
+    done = await _edit(lambda: buyers.put_endpoint(buyer, endpoint, raw, _expected(if_match)))
+    _log.info("endpoint_put", buyer=buyer, endpoint=endpoint, by=token.name, changed=done.changed)
+    return {**_saved(done), "endpoint": _endpoint(done.kept, token, endpoint)}
 
 
-@buyers.delete(
+@routes.delete(
     "/buyers/{buyer}/endpoints/{endpoint}",
     summary="Take an endpoint away",
     status_code=204,
     responses={204: {"description": "It is gone."}, **documented(401, 403, 404, 409, 412, 422, 503)},
 )
 async def delete_endpoint(
-    request: Request, who: OperatorToken, buyer: BuyerName, endpoint: EndpointName, if_match: IfMatch = ""
+    request: Request, token: OperatorToken, buyer: BuyerName, endpoint: EndpointName, if_match: IfMatch = ""
 ) -> Response:
     """Take an endpoint away; calls that are up go on. For the operator."""
-    office = _office(request)
-    await _edit(lambda: office.put_endpoint(buyer, endpoint, None, _expected(if_match)))
-    _log.info("endpoint_deleted", buyer=buyer, endpoint=endpoint, by=who.name)
+    buyers = _service(request)
+    await _edit(lambda: buyers.put_endpoint(buyer, endpoint, None, _expected(if_match)))
+    _log.info("endpoint_deleted", buyer=buyer, endpoint=endpoint, by=token.name)
     return Response(status_code=204)
 
 
-@buyers.post(
+@routes.post(
     "/buyers/{buyer}/endpoints/{endpoint}/enable",
     summary="Switch an endpoint on",
     response_model=EndpointSaved,
     responses=documented(401, 403, 404, 409, 422, 503),
 )
-async def post_enable(request: Request, who: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName) -> Any:
+async def post_enable(request: Request, token: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName) -> Any:
     """Let an endpoint ring again, from the next transfer on. For the operator, and for a buyer its own."""
-    return await _switch(request, who, buyer, endpoint, enabled=True)
+    return await _switch(request, token, buyer, endpoint, enabled=True)
 
 
-@buyers.post(
+@routes.post(
     "/buyers/{buyer}/endpoints/{endpoint}/disable",
     summary="Switch an endpoint off",
     response_model=EndpointSaved,
     responses=documented(401, 403, 404, 409, 422, 503),
 )
-async def post_disable(request: Request, who: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName) -> Any:
+async def post_disable(request: Request, token: BuyerOrOperator, buyer: BuyerName, endpoint: EndpointName) -> Any:
     """Keep an endpoint and ring it no more, from the next transfer on. For the operator, and for a buyer its own."""
-    return await _switch(request, who, buyer, endpoint, enabled=False)
+    return await _switch(request, token, buyer, endpoint, enabled=False)
 
 
-def _office(request: Request) -> BookOffice:
-    return needed(services(request).book, "book")
+def _service(request: Request) -> BuyersService:
+    return service(request, BuyersService)
 
 
-async def _find(request: Request, who: Token, buyer: str) -> Kept:
+async def _find(request: Request, token: Token, buyer: str) -> Kept:
     """A buyer that this token may see. Raises ProblemError 404."""
-    _own(who, buyer)
+    _own(token, buyer)
     try:
-        return await _office(request).buyer(buyer)
+        return await _service(request).find(buyer)
     except UnknownBuyerError as error:
         raise ProblemError(404, _NOT_YOURS) from error
 
 
-def _own(who: Token, buyer: str) -> None:
-    if who.scope is Scope.BUYER and buyer != who.of:
+def _own(token: Token, buyer: str) -> None:
+    if token.scope is Scope.BUYER and buyer != token.of:
         raise ProblemError(404, _NOT_YOURS)
 
 
-def _endpoint(found: Kept, who: Token, name: str) -> dict[str, Any]:
-    one = endpoint_of(found.buyer, name)
-    if one is None:
+def _endpoint(kept: Kept, token: Token, name: str) -> dict[str, Any]:
+    endpoint = endpoint_of(kept.buyer, name)
+    if endpoint is None:
         raise ProblemError(404, f"there is no endpoint {name!r}")
-    return shown_endpoint(one, who)
+    return shown_endpoint(endpoint, token)
 
 
 def _saved(done: Saved) -> dict[str, Any]:
     return {"changed": done.changed, "book_version": done.version, "warnings": list(done.warnings)}
 
 
-def _same_name(said: Any, name: str) -> None:
-    if said != name:
+def _same_name(given: Any, name: str) -> None:
+    if given != name:
         raise ProblemError(422, "the name is that of the path", errors=[("name", f"is not {name}, as the path says")])
 
 
@@ -269,7 +270,7 @@ def _expected(if_match: str) -> Expected | None:
     """RFC 9110 section 13.1.1; compared strongly, so a weak tag fits nothing."""
     if not if_match:
         return None
-    tags = {one.strip() for one in if_match.split(",")}
+    tags = {tag.strip() for tag in if_match.split(",")}
     return lambda etag: bool(etag) and ("*" in tags or f'"{etag}"' in tags)
 
 
@@ -289,24 +290,24 @@ async def _edit(work: Callable[[], Awaitable[Saved]]) -> Saved:
         raise ProblemError(404, str(error)) from error
 
 
-async def _switch(request: Request, who: Token, buyer: str, endpoint: str, *, enabled: bool) -> dict[str, Any]:
-    _own(who, buyer)
-    done = await _edit(lambda: _office(request).switch(buyer, endpoint, enabled=enabled))
-    _log.info("endpoint_switched", buyer=buyer, endpoint=endpoint, enabled=enabled, by=who.name)
-    return {**_saved(done), "endpoint": _endpoint(done.kept, who, endpoint)}
+async def _switch(request: Request, token: Token, buyer: str, endpoint: str, *, enabled: bool) -> dict[str, Any]:
+    _own(token, buyer)
+    done = await _edit(lambda: _service(request).switch(buyer, endpoint, enabled=enabled))
+    _log.info("endpoint_switched", buyer=buyer, endpoint=endpoint, enabled=enabled, by=token.name)
+    return {**_saved(done), "endpoint": _endpoint(done.kept, token, endpoint)}
 
 
-async def _set_state(request: Request, who: Token, buyer: str, state: BuyerState) -> StateShown:
-    _own(who, buyer)
+async def _set_state(request: Request, token: Token, buyer: str, state: BuyerState) -> StateShown:
+    _own(token, buyer)
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    said = await read_model(request, StateChange) if has_body else StateChange(reason="")
-    own = who.scope is Scope.BUYER
+    body = await read_model(request, StateChange) if has_body else StateChange(reason="")
+    own = token.scope is Scope.BUYER
     try:
-        made = await _office(request).set_state(buyer, state, who.name, said.reason, own=own)
+        made = await _service(request).set_state(buyer, state, token.name, body.reason, own=own)
     except StateRefusedError as error:
         raise ProblemError(409, str(error)) from error
     except UnknownBuyerError as error:
         raise ProblemError(404, _NOT_YOURS) from error
-    _log.info("buyer_state_set", buyer=buyer, before=made.before.value, state=made.after.value, by=who.name)
+    _log.info("buyer_state_set", buyer=buyer, before=made.before.value, state=made.after.value, by=token.name)
     at = datetime.now(UTC).replace(microsecond=0)
     return StateShown(buyer=buyer, before=made.before, state=made.after, stops=list(made.stops), at=at)

@@ -1,14 +1,11 @@
-"""The office for the book: what the API's routes for buyers, endpoints and orders stand on, a transaction each."""
+"""What the routes for buyers and their endpoints call: each call is one transaction of the store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from book.model import BuyerState, Order
-from meter.billing.sql.pages import OrderRow, orders_after
+from book.model import BuyerState
 from meter.book.sql.editing import (
     BookRules,
     Kept,
@@ -21,20 +18,20 @@ from meter.book.sql.editing import (
     switched,
     with_endpoint,
 )
-from meter.book.sql.orders import OrderStore, warnings_of
 from meter.book.sql.stops import StateChange, set_state
-from meter.mail.sql.recipients import order_warnings
 from meter.store.clerk import Clerk
+from portal.http.services import Service
 
 Expected = Callable[[str], bool]
 
 
-class BookOffice:
-    """Shows and changes buyers, their endpoints and their orders. `clock` gives aware UTC."""
+class BuyersService(Service):
+    """Shows and changes buyers and their endpoints. `clock` gives aware UTC."""
+
+    title = "book"
 
     def __init__(
         self,
-        engine: AsyncEngine,
         clerk: Clerk,
         rules: BookRules,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -42,14 +39,13 @@ class BookOffice:
         self._clerk = clerk
         self._rules = rules
         self._clock = clock
-        self._orders = OrderStore(engine)
 
-    async def buyers(self, after: str, limit: int) -> list[Kept]:
+    async def find_all(self, after: str, limit: int) -> list[Kept]:
         """By name, those after that one."""
         now = self._clock()
         return await self._clerk.read(lambda connection: find_buyers(connection, now, after, limit))
 
-    async def buyer(self, name: str) -> Kept:
+    async def find(self, name: str) -> Kept:
         """Raises UnknownBuyerError."""
         now = self._clock()
         return await self._clerk.read(lambda connection: find_buyer(connection, name, now))
@@ -76,23 +72,6 @@ class BookOffice:
         return await self._clerk.write(
             lambda connection: work(connection, name, state, by=by, reason=reason, now_utc_us=at_us)
         )
-
-    async def orders(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[OrderRow]:
-        """With what they have come to, by buyer and week. Raises UnknownBuyerError."""
-        now = self._clock()
-        return await self._clerk.read(lambda connection: orders_after(connection, buyer, after, limit, now))
-
-    async def order(self, order: Order, by: str, *, keep_make_up: bool) -> tuple[Order | None, tuple[str, ...]]:
-        """Set an order; the one before, and what is seldom meant. Raises OrderError, UnknownBuyerError."""
-        before = await self._orders.set(order, by, keep_make_up=keep_make_up)
-        now = self._clock()
-        kept = await self._clerk.read(lambda connection: find_buyer(connection, order.buyer, now))
-        if not order.quantity:
-            return before, ()
-        unreachable = await self._clerk.read(
-            lambda connection: order_warnings(kept.buyer, connection, has_mail=self._rules.has_mail)
-        )
-        return before, warnings_of(order, kept.buyer.terms, now.date()) + unreachable
 
     async def _change(self, name: str, change: Callable[[Raw | None], Raw], expected: Expected | None) -> Saved:
         now = self._clock()

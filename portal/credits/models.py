@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Path
@@ -13,7 +13,7 @@ from meter.credits.sql.reading import Request
 from portal.http.bodies import Body
 from portal.http.paging import Next, PageQuery
 from portal.http.tokens import Scope, Token
-from portal.lists.models import Count, Moment
+from portal.http.values import Count, Moment, whole_second
 
 MAX_ID = 1 << 53  # what JSON's numbers hold exactly (RFC 8259 section 6)
 _MAX_NAME = 64
@@ -104,26 +104,26 @@ COLUMNS = tuple(CreditShown.model_fields)
 BODIES: tuple[type[Body], ...] = (CreditAsk, CreditDecision, CreditReReview)
 
 
-def shown_credit(one: Request, who: Token) -> CreditShown:
+def shown_credit(credit: Request, token: Token) -> CreditShown:
     """As this token may see it."""
-    inside = who.scope is Scope.OPERATOR
+    inside = token.scope is Scope.OPERATOR
     return CreditShown(
-        id=one.id,
-        transfer=one.transfer,
-        call_id=one.call_id,
-        buyer=one.buyer,
-        re_review_of=one.first,
-        reason=one.reason,
-        words=one.words,
-        asked_at=_moment(one.asked_utc_us),
-        asked_by=one.asked_by if inside else "",
-        state=one.state.value,
-        place=one.place,
-        decided_at=None if one.decided_utc_us is None else _moment(one.decided_utc_us),
-        decided_by=(one.decided_by or "") if inside else "",
-        explanation=one.explanation or "",
-        amount_minor=one.amount_minor or 0,
-        currency=one.currency or "",
+        id=credit.id,
+        transfer=credit.transfer,
+        call_id=credit.call_id,
+        buyer=credit.buyer,
+        re_review_of=credit.first,
+        reason=credit.reason,
+        words=credit.words,
+        asked_at=whole_second(credit.asked_utc_us),
+        asked_by=credit.asked_by if inside else "",
+        state=credit.state.value,
+        place=credit.place,
+        decided_at=None if credit.decided_utc_us is None else whole_second(credit.decided_utc_us),
+        decided_by=(credit.decided_by or "") if inside else "",
+        explanation=credit.explanation or "",
+        amount_minor=credit.amount_minor or 0,
+        currency=credit.currency or "",
     )
 
 
@@ -131,11 +131,7 @@ def shown_reasons(category: str, reasons: dict[str, Reason]) -> Reasons:
     return Reasons(
         category=category,
         reasons=[
-            ReasonShown(reason=name, title=one.title, valid=one.valid, explanation=one.explanation.strip())
-            for name, one in reasons.items()
+            ReasonShown(reason=name, title=reason.title, valid=reason.valid, explanation=reason.explanation.strip())
+            for name, reason in reasons.items()
         ],
     )
-
-
-def _moment(utc_us: int) -> datetime:
-    return datetime.fromtimestamp(utc_us // 1_000_000, UTC)

@@ -26,10 +26,11 @@ from meter.credits.sql.requests import Asked
 from meter.text.hostile import fields_of, one_line
 from meter.text.links import BadLinkError, read_credit_token
 from meter.text.localised import date_text, money_text, when_text
-from portal.credits.service import CreditOffice
-from portal.http.access import client, services
+from portal.credits.service import CreditsService
+from portal.http.access import client
 from portal.http.link_pages import MAX_TOKEN, NoPageError, as_page, read_form
-from portal.http.pages import page
+from portal.http.pages import Pages
+from portal.http.services import services
 
 _ERRORS = {  # in the words of the form, where these are others than the API's
     Refusal.UNKNOWN_REASON: "Choose one of the reasons.",
@@ -37,53 +38,54 @@ _ERRORS = {  # in the words of the form, where these are others than the API's
 }
 
 _log = structlog.get_logger("portal")
-pages = APIRouter(include_in_schema=False)
+routes = APIRouter(include_in_schema=False)
+_pages = Pages("portal.credits")
 
 
-@pages.get("/credit/{token}")
+@routes.get("/credit/{token}")
 @as_page
 async def get_page(request: HttpRequest, token: str) -> Response:
     """The call, the form or what became of the request, and the explanations of valid calls."""
-    office, transfer, buyer = _opened(request, token)
-    return _page(office, await office.see(transfer, buyer), _Said())
+    credits_, transfer, buyer = _opened(request, token)
+    return _page(credits_, await credits_.see(transfer, buyer), _Form())
 
 
-@pages.post("/credit/{token}")
+@routes.post("/credit/{token}")
 @as_page
 async def post_page(request: HttpRequest, token: str) -> Response:
     """File the request; the page again, with what is wrong, where it cannot be."""
-    office, transfer, buyer = _opened(request, token)
-    said = _Said(**await read_form(request, ("reason", "words")))
+    credits_, transfer, buyer = _opened(request, token)
+    form = _Form(**await read_form(request, ("reason", "words")))
     try:
-        made = await office.ask(transfer, buyer, Asked(said.words, "link", f"link:{client(request)}", said.reason))
+        made = await credits_.ask(transfer, buyer, Asked(form.words, "link", f"link:{client(request)}", form.reason))
     except CreditError as error:
-        seen = await office.see(transfer, buyer)
-        return _page(office, seen, said, error)
+        seen = await credits_.see(transfer, buyer)
+        return _page(credits_, seen, form, error)
     _log.info("credit_asked", request=made.id, buyer=buyer, transfer=transfer, by="link")
     return Response(status_code=303, headers={"Location": f"./{token}", "Referrer-Policy": "no-referrer"})
 
 
-class _Said:
-    """What the form said."""
+class _Form:
+    """What came in the fields of the form."""
 
     def __init__(self, reason: str = "", words: str = "") -> None:
         self.reason, self.words = reason, words
 
 
-def _opened(request: HttpRequest, token: str) -> tuple[CreditOffice, str, str]:
+def _opened(request: HttpRequest, token: str) -> tuple[CreditsService, str, str]:
     """Transfer and buyer of the token. Raises NoPageError, also where no links are configured."""
-    office = services(request).credits
-    if office.links is None or len(token) > MAX_TOKEN:
+    credits_ = services(request).find(CreditsService)
+    if credits_ is None or credits_.links is None or len(token) > MAX_TOKEN:
         raise NoPageError
     try:
-        transfer, buyer = read_credit_token(office.links, token)
+        transfer, buyer = read_credit_token(credits_.links, token)
     except BadLinkError as error:
         _log.warning("bad_link", source=client(request))
         raise NoPageError from error
-    return office, transfer, buyer
+    return credits_, transfer, buyer
 
 
-def _page(office: CreditOffice, seen: Seen, said: _Said, error: CreditError | None = None) -> HTMLResponse:
+def _page(credits_: CreditsService, seen: Seen, form: _Form, error: CreditError | None = None) -> HTMLResponse:
     """The page of a call; with an error 422, or 409 where the request was made meanwhile."""
     buyer, call = seen.contract.buyer, seen.call
     at_us = _dialout_us(seen)
@@ -92,25 +94,25 @@ def _page(office: CreditOffice, seen: Seen, said: _Said, error: CreditError | No
     zone = call.window.zone if call else seen.contract.terms_at(at_us).time_zone
     dates = _Dates(ZoneInfo(zone), buyer.locale)
     asked = bool(seen.requests)
-    closed = "" if asked else _closed(call.window if call else None, office.clock(), buyer.locale)
-    form = not asked and not closed
-    told = error if error is not None and form else None  # else the page says what stands against it
-    reasons = office.reasons.of(buyer.category)
-    return page(
+    closed = "" if asked else _closed(call.window if call else None, credits_.clock(), buyer.locale)
+    has_form = not asked and not closed
+    told = error if error is not None and has_form else None  # else the page says what stands against it
+    reasons = credits_.reasons.of(buyer.category)
+    return _pages.page(
         "credit.html.jinja",
         200 if error is None else 422 if told else 409,
         buyer=one_line(buyer.title or buyer.name, 200),
         called=dates.long(at_us),
-        requests=[_shown_request(one, office, dates) for one in seen.requests],
+        requests=[_shown_request(credit, credits_, dates) for credit in seen.requests],
         error=_shown_error(told) if told else None,
         closed=closed,
-        form=form,
+        form=has_form,
         last_day=date_text(call.window.last_day, buyer.locale) if call else "",
         amount=money_text(call.amount_minor, call.currency, buyer.locale) if call else "",
-        reasons=[{"name": name, "title": one.title, "valid": one.valid} for name, one in reasons.items()],
-        explained=_explained(reasons) if form else [],
-        reason=said.reason,
-        words=said.words,
+        reasons=[{"name": name, "title": reason.title, "valid": reason.valid} for name, reason in reasons.items()],
+        explained=_explained(reasons) if has_form else [],
+        reason=form.reason,
+        words=form.words,
         most_words=MAX_WORDS,
         **_shown_call(seen),
     )
@@ -142,7 +144,11 @@ def _closed(window: Window | None, now_utc_us: int, locale: str) -> str:
 
 
 def _explained(reasons: dict[str, Reason]) -> list[dict[str, str]]:
-    return [{"title": one.title, "explanation": one.explanation.strip()} for one in reasons.values() if one.valid]
+    return [
+        {"title": reason.title, "explanation": reason.explanation.strip()}
+        for reason in reasons.values()
+        if reason.valid
+    ]
 
 
 def _shown_error(error: CreditError) -> dict[str, str]:
@@ -150,30 +156,30 @@ def _shown_error(error: CreditError) -> dict[str, str]:
     return {"title": title, "text": _ERRORS.get(error.refusal, error.detail), "field": error.field}
 
 
-def _shown_request(one: Request, office: CreditOffice, dates: _Dates) -> dict[str, Any]:
-    again = one.level == LEVELS
+def _shown_request(credit: Request, credits_: CreditsService, dates: _Dates) -> dict[str, Any]:
+    again = credit.level == LEVELS
     return {
-        "id": one.id,
-        "title": f"{'Re-review' if again else 'Your request'} {one.id}",
-        "status": _status(one),
-        "explanation": _lines(one.explanation or ""),
-        "asked": dates.long(one.asked_utc_us),
-        "reason": one_line(office.reasons.title(one.reason), 200),
-        "words": _lines(one.words),
-        "decided": dates.long(one.decided_utc_us) if one.decided_utc_us is not None else "",
+        "id": credit.id,
+        "title": f"{'Re-review' if again else 'Your request'} {credit.id}",
+        "status": _status(credit),
+        "explanation": _lines(credit.explanation or ""),
+        "asked": dates.long(credit.asked_utc_us),
+        "reason": one_line(credits_.reasons.title(credit.reason), 200),
+        "words": _lines(credit.words),
+        "decided": dates.long(credit.decided_utc_us) if credit.decided_utc_us is not None else "",
     }
 
 
-def _status(one: Request) -> str:
-    if one.state is State.OPEN:
-        return f"Number {one.place} in line. Requests are reviewed in the order in which they came."
-    if one.state is State.APPROVED:
+def _status(credit: Request) -> str:
+    if credit.state is State.OPEN:
+        return f"Number {credit.place} in line. Requests are reviewed in the order in which they came."
+    if credit.state is State.APPROVED:
         return "Approved. The invoice of next Tuesday uses the credit."
-    return "Declined: the credit is taken back." if (one.amount_minor or 0) < 0 else "Declined."
+    return "Declined: the credit is taken back." if (credit.amount_minor or 0) < 0 else "Declined."
 
 
 def _lines(text: str) -> list[str]:
-    return [line for one in text.splitlines() if (line := one_line(one))]
+    return [line for raw in text.splitlines() if (line := one_line(raw))]
 
 
 def _shown_call(seen: Seen) -> dict[str, Any]:
@@ -207,9 +213,9 @@ def _lead(started: Fact | None) -> list[tuple[str, str]]:
 
 
 def _shown_leg(leg: LegTimes) -> dict[str, Any]:
-    who = "by us" if leg.local else f"by the {leg.ended_by or 'far end'}"
+    ended_by = "by us" if leg.local else f"by the {leg.ended_by or 'far end'}"
     answer = f"{leg.code or ''} {leg.phrase}".strip()
-    how = ", ".join(part for part in (answer, who, leg.reason_header) if part) if leg.ended_ms is not None else ""
+    how = ", ".join(part for part in (answer, ended_by, leg.reason_header) if part) if leg.ended_ms is not None else ""
     times = [
         ("INVITE sent", _seconds(leg.sent_ms)),
         ("First ringing", _seconds(leg.ringing_ms)),
@@ -217,7 +223,11 @@ def _shown_leg(leg: LegTimes) -> dict[str, Any]:
         ("Ended", _seconds(leg.ended_ms)),
         ("How", one_line(how, 300)),
     ]
-    return {"name": one_line(leg.name, 64), "kind": one_line(leg.kind, 16), "times": [one for one in times if one[1]]}
+    return {
+        "name": one_line(leg.name, 64),
+        "kind": one_line(leg.kind, 16),
+        "times": [time for time in times if time[1]],
+    }
 
 
 def _seconds(duration_ms: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The office for credits: what the API and the pages of signed links share, each call one transaction of the store."""
+"""What the routes for credits and the page of signed links call: each call is one transaction of the store."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from meter.credits.sql.reading import Request, Seen, Wanted, find, find_all, see
 from meter.credits.sql.requests import Asked, Decision, ask, decide, re_review
 from meter.store.clerk import Clerk
 from meter.text.links import LinkOptions
+from portal.http.services import Service
 
 
-class CreditOffice:
+class CreditsService(Service):
     """Files, shows and decides requests. `links` None: nobody has a link, so no page. `clock`: microseconds UTC."""
+
+    title = "service for credits"
 
     def __init__(
         self,

@@ -15,18 +15,19 @@ from starlette.responses import Response
 
 from meter.events.model import EventKind
 from meter.events.sql.feed import Position, TooManyBootsError, UnknownPositionError
-from portal.events.service import MAX_POSITION, EventFeed, View, read_position, write_position
-from portal.http.access import AnyToken, needed, services
+from portal.events.service import MAX_POSITION, EventsService, View, read_position, write_position
+from portal.http.access import AnyToken
+from portal.http.event_stream import EventStream
 from portal.http.paging import MAX_PAGE
 from portal.http.problems import RETRY, ProblemError, documented
-from portal.http.stream_limit import Seat
+from portal.http.services import service
+from portal.http.stream_limit import OpenStream
 from portal.http.tables import prefers
-from portal.live.routes import EventStream
-from portal.transfers.models import microseconds
+from portal.http.values import microseconds
 
 _MOST_KINDS = 16  # named in a query, repeats included
 _LAST = "Last-Event-ID"
-event_routes = APIRouter(prefix="/v1")
+routes = APIRouter(prefix="/v1")
 
 _PAYLOAD = {
     "type": "object",
@@ -77,33 +78,33 @@ class EventQuery(BaseModel):
     kinds: list[EventKind] = Field([], max_length=_MOST_KINDS, description="Only these; may be repeated.")
 
 
-def _feed(request: Request) -> EventFeed:
-    return needed(services(request).feed, "feed of events")
+def _service(request: Request) -> EventsService:
+    return service(request, EventsService)
 
 
-async def _seat(request: Request, who: AnyToken) -> AsyncIterator[Seat | None]:
-    """A place for a stream, where one is asked for, until the answer has ended. Raises ProblemError 404, 429, 503."""
+async def _open_stream(request: Request, token: AnyToken) -> AsyncIterator[OpenStream | None]:
+    """A stream, where one is asked for, counted until the answer has ended. Raises ProblemError 404, 429, 503."""
     if not prefers(request, EventStream.media_type):
         yield None
         return
-    with _feed(request).seats.take(who.name) as seat:
-        yield seat
+    with _service(request).streams.open(token.name) as stream:
+        yield stream
 
 
-@event_routes.get(
+@routes.get(
     "/events",
     summary="Follow events",
     response_model=EventPage,
     responses={
         200: {"description": "A page, or the stream.", "content": {EventStream.media_type: {"schema": _STREAMED}}},
-        **documented(401, 403, 404, 422, 503, said={429: "Too many requests, or too many streams of this token."}),
+        **documented(401, 403, 404, 422, 503, meanings={429: "Too many requests, or too many streams of this token."}),
     },
 )
 async def get_events(
     request: Request,
-    who: AnyToken,
-    seat: Annotated[Seat | None, Depends(_seat)],
-    said: Annotated[EventQuery, Query()],
+    token: AnyToken,
+    stream: Annotated[OpenStream | None, Depends(_open_stream)],
+    query: Annotated[EventQuery, Query()],
     last_event_id: Annotated[
         str,
         Header(
@@ -123,28 +124,28 @@ async def get_events(
     dialer and `sip_call_id`, and but of an outcome that counts `phone` and `call_id`, by the minute but from the answer
     on; to dialers endpoints, buffer and terms.
     """
-    feed = _feed(request)
-    view = View(who, frozenset(said.kinds))
+    events = _service(request)
+    view = View(token, frozenset(query.kinds))
     try:
-        start = await _start(feed, said, last_event_id)
-        if seat is not None:
-            await feed.check(start)
-            return _stream(feed, start, view, seat)
-        found = await feed.page(start, said.limit, view)
+        start = await _start(events, query, last_event_id)
+        if stream is not None:
+            await events.check(start)
+            return _streamed(events, start, view, stream)
+        page = await events.page(start, query.limit, view)
     except UnknownPositionError as error:
         field = _LAST if last_event_id else "cursor"
         raise ProblemError(422, "the position is none of ours", errors=[(field, "is none of ours")]) from error
     except TooManyBootsError as error:
         raise ProblemError(503, str(error), headers=RETRY) from error
-    return EventPage(events=found.events, next=write_position(found.position), more=found.more)
+    return EventPage(events=page.events, next=write_position(page.position), more=page.more)
 
 
-async def _start(feed: EventFeed, said: EventQuery, last_event_id: str) -> Position:
+async def _start(events: EventsService, query: EventQuery, last_event_id: str) -> Position:
     """Raises ProblemError 422, TooManyBootsError."""
-    found = read_position(last_event_id, _LAST) if last_event_id else read_position(said.cursor, "cursor")
-    return found if found is not None else await feed.begin(microseconds(said.since))
+    position = read_position(last_event_id, _LAST) if last_event_id else read_position(query.cursor, "cursor")
+    return position if position is not None else await events.begin(microseconds(query.since))
 
 
-def _stream(feed: EventFeed, start: Position, view: View, seat: Seat) -> Response:
+def _streamed(events: EventsService, start: Position, view: View, stream: OpenStream) -> Response:
     headers = {"X-Accel-Buffering": "no"}  # a proxy is to pass on each at once
-    return EventStream(feed.events(start, view, seat), headers=headers)
+    return EventStream(events.events(start, view, stream), headers=headers)

@@ -1,4 +1,4 @@
-"""The feed of events for those who fetch them: page by page, or as a stream that goes on from a position.
+"""Events for those who fetch them: page by page, or as a stream that goes on from a position.
 
 What comes after a position is read without regard to who asks; then each is shown its own. So streams that stand at the
 same place share one look, and all of them do once they have caught up. The store is asked whether it changed at most
@@ -29,7 +29,8 @@ from meter.store.clerk import Clerk
 from meter.store.engine import StoreError
 from portal.http.paging import decode, encode
 from portal.http.problems import ProblemError
-from portal.http.stream_limit import Seat, Seats
+from portal.http.services import Service
+from portal.http.stream_limit import OpenStream, StreamLimit
 from portal.http.tokens import Scope, Token
 
 LIST = "events"
@@ -51,17 +52,17 @@ _log = structlog.get_logger("portal")
 class View:
     """What a token sees of the feed. `kinds`: only these; empty: all."""
 
-    who: Token
+    token: Token
     kinds: frozenset[EventKind] = frozenset()
 
     def sees(self, event: Event) -> bool:
         """Whether the event is its own, and asked for."""
-        own = _OWN.get(self.who.scope)
-        return (own is None or event.fields.get(own) == self.who.of) and (not self.kinds or event.kind in self.kinds)
+        own = _OWN.get(self.token.scope)
+        return (own is None or event.fields.get(own) == self.token.of) and (not self.kinds or event.kind in self.kinds)
 
     def shown(self, event: Event) -> dict[str, Any]:
         """The fields as they may be seen."""
-        return disclosed(event.fields, Reader(self.who.scope), event.claim)
+        return disclosed(event.fields, Reader(self.token.scope), event.claim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,16 @@ class FeedPage:
     more: bool
 
 
-class EventFeed:
+class EventsService(Service):
     """Reads the journal for all who follow it over HTTP; to be used on one loop, and closed."""
 
+    title = "feed of events"
+
     def __init__(
-        self, clerk: Clerk, seats: Seats, *, poll_s: float = POLL_S, keep_alive_s: float = KEEP_ALIVE_S
+        self, clerk: Clerk, streams: StreamLimit, *, poll_s: float = POLL_S, keep_alive_s: float = KEEP_ALIVE_S
     ) -> None:
         self._clerk = clerk
-        self.seats = seats
+        self.streams = streams
         self._poll_s, self._keep_alive_s = poll_s, keep_alive_s
         self._watch = ChangeWatch(clerk)
         self._watchers = 0
@@ -99,13 +102,13 @@ class EventFeed:
         more = True
         for _ in range(MAX_LOOKS):
             batch = await self._read(position)
-            for told in batch.events:
-                if not view.sees(told.event):
+            for entry in batch.events:
+                if not view.sees(entry.event):
                     continue
                 if len(events) == limit:
                     return FeedPage(events, position, more=True)
-                events.append(view.shown(told.event))
-                position = told.position
+                events.append(view.shown(entry.event))
+                position = entry.position
             position, more = batch.position, batch.more
             if not more or len(events) == limit:
                 break
@@ -115,19 +118,19 @@ class EventFeed:
         """Whether it can be gone on from. Raises UnknownPositionError, TooManyBootsError, and what the store raises."""
         await self._read(position)
 
-    async def events(self, position: Position, view: View, seat: Seat) -> AsyncIterator[bytes]:
-        """The stream from there on; to be read inside its seat."""
+    async def events(self, position: Position, view: View, stream: OpenStream) -> AsyncIterator[bytes]:
+        """The stream from there on; to be read while it is counted as open."""
         until, sent, told = time.monotonic() + LONGEST_S, time.monotonic(), position
         yield format_sse_event(retry=RETRY_MS, id=write_position(position))
         with self._watching():
-            while not seat.ended and time.monotonic() < until:
+            while not stream.ended and time.monotonic() < until:
                 self._ensure_poll()
                 news = self._news
                 batch = await self._shared(position)
-                for one in batch.events if batch is not None else ():
-                    if view.sees(one.event):
-                        yield _event(view, one.event, one.position)
-                        told, sent = one.position, time.monotonic()
+                for entry in batch.events if batch is not None else ():
+                    if view.sees(entry.event):
+                        yield _event(view, entry.event, entry.position)
+                        told, sent = entry.position, time.monotonic()
                 position = batch.position if batch is not None else position
                 if time.monotonic() - sent >= self._keep_alive_s:
                     sent = time.monotonic()
@@ -143,7 +146,7 @@ class EventFeed:
 
     async def close(self) -> None:
         """End every stream."""
-        self.seats.close()
+        self.streams.close()
         self._news.set()
         if self._poll is not None:
             self._poll.cancel()
@@ -187,7 +190,7 @@ class EventFeed:
             self._poll = asyncio.create_task(self._keep_polling(), name="event feed poll")
 
     async def _keep_polling(self) -> None:
-        while self._watchers and not self.seats.closed:
+        while self._watchers and not self.streams.closed:
             try:
                 changed = await self._watch.changed()
             except (SQLAlchemyError, StoreError):  # the streams' own looks tell of it
@@ -214,16 +217,16 @@ def read_position(text: str, field: str) -> Position | None:
         name, upto, *at = decode(text)
     except (TypeError, ValueError):
         raise wrong from None
-    if name != LIST or not (upto is None or _is_boot(upto)) or not all(_is_place(one) for one in at):
+    if name != LIST or not (upto is None or _is_boot(upto)) or not all(_is_place(place) for place in at):
         raise wrong
     if len({(router, boot) for router, boot, _ in at}) != len(at):
         raise wrong
-    return Position(None if upto is None else (upto[0], upto[1]), tuple((one[0], one[1], one[2]) for one in at))
+    return Position(None if upto is None else (upto[0], upto[1]), tuple((place[0], place[1], place[2]) for place in at))
 
 
 def _is_boot(value: Any) -> bool:
     is_pair = isinstance(value, list) and len(value) == _NAMES
-    return is_pair and all(isinstance(one, str) and "\0" not in one for one in value)
+    return is_pair and all(isinstance(name, str) and "\0" not in name for name in value)
 
 
 def _is_place(value: Any) -> bool:

@@ -1,61 +1,24 @@
-"""What every route needs first: the services behind the app, and whether this token may do this."""
+"""What every route asks first: whose token it is, and whether that one may do this."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import Field
 
-from meter.journal.sql.leads import LeadStore
-from portal.buyers.service import BookOffice
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
-from portal.events.service import EventFeed
+from portal.http.paging import PageQuery
 from portal.http.problems import ProblemError
-from portal.http.rate_limit import Rates
-from portal.http.tokens import Scope, Token, TokenBook
-from portal.lists.service import Desk
-from portal.live.service import LiveView
-from portal.per_minute.service import ServiceOffice
-from portal.transfers.recordings import RecordingOffice
-from portal.trunks.service import TrunkOffice
-from portal.webhooks.service import WebhookOffice
+from portal.http.services import services
+from portal.http.tokens import Scope, Token
+from portal.http.values import MAX_NAME
 
-T = TypeVar("T")
+OWN_ALONE = "this token sees its own buyer's alone"
 _log = structlog.get_logger("portal")
 _scheme = HTTPBearer(auto_error=False, scheme_name="token", description="A token of `[[portal.tokens]]`.")
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the API stands on. `availability` asks the router, raising RouterAwayError; `healthy` asks the store."""
-
-    tokens: TokenBook
-    leads: LeadStore
-    lead_ttl_s: int
-    availability: Callable[[str], Awaitable[dict[str, Any]]]
-    healthy: Callable[[], Awaitable[bool]]
-    lists: Desk
-    credits: CreditOffice
-    money: MoneyOffice
-    service: ServiceOffice | None = None  # None: an app without per-minute service
-    book: BookOffice | None = None  # likewise without buyers
-    live: LiveView | None = None
-    recordings: RecordingOffice | None = None
-    feed: EventFeed | None = None
-    webhooks: WebhookOffice | None = None
-    trunks: TrunkOffice | None = None
-    rates: Rates | None = None  # None: nothing is counted
-
-
-def services(request: Request) -> Services:
-    """What the app was made with."""
-    found: Services = request.app.state.services
-    return found
 
 
 def client(request: Request) -> str:
@@ -63,15 +26,15 @@ def client(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def token(
+async def authenticate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
 ) -> Token:
     """Whose request it is. Raises ProblemError 401."""
-    found = services(request).tokens.find(credentials.credentials) if credentials is not None else None
-    if found is None:
+    token = services(request).tokens.find(credentials.credentials) if credentials is not None else None
+    if token is None:
         detail = "the token is not known" if credentials is not None else "Authorization: Bearer TOKEN is required"
         raise await unauthorized(request, detail)
-    return found
+    return token
 
 
 async def unauthorized(request: Request, detail: str) -> ProblemError:
@@ -83,41 +46,45 @@ async def unauthorized(request: Request, detail: str) -> ProblemError:
     return ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def needed(found: T | None, what: str) -> T:
-    """A service that an app may be made without. Raises ProblemError 404."""
-    if found is None:
-        raise ProblemError(404, f"there is no {what} here")
-    return found
-
-
-def own_buyer(who: Token, said: str, why: str) -> str:
+def own_buyer(token: Token, buyer: str, why: str) -> str:
     """Which buyer is meant: of a buyer's token its own, whatever it leaves unsaid. Raises ProblemError 403, `why`."""
-    if who.scope is not Scope.BUYER:
-        return said
-    if said not in ("", who.of):
+    if token.scope is not Scope.BUYER:
+        return buyer
+    if buyer not in ("", token.of):
         raise ProblemError(403, why, errors=[("buyer", "is another")])
-    return who.of
+    return token.of
 
 
-def require(request: Request, who: Token, *scopes: Scope) -> Token:
+def buyer_of(token: Token) -> str:
+    """The buyer whose things alone this token sees; empty: it sees those of all."""
+    return token.of if token.scope is Scope.BUYER else ""
+
+
+def require(request: Request, token: Token, *scopes: Scope) -> Token:
     """The token, where it is of one of these scopes. Raises ProblemError 403."""
-    if who.scope not in scopes:
-        _log.warning("forbidden", path=request.url.path, by=who.name, scope=str(who.scope), source=client(request))
-        wanted = " or ".join(f"{'an' if one is Scope.OPERATOR else 'a'} {one}'s token" for one in scopes)
+    if token.scope not in scopes:
+        _log.warning("forbidden", path=request.url.path, by=token.name, scope=str(token.scope), source=client(request))
+        wanted = " or ".join(f"{'an' if scope is Scope.OPERATOR else 'a'} {scope}'s token" for scope in scopes)
         raise ProblemError(403, f"this takes {wanted}")
-    return who
+    return token
 
 
 def _need(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
     """A dependency: a token of one of these scopes. It raises ProblemError 401 or 403."""
 
-    async def allowed(request: Request, who: Annotated[Token, Depends(token)]) -> Token:
-        return require(request, who, *scopes)
+    async def allowed(request: Request, token: Annotated[Token, Depends(authenticate)]) -> Token:
+        return require(request, token, *scopes)
 
     return allowed
 
 
 OperatorToken = Annotated[Token, Depends(_need(Scope.OPERATOR))]
 DialerOrOperator = Annotated[Token, Depends(_need(Scope.DIALER, Scope.OPERATOR))]
-AnyToken = Annotated[Token, Depends(token)]
+AnyToken = Annotated[Token, Depends(authenticate)]
 BuyerOrOperator = Annotated[Token, Depends(_need(Scope.BUYER, Scope.OPERATOR))]
+
+
+class OwnQuery(PageQuery):
+    """Whose."""
+
+    buyer: str = Field("", max_length=MAX_NAME, description="Only this buyer's; a buyer's token sees its own alone.")

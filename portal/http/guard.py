@@ -11,8 +11,8 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from portal.http.access import Services
 from portal.http.problems import ProblemError, answer
+from portal.http.services import Services
 from portal.http.signature import ID, SIGNATURE, TIMESTAMP
 from portal.http.tokens import bearer
 from telemetry import metrics
@@ -72,18 +72,18 @@ class Guard:
 
     async def _count(self, scope: Scope) -> None:
         """Raises ProblemError 429. A request that is signed is counted once its signature was looked at."""
-        held = self._services
+        services = self._services
         is_health = scope["path"] == HEALTH or scope["path"].startswith(f"{HEALTH}/")
-        if held is None or held.rates is None or is_health:
+        if services is None or services.rates is None or is_health:
             return
         headers = Headers(scope=scope)
         secret = bearer(headers)
-        found = held.tokens.find(secret) if secret else None
-        if found is not None:
-            await held.rates.of_token(found.name)
-        elif secret or not _is_signed(scope, headers) or held.tokens.signer(headers) is None:
+        token = services.tokens.find(secret) if secret else None
+        if token is not None:
+            await services.rates.of_token(token.name)
+        elif secret or not _is_signed(scope, headers) or services.tokens.signer(headers) is None:
             client = scope.get("client")
-            await held.rates.of_stranger(client[0] if client else "")
+            await services.rates.of_stranger(client[0] if client else "")
 
 
 def _is_signed(scope: Scope, headers: Headers) -> bool:

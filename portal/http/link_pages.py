@@ -41,9 +41,9 @@ def as_page(handler: Handler) -> Handler:
         except SQLAlchemyError as error:
             path = str(getattr(request.scope.get("route"), "path", ""))
             _log.error("store_failed", path=path, kind=type(error).__name__)
-            found = message(503, "Not now", "Our records cannot be reached. Please try again in a minute.")
-            found.headers.update(RETRY)
-            return found
+            response = message(503, "Not now", "Our records cannot be reached. Please try again in a minute.")
+            response.headers.update(RETRY)
+            return response
 
     return handled
 
@@ -52,7 +52,7 @@ async def read_form(request: Request, names: Sequence[str]) -> dict[str, str]:
     """The first value of each of these fields, empty where it is missing. Raises ProblemError 400, 408, 413, 415."""
     body = await read_body(request, _FORM)
     try:
-        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
+        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
     except ValueError as error:
         raise ProblemError(400, "the form cannot be read") from error
-    return {name: found.get(name, [""])[0] for name in names}
+    return {name: fields.get(name, [""])[0] for name in names}

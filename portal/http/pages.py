@@ -11,7 +11,7 @@ import hashlib
 from typing import Any
 
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 # Contrast, WCAG 2.2 section 1.4.3 (4.5 to 1): #1a1a1a, #555 and #8a1c1c on white, white on #1f4f8f are all above 7.
@@ -50,21 +50,30 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_pages = Environment(
-    loader=PackageLoader("portal.http", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_PACKAGE = "portal.http"
 
 
-def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page; every value is escaped."""
-    style = Markup(_STYLE)  # noqa: S704 - the constant above
-    return HTMLResponse(_pages.get_template(template).render(values, style=style), status, HEADERS)
+class Pages:
+    """The pages of one package, from its folder `templates`; they may extend and include those of `portal.http`."""
+
+    def __init__(self, package: str) -> None:
+        self._templates = Environment(
+            loader=ChoiceLoader([PackageLoader(package), PackageLoader(_PACKAGE)]),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """A page; every value is escaped."""
+        style = Markup(_STYLE)  # noqa: S704 - the constant above
+        return HTMLResponse(self._templates.get_template(template).render(values, style=style), status, HEADERS)
+
+
+_shared = Pages(_PACKAGE)
 
 
 def message(status: int, title: str, text: str) -> HTMLResponse:
     """A page that says one thing."""
-    return page("message.html.jinja", status, title=title, text=text)
+    return _shared.page("message.html.jinja", status, title=title, text=text)

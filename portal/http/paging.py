@@ -47,10 +47,10 @@ def encode(value: Sequence[Any]) -> str:
 
 def decode(text: str) -> list[Any]:
     """The array again. Raises ValueError."""
-    found = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    if not isinstance(found, list):
+    values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    if not isinstance(values, list):
         raise ValueError("is no array")  # noqa: TRY004 - of what came from outside
-    return found
+    return values
 
 
 def read_cursor(name: str, text: str, *kinds: type[Any]) -> Key | None:
@@ -58,13 +58,13 @@ def read_cursor(name: str, text: str, *kinds: type[Any]) -> Key | None:
     if not text:
         return None
     try:
-        found = decode(text)
+        values = decode(text)
     except ValueError as error:  # binascii's and orjson's are such
         raise _none_of_ours() from error
-    if len(found) != len(kinds) + 1 or found[0] != name:
+    if len(values) != len(kinds) + 1 or values[0] != name:
         raise _none_of_ours()
-    key = tuple(found[1:])
-    if any(not _is(one, kind) for one, kind in zip(key, kinds, strict=True)):
+    key = tuple(values[1:])
+    if any(not _is(value, kind) for value, kind in zip(key, kinds, strict=True)):
         raise _none_of_ours()
     return key
 
@@ -73,10 +73,10 @@ async def page(
     fetch: Callable[[int], Awaitable[Sequence[R]]], limit: int, name: str, key_of: Callable[[R], Sequence[Any]]
 ) -> tuple[Sequence[R], str | None]:
     """A page of at most `limit` rows, and the cursor after it; `fetch` is asked for one more, to see the end."""
-    found = await fetch(limit + 1)
-    if len(found) <= limit:
-        return found, None
-    return found[:limit], write_cursor(name, key_of(found[limit - 1]))
+    rows = await fetch(limit + 1)
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], write_cursor(name, key_of(rows[limit - 1]))
 
 
 def _is(value: Any, kind: type[Any]) -> bool:

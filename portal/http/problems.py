@@ -76,13 +76,25 @@ class ProblemError(Exception):
         self.headers = headers
 
 
-def documented(*statuses: int, said: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
-    """Problems as a route's description has them; `said`: what a status means there, where that is special."""
+class RouterAwayError(Exception):
+    """No router answers."""
+
+
+def field_problem(detail: str, error: ValueError) -> ProblemError:
+    """An error whose message begins with its field."""
+    name, _, what = str(error).partition(": ")
+    return ProblemError(422, detail, errors=[(name, what)])
+
+
+def documented(*statuses: int, meanings: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
+    """Problems as a route's description has them; `meanings`: what a status means there, where that is special."""
     if 401 in statuses:  # noqa: PLR2004 - what needs a token is counted by it
         statuses = (*statuses, 429)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    why = {**WHY, **(said or {})}
-    return {status: {"description": why[status], "content": content} for status in sorted({*statuses, *(said or {})})}
+    why = {**WHY, **(meanings or {})}
+    return {
+        status: {"description": why[status], "content": content} for status in sorted({*statuses, *(meanings or {})})
+    }
 
 
 def answer(error: ProblemError) -> JSONResponse:
@@ -110,7 +122,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def of_fields(_request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
-            (".".join(map(str, one["loc"][1:])), one["msg"].removeprefix("Value error, ")) for one in error.errors()
+            (".".join(map(str, fault["loc"][1:])), fault["msg"].removeprefix("Value error, "))
+            for fault in error.errors()
         ]
         return answer(ProblemError(422, "the request cannot be used", errors=errors))
 

@@ -15,9 +15,10 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from meter.text.signing import SignatureError, verify
-from portal.http.access import client, require, services, token, unauthorized
+from portal.http.access import authenticate, client, require, unauthorized
 from portal.http.bodies import read_body
 from portal.http.problems import ProblemError
+from portal.http.services import services
 from portal.http.tokens import KEY_HEADER, Scope, Token
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
@@ -37,7 +38,7 @@ _named = APIKeyHeader(
 class Posted:
     """What a dialer posts. `message_id`: of what is signed; empty: it came with a token."""
 
-    who: Token
+    token: Token
     body: bytes
     message_id: str = ""
 
@@ -49,8 +50,8 @@ async def posted(
 ) -> Posted:
     """The body and whose it is. Raises ProblemError 400, 401, 403, 408, 413, 415, 429."""
     if credentials is not None or key is None:
-        who = require(request, await token(request, credentials), Scope.DIALER)
-        return Posted(who, await read_body(request))
+        token = require(request, await authenticate(request, credentials), Scope.DIALER)
+        return Posted(token, await read_body(request))
     rates = services(request).rates
     try:
         body = await read_body(request)
@@ -58,26 +59,26 @@ async def posted(
         if rates is not None:  # nobody has counted it yet
             await rates.of_failure(client(request))
         raise
-    found = services(request).tokens.signer(request.headers)
+    signer = services(request).tokens.signer(request.headers)
     message_id = request.headers.get(ID, "")
     try:
-        _verify(request, found, message_id, body)
+        _verify(request, signer, message_id, body)
     except SignatureError as error:
         raise await unauthorized(request, str(error)) from error
-    assert found is not None
+    assert signer is not None
     if rates is not None:
-        await rates.of_token(found.name)
-    return Posted(require(request, found, Scope.DIALER), body, message_id)
+        await rates.of_token(signer.name)
+    return Posted(require(request, signer, Scope.DIALER), body, message_id)
 
 
-def _verify(request: Request, found: Token | None, message_id: str, body: bytes) -> None:
+def _verify(request: Request, token: Token | None, message_id: str, body: bytes) -> None:
     """Raises SignatureError."""
     at, signatures = request.headers.get(TIMESTAMP, ""), request.headers.get(SIGNATURE, "")
     if not message_id or not at or not signatures:
         raise SignatureError(f"{ID}, {TIMESTAMP} and {SIGNATURE} are required beside {KEY_HEADER}")
     if not message_id.isascii() or len(at) > _MAX_DIGITS or len(signatures) > _MAX_SIGNATURES:
         raise SignatureError("the signature does not fit")
-    verify(found.secrets if found is not None else (), message_id, at, body, signatures, now_s=time.time())
+    verify(token.secrets if token is not None else (), message_id, at, body, signatures, now_s=time.time())
 
 
 SignedOrToken = Annotated[Posted, Depends(posted)]

@@ -56,7 +56,7 @@ async def csv_answer(
         rows, done = first, False
         yield _lines([columns])
         while rows:
-            yield _lines([[cell(one) for one in cells(row)] for row in rows])
+            yield _lines([[cell(value) for value in cells(row)] for row in rows])
             done = len(rows) < CSV_PAGE
             try:
                 rows = [] if done else await fetch(key_of(rows[-1]), CSV_PAGE)
@@ -87,9 +87,9 @@ def _lines(rows: Sequence[Sequence[Any]]) -> str:
 
 def _qualities(accept: str) -> dict[str, float]:
     """Media types that are named, and how much each is wanted; a quality that cannot be read is none."""
-    found: dict[str, float] = {}
-    for one in accept.lower().split(","):
-        kind, *parameters = (part.strip() for part in one.split(";"))
-        said = next((part[2:] for part in parameters if part.startswith("q=")), "1")
-        found[kind] = float(said) if said.replace(".", "", 1).isdecimal() and said.isascii() else 0.0
-    return found
+    qualities: dict[str, float] = {}
+    for entry in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in entry.split(";"))
+        quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        qualities[kind] = float(quality) if quality.replace(".", "", 1).isdecimal() and quality.isascii() else 0.0
+    return qualities

@@ -55,20 +55,20 @@ class TokenBook:
     def signer(self, headers: Mapping[str, str]) -> Token | None:
         return signer(self.all, headers)
 
-    def may_call(self, who: Token, campaign: str) -> bool:
+    def may_call(self, token: Token, campaign: str) -> bool:
         """Whether a token may ask about a campaign: a dialer about those that it may call (`dialers.campaigns`)."""
-        allowed = self._campaigns.get(who.of) if who.scope is Scope.DIALER else None
+        allowed = self._campaigns.get(token.of) if token.scope is Scope.DIALER else None
         return allowed is None or campaign in allowed
 
 
 def find(tokens: Iterable[Token], secret: str) -> Token | None:
     """The token with this secret; None: nobody's. Every token is compared, whether one has fitted or not."""
     digest = hashlib.sha256(secret[:MAX_TOKEN].encode()).hexdigest()
-    found = None
-    for one in tokens:
-        if hmac.compare_digest(one.digest, digest):
-            found = one
-    return found if len(secret) <= MAX_TOKEN else None
+    match = None
+    for token in tokens:
+        if hmac.compare_digest(token.digest, digest):
+            match = token
+    return match if len(secret) <= MAX_TOKEN else None
 
 
 def bearer(headers: Mapping[str, str]) -> str:
@@ -80,4 +80,4 @@ def bearer(headers: Mapping[str, str]) -> str:
 def signer(tokens: Iterable[Token], headers: Mapping[str, str]) -> Token | None:
     """Whose signature a request says that it has; None: it has none, or of nobody who signs. Nothing is verified."""
     name = headers.get(KEY_HEADER, "")
-    return next((one for one in tokens if one.secrets and one.name == name), None)
+    return next((token for token in tokens if token.secrets and token.name == name), None)

@@ -58,7 +58,7 @@ def sweep(folder: Path) -> int:
     gone = 0
     for own in list(folder.iterdir()) if folder.is_dir() else ():
         with contextlib.suppress(OSError):  # its own request deletes it meanwhile
-            if all(one.stat().st_mtime < oldest for one in (own, *own.iterdir())):
+            if all(path.stat().st_mtime < oldest for path in (own, *own.iterdir())):
                 shutil.rmtree(own)
                 gone += 1
     return gone

@@ -1,1 +1,1 @@
-"""Leads that dialers post, and whether a buyer can be served."""
+"""Leads that dialers post before their calls."""

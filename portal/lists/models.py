@@ -14,6 +14,7 @@ from book.numbers import DEFAULT_REGION
 from portal.http.bodies import Body
 from portal.http.paging import Next
 from portal.http.tokens import Scope, Token
+from portal.http.values import Count, Moment, whole_second
 from portal.lists.service import Rejected
 from suppression.changes import MAX_ENTRIES
 from suppression.expiry import LAST_S, end_us
@@ -29,8 +30,6 @@ _MAX_COLUMN = 200  # characters of a name
 _MAX_COLUMNS = 50
 MAX_UNUSED = 1_000  # told in an answer
 
-Moment = Annotated[datetime | None, WithJsonSchema({"type": ["string", "null"], "format": "date-time"})]
-Count = Annotated[int | None, WithJsonSchema({"type": ["integer", "null"], "format": "int64"})]
 ListName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Name of the list.")]
 
 
@@ -185,12 +184,12 @@ class ReceiptShown(BaseModel):
 def until_s(text: str, now: datetime, zone: str) -> int:
     """The second of the Unix epoch at which a day ends in that zone, or an instant is. Raises ValueError for people."""
     try:
-        found = end_us(text, zone)
+        end = end_us(text, zone)
     except ValueError as error:
         raise ValueError("is no date such as 2027-01-31, nor a time such as 2027-01-31T12:00Z") from error
-    if found <= now.timestamp() * 1_000_000:
+    if end <= now.timestamp() * 1_000_000:
         raise ValueError("is in the past")
-    second = found // 1_000_000
+    second = end // 1_000_000
     if second > LAST_S:
         raise ValueError("is later than a list can say: leave it out, and the entry holds for ever")
     return second
@@ -337,66 +336,62 @@ class ReceiptVerify(Body):
 BODIES: tuple[type[Body], ...] = (ListEdit, ListRestore, NumberCheck, ReceiptVerify)
 
 
-def shown_list(one: ListVersion, who: Token) -> ListShown:
+def shown_list(version: ListVersion, token: Token) -> ListShown:
     """A list as this token may see it."""
-    whole = one.buyer is not None or who.scope is Scope.OPERATOR
+    whole = version.buyer is not None or token.scope is Scope.OPERATOR
     return ListShown(
-        name=one.name,
-        buyer=one.buyer or "",
-        kind=one.kind,
-        version=one.version,
-        revision=one.revision,
-        state=one.state,
-        entries=one.count,
-        expires_at=None if one.expires_utc_us is None else at(one.expires_utc_us),
-        imported_at=at(one.imported_utc_us),
-        imported_by=one.imported_by if whole else "",
-        source=one.source if whole else "",
+        name=version.name,
+        buyer=version.buyer or "",
+        kind=version.kind,
+        version=version.version,
+        revision=version.revision,
+        state=version.state,
+        entries=version.count,
+        expires_at=None if version.expires_utc_us is None else whole_second(version.expires_utc_us),
+        imported_at=whole_second(version.imported_utc_us),
+        imported_by=version.imported_by if whole else "",
+        source=version.source if whole else "",
     )
 
 
 def shown_unused(unused: tuple[Unused, ...]) -> list[UnusedShown]:
     return [
-        UnusedShown(what=str(one.what), name=one.name, member=one.member, numbers=one.numbers, line=one.line)
-        for one in unused[:MAX_UNUSED]
+        UnusedShown(what=str(part.what), name=part.name, member=part.member, numbers=part.numbers, line=part.line)
+        for part in unused[:MAX_UNUSED]
     ]
 
 
 def shown_rejects(rejects: list[Rejected] | list[Reject]) -> list[RejectShown]:
-    return [RejectShown(line=one.line, why=one.why, member=one.member) for one in rejects]
+    return [RejectShown(line=reject.line, why=reject.why, member=reject.member) for reject in rejects]
 
 
-def shown_found(one: Found, who: Token) -> OnList:
+def shown_found(hit: Found, token: Token) -> OnList:
     """A list that has a number, as this token may see it."""
     return OnList(
-        name=one.name,
-        buyer=one.buyer or "",
-        version=one.version,
-        revision=one.revision,
-        since=at(one.since_utc_us),
-        exact=one.exact,
-        by=one.by if one.buyer is not None or who.scope is Scope.OPERATOR else "",
-        expires_at=datetime.fromtimestamp(one.expires_s, UTC) if one.expires_s else None,
+        name=hit.name,
+        buyer=hit.buyer or "",
+        version=hit.version,
+        revision=hit.revision,
+        since=whole_second(hit.since_utc_us),
+        exact=hit.exact,
+        by=hit.by if hit.buyer is not None or token.scope is Scope.OPERATOR else "",
+        expires_at=datetime.fromtimestamp(hit.expires_s, UTC) if hit.expires_s else None,
     )
 
 
-def shown_log(one: ListLogEntry, *, own: frozenset[str] | None, detail: dict[str, Any]) -> Logged:
+def shown_log(row: ListLogEntry, *, own: frozenset[str] | None, detail: dict[str, Any]) -> Logged:
     """A row of the log. `own`: the names of the buyer's tokens who asks; None: the operator asks."""
-    whole = own is None or one.by in own
+    whole = own is None or row.by in own
     if not whole:
         detail = {key: value for key, value in detail.items() if key != "why"}  # it names folders of that machine
     return Logged(
-        at=at(one.at_utc_us),
-        action=one.action,
-        by=one.by,
-        origin=one.origin if whole else one.origin.partition(":")[0],
-        version=one.version,
-        revision=one.revision,
-        before=one.before,
-        after=one.after,
+        at=whole_second(row.at_utc_us),
+        action=row.action,
+        by=row.by,
+        origin=row.origin if whole else row.origin.partition(":")[0],
+        version=row.version,
+        revision=row.revision,
+        before=row.before,
+        after=row.after,
         detail=detail,
     )
-
-
-def at(utc_us: int) -> datetime:
-    return datetime.fromtimestamp(utc_us // 1_000_000, UTC)

@@ -16,11 +16,12 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 
 from book.lists import Actor, ListVersion
-from portal.http.access import BuyerOrOperator, Services, client, services
+from portal.http.access import BuyerOrOperator, client
 from portal.http.bodies import read_model
 from portal.http.paging import MAX_PAGE, Cursor, page, read_cursor
 from portal.http.problems import ProblemError, documented
-from portal.http.tokens import Scope, Token
+from portal.http.services import service, services
+from portal.http.tokens import Scope, Token, TokenBook
 from portal.http.uploads import FULL, IDLE_S, PACE, no_room, received
 from portal.lists.models import (
     EditDone,
@@ -38,7 +39,7 @@ from portal.lists.models import (
     shown_unused,
     until_s,
 )
-from portal.lists.service import Desk
+from portal.lists.service import ListsService
 from suppression.activating import ListRefusedError
 from suppression.changes import Entry, EntryError, parse_entry
 from suppression.editing import edit, restore
@@ -56,26 +57,26 @@ _IMPORT_WHY = {
 }
 
 _log = structlog.get_logger("portal")
-lists = APIRouter(prefix="/v1/suppression")
+routes = APIRouter(prefix="/v1/suppression")
 
 
-@lists.get("/lists", summary="Show the lists in force", response_model=Lists, responses=documented(401, 403, 503))
-async def get_lists(request: Request, who: BuyerOrOperator) -> Lists:
+@routes.get("/lists", summary="Show the lists in force", response_model=Lists, responses=documented(401, 403, 503))
+async def get_lists(request: Request, token: BuyerOrOperator) -> Lists:
     """All lists in force for the operator; for a buyer its own and, without source and author, the global ones."""
-    found = await services(request).lists.store.active()
-    seen = [one for one in found if who.scope is Scope.OPERATOR or one.buyer in (None, who.of)]
-    return Lists(lists=[shown_list(one, who) for one in seen])
+    versions = await service(request, ListsService).store.active()
+    seen = [version for version in versions if token.scope is Scope.OPERATOR or version.buyer in (None, token.of)]
+    return Lists(lists=[shown_list(version, token) for version in seen])
 
 
-@lists.post(
+@routes.post(
     "/lists/{name}/imports",
     summary="Import a list",
     response_model=ImportDone,
-    responses=documented(401, 403, 503, 507, said=_IMPORT_WHY),
+    responses=documented(401, 403, 503, 507, meanings=_IMPORT_WHY),
     openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/ListFile"}},
 )
 async def post_import(
-    request: Request, who: BuyerOrOperator, name: ListName, said: Annotated[ImportQuery, Query()]
+    request: Request, token: BuyerOrOperator, name: ListName, query: Annotated[ImportQuery, Query()]
 ) -> ImportDone:
     """Import a file and put it in force; the version before stays in force where the file is refused.
 
@@ -84,32 +85,32 @@ async def post_import(
     another, the file is refused (422, field `column`): name it, several times for several. For the operator, and for
     buyers on their own lists. Imports take turns.
     """
-    desk = services(request).lists
-    buyer = await _buyer(desk, who, name, said.buyer)
-    zone = await desk.zone(buyer)
-    wanted, expires_us = _wanted(said, zone), _expires_us(said.expires, zone)
-    with desk.room(who.name):
-        async with received(request, desk.uploads, said.filename, desk.max_import_bytes) as file:
+    lists = service(request, ListsService)
+    buyer = await _buyer(lists, token, name, query.buyer)
+    zone = await lists.zone(buyer)
+    wanted, expires_us = _wanted(query, zone), _expires_us(query.expires, zone)
+    with lists.room(token.name):
+        async with received(request, lists.uploads, query.filename, lists.max_import_bytes) as file:
             task = Task(
                 file,
                 name,
                 buyer,
-                mode=Mode(said.mode),
+                mode=Mode(query.mode),
                 wanted=wanted,
                 expires_utc_us=expires_us,
-                allow_empty=said.allow_empty,
-                keep_changes=said.keep_changes,
-                reject_percent=said.reject_percent,
+                allow_empty=query.allow_empty,
+                keep_changes=query.keep_changes,
+                reject_percent=query.reject_percent,
                 rejects_file=file.with_name(_REJECTS),
-                dry_run=said.dry_run,
+                dry_run=query.dry_run,
             )
             try:
-                done, rejects = await desk.import_file(task, _author(request, who))
+                done, rejects = await lists.import_file(task, _author(request, token))
             except ListRefusedError as error:
-                _log.warning("list_refused", list=name, by=who.name, mode=said.mode)
-                await _buyer(desk, who, name, said.buyer)  # somebody may have taken the name meanwhile
-                raise await _refusal(desk, error, file.with_name(_REJECTS)) from error
-    _log.info("list_imported", list=name, by=who.name, mode=said.mode, version=done.version, changed=done.changed)
+                _log.warning("list_refused", list=name, by=token.name, mode=query.mode)
+                await _buyer(lists, token, name, query.buyer)  # somebody may have taken the name meanwhile
+                raise await _refusal(lists, error, file.with_name(_REJECTS)) from error
+    _log.info("list_imported", list=name, by=token.name, mode=query.mode, version=done.version, changed=done.changed)
     shown = shown_rejects(rejects)
     report = done.report
     return ImportDone(
@@ -119,7 +120,7 @@ async def post_import(
         entries=done.entries,
         before=done.before,
         changed=done.changed,
-        dry_run=said.dry_run,
+        dry_run=query.dry_run,
         kind=str(report.layout.kind) if report.layout is not None else "",
         column=next(iter(report.columns), ""),
         columns=list(report.columns),
@@ -136,29 +137,29 @@ async def post_import(
     )
 
 
-@lists.post(
+@routes.post(
     "/lists/{name}/entries",
     summary="Change a list by hand",
     response_model=EditDone,
     responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
     openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/ListEdit"}},
 )
-async def post_entries(request: Request, who: BuyerOrOperator, name: ListName) -> EditDone:
+async def post_entries(request: Request, token: BuyerOrOperator, name: ListName) -> EditDone:
     """Put entries on a list and take others off it, all or none. The body is a `ListEdit`.
 
     Routers have them within `suppression.reload_ms`. Saying the same again changes nothing. For the operator, and for
     buyers on their own lists.
     """
-    desk = services(request).lists
-    row = await _own(desk, who, name)
-    zone = await desk.zone(row.buyer)
+    lists = service(request, ListsService)
+    row = await _own(lists, token, name)
+    zone = await lists.zone(row.buyer)
     add, remove = _entries(await read_model(request, ListEdit), Kind(row.kind), zone)
-    async with desk.looking():
+    async with lists.looking():
         try:
-            done = await edit(desk.store, desk.data_dir, name, add=add, remove=remove, who=_author(request, who))
+            done = await edit(lists.store, lists.data_dir, name, add=add, remove=remove, who=_author(request, token))
         except ListRefusedError as error:
-            raise await _refusal(desk, error) from error
-    _log.info("list_edited", list=name, by=who.name, added=done.added, removed=done.removed)
+            raise await _refusal(lists, error) from error
+    _log.info("list_edited", list=name, by=token.name, added=done.added, removed=done.removed)
     return EditDone(
         name=name,
         version=done.version,
@@ -171,56 +172,56 @@ async def post_entries(request: Request, who: BuyerOrOperator, name: ListName) -
     )
 
 
-@lists.delete(
+@routes.delete(
     "/lists/{name}",
     summary="Retire a list",
     status_code=204,
     responses={204: {"description": "It is out of force."}, **documented(401, 403, 404, 422, 503)},
 )
-async def delete_list(request: Request, who: BuyerOrOperator, name: ListName) -> Response:
+async def delete_list(request: Request, token: BuyerOrOperator, name: ListName) -> Response:
     """Put a list out of force. It can be restored. For the operator, and for buyers on their own lists."""
-    desk = services(request).lists
-    await _own(desk, who, name)
-    if not await desk.store.retire(name, _author(request, who)):
+    lists = service(request, ListsService)
+    await _own(lists, token, name)
+    if not await lists.store.retire(name, _author(request, token)):
         raise _unknown(name)
-    _log.info("list_retired", list=name, by=who.name)
+    _log.info("list_retired", list=name, by=token.name)
     return Response(status_code=204)
 
 
-@lists.post(
+@routes.post(
     "/lists/{name}/restore",
     summary="Restore a list",
     response_model=ListShown,
     responses=documented(400, 401, 403, 404, 408, 413, 415, 422, 503, 507),
     openapi_extra={"requestBody": {"$ref": "#/components/requestBodies/ListRestore"}},
 )
-async def post_restore(request: Request, who: BuyerOrOperator, name: ListName) -> ListShown:
+async def post_restore(request: Request, token: BuyerOrOperator, name: ListName) -> ListShown:
     """Put an older version of a list in force again, as a new one. The body is a `ListRestore`.
 
     For the operator, and for buyers on their own lists.
     """
-    desk = services(request).lists
-    await _own(desk, who, name, in_force=False)
-    said = await read_model(request, ListRestore)
-    if all(one.version != said.version for one in await desk.store.history(name)):
-        raise ProblemError(422, f"list {name!r} has no version {said.version}", errors=[("version", "is not there")])
-    async with desk.looking():
+    lists = service(request, ListsService)
+    await _own(lists, token, name, in_force=False)
+    body = await read_model(request, ListRestore)
+    if all(version.version != body.version for version in await lists.store.history(name)):
+        raise ProblemError(422, f"list {name!r} has no version {body.version}", errors=[("version", "is not there")])
+    async with lists.looking():
         try:
             await restore(
-                desk.store,
-                desk.data_dir,
+                lists.store,
+                lists.data_dir,
                 name,
-                said.version,
-                _author(request, who),
-                drop_changes=said.drop_changes,
+                body.version,
+                _author(request, token),
+                drop_changes=body.drop_changes,
             )
         except (ListRefusedError, SnapshotError) as error:
-            raise await _refusal(desk, error) from error
-    _log.info("list_restored", list=name, by=who.name, version=said.version)
-    return shown_list(await _own(desk, who, name), who)
+            raise await _refusal(lists, error) from error
+    _log.info("list_restored", list=name, by=token.name, version=body.version)
+    return shown_list(await _own(lists, token, name), token)
 
 
-@lists.get(
+@routes.get(
     "/lists/{name}/log",
     summary="Show what was done to a list",
     response_model=Log,
@@ -228,7 +229,7 @@ async def post_restore(request: Request, who: BuyerOrOperator, name: ListName) -
 )
 async def get_log(
     request: Request,
-    who: BuyerOrOperator,
+    token: BuyerOrOperator,
     name: ListName,
     cursor: Cursor = "",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many on a page; 50 by default.")] = 50,
@@ -237,65 +238,68 @@ async def get_log(
 
     The newest first. For the operator, and for buyers on their own lists.
     """
-    held = services(request)
+    lists = service(request, ListsService)
     start = read_cursor("log", cursor, int)
     before = None if start is None else start[0]
-    store = held.lists.store
-    rows, following = await page(lambda most: store.log(name, most, before), limit, "log", lambda one: (one.id,))
-    if who.scope is not Scope.OPERATOR or not rows:
-        await _own(held.lists, who, name, in_force=False)
-    own = _own_tokens(held, who)
-    shown = [shown_log(one, own=own, detail=_public(held.lists, one.detail)) for one in rows]
+    rows, following = await page(lambda most: lists.store.log(name, most, before), limit, "log", lambda row: (row.id,))
+    if token.scope is not Scope.OPERATOR or not rows:
+        await _own(lists, token, name, in_force=False)
+    own = _own_tokens(services(request).tokens, token)
+    shown = [shown_log(row, own=own, detail=_public(lists, row.detail)) for row in rows]
     return Log(log=shown, next=following)
 
 
-def _author(request: Request, who: Token) -> Actor:
-    return Actor(who.name, f"api:{client(request)}")
+def _author(request: Request, token: Token) -> Actor:
+    return Actor(token.name, f"api:{client(request)}")
 
 
 def _unknown(name: str) -> ProblemError:
     return ProblemError(404, f"no list called {name!r} is in force")
 
 
-async def _own(desk: Desk, who: Token, name: str, *, in_force: bool = True) -> ListVersion:
+async def _own(lists: ListsService, token: Token, name: str, *, in_force: bool = True) -> ListVersion:
     """The newest version of a list that this token may change. Raises ProblemError 403, 404."""
-    row = await desk.newest(name)
-    if row is None or (who.scope is Scope.BUYER and row.buyer not in (None, who.of)) or (in_force and not row.active):
+    row = await lists.newest(name)
+    if (
+        row is None
+        or (token.scope is Scope.BUYER and row.buyer not in (None, token.of))
+        or (in_force and not row.active)
+    ):
         raise _unknown(name)
-    if who.scope is Scope.BUYER and row.buyer is None:
+    if token.scope is Scope.BUYER and row.buyer is None:
         raise ProblemError(403, f"list {name!r} is global: it is the operator's")
     return row
 
 
-async def _buyer(desk: Desk, who: Token, name: str, said: str) -> str | None:
+async def _buyer(lists: ListsService, token: Token, name: str, requested: str) -> str | None:
     """Whose list an import makes or changes; None: global. Raises ProblemError 403, 422."""
-    buyer = said
-    if who.scope is Scope.BUYER:
-        if said not in ("", who.of):
+    buyer = requested
+    if token.scope is Scope.BUYER:
+        if requested not in ("", token.of):
             raise ProblemError(403, "this token imports lists of its own buyer", errors=[("buyer", "is another")])
-        buyer = who.of
-        row = await desk.newest(name)
+        buyer = token.of
+        row = await lists.newest(name)
         if row is not None and row.buyer != buyer:
             raise ProblemError(403, f"a list called {name!r} is another's: choose another name")
-    if buyer and not await desk.is_buyer(buyer):
+    if buyer and not await lists.is_buyer(buyer):
         raise ProblemError(422, f"no buyer is called {buyer!r}", errors=[("buyer", "is not there")])
     return buyer or None
 
 
-def _wanted(said: ImportQuery, zone: str) -> Wanted:
-    kind = Kind(said.hashed) if said.hashed is not None else None
+def _wanted(query: ImportQuery, zone: str) -> Wanted:
+    kind = Kind(query.hashed) if query.hashed is not None else None
     try:
         return Wanted(
-            tuple(said.column),
-            said.area_column,
-            said.expires_column,
-            kind,
-            said.region,
-            said.member,
-            said.sheet,
-            said.header,
-            said.skip_rows,
-            zone,
+            column=tuple(query.column),
+            area_column=query.area_column,
+            expires_column=query.expires_column,
+            kind=kind,
+            region=query.region,
+            member=query.member,
+            sheet=query.sheet,
+            header=query.header,
+            skip_rows=query.skip_rows,
+            zone=zone,
         )
     except UnreadableError as error:
         field = "area_column" if "area" in str(error) else "region"
@@ -309,38 +313,38 @@ def _expires_us(text: str, zone: str) -> int | None:
         raise ProblemError(422, f"expires {error}", errors=[("expires", str(error))]) from error
 
 
-def _entries(said: ListEdit, kind: Kind, zone: str) -> tuple[dict[str, int], list[str]]:
+def _entries(body: ListEdit, kind: Kind, zone: str) -> tuple[dict[str, int], list[str]]:
     """What to add, each with its end, and what to remove. Raises ProblemError with every entry that cannot be read."""
     errors: list[tuple[str, str]] = []
     first: dict[Entry, tuple[int, int]] = {}  # entry -> its end, and where it stands
     add: dict[str, int] = {}
     now = datetime.now(UTC)
-    for at, one in enumerate(said.add):
+    for at, new in enumerate(body.add):
         try:
-            entry = parse_entry(one.entry, kind)
+            entry = parse_entry(new.entry, kind)
         except EntryError as error:
             errors.append((f"add[{at}].entry", f"entry {at + 1} to be added: {error}"))
             continue
         try:
-            until = until_s(one.expires, now, zone) if one.expires else 0
+            until = until_s(new.expires, now, zone) if new.expires else 0
         except ValueError as error:
             errors.append((f"add[{at}].expires", f"entry {at + 1} to be added: expires {error}"))
             continue
         before, where = first.setdefault(entry, (until, at))
         if before != until:
             errors.append((f"add[{at}].expires", f"entry {at + 1} to be added: is entry {where + 1} with another end"))
-        add[one.entry] = until
-    for at, text in enumerate(said.remove):
+        add[new.entry] = until
+    for at, text in enumerate(body.remove):
         try:
             parse_entry(text, kind)
         except EntryError as error:
             errors.append((f"remove[{at}]", f"entry {at + 1} to be removed: {error}"))
     if errors:
         raise ProblemError(422, "entries cannot be read; nothing was changed", errors=errors)
-    return add, said.remove
+    return add, body.remove
 
 
-async def _refusal(desk: Desk, error: Exception, rejects_file: Path | None = None) -> ProblemError:
+async def _refusal(lists: ListsService, error: Exception, rejects_file: Path | None = None) -> ProblemError:
     """Why a list was not changed, with its lines; or that it was no fault of theirs."""
     disk = _disk_error(error)
     if disk is not None and disk.errno in FULL:
@@ -348,9 +352,12 @@ async def _refusal(desk: Desk, error: Exception, rejects_file: Path | None = Non
     if disk is not None:
         _log.error("list_failed", kind=type(disk).__name__, error=disk.strerror)
         return ProblemError(500, "a fault of Baton's")
-    rejects = await desk.rejects(rejects_file) if rejects_file is not None else []
-    errors = [(f"{one.member}, line {one.line}" if one.member else f"line {one.line}", one.why) for one in rejects]
-    text = desk.public(str(error))
+    rejects = await lists.rejects(rejects_file) if rejects_file is not None else []
+    errors = [
+        (f"{reject.member}, line {reject.line}" if reject.member else f"line {reject.line}", reject.why)
+        for reject in rejects
+    ]
+    text = lists.public(str(error))
     if not errors and _is_about_columns(error):
         errors = [("column", text)]
     return ProblemError(422, text, errors=errors)
@@ -375,12 +382,12 @@ def _disk_error(error: BaseException) -> OSError | None:
     return None
 
 
-def _own_tokens(held: Services, who: Token) -> frozenset[str] | None:
+def _own_tokens(tokens: TokenBook, token: Token) -> frozenset[str] | None:
     """The names of the buyer's tokens; None for the operator, who may see all."""
-    if who.scope is Scope.OPERATOR:
+    if token.scope is Scope.OPERATOR:
         return None
-    return frozenset(one.name for one in held.tokens.all if one.scope is Scope.BUYER and one.of == who.of)
+    return frozenset(issued.name for issued in tokens.all if issued.scope is Scope.BUYER and issued.of == token.of)
 
 
-def _public(desk: Desk, detail: Any) -> dict[str, Any]:
-    return {key: desk.public(value) if isinstance(value, str) else value for key, value in detail.items()}
+def _public(lists: ListsService, detail: Any) -> dict[str, Any]:
+    return {key: lists.public(value) if isinstance(value, str) else value for key, value in detail.items()}

@@ -1,4 +1,4 @@
-"""The desk for suppression lists: whose a list is, imports one after the other, and who is on a list since when.
+"""What the routes for suppression lists call: imports one after the other, and who is on which list since when.
 
 All that takes long is done beside the event loop. Imports take turns, for each takes a core and up to a gigabyte. The
 lists are loaded for look-ups at the first of them; from then on a look-up asks the store what is new, as a router does.
@@ -25,6 +25,7 @@ from book.numbers import to_e164
 from facts.answers import ScrubResult
 from meter.suppression_rows.sql.lists import ListRows
 from portal.http.problems import ProblemError
+from portal.http.services import Service
 from portal.http.uploads import sweep
 from suppression.activating import FOLDER, ListRefusedError
 from suppression.editing import prune
@@ -73,8 +74,10 @@ class Rejected:
     member: str
 
 
-class Desk:
+class ListsService(Service):
     """`buyers` are the names of those in the book; `zone` is that of a buyer's terms."""
+
+    title = "service for lists"
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class Desk:
         finally:
             self._looking.release()
 
-    async def import_file(self, task: Task, who: Actor) -> tuple[Imported, list[Rejected]]:
+    async def import_file(self, task: Task, actor: Actor) -> tuple[Imported, list[Rejected]]:
         """Import when the turn comes; the task must have a file of rejects. Raises BusyError, ListRefusedError.
 
         Who is cancelled does not wait for the end of it: the import stops by itself, as far as it has not come to be
@@ -146,7 +149,7 @@ class Desk:
         """
         assert task.rejects_file is not None
         watch = _Watch(task.rejects_file)
-        doing = asyncio.create_task(self._import(task, who, watch))
+        doing = asyncio.create_task(self._import(task, actor, watch))
         self._running[doing] = watch
         doing.add_done_callback(self._ended)
         try:
@@ -162,10 +165,10 @@ class Desk:
         if self._running:
             await asyncio.wait(tuple(self._running), timeout=STOP_S)
 
-    async def _import(self, task: Task, who: Actor, watch: _Watch) -> tuple[Imported, list[Rejected]]:
+    async def _import(self, task: Task, actor: Actor, watch: _Watch) -> tuple[Imported, list[Rejected]]:
         try:
             async with self._my_turn():
-                done = await import_file(self.store, self.data_dir, task, who, progress=watch.progress)
+                done = await import_file(self.store, self.data_dir, task, actor, progress=watch.progress)
                 if done.changed:
                     await prune(self.store, self.data_dir, self._keep_versions)
             return done, await self.rejects(watch.rejects_file)
@@ -204,16 +207,16 @@ class Desk:
             state, now_s = self._scrub.state, time.time()
             verdict = None if buyer is None else self._scrub.check(to_e164(number), buyer)
             rows = [state.rows[name] for name in sorted(state.rows)]
-            applying = [one for one in rows if buyer is None or one.version.buyer in (None, buyer)]
+            applying = [held for held in rows if buyer is None or held.version.buyer in (None, buyer)]
             probe = Probe(number)
-            hits = await asyncio.to_thread(lambda: [one for one in applying if one.loaded.has(probe, now_s)])
+            hits = await asyncio.to_thread(lambda: [held for held in applying if held.loaded.has(probe, now_s)])
             on = [
                 await since_when(
-                    self.store, self.data_dir, one.version, changes=one.changes, loaded=one.loaded, probe=probe
+                    self.store, self.data_dir, held.version, changes=held.changes, loaded=held.loaded, probe=probe
                 )
-                for one in hits
+                for held in hits
             ]
-        broken = tuple(one.version.name for one in applying if one.loaded.snapshot is None)
+        broken = tuple(held.version.name for held in applying if held.loaded.snapshot is None)
         return Checked(on, broken, verdict)
 
     async def sweep(self) -> None:
@@ -250,7 +253,7 @@ class _Watch:
 def _rejects(file: Path) -> list[Rejected]:
     try:
         with file.open(encoding="utf-8", newline="") as opened:
-            rows = islice((one for one in csv.DictReader(opened) if not one["kept"]), MAX_REJECTS_TOLD)
-            return [Rejected(int(one["line"]), one["reason"], one["member"]) for one in rows]
+            rows = islice((row for row in csv.DictReader(opened) if not row["kept"]), MAX_REJECTS_TOLD)
+            return [Rejected(int(row["line"]), row["reason"], row["member"]) for row in rows]
     except FileNotFoundError:
         return []

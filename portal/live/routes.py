@@ -6,60 +6,27 @@ the dialer nor the prospect, and a dialer not the buyer's endpoints. Callers' nu
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Send
-from starlette.types import Scope as ASGIScope
 
 from facts.disclosure import NOTHING, Reader, disclosed
-from portal.http.access import AnyToken, needed, services
-from portal.http.problems import RETRY, ProblemError, documented
-from portal.http.stream_limit import Seat
+from portal.http.access import AnyToken
+from portal.http.event_stream import EventStream
+from portal.http.problems import RETRY, ProblemError, RouterAwayError, documented
+from portal.http.services import service
+from portal.http.stream_limit import OpenStream
 from portal.http.tokens import Scope, Token
-from portal.lists.models import Count
-from portal.live.service import MAX_SHOWN, LiveView, RouterAwayError
+from portal.http.values import Count
+from portal.live.service import MAX_SHOWN, LiveService
 
-SEND_S = 60.0  # for one event; four times a comment that keeps the connection open
-
-_log = structlog.get_logger("portal")
-live_routes = APIRouter(prefix="/v1")
+routes = APIRouter(prefix="/v1")
 _CALLER_LEG = 0
 _NAMES = {Scope.BUYER: "buyer", Scope.DIALER: "dialer"}
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events, as they come. A client that takes nothing for `SEND_S` is left, so that its seat is free."""
-
-    media_type = "text/event-stream"
-
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        stuck = False
-
-        async def bounded(message: Message) -> None:
-            nonlocal stuck
-            try:
-                async with asyncio.timeout(SEND_S):
-                    await send(message)
-            except TimeoutError:
-                stuck = True
-                raise
-
-        try:
-            await super().__call__(scope, receive, bounded)
-        except (ClientDisconnect, TimeoutError):
-            if not stuck:
-                raise
-            _log.warning("stream_stuck", path=scope["path"])
 
 
 _EVENT = {
@@ -139,36 +106,38 @@ class LiveShown(BaseModel):
     arriving: list[LiveArrival]
 
 
-@live_routes.get("/live", summary="Show what is up", response_model=LiveShown, responses=documented(401, 403, 404, 503))
-async def get_live(request: Request, who: AnyToken) -> LiveShown:
+@routes.get("/live", summary="Show what is up", response_model=LiveShown, responses=documented(401, 403, 404, 503))
+async def get_live(request: Request, token: AnyToken) -> LiveShown:
     """Show what is up in the router: each transfer with its phase, its age and its legs. At most a second old.
 
     For the operator all, for buyers and dialers their own.
     """
     try:
-        found = await _view(request).snapshot()
+        look = await _service(request).snapshot()
     except RouterAwayError as error:
         raise ProblemError(503, "no router answers", headers=RETRY) from error
-    assert found.view is not None
-    return LiveShown(**shown_live(who, found.view), at=datetime.fromtimestamp(int(found.at_s), UTC))
+    assert look.view is not None
+    return LiveShown(**shown_live(token, look.view), at=datetime.fromtimestamp(int(look.at_s), UTC))
 
 
-async def _seat(request: Request, who: AnyToken) -> AsyncIterator[Seat]:
-    """A place for a stream, kept until the answer has ended. Raises ProblemError 404, 429, 503."""
-    with _view(request).seats.take(who.name) as seat:
-        yield seat
+async def _open_stream(request: Request, token: AnyToken) -> AsyncIterator[OpenStream]:
+    """A stream, counted until the answer has ended. Raises ProblemError 404, 429, 503."""
+    with _service(request).streams.open(token.name) as stream:
+        yield stream
 
 
-@live_routes.get(
+@routes.get(
     "/live/events",
     summary="Watch what is up",
     response_class=EventStream,
     responses={
         200: {"description": "The stream, event by event.", "content": {EventStream.media_type: {"schema": _EVENT}}},
-        **documented(401, 403, 404, 503, said={429: "Too many requests, or too many streams of this token."}),
+        **documented(401, 403, 404, 503, meanings={429: "Too many requests, or too many streams of this token."}),
     },
 )
-async def get_live_events(request: Request, who: AnyToken, seat: Annotated[Seat, Depends(_seat)]) -> EventStream:
+async def get_live_events(
+    request: Request, token: AnyToken, stream: Annotated[OpenStream, Depends(_open_stream)]
+) -> EventStream:
     """Watch what is up, as server-sent events (`text/event-stream`).
 
     Event `live` has what `GET /v1/live` shows, less `at`: at the beginning and again whenever it changed, at most once
@@ -176,16 +145,16 @@ async def get_live_events(request: Request, who: AnyToken, seat: Annotated[Seat,
     the time being. Comments keep the connection open. A stream ends after an hour, or when the portal stops; then come
     again. For the operator all, for buyers and dialers their own.
     """
-    events = _view(request).events(f"{who.scope} {who.of}", partial(shown_live, who), seat)
+    events = _service(request).events(f"{token.scope} {token.of}", partial(shown_live, token), stream)
     return EventStream(events, headers={"X-Accel-Buffering": "no"})  # a proxy is to pass on each at once
 
 
-def shown_live(who: Token, view: dict[str, Any]) -> dict[str, Any]:
+def shown_live(token: Token, view: dict[str, Any]) -> dict[str, Any]:
     """The router's view as this token may see it."""
-    if who.scope is Scope.OPERATOR:
+    if token.scope is Scope.OPERATOR:
         return view
-    name = _NAMES[who.scope]
-    own = [_own(who, one) for one in view["live"] if one[name] == who.of]
+    name = _NAMES[token.scope]
+    own = [_own(token, transfer) for transfer in view["live"] if transfer[name] == token.of]
     of_operator: dict[str, Any] = {
         "arrivals": None,
         "slots_used": None,
@@ -196,12 +165,12 @@ def shown_live(who: Token, view: dict[str, Any]) -> dict[str, Any]:
     return {**view, **of_operator, "router": "", "transfers": len(own), "live": own}
 
 
-def _own(who: Token, one: dict[str, Any]) -> dict[str, Any]:
-    one = disclosed(one, Reader(who.scope), NOTHING)  # nothing is known yet of what it will count as
-    if who.scope is Scope.BUYER:
-        return {**one, "next": None}
-    return {**one, "next": None, "legs": [leg for leg in one["legs"] if leg["leg"] == _CALLER_LEG]}
+def _own(token: Token, transfer: dict[str, Any]) -> dict[str, Any]:
+    transfer = disclosed(transfer, Reader(token.scope), NOTHING)  # nothing is known yet of what it will count as
+    if token.scope is Scope.BUYER:
+        return {**transfer, "next": None}
+    return {**transfer, "next": None, "legs": [leg for leg in transfer["legs"] if leg["leg"] == _CALLER_LEG]}
 
 
-def _view(request: Request) -> LiveView:
-    return needed(services(request).live, "live view")
+def _service(request: Request) -> LiveService:
+    return service(request, LiveService)

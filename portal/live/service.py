@@ -19,7 +19,9 @@ import orjson
 import structlog
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from portal.http.stream_limit import Seat, Seats
+from portal.http.problems import RouterAwayError
+from portal.http.services import Service
+from portal.http.stream_limit import OpenStream, StreamLimit
 
 PERIOD_S = 1.0
 KEEP_ALIVE_S = 15.0
@@ -30,10 +32,6 @@ _CLOCKS = frozenset({"age_ms", "dialout_ms", "phase_ms", "in_ms", "took_ms", "st
 
 _log = structlog.get_logger("portal")
 Shown = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-class RouterAwayError(Exception):
-    """No router answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +51,21 @@ class Look:
         return self.told[whom]
 
 
-class LiveView:
+class LiveService(Service):
     """Looks at the router for all who want to know. `ask` raises RouterAwayError."""
+
+    title = "live view"
 
     def __init__(
         self,
         ask: Callable[[], Awaitable[dict[str, Any]]],
         *,
-        seats: Seats,
+        streams: StreamLimit,
         period_s: float = PERIOD_S,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._ask = ask
-        self.seats = seats
+        self.streams = streams
         self._period_s = period_s
         self._keep_alive_s = keep_alive_s
         self._watchers = 0
@@ -76,24 +76,24 @@ class LiveView:
 
     async def snapshot(self) -> Look:
         """How it is now, or was less than a period ago. Raises RouterAwayError."""
-        found = await self._fresh()
-        if found.view is None:
+        look = await self._fresh()
+        if look.view is None:
             raise RouterAwayError
-        return found
+        return look
 
-    async def events(self, whom: str, shown: Shown, seat: Seat) -> AsyncIterator[bytes]:
-        """The stream for one client, which sees `shown` of each view; to be read inside its seat.
+    async def events(self, whom: str, shown: Shown, stream: OpenStream) -> AsyncIterator[bytes]:
+        """The stream for one client, which sees `shown` of each view; to be read while it is counted as open.
 
         `whom`: who else sees the same.
         """
         until, sent, told = time.monotonic() + LONGEST_S, time.monotonic(), b""
         yield format_sse_event(retry=RETRY_MS)
         with self._watching():
-            while not seat.ended and time.monotonic() < until:
+            while not stream.ended and time.monotonic() < until:
                 self._ensure_poll()
-                news, found = self._news, self._look
-                if found is not None and time.time() - found.at_s < 2 * self._period_s:  # not one of an hour ago
-                    essence, event = found.for_(whom, shown)
+                news, look = self._news, self._look
+                if look is not None and time.time() - look.at_s < 2 * self._period_s:  # not one of an hour ago
+                    essence, event = look.for_(whom, shown)
                     if essence != told:
                         told, sent = essence, time.monotonic()
                         yield event
@@ -111,7 +111,7 @@ class LiveView:
 
     async def close(self) -> None:
         """End every stream."""
-        self.seats.close()
+        self.streams.close()
         self._news.set()
         if self._poll is not None:
             self._poll.cancel()
@@ -130,7 +130,7 @@ class LiveView:
             self._poll = asyncio.create_task(self._watch(), name="live view")
 
     async def _watch(self) -> None:
-        while self._watchers and not self.seats.closed:
+        while self._watchers and not self.streams.closed:
             started = time.monotonic()
             await self._fresh()
             await asyncio.sleep(max(0.0, self._period_s - (time.monotonic() - started)))
@@ -160,5 +160,5 @@ def _event(view: dict[str, Any] | None, at_s: float) -> bytes:
 
 def _without_clocks(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_clocks(one) for key, one in value.items() if key not in _CLOCKS}
-    return [_without_clocks(one) for one in value] if isinstance(value, list) else value
+        return {key: _without_clocks(item) for key, item in value.items() if key not in _CLOCKS}
+    return [_without_clocks(item) for item in value] if isinstance(value, list) else value

@@ -1,1 +1,1 @@
-"""Orders and payments over HTTP."""
+"""Orders over HTTP."""

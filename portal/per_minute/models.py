@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
@@ -15,7 +15,7 @@ from meter.per_minute.sql.reports import Report
 from portal.http.bodies import Body
 from portal.http.paging import MAX_CURSOR, Next, PageQuery
 from portal.http.tokens import Scope, Token
-from portal.lists.models import Count, Moment
+from portal.http.values import Count, Moment, whole_second
 
 _MAX_NAME = 64
 _INSTANT = "An instant with its offset, such as `2026-06-02T10:00:00-04:00`."
@@ -152,43 +152,46 @@ COLUMNS = tuple(InteractionShown.model_fields)
 BODIES: tuple[type[Body], ...] = (InteractionReport, RatingReport)
 
 
-def shown_interaction(one: Interaction, who: Token) -> InteractionShown:
+def shown_interaction(interaction: Interaction, token: Token) -> InteractionShown:
     """As this token may see it."""
-    return InteractionShown(**_fields(one, who))
+    return InteractionShown(**_fields(interaction, token))
 
 
-def shown_detail(one: Interaction, who: Token) -> InteractionDetail:
+def shown_detail(interaction: Interaction, token: Token) -> InteractionDetail:
     """As this token may see it."""
-    inside = who.scope is Scope.OPERATOR
+    inside = token.scope is Scope.OPERATOR
     ratings = [
         RatingShown(
             kind=rating.kind.value,
             rating=rating.rating,
             words=rating.words,
             by=rating.by if inside else "",
-            at=_moment(rating.at_utc_us),
+            at=whole_second(rating.at_utc_us),
         )
-        for rating in one.ratings
+        for rating in interaction.ratings
     ]
-    return InteractionDetail(**_fields(one, who), text=one.text, ratings=ratings)
+    return InteractionDetail(**_fields(interaction, token), text=interaction.text, ratings=ratings)
 
 
-def shown_report(one: Report) -> ReportShown:
+def shown_report(report: Report) -> ReportShown:
     return ReportShown(
-        buyer=one.buyer,
-        day=one.day,
-        from_at=_moment(one.from_utc_us),
-        until_at=_moment(one.until_utc_us),
-        issued_at=_moment(one.issued_utc_us),
-        digest=one.digest,
-        body=one.body,
+        buyer=report.buyer,
+        day=report.day,
+        from_at=whole_second(report.from_utc_us),
+        until_at=whole_second(report.until_utc_us),
+        issued_at=whole_second(report.issued_utc_us),
+        digest=report.digest,
+        body=report.body,
     )
 
 
-def report_line(one: Report) -> ReportLine:
+def report_line(report: Report) -> ReportLine:
     names = ("interactions", "resolved", "average_rating_x100")
     return ReportLine(
-        buyer=one.buyer, day=one.day, issued_at=_moment(one.issued_utc_us), **{name: one.body[name] for name in names}
+        buyer=report.buyer,
+        day=report.day,
+        issued_at=whole_second(report.issued_utc_us),
+        **{name: report.body[name] for name in names},
     )
 
 
@@ -196,17 +199,13 @@ _SAME = ("id", "buyer", "reference", "agent", "customer", "handled_ms", "resolve
 _SAME_TOO = ("longest_hold_ms", "recording", "increments", "amount_minor", "currency")
 
 
-def _fields(one: Interaction, who: Token) -> dict[str, Any]:
-    same = {name: getattr(one, name) for name in (*_SAME, *_SAME_TOO)}
+def _fields(interaction: Interaction, token: Token) -> dict[str, Any]:
+    same = {name: getattr(interaction, name) for name in (*_SAME, *_SAME_TOO)}
     return {
-        **disclosed(same, Reader(who.scope), one.claim),
-        "kind": one.kind.value,
-        "received_at": _moment(one.received_utc_us),
-        "started_at": None if one.started_utc_us is None else _moment(one.started_utc_us),
-        "ended_at": None if one.ended_utc_us is None else _moment(one.ended_utc_us),
-        "rating": one.rating.rating if one.rating else None,
+        **disclosed(same, Reader(token.scope), interaction.claim),
+        "kind": interaction.kind.value,
+        "received_at": whole_second(interaction.received_utc_us),
+        "started_at": None if interaction.started_utc_us is None else whole_second(interaction.started_utc_us),
+        "ended_at": None if interaction.ended_utc_us is None else whole_second(interaction.ended_utc_us),
+        "rating": interaction.rating.rating if interaction.rating else None,
     }
-
-
-def _moment(utc_us: int) -> datetime:
-    return datetime.fromtimestamp(utc_us // 1_000_000, UTC)

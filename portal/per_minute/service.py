@@ -1,4 +1,4 @@
-"""The office for per-minute service: what the API and the pages of signed links share, each call one transaction."""
+"""What the routes and the pages of per-minute service call: each call is one transaction of the store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from meter.per_minute.sql.ratings import file_rating
 from meter.per_minute.sql.reports import Report, read, read_all
 from meter.store.clerk import Clerk
 from meter.text.links import LinkOptions
+from portal.http.services import Service
 
 
-class ServiceOffice:
+class PerMinuteService(Service):
     """Keeps and shows interactions, files ratings, shows reports. `links` None: nobody is asked. `clock`: us UTC."""
+
+    title = "per-minute service"
 
     def __init__(
         self,
@@ -28,10 +31,10 @@ class ServiceOffice:
         self.links = links
         self._clock = clock
 
-    async def add(self, said: Mapping[str, Any]) -> tuple[Interaction, bool]:
+    async def add(self, given: Mapping[str, Any]) -> tuple[Interaction, bool]:
         """Keep and charge a report; whether it is new. Raises InteractionError."""
         now = self._clock()
-        reported = read_report(said, now)
+        reported = read_report(given, now)
         ask = self.links is not None
         return await self._clerk.write(lambda connection: add(connection, reported, now, ask=ask))
 
@@ -42,10 +45,10 @@ class ServiceOffice:
     async def find_all(self, wanted: Wanted) -> list[Interaction]:
         return await self._clerk.read(lambda connection: find_all(connection, wanted))
 
-    async def rate(self, interaction: str, kind: RatingKind, said: tuple[int, str, str]) -> Interaction:
+    async def rate(self, interaction: str, kind: RatingKind, rating: tuple[int, str, str]) -> Interaction:
         """File a rating, its words and who says so. Raises InteractionError."""
         now = self._clock()
-        return await self._clerk.write(lambda connection: file_rating(connection, interaction, kind, said, now))
+        return await self._clerk.write(lambda connection: file_rating(connection, interaction, kind, rating, now))
 
     async def contract(self, buyer: str) -> Contract:
         """Raises UnknownBuyerError."""

@@ -1,1 +1,1 @@
-"""Transfers over HTTP: settled ones, their ladders and recordings."""
+"""Transfers over HTTP: settled ones, and their ladders."""

@@ -1,4 +1,4 @@
-"""The office for webhooks: what the API's routes for them stand on, a transaction each."""
+"""What the routes for webhooks call: each call is one transaction of the store."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from meter.store.clerk import Clerk
 from meter.webhooks.channel import WebhookOptions
 from meter.webhooks.management import UnknownWebhookError, find_hook, put_known, try_out
 from meter.webhooks.sql import Standing, Webhook, disable, enable, put_hook, read_hooks, remove_hook
+from portal.http.services import Service
 
 MAX_TRIALS = 4  # at once: each may wait for its endpoint for as long as a post may take
 
 Known = tuple[Webhook, Standing]
 
 
-class WebhookOffice:
+class WebhooksService(Service):
     """Shows, changes and tries webhooks. `options`: how buyers' endpoints are posted to."""
+
+    title = "webhooks"
 
     def __init__(self, clerk: Clerk, options: WebhookOptions) -> None:
         self._clerk = clerk
         self._options = options
         self._trials = asyncio.Semaphore(MAX_TRIALS)
 
-    async def hooks(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[Known]:
+    async def find_all(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[Known]:
         """By buyer and name, those after that one; `buyer` empty: of all."""
-        found = await self._clerk.read(partial(read_hooks, buyer=buyer))
-        found.sort(key=_key)
-        return [one for one in found if after is None or _key(one) > after][:limit]
+        hooks = await self._clerk.read(partial(read_hooks, buyer=buyer))
+        hooks.sort(key=_key)
+        return [known for known in hooks if after is None or _key(known) > after][:limit]
 
     async def put(self, hook: Webhook) -> tuple[Webhook, bool]:
         """Create or change; as it is now, and whether it is new. Raises WebhookError, LookupError: no such buyer."""
@@ -63,5 +66,5 @@ class WebhookOffice:
             return await try_out(hook, self._options)
 
 
-def _key(one: Known) -> tuple[str, str]:
-    return one[0].buyer, one[0].name
+def _key(known: Known) -> tuple[str, str]:
+    return known[0].buyer, known[0].name

@@ -42,6 +42,25 @@ ROOMS = (
     "letters",
     "run",
 )
+# The portal: `http` is below every noun and imports none; no noun imports another; `app` puts them together.
+NOUNS = (
+    "availability",
+    "buyers",
+    "credits",
+    "documents",
+    "events",
+    "health",
+    "leads",
+    "lists",
+    "live",
+    "orders",
+    "payments",
+    "per_minute",
+    "recordings",
+    "transfers",
+    "trunks",
+    "webhooks",
+)
 CONFINED = {  # library -> the places where it may be imported, as patterns of `Path.match`
     "pjsua2": ("router/sip/*.py",),
     "_pjsua2": ("router/sip/*.py",),
@@ -145,6 +164,23 @@ def test_a_package_imports_only_those_below_it(file: Path) -> None:
         f"line {line}: {module}"
         for line, module in _imports(_tree(file))
         if module.partition(".")[0] in ALLOWED and not _within(module, ALLOWED[package])
+    ]
+    assert not wrong
+
+
+def test_every_room_of_the_portal_is_known() -> None:
+    rooms = {_module(file).split(".")[1] for file in FILES if _module(file).startswith("portal.")}
+    assert rooms == {"http", *NOUNS, "app"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if _module(file).startswith("portal.")], ids=_name)
+def test_a_noun_of_the_portal_imports_no_other(file: Path) -> None:
+    room = _module(file).split(".")[1]
+    allowed = {"http", room} if room in NOUNS else {"http", *NOUNS} if room == "app" else {"http"}
+    wrong = [
+        f"line {line}: {module}"
+        for line, module in _imports(_tree(file))
+        if module.startswith("portal.") and module.split(".")[1] not in allowed
     ]
     assert not wrong
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("baton", "book", "facts", "meter", "router", "suppression", "telemetry")
+PACKAGES = ("baton", "book", "facts", "meter", "portal", "router", "suppression", "telemetry")
 PARTS = {"sql", "templates", "presets", "migrations", "versions"}  # of a room, no rooms themselves
 ROOMS = sorted(
     file.parent

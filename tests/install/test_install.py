@@ -66,6 +66,13 @@ def test_the_wheel_has_the_license_and_says_that_its_packages_are_typed(installe
     assert [name for name in PACKAGES if not (site / name / "py.typed").is_file()] == []
 
 
+def test_every_template_is_part_of_it(installed: Path) -> None:
+    (site,) = installed.parent.glob("lib/python3.*/site-packages")
+    templates = [file.relative_to(ROOT) for name in PACKAGES for file in (ROOT / name).rglob("*.jinja")]
+    assert Path("portal/credits/templates/credit.html.jinja") in templates
+    assert [str(file) for file in templates if not (site / file).is_file()] == []
+
+
 def test_presets_and_migrations_are_part_of_it(installed: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "config/examples/minimal.toml", tmp_path / "baton.toml")
     assert "no problems" in _run(installed / "baton", "check", "baton.toml", cwd=tmp_path)

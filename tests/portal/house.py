@@ -40,20 +40,26 @@ from meter.store.schema import outcomes
 from meter.text.links import LinkOptions
 from meter.webhooks.channel import WebhookOptions
 from portal.app import create_app
-from portal.buyers.service import BookOffice
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
-from portal.events.service import EventFeed
-from portal.http.access import Services
+from portal.availability.service import AvailabilityService
+from portal.buyers.service import BuyersService
+from portal.credits.service import CreditsService
+from portal.documents.service import DocumentsService
+from portal.events.service import EventsService
+from portal.health.service import HealthService
 from portal.http.rate_limit import Rates
-from portal.http.stream_limit import Seats
+from portal.http.services import Services
+from portal.http.stream_limit import StreamLimit
 from portal.http.tokens import Scope, Token, TokenBook
-from portal.lists.service import Desk
-from portal.live.service import LiveView
-from portal.per_minute.service import ServiceOffice
-from portal.transfers.recordings import RecordingOffice
-from portal.trunks.service import TrunkOffice
-from portal.webhooks.service import WebhookOffice
+from portal.leads.service import LeadsService
+from portal.lists.service import ListsService
+from portal.live.service import LiveService
+from portal.orders.service import OrdersService
+from portal.payments.service import PaymentsService
+from portal.per_minute.service import PerMinuteService
+from portal.recordings.service import RecordingsService
+from portal.transfers.service import TransfersService
+from portal.trunks.service import TrunksService
+from portal.webhooks.service import WebhooksService
 from router.live import Deadline, LegView, RouterView, TransferView, TrunkView
 from suppression.receipt import Signer
 from tests.facts_builder import UTC_0, Story, failed_story
@@ -139,7 +145,7 @@ class House:
         folder: Path,
         *,
         rates: Rates | None = None,
-        seats: Seats | None = None,
+        streams: StreamLimit | None = None,
         webhooks: WebhookOptions | None = None,
         **live_options: Any,
     ) -> None:
@@ -151,31 +157,39 @@ class House:
         commands = {"live": self.router.live, "availability": self.router.availability}
         self.control = ControlServer(path, commands)
         room = asyncio.Semaphore(8)
-        self.seats = seats or Seats()
+        self.streams = streams or StreamLimit()
         options = {"period_s": 0.1, **live_options}
-        self.live = LiveView(partial(_ask, path, room, {"do": "live"}), seats=self.seats, **options)
+        self.live = LiveService(partial(_ask, path, room, {"do": "live"}), streams=self.streams, **options)
         self._following = Clerk(engine)
         keep_alive_s = options.get("keep_alive_s", 15.0)
-        self.feed = EventFeed(self._following, self.seats, poll_s=0.05, keep_alive_s=keep_alive_s)
+        self.events = EventsService(self._following, self.streams, poll_s=0.05, keep_alive_s=keep_alive_s)
         links = LinkOptions("https://baton.example", "s" * 32)
         signer = Signer(b"k" * 32)
         rules = BookRules(folder / "baton.toml", frozenset({"main"}), has_ca=True)
+        self.leads = LeadStore(clerk)
+        self.lists = ListsService(
+            list_store(engine), folder, signer, self._buyers, keep_versions=2, max_import_bytes=1 << 20
+        )
+        self.buyers = BuyersService(clerk, rules)
+        self.tokens = TokenBook(tuple(map(token, SCOPES)))
         self.services = Services(
-            tokens=TokenBook(tuple(map(token, SCOPES))),
-            leads=LeadStore(clerk),
-            lead_ttl_s=600,
-            availability=self._availability,
-            healthy=self._healthy,
-            lists=Desk(list_store(engine), folder, signer, self._buyers, keep_versions=2, max_import_bytes=1 << 20),
-            money=MoneyOffice(engine, clerk),
-            credits=CreditOffice(clerk, load_reasons(), links),
-            service=ServiceOffice(clerk, links),
-            book=BookOffice(engine, clerk, rules),
-            live=self.live,
-            recordings=RecordingOffice(self.recordings, clerk),
-            feed=self.feed,
-            webhooks=WebhookOffice(clerk, webhooks or WebhookOptions()),
-            trunks=TrunkOffice(clerk),
+            self.tokens,
+            LeadsService(self.leads, 600),
+            AvailabilityService(self._availability),
+            HealthService(self._healthy),
+            self.live,
+            self.events,
+            self.lists,
+            TransfersService(clerk),
+            RecordingsService(self.recordings, clerk),
+            self.buyers,
+            WebhooksService(clerk, webhooks or WebhookOptions()),
+            TrunksService(clerk),
+            OrdersService(engine, clerk, has_mail=rules.has_mail),
+            PaymentsService(engine, clerk),
+            DocumentsService(engine, clerk),
+            CreditsService(clerk, load_reasons(), links),
+            PerMinuteService(clerk, links),
             rates=rates,
         )
         self.app = create_app(self.services)
@@ -221,12 +235,12 @@ class House:
     async def close(self) -> None:
         await self.client.aclose()
         await self.live.close()
-        await self.feed.close()
+        await self.events.close()
         await self.control.close()
         await self._clerk.close()
         await self._following.close()
         await self.books.close()
-        await self.services.lists.close()
+        await self.lists.close()
 
 
 def outcome(number: int, **over: Any) -> dict[str, Any]:
@@ -347,7 +361,7 @@ class Served:
     def stop(self) -> None:
         assert self.house is not None
         asyncio.run_coroutine_threadsafe(self.house.live.close(), self._loop).result(10)
-        asyncio.run_coroutine_threadsafe(self.house.feed.close(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.house.events.close(), self._loop).result(10)
         self._server.should_exit = True
         self._thread.join(30)
         assert not self._thread.is_alive()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import portal.live.service.service
 import pytest
 import requests
 import schemathesis
@@ -26,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 import portal.events.service
+import portal.live.service
 from portal.app import describe
 from tests.portal.house import Served, bearer, served
 

@@ -37,7 +37,7 @@ from meter.text.links import LinkOptions, credit_link, interaction_link
 from meter.webhooks.channel import compose, names_of
 from meter.webhooks.sql import EVENTS, Webhook
 from portal.app import create_app
-from portal.http.stream_limit import Seat
+from portal.http.stream_limit import OpenStream
 from tests.facts_builder import WESTLAKE, Story
 from tests.portal.house import SCOPES, House, live, open_house, view_of, wav
 from tests.store.journal_tools import open_journal, write
@@ -242,16 +242,16 @@ Way = Callable[[Town, str, Person], Awaitable[str]]
 
 async def _stream(town: Town, who: str, path: str, count: int) -> str:
     """The first so many events of a stream, straight from what makes it."""
-    house, token = town.house, next(one for one in town.house.services.tokens.all if one.name == who)
+    house, token = town.house, next(one for one in town.house.tokens.all if one.name == who)
     if path == "/events":
         from portal.events.service import View
 
-        start = await house.feed.begin(0)
-        made = house.feed.events(start, View(token), Seat())
+        start = await house.events.begin(0)
+        made = house.events.events(start, View(token), OpenStream())
     else:
         from portal.live.routes import shown_live
 
-        made = house.live.events(who, partial(shown_live, token), Seat())
+        made = house.live.events(who, partial(shown_live, token), OpenStream())
     found = b""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):

@@ -19,7 +19,7 @@ import meter.events.sql.feed
 from meter.settling.follower import Follower
 from portal.events.service import LIST
 from portal.http.paging import encode, write_cursor
-from portal.http.stream_limit import Seats
+from portal.http.stream_limit import StreamLimit
 from tests.facts_builder import UTC_0, Story, connected_story, failed_story
 from tests.portal.house import House, Served, bearer, served
 from tests.store.journal_tools import open_journal, write
@@ -191,7 +191,7 @@ def _follow(portal: Served, who: str, last: str = "", **params: Any) -> Iterator
 
 @pytest.fixture
 def portal(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, keep_alive_s=KEEP_ALIVE_S, seats=Seats(6, 4)) as one:
+    with served(tmp_path, keep_alive_s=KEEP_ALIVE_S, streams=StreamLimit(6, 4)) as one:
         yield one
 
 
@@ -243,16 +243,16 @@ def test_streams_share_looks_and_none_is_left_when_they_have_gone(portal: Served
         for stream in streams:
             next(stream.lines)
         time.sleep(0.5)
-        before = house.feed.reads
+        before = house.events.reads
         time.sleep(1)
-        assert house.feed.reads <= before + 1, "nothing was written: nothing is read"
+        assert house.events.reads <= before + 1, "nothing was written: nothing is read"
         _happen(portal, connected_story("t-3"))
         for stream in streams:
             assert stream.take(5) == _kinds("t-3")
         time.sleep(0.3)
-        assert house.feed.reads - before <= 15, "five streams share each look"
+        assert house.events.reads - before <= 15, "five streams share each look"
     deadline = time.monotonic() + 10
-    while house.seats.taken:
+    while house.streams.count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -30,8 +30,8 @@ from meter.settling.follower import Follower
 from meter.store.clerk import Clerk
 from meter.store.engine import open_store
 from meter.store.schema import boots, facts, outcomes
-from portal.events.service import MAX_POSITION, EventFeed, View, read_position, write_position
-from portal.http.stream_limit import Seats
+from portal.events.service import MAX_POSITION, EventsService, View, read_position, write_position
+from portal.http.stream_limit import StreamLimit
 from portal.http.tokens import Scope, Token
 from tests.facts_builder import MONO_0, UTC_0, connected_story, failed_story
 
@@ -116,7 +116,7 @@ class Walker:
 
     async def page(self, limit: int) -> bool:
         """One page, by a portal that knows nothing of the ones before; whether there is more."""
-        feed = EventFeed(self.clerk, Seats())
+        feed = EventsService(self.clerk, StreamLimit())
         start = read_position(self.position, "cursor") or Position()
         found = await feed.page(start, limit, self.view)
         assert len(found.events) <= limit
@@ -183,7 +183,8 @@ def test_each_event_comes_once_and_in_order_whatever_happens_meanwhile(
 async def _walk(path: Path, steps: list[tuple[Any, ...]], last: int) -> None:
     engine = await open_store(f"sqlite:///{path}")
     journal, clerk = Journal(engine), Clerk(engine)
-    walkers = [Walker(clerk, OPERATOR), Walker(clerk, ACME), Walker(clerk, View(OPERATOR.who, frozenset({"outcome"})))]
+    of_outcomes = View(OPERATOR.token, frozenset({"outcome"}))
+    walkers = [Walker(clerk, view) for view in (OPERATOR, ACME, of_outcomes)]
     try:
         for what, *how in steps:
             if what == "page":
@@ -241,7 +242,7 @@ async def test_a_position_of_weeks_ago_goes_on_through_many_boots_and_stays_smal
 
 
 async def test_an_outcome_waits_for_its_settlement_and_holds_up_its_own_boot_alone(journal: Journal) -> None:
-    walker = Walker(journal.clerk, View(OPERATOR.who, frozenset({"outcome"})))
+    walker = Walker(journal.clerk, View(OPERATOR.token, frozenset({"outcome"})))
     await journal.write("r1", 60)
     await journal.write("r2", 2)
     await walker.rest()
@@ -267,7 +268,7 @@ async def test_whose_own_are_few_is_given_a_position_that_moves(journal: Journal
         feed_reads += 1
     assert walker.seen == []
     assert 1 <= feed_reads == len(set(positions)) - 1
-    feed = EventFeed(journal.clerk, Seats())
+    feed = EventsService(journal.clerk, StreamLimit())
     await feed.page(Position(), 100, walker.view)
     assert feed.reads == 10
 

@@ -53,7 +53,7 @@ async def test_a_fault_of_ours_is_counted_as_500(house: House, monkeypatch: pyte
     async def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(house.services.book, "buyer", broken)
+    monkeypatch.setattr(house.buyers, "find", broken)
     count = _grown(lambda: _requests("GET", "/v1/buyers/{buyer}", 500))
     assert (await house.ask("noc", "GET", "/buyers/acme")).status_code == 500
     assert count() == 1

@@ -13,9 +13,9 @@ import httpx
 import orjson
 import pytest
 
-from portal.http.stream_limit import Seats
-from portal.live import routes as live_api
-from portal.live.routes import EventStream
+from portal.http import event_stream
+from portal.http.event_stream import EventStream
+from portal.http.stream_limit import StreamLimit
 from tests.portal.house import House, Served, bearer, live, served, view_of
 
 KEEP_ALIVE_S = 0.5
@@ -85,7 +85,7 @@ def _watch(portal: Served, who: str) -> Iterator[Watcher]:
 
 @pytest.fixture
 def portal(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, keep_alive_s=KEEP_ALIVE_S, seats=Seats(5, 3)) as one:
+    with served(tmp_path, keep_alive_s=KEEP_ALIVE_S, streams=StreamLimit(5, 3)) as one:
         yield one
 
 
@@ -130,8 +130,8 @@ def test_one_poll_serves_all_streams_and_none_is_left_when_they_have_gone(portal
         time.sleep(1)
         polls, seconds = house.router.asked - before, time.monotonic() - started
         assert 1 <= polls <= seconds / 0.09 + 2
-        assert house.seats.taken == 3
-    _until(lambda: house.seats.taken == 0)
+        assert house.streams.count == 3
+    _until(lambda: house.streams.count == 0)
     time.sleep(0.3)
     before = house.router.asked
     time.sleep(0.5)
@@ -147,7 +147,7 @@ def test_streams_are_bounded_by_token_and_in_all(portal: Served) -> None:
                 pass
             assert (found.status_code, found.headers["content-type"]) == (status, "application/problem+json")
             assert found.headers["retry-after"] == "5"
-    _until(lambda: portal.house.seats.taken == 0)
+    _until(lambda: portal.house.streams.count == 0)
     with _watch(portal, "noc") as stream:
         assert stream.event()[0] == "live"
 
@@ -170,7 +170,7 @@ def test_it_takes_a_token(portal: Served) -> None:
 
 @pytest.mark.parametrize("version", ["2.3", "2.4"])
 async def test_a_client_that_takes_nothing_is_left(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_api, "SEND_S", 0.05)
+    monkeypatch.setattr(event_stream, "SEND_S", 0.05)
 
     async def events() -> AsyncIterator[bytes]:
         while True:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
 from meter.store.money_schema import credit_requests
+from portal.health.service import HealthService
 from portal.http.paging import read_cursor, write_cursor
 from portal.http.problems import ProblemError
+from portal.http.services import Services
+from portal.http.tokens import TokenBook
 from telemetry import metrics
 from tests.portal.house import House, bearer
 from tests.store.service_tools import report, said
@@ -132,12 +134,40 @@ async def test_payments_are_shown_and_taken_back(house: House) -> None:
 
 
 async def test_what_an_app_was_made_without_is_not_there(house: House) -> None:
-    bare = dict.fromkeys(("service", "book", "live", "recordings"))
-    values = {name: getattr(house.services, name) for name in house.services.__slots__} | bare
-    house.app.state.services = type(house.services)(**values)
-    for path in ("buyers", "orders", "live", "live/events", "transfers/t-2/recording", "interactions?buyer=bolt"):
-        assert (await house.ask("noc", "GET", f"/{path}")).status_code == 404, path
-    assert asdict(house.services.tokens.all[0])["name"] == "acme"
+    house.app.state.services = Services(house.tokens)
+    absent = {
+        "availability?campaign=solar": "view of availability",
+        "health": "view of health",
+        "live": "live view",
+        "live/events": "live view",
+        "events": "feed of events",
+        "transfers": "service for transfers",
+        "transfers/t-2": "service for transfers",
+        "transfers/t-2/recording": "recording",
+        "buyers": "book",
+        "orders": "book",
+        "payments": "service for payments",
+        "documents": "service for documents",
+        "credits": "service for credits",
+        "webhooks": "webhooks",
+        "trunks": "view of trunks",
+        "interactions?buyer=bolt": "per-minute service",
+        "suppression/lists": "service for lists",
+    }
+    for path, title in absent.items():
+        answer = await house.ask("noc", "GET", f"/{path}")
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"there is no {title} here"), path
+    for page in ("rate/x", "interaction/x", "credit/x"):
+        assert (await house.client.get(f"/{page}")).status_code == 404, page
+
+
+def test_a_service_is_there_once() -> None:
+    with pytest.raises(ValueError, match="of one type"):
+        Services(TokenBook(), HealthService(_well), HealthService(_well))
+
+
+async def _well() -> bool:
+    return True
 
 
 async def test_head_is_get_without_the_body_on_every_route(house: House) -> None:
@@ -158,5 +188,5 @@ async def test_head_is_get_without_the_body_on_every_route(house: House) -> None
             assert head.status_code == found.status_code, filled
             for name in ("content-type", "cache-control", "content-length"):
                 assert head.headers.get(name) == found.headers.get(name), (filled, name)
-    assert house.seats.taken == 0
+    assert house.streams.count == 0
     assert metrics.HTTP_REQUESTS.labels("HEAD", "/v1/transfers", "200")._value.get() >= 1.0

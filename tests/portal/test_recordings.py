@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from facts.fact import Kind
-from portal.transfers.recordings import find_below
+from portal.recordings.service import find_below
 from tests.facts_builder import Story, connected_story
 from tests.portal.house import House, recorded, wav
 from tests.store.journal_tools import store

@@ -37,7 +37,7 @@ async def test_a_signed_lead_is_kept_and_a_replay_keeps_it_once(house: House) ->
     headers = _signed()
     first, again = await _post(house, **headers), await _post(house, **headers)
     assert (first.status_code, again.status_code, again.json()) == (201, 200, first.json())
-    kept = await house.services.leads.get(first.json()["lead_id"], "west")
+    kept = await house.leads.get(first.json()["lead_id"], "west")
     assert kept is not None
     assert orjson.loads(kept)["phone"] == "+12125550123"
     other = orjson.dumps({"phone": "2125550199"})

@@ -1,1 +1,1 @@
-"""The pages of the portal, as Jinja2 templates."""
+"""What all pages of the portal share, as Jinja2 templates: the frame, and a page that says one thing."""

@@ -24,14 +24,16 @@ from meter.store.clerk import Clerk
 from meter.store.engine import open_store
 from meter.text.signing import sign
 from portal.app import DESCRIPTION, create_app
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
-from portal.http.access import Services
-from portal.http.problems import ProblemError
+from portal.availability.service import AvailabilityService
+from portal.credits.service import CreditsService
+from portal.health.service import HealthService
+from portal.http.bodies import MAX_BODY
+from portal.http.problems import ProblemError, RouterAwayError
+from portal.http.services import Services
 from portal.http.tokens import Scope, Token, TokenBook, find
-from portal.leads.service import MAX_BODY, read_document
-from portal.lists.service import Desk
-from portal.live.service import RouterAwayError
+from portal.leads.document import read_document
+from portal.leads.service import LeadsService
+from portal.lists.service import ListsService
 from suppression.receipt import Signer
 
 WEST, EAST, ACME, NOC = "w" * 32, "e" * 40, "a" * 32, "n" * 32
@@ -55,21 +57,19 @@ async def _no_buyers() -> tuple[str, ...]:
 class Api:
     """The app on a real store, a router that says what it is told to, and a client."""
 
-    def __init__(self, leads: LeadStore, desk: Desk, credit_office: CreditOffice) -> None:
+    def __init__(self, leads: LeadStore, desk: ListsService, credit_office: CreditsService) -> None:
         self.router: dict[str, Any] | Exception = {"available": True, "reason": "", "refusals": []}
         self.healthy = True
         self.leads = leads
         self.asked: list[str] = []
         self.tokens = TokenBook((_token("west", WEST), _token("east", EAST), _token("acme", ACME), _token("noc", NOC)))
         services = Services(
-            tokens=self.tokens,
-            leads=leads,
-            lead_ttl_s=600,
-            availability=self._availability,
-            healthy=self._healthy,
-            lists=desk,
-            credits=credit_office,
-            money=MoneyOffice(credit_office._clerk._engine, credit_office._clerk),
+            self.tokens,
+            LeadsService(leads, 600),
+            AvailabilityService(self._availability),
+            HealthService(self._healthy),
+            desk,
+            credit_office,
         )
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://portal.invalid")
@@ -95,10 +95,10 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     structlog.reset_defaults()  # another test may have left logs that go to a stream which is closed
     engine = await open_store(f"sqlite:///{tmp_path / 'baton.db'}")
     clerk = Clerk(engine)
-    desk = Desk(
+    desk = ListsService(
         list_store(engine), tmp_path, Signer(b"k" * 32), _no_buyers, keep_versions=2, max_import_bytes=1_000_000
     )
-    one = Api(LeadStore(clerk), desk, CreditOffice(clerk, load_reasons()))
+    one = Api(LeadStore(clerk), desk, CreditsService(clerk, load_reasons()))
     yield one
     await one.client.aclose()
     await clerk.close()

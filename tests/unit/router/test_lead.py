@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from book.numbers import NumberError, normalise
 from portal.http.problems import ProblemError
-from portal.leads.service import read_document
+from portal.leads.document import read_document
 from router import lead as lead_module
 from router.lead import ANOTHER_NAME, MAX_FIELDS, MAX_VALUE, NOT_A_NUMBER, TWO_NUMBERS, Lead, read_lead
 from suppression import changes, scrub

@@ -16,20 +16,15 @@ import structlog
 from sqlalchemy.exc import OperationalError
 
 from baton.process.portal import _links
-from baton.suppression_lists import list_store
 from config.settings import load
 from meter.credits.rules import load_reasons
-from meter.journal.sql.leads import LeadStore
 from meter.store.engine import open_store
 from meter.text.links import LinkOptions, credit_link
 from portal.app import create_app
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
+from portal.credits.service import CreditsService
 from portal.http import link_pages
-from portal.http.access import Services
+from portal.http.services import Services
 from portal.http.tokens import Scope, Token, TokenBook
-from portal.lists.service import Desk
-from suppression.receipt import Signer
 from tests.facts_builder import UTC_0, failed_story
 from tests.store.credit_tools import happen, mails, write_down
 from tests.store.money_tools import Books, at
@@ -50,36 +45,15 @@ def _token(name: str) -> Token:
     return Token(name, digest, scope, "" if scope is Scope.OPERATOR else name)
 
 
-async def _no_buyers() -> tuple[str, ...]:
-    return ()
-
-
 class Api:
     """The app over books with three failed transfers of acme's on 2 June 2026, the first with its facts."""
 
-    def __init__(self, books: Books, folder: Path, links: LinkOptions | None) -> None:
+    def __init__(self, books: Books, links: LinkOptions | None) -> None:
         self.books, self.now = books, at("2026-06-03 10:00")
-        self.office = CreditOffice(books.clerk, load_reasons(), links, lambda: self.now)
-        signer = Signer(b"k" * 32)
-        desk = Desk(list_store(books.engine), folder, signer, _no_buyers, keep_versions=2, max_import_bytes=1_000)
-        services = Services(
-            tokens=TokenBook(tuple(map(_token, SECRETS))),
-            leads=LeadStore(books.clerk),
-            lead_ttl_s=600,
-            availability=self._availability,
-            healthy=self._healthy,
-            lists=desk,
-            credits=self.office,
-            money=MoneyOffice(books.engine, books.clerk),
-        )
+        self.office = CreditsService(books.clerk, load_reasons(), links, lambda: self.now)
+        services = Services(TokenBook(tuple(map(_token, SECRETS))), self.office)
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False, client=("192.0.2.7", 5000))
         self.client = httpx.AsyncClient(transport=transport, base_url="https://baton.example")
-
-    async def _availability(self, _campaign: str) -> dict[str, Any]:
-        return {}
-
-    async def _healthy(self) -> bool:
-        return True
 
     async def post(self, path: str, said: Any, token: str = "acme") -> httpx.Response:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRETS[token]}"}
@@ -109,8 +83,8 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 
 
 @pytest.fixture
-async def api(books: Books, tmp_path: Path) -> AsyncIterator[Api]:
-    one = Api(books, tmp_path, LINKS)
+async def api(books: Books) -> AsyncIterator[Api]:
+    one = Api(books, LINKS)
     yield one
     await one.client.aclose()
 
@@ -407,8 +381,8 @@ async def test_a_link_of_another_buyers_shows_nothing_of_the_call(api: Api) -> N
     assert (await api.client.post(_path("t-1", "bolt"), data=FORM)).status_code == 404
 
 
-async def test_without_links_there_are_no_pages(books: Books, tmp_path: Path) -> None:
-    api = Api(books, tmp_path, None)
+async def test_without_links_there_are_no_pages(books: Books) -> None:
+    api = Api(books, None)
     for answer in (await api.client.get(_path()), await api.client.post(_path(), data=FORM)):
         assert answer.status_code == 404
     await api.client.aclose()

@@ -11,17 +11,14 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.credits.rules import load_reasons
-from meter.journal.sql.leads import LeadStore
 from meter.store.engine import open_store
-from meter.suppression_rows.sql.lists import ListRows
 from portal.app import create_app
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
-from portal.http.access import Services
+from portal.documents.service import DocumentsService
+from portal.http.services import Services
 from portal.http.tokens import Scope, Token, TokenBook
-from portal.lists.service import Desk
-from suppression.receipt import Signer
+from portal.orders.service import OrdersService
+from portal.payments.service import PaymentsService
+from portal.transfers.service import TransfersService
 from tests.facts_builder import failed_story
 from tests.store.journal_tools import store
 from tests.store.money_tools import Books
@@ -30,28 +27,16 @@ WEEK = "2026-06-08"
 TOKENS = {"acme": Scope.BUYER, "best": Scope.BUYER, "office": Scope.OPERATOR, "west": Scope.DIALER}
 
 
-async def _no_buyers() -> tuple[str, ...]:
-    return ()
-
-
-async def _nothing(*_: object) -> Any:
-    return {}
-
-
 class Api:
     """The app over books in which acme was invoiced for 200, paid, and had 207 connected and 15 failed."""
 
-    def __init__(self, books: Books, folder: Path) -> None:
-        desk = Desk(ListRows(books.clerk), folder, Signer(b"k" * 32), _no_buyers, keep_versions=2, max_import_bytes=1)
+    def __init__(self, books: Books) -> None:
         services = Services(
-            tokens=TokenBook(tuple(_token(name, scope) for name, scope in TOKENS.items())),
-            leads=LeadStore(books.clerk),
-            lead_ttl_s=600,
-            availability=_nothing,
-            healthy=_nothing,
-            lists=desk,
-            credits=CreditOffice(books.clerk, load_reasons()),
-            money=MoneyOffice(books.engine, books.clerk),
+            TokenBook(tuple(_token(name, scope) for name, scope in TOKENS.items())),
+            OrdersService(books.engine, books.clerk, has_mail=False),
+            PaymentsService(books.engine, books.clerk),
+            TransfersService(books.clerk),
+            DocumentsService(books.engine, books.clerk),
         )
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False, client=("192.0.2.7", 5000))
         self.books = books
@@ -78,7 +63,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await books.pay("acme", 900_000, "2026-06-03 10:00")
     await books.deliver("acme", "2026-06-10 11:00", 207, 15)
     await books.run("2026-06-15 01:00")
-    made = Api(books, tmp_path)
+    made = Api(books)
     yield made
     await made.client.aclose()
     await books.close()

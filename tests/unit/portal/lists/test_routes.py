@@ -26,20 +26,16 @@ from sqlalchemy.exc import OperationalError
 
 from baton.suppression_lists import list_store
 from book.lists import Actor
-from meter.credits.rules import load_reasons
-from meter.journal.sql.leads import LeadStore
-from meter.store.clerk import Clerk
 from meter.store.engine import open_store
 from meter.suppression_rows.sql.lists import ListRows
 from portal.app import create_app
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
+from portal.health.service import HealthService
 from portal.http import uploads
-from portal.http.access import Services
+from portal.http.services import Services
 from portal.http.tokens import Scope, Token, TokenBook
 from portal.lists import service as desk_module
 from portal.lists.models import until_s
-from portal.lists.service import Desk
+from portal.lists.service import ListsService
 from suppression.activating import ListRefusedError, look
 from suppression.editing import edit
 from suppression.importer import Imported, Task, import_file
@@ -72,35 +68,24 @@ def _auth(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {SECRETS[token]}"} if token else {}
 
 
+async def _well() -> bool:
+    return True
+
+
 class Api:
     """The app, its store, and a client."""
 
-    def __init__(self, store: ListRows, clerk: Clerk, folder: Path) -> None:
+    def __init__(self, store: ListRows, folder: Path) -> None:
         self.store, self.folder = store, folder
         self.signer = Signer(b"k" * 32)
-        self.desk = Desk(store, folder, self.signer, self._buyers, keep_versions=2, max_import_bytes=MOST)
-        services = Services(
-            tokens=TokenBook(_tokens()),
-            leads=LeadStore(clerk),
-            lead_ttl_s=600,
-            availability=self._availability,
-            healthy=self._healthy,
-            lists=self.desk,
-            credits=CreditOffice(clerk, load_reasons()),
-            money=MoneyOffice(clerk._engine, clerk),
-        )
+        self.desk = ListsService(store, folder, self.signer, self._buyers, keep_versions=2, max_import_bytes=MOST)
+        services = Services(TokenBook(_tokens()), HealthService(_well), self.desk)
         self.app = create_app(services)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("192.0.2.7", 5000))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://portal.invalid")
 
     async def _buyers(self) -> tuple[str, ...]:
         return "acme", "bolt"
-
-    async def _availability(self, _campaign: str) -> dict[str, Any]:
-        return {"available": True, "reason": "", "refusals": []}
-
-    async def _healthy(self) -> bool:
-        return True
 
     async def load(
         self, name: str, *lines: str, token: str = "noc", content: Any = None, **said: Any
@@ -142,13 +127,11 @@ async def api(tmp_path: Path, empty: Path) -> AsyncIterator[Api]:
     structlog.reset_defaults()  # another test may have left logs that go to a stream which is closed
     shutil.copy(empty, tmp_path / "baton.db")
     engine = await open_store(f"sqlite:///{tmp_path / 'baton.db'}")
-    clerk = Clerk(engine)
-    one = Api(list_store(engine), clerk, tmp_path)
+    one = Api(list_store(engine), tmp_path)
     yield one
     await one.desk.close()
     assert not one.left_behind()
     await one.client.aclose()
-    await clerk.close()
     await engine.dispose()
 
 

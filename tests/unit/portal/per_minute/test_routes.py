@@ -12,21 +12,14 @@ import orjson
 import pytest
 import structlog
 
-from baton.suppression_lists import list_store
-from meter.credits.rules import load_reasons
-from meter.journal.sql.leads import LeadStore
 from meter.per_minute.daily import DailyReports, ReportOptions
 from meter.per_minute.interactions import MAX_TEXT
 from meter.store.engine import open_store
 from meter.text.links import LinkOptions, credit_link, interaction_link, rating_link
 from portal.app import create_app
-from portal.credits.service import CreditOffice
-from portal.documents.service import MoneyOffice
-from portal.http.access import Services
+from portal.http.services import Services
 from portal.http.tokens import Scope, Token, TokenBook
-from portal.lists.service import Desk
-from portal.per_minute.service import ServiceOffice
-from suppression.receipt import Signer
+from portal.per_minute.service import PerMinuteService
 from tests.store.money_tools import Books, at
 from tests.store.service_tools import mails, report, said, serve
 
@@ -43,36 +36,15 @@ def _token(name: str) -> Token:
     return Token(name, digest, scope, "" if scope is Scope.OPERATOR else name)
 
 
-async def _no_buyers() -> tuple[str, ...]:
-    return ()
-
-
 class Api:
     """The app over books in which acme and bolt pay by the minute, at noon of 2 June 2026."""
 
-    def __init__(self, books: Books, folder: Path, links: LinkOptions | None = LINKS) -> None:
+    def __init__(self, books: Books, links: LinkOptions | None = LINKS) -> None:
         self.books, self.now = books, at("2026-06-02 12:00")
-        self.office = ServiceOffice(books.clerk, links, lambda: self.now)
-        signer = Signer(b"k" * 32)
-        services = Services(
-            tokens=TokenBook(tuple(map(_token, SECRETS))),
-            leads=LeadStore(books.clerk),
-            lead_ttl_s=600,
-            availability=self._availability,
-            healthy=self._healthy,
-            lists=Desk(list_store(books.engine), folder, signer, _no_buyers, keep_versions=2, max_import_bytes=1_000),
-            credits=CreditOffice(books.clerk, load_reasons(), links),
-            money=MoneyOffice(books.engine, books.clerk),
-            service=self.office,
-        )
+        self.office = PerMinuteService(books.clerk, links, lambda: self.now)
+        services = Services(TokenBook(tuple(map(_token, SECRETS))), self.office)
         transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False, client=("192.0.2.7", 5000))
         self.client = httpx.AsyncClient(transport=transport, base_url="https://baton.example")
-
-    async def _availability(self, _campaign: str) -> dict[str, Any]:
-        return {}
-
-    async def _healthy(self) -> bool:
-        return True
 
     async def post(self, path: str, content: Any, token: str = "noc") -> httpx.Response:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRETS[token]}"}
@@ -94,8 +66,8 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 
 
 @pytest.fixture
-async def api(books: Books, tmp_path: Path) -> AsyncIterator[Api]:
-    one = Api(books, tmp_path)
+async def api(books: Books) -> AsyncIterator[Api]:
+    one = Api(books)
     yield one
     await one.client.aclose()
 
@@ -292,8 +264,8 @@ async def test_a_link_for_one_thing_is_none_for_another(api: Api) -> None:
     assert (await api.office.find(made.id)).ratings == ()
 
 
-async def test_without_links_nobody_is_asked_and_there_are_no_pages(books: Books, tmp_path: Path) -> None:
-    api = Api(books, tmp_path, None)
+async def test_without_links_nobody_is_asked_and_there_are_no_pages(books: Books) -> None:
+    api = Api(books, None)
     made = await api.post("interactions", said())
     assert (made.status_code, await mails(books)) == (201, [])
     path = _path(rating_link(LINKS, made.json()["id"], "acme"))

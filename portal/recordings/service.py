@@ -24,14 +24,17 @@ from facts.start_payload import buyer as buyer_of
 from meter.journal.sql.reading import facts_of
 from meter.store.clerk import Clerk
 from portal.http.problems import ProblemError
+from portal.http.services import Service
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_AUDIO = "audio/wav"
+AUDIO = "audio/wav"
 _NONE = "there is no such recording, or it is another's"
 
 
-class RecordingOffice:
+class RecordingsService(Service):
     """Finds and sends the recordings of a folder."""
+
+    title = "recording"
 
     def __init__(self, folder: Path, clerk: Clerk) -> None:
         self._folder = folder
@@ -52,13 +55,13 @@ class RecordingOffice:
         if part > len(made):
             raise ProblemError(404, _NONE)
         file, sha256 = made[part - 1]
-        found = await asyncio.to_thread(find_below, self._folder, file)
-        if found is None:
+        kept = await asyncio.to_thread(find_below, self._folder, file)
+        if kept is None:
             raise ProblemError(404, "the recording is deleted, or lies elsewhere")
-        path, status = found
+        path, status = kept
         digest = base64.b64encode(bytes.fromhex(sha256)).decode()
         headers = {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
-        response = FileResponse(path, headers=headers, media_type=_AUDIO, filename=path.name, stat_result=status)
+        response = FileResponse(path, headers=headers, media_type=AUDIO, filename=path.name, stat_result=status)
         _check_range(response, request, status.st_size)
         return response
 
@@ -88,11 +91,11 @@ def _recorded(facts: list[Fact]) -> list[tuple[str, str]]:
 
 def _check_range(response: FileResponse, request: Request, size: int) -> None:
     """What the library answers as plain text is a problem here. Raises ProblemError 400, 416."""
-    said, condition = request.headers.get("range"), request.headers.get("if-range")
-    if said is None or (condition is not None and not response._should_use_range(condition)):  # noqa: SLF001
+    wanted, condition = request.headers.get("range"), request.headers.get("if-range")
+    if wanted is None or (condition is not None and not response._should_use_range(condition)):  # noqa: SLF001
         return
     try:
-        response._parse_range_header(said, size)  # noqa: SLF001 - as it does itself a moment later
+        response._parse_range_header(wanted, size)  # noqa: SLF001 - as it does itself a moment later
     except RangeNotSatisfiable as error:
         headers = {"Content-Range": f"bytes */{size}"}
         raise ProblemError(416, f"the recording has {size} bytes", headers=headers) from error

@@ -1,0 +1,1 @@
+"""Whether a buyer would take a call, over HTTP."""

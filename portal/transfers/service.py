@@ -1,0 +1,35 @@
+"""What the routes for transfers call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from facts.fact import Kind, first_of
+from facts.ladder import Ladder, build_ladder
+from facts.start_payload import buyer as buyer_of
+from meter.journal.sql.reading import facts_of
+from meter.settling.sql.transfers import SettledTransfer, Wanted, settled
+from meter.store.clerk import Clerk
+from portal.http.services import Service
+
+
+class TransfersService(Service):
+    """Shows settled transfers and their ladders."""
+
+    title = "service for transfers"
+
+    def __init__(self, clerk: Clerk) -> None:
+        self._clerk = clerk
+
+    async def settled(self, wanted: Wanted, after: str, limit: int) -> list[SettledTransfer]:
+        """Settled transfers after that one. Raises UnknownTransferError."""
+        since = replace(wanted, after=after)
+        return await self._clerk.read(lambda connection: settled(connection, since, limit))
+
+    async def ladder(self, transfer: str, buyer: str) -> Ladder | None:
+        """The account of a transfer, of this buyer where one is named; None where there is none."""
+        facts = await self._clerk.read(lambda connection: facts_of(connection, transfer))
+        started = first_of(facts, Kind.TRANSFER_STARTED)
+        if started is None or (buyer and buyer_of(started) != buyer):
+            return None
+        return build_ladder(facts)
