@@ -27,6 +27,7 @@ from book.sections import BookFile
 from book.terms import presets
 from facts.fact import EndCause, Fact, Kind, Party
 from facts.outcome import decide
+from facts.payloads import Answered, Bridged, Ended, LegEnded, Ringing
 from meter.billing.cycle import Cycle, CycleOptions
 from meter.billing.documents import html_of, pdf_of
 from meter.billing.sql import documents
@@ -109,17 +110,17 @@ def _facts(number: int, seq: int) -> Iterator[Fact]:
     told: list[tuple[Kind, float, int | None, dict[str, Any]]] = [
         (Kind.TRANSFER_STARTED, 0.0, None, said),
         (Kind.DIALED, 0.0, 1, {}),
-        (Kind.RINGING, 1.2, 1, {"code": 180, "phrase": "Ringing"}),
+        (Kind.RINGING, 1.2, 1, Ringing(180, "Ringing").as_payload()),
     ]
     if connected:
-        told.append((Kind.ANSWERED, 4.0, 1, {"code": 200, "phrase": "OK"}))
-        told.append((Kind.BRIDGED, 4.1, 1, {"codecs": "PCMU"}))
+        told.append((Kind.ANSWERED, 4.0, 1, Answered(200, "OK").as_payload()))
+        told.append((Kind.BRIDGED, 4.1, 1, Bridged("PCMU").as_payload()))
         told.append((Kind.TALK_REACHED_15S, 19.0, None, {}))
-        told.append((Kind.ENDED, 44.0, None, {"by": Party.CALLER.value, "cause": EndCause.BYE.value}))
+        told.append((Kind.ENDED, 44.0, None, Ended(Party.CALLER, EndCause.BYE).as_payload()))
     else:
-        refusal = {"code": 486, "phrase": "Busy Here", "by": "buyer", "local": False, "header": ""}
+        refusal = LegEnded(486, "Busy Here", Party.BUYER, local=False, header="").as_payload()
         told.append((Kind.LEG_ENDED, 20.0, 1, refusal))
-        told.append((Kind.ENDED, 20.0, None, {"by": Party.BUYER.value, "cause": EndCause.LEGS_FAILED.value}))
+        told.append((Kind.ENDED, 20.0, None, Ended(Party.BUYER, EndCause.LEGS_FAILED).as_payload()))
     made: list[Fact] = []
     for kind, at, leg, payload in told:
         us = zero + round(at * 1_000_000)

@@ -238,9 +238,7 @@ class Recorded(NamedTuple):
     error: str | None = None
 
     def as_payload(self) -> Payload:
-        return given(
-            file=self.file, sha256=self.sha256, bytes=self.bytes, audio_ms=self.audio_ms, error=self.error or None
-        )
+        return given(file=self.file, sha256=self.sha256, bytes=self.bytes, audio_ms=self.audio_ms, error=self.error)
 
 
 class TalkMinute(NamedTuple):

@@ -90,9 +90,11 @@ class Terms(NamedTuple):
             "currency": self.currency,
             "unit_price_minor": self.unit_price_minor,
         }
-        if self.by_minute:
+        if self.minute_price_minor is not None:
             payload["minute_price_minor"] = self.minute_price_minor
+        if self.minute_increment_ms is not None:
             payload["minute_increment_ms"] = self.minute_increment_ms
+        if self.minute_minimum_ms is not None:
             payload["minute_minimum_ms"] = self.minute_minimum_ms
         return payload
 

@@ -335,6 +335,7 @@ class MemoryEngine:
         self.listener.on_events([leg_event(party.handle, kind, self.clock.now_us(), self.clock.lag_us(), **what)])
 
 
+_AUDIO_KINDS = frozenset(get_args(AudioKind))
 _OWN_TYPE: dict[EventKind, Callable[..., LegEvent]] = {
     EventKind.DIGIT: LegDigit,
     EventKind.BRIDGED: LegBridged,
@@ -348,5 +349,5 @@ def leg_event(handle: str, kind: EventKind, at_us: int, lag_us: int = 0, **what:
     """An event of any kind. Raises TypeError for what events of that kind do not say."""
     if kind in _OWN_TYPE:
         return _OWN_TYPE[kind](handle, at_us, lag_us, **what)
-    made = LegAudio if kind in get_args(AudioKind) else LegSignal
+    made = LegAudio if kind in _AUDIO_KINDS else LegSignal
     return made(handle, kind, at_us, lag_us, **what)  # type: ignore[arg-type]
