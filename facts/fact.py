@@ -40,7 +40,7 @@ class Kind(StrEnum):
     ACCEPTED = "accepted"  # the endpoint accepted by key, where it must
     BRIDGED = "bridged"  # both parties can hear each other: payload.codecs
     RESUMED = "ringing_resumed"  # the winner left within the commit window; the others ring on
-    HELD = "held"  # a party has been on hold for longer than 10 s
+    HELD = "held"  # a party has been on hold for longer than HOLD_MS
     RETRIEVED = "retrieved"  # that hold is over: payload.held_ms
     CALLER_MOVED = "caller_moved"  # the dialer moved its end to another dialog
     RECORDING_STARTED = "recording_started"  # payload.file
@@ -54,6 +54,8 @@ class Kind(StrEnum):
     INTERRUPTED = "interrupted"  # written by recovery: the router died while this transfer was open
     TRANSFER_CLOSED = "transfer_closed"  # the closing fact, with the router's own verdict
 
+
+HOLD_MS = 10_000  # domain 9: no hold above 10 s; one is told once it has lasted for so long (HELD)
 
 TRYING = 100  # RFC 3261 section 21.1.1; it comes from the next hop
 RINGING_CODES = range(180, 184)  # domain 2: Ringing, Call Is Being Forwarded, Queued, Session Progress

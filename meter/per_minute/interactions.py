@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from book.model import Channel
 from book.types import MailAddress
-from facts.fact import CALLER_LEG, Fact, Kind, Party, first_of
+from facts.fact import CALLER_LEG, HOLD_MS, Fact, Kind, Party, first_of
 from facts.outcome import Outcome, Verdict
 from facts.payloads import Recorded, RecordingStarted, ended, recorded, recording_started, retrieved, rings
 from facts.start_payload import endpoints
@@ -39,7 +39,6 @@ MAX_WORDS = 1_000  # characters beside a rating
 MAX_BY = 100
 LEAST, MOST = 1, 5  # domain 9: 1 to 5
 SKEW_US = 60_000_000  # by which the clock of who reports may be ahead of ours
-HELD_MS = 10_000  # a hold is told once it has lasted for so long (`facts.fact.Kind.HELD`)
 _MOST_INT = 2**31 - 1  # of an INTEGER column
 _FIRST_US = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000  # what is older is no instant of a service
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -230,7 +229,7 @@ class _Call:
             elif fact.kind is Kind.RETRIEVED:
                 held.pop(fact.leg, None)
                 found.append(retrieved(fact).held_ms or 0)
-        found += [HELD_MS + _span_ms(one, self._end) for one in held.values()]
+        found += [HOLD_MS + _span_ms(one, self._end) for one in held.values()]
         return min(max(found), _MOST_INT)
 
     @property

@@ -53,7 +53,6 @@ from telemetry import metrics
 POLL_MS = 400  # how soon a closing fact is seen: one PRAGMA on SQLite
 FIRST_RETRY_MS = 200
 LAST_RETRY_MS = 5_000  # while the store fails; tried for ever, since nothing may be left unsettled
-INCREMENT_MS = 60_000  # where the terms say none
 MAX_NAME, MAX_PHONE = 64, 32  # characters, as the columns
 _BY_MINUTE = Terms("", rating=Rating.MINUTE)
 
@@ -158,7 +157,7 @@ class _About:
 
     def _minutes(self, outcome: Outcome) -> Posting | None:
         """By talk alone: buffer, verdict and units play no part (domain, section 9)."""
-        increment_ms = max(0, self._terms.minute_increment_ms or 0) or INCREMENT_MS
+        increment_ms = max(0, self._terms.minute_increment_ms or 0) or _BY_MINUTE.minute_increment_ms
         minimum_ms = max(0, self._terms.minute_minimum_ms or 0)
         price = self._terms.minute_price_minor  # None in facts of before it was told: the invoice looks it up
         clauses = replace(_BY_MINUTE, minute_increment_ms=increment_ms, minute_minimum_ms=minimum_ms)

@@ -6,7 +6,7 @@ have ended before. Heard again, the fact follows; unheard for `rtp_timeout_ms`, 
 
 from __future__ import annotations
 
-from facts.fact import CALLER_LEG, EndCause, Kind, Party
+from facts.fact import CALLER_LEG, HOLD_MS, EndCause, Kind, Party
 from facts.payloads import LegEnded, Retrieved, TalkMinute
 from router.sip.port import EventKind, LegEvent
 from router.transfer.endings import Step, end, end_legs, over
@@ -28,7 +28,7 @@ from router.transfer.model import (
 )
 
 MINUTE_US = 60_000_000
-HOLD_US = 10_000_000  # domain 9: no hold above 10 s
+HOLD_US = HOLD_MS * 1000
 UNHEARD_AGAIN_US = 250_000  # how soon to look again whether a silent party is heard
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from book.model import OrderClauses, Terms
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of
 from meter.billing.arithmetic.calendar import Week
 from meter.billing.arithmetic.cycle import Bought, Prepaid, make_up_units
 from meter.billing.arithmetic.units import SENT, CarriedUnits, Ordered, paid_in_advance
@@ -132,7 +132,7 @@ def _again(
     history: Sequence[Fact], posted: Sequence[Posting], changed: Contract, contract: Contract, report: ReplayReport
 ) -> list[Unit]:
     """What a transfer posts; under the same terms it is held against what the ledger has."""
-    closing = next((fact for fact in history if fact.kind is Kind.TRANSFER_CLOSED), None)
+    closing = first_of(history, Kind.TRANSFER_CLOSED)
     if closing is None:  # of before this journal: what the ledger has is all there is
         return [Unit.of(one) for one in posted]
     if changed is contract:
@@ -142,7 +142,7 @@ def _again(
         if now != had:
             report.differing.append(closing.transfer)
         return now
-    dialed = next((fact for fact in history if fact.kind is Kind.DIALED), history[0])
+    dialed = first_of(history, Kind.DIALED) or history[0]
     _, unit = decide_under(history, changed.terms_at(dialed.utc_us))
     return [unit] if unit is not None else []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select
 
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of
 from meter.journal.rows import read_row
 from meter.journal.sql.reading import CLOSED, facts_of_transfers
 from meter.ledger.accounts import Posting
@@ -58,7 +58,7 @@ def missing_outcomes(connection: Connection) -> list[str]:
 
 
 def _differences(row: Any, history: Sequence[Fact], had: Sequence[Posting]) -> Iterator[str]:
-    closing = next((fact for fact in history if fact.kind is Kind.TRANSFER_CLOSED), None)
+    closing = first_of(history, Kind.TRANSFER_CLOSED)
     if closing is None:
         yield f"outcome of {row.transfer}: there are no facts that close it"
         return
