@@ -40,7 +40,7 @@ class ChaosEngine(MemoryEngine):
         if throw < 0.02 and kind not in (EventKind.SENT, EventKind.NOT_SENT):  # lost; an ending is found by the sweep
             if kind in ENDINGS:
                 found = EventKind.GONE if party.answered else EventKind.FAILED
-                lost = LegSignal(event.handle, found, event.at_us, event.lag_us, local=True)
+                lost = event._replace(kind=found, local=True, code=0)
                 self._deliver(lost, self.dice.uniform(0, 1_000))
         elif throw < 0.06:  # late
             self._deliver(event, self.dice.uniform(0, 2_000))
