@@ -8,7 +8,7 @@ the e-mail of a failed transfer, `transfers show` and the portal all print this 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from facts.fact import CALLER_LEG, TRYING, Fact, Kind, first_of, until_closed
@@ -31,7 +31,7 @@ from facts.payloads import (
     talk_minute,
     trying,
 )
-from facts.start_payload import by_leg, lead_problems
+from facts.start_payload import Endpoint, by_leg, lead_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,65 +119,62 @@ def at_ms(fact: Fact, zero_us: int) -> int:
 
 
 def _legs(facts: Sequence[Fact], started: Fact, zero_us: int) -> dict[int, LegTimes]:
-    legs = _planned(started)
+    planned = by_leg(started)
+    known: dict[int, dict[str, Any]] = {number: {} for number in planned}
     for fact in facts:
-        change = _LEG_CHANGES.get(fact.kind)
-        if not fact.leg or change is None:  # leg 0 is the dialer's
-            continue
-        leg = legs.get(fact.leg) or LegTimes(fact.leg, f"leg {fact.leg}", "", secure=False)
-        legs[fact.leg] = replace(leg, **change(leg, fact, at_ms(fact, zero_us)))
-    return dict(sorted(legs.items()))
+        note = _LEG_NOTES.get(fact.kind)
+        if fact.leg and note is not None:  # leg 0 is the dialer's
+            note(known.setdefault(fact.leg, {}), fact, at_ms(fact, zero_us))
+    return {number: _leg(number, planned.get(number, Endpoint()), known[number]) for number in sorted(known)}
 
 
-def _planned(started: Fact) -> dict[int, LegTimes]:
-    return {
-        number: LegTimes(number, endpoint.name or f"leg {number}", endpoint.kind or "", secure=endpoint.secure is True)
-        for number, endpoint in by_leg(started).items()
-    }
+def _leg(number: int, endpoint: Endpoint, known: dict[str, Any]) -> LegTimes:
+    name = endpoint.name or f"leg {number}"
+    return LegTimes(number, name, endpoint.kind or "", secure=endpoint.secure is True, **known)
 
 
-_Change = Callable[[LegTimes, Fact, int], dict[str, Any]]
+_Note = Callable[[dict[str, Any], Fact, int], None]  # what is known of the leg so far, in fields of LegTimes
 
 
-def _once(name: str) -> _Change:
+def _once(name: str) -> _Note:
     """The first fact of its kind sets the time; a repeat changes nothing."""
 
-    def change(leg: LegTimes, _fact: Fact, at: int) -> dict[str, Any]:
-        return {name: at} if getattr(leg, name) is None else {}
+    def note(known: dict[str, Any], _fact: Fact, at: int) -> None:
+        known.setdefault(name, at)
 
-    return change
-
-
-def _rang(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
-    first = leg.ringing_ms is None and rings(fact)
-    return {"ringing_ms": at, "ringing_code": ringing(fact).code} if first else {}
+    return note
 
 
-def _tried(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
+def _rang(known: dict[str, Any], fact: Fact, at: int) -> None:
+    if "ringing_ms" not in known and rings(fact):
+        known.update(ringing_ms=at, ringing_code=ringing(fact).code)
+
+
+def _tried(known: dict[str, Any], fact: Fact, at: int) -> None:
     """100 alone: 199 and the like are on the clock."""
-    first = leg.trying_ms is None and trying(fact).code == TRYING
-    return {"trying_ms": at} if first else {}
+    if "trying_ms" not in known and trying(fact).code == TRYING:
+        known["trying_ms"] = at
 
 
-def _answered_late(_leg: LegTimes, _fact: Fact, at: int) -> dict[str, Any]:
-    return {"answered_ms": at, "late": True}
+def _answered_late(known: dict[str, Any], _fact: Fact, at: int) -> None:
+    known.update(answered_ms=at, late=True)
 
 
-def _ended(leg: LegTimes, fact: Fact, at: int) -> dict[str, Any]:
-    if leg.ended_ms is not None:
-        return {}
+def _ended(known: dict[str, Any], fact: Fact, at: int) -> None:
+    if "ended_ms" in known:
+        return
     over = leg_ended(fact)
-    return {
-        "ended_ms": at,
-        "ended_by": over.by.value if over.by is not None else "",
-        "local": over.local is not False,  # unless it is certain that the far end said so
-        "code": over.code,
-        "phrase": over.phrase or "",
-        "reason_header": over.header or "",
-    }
+    known.update(
+        ended_ms=at,
+        ended_by=over.by.value if over.by is not None else "",
+        local=over.local is not False,  # unless it is certain that the far end said so
+        code=over.code,
+        phrase=over.phrase or "",
+        reason_header=over.header or "",
+    )
 
 
-_LEG_CHANGES: dict[Kind, _Change] = {
+_LEG_NOTES: dict[Kind, _Note] = {
     Kind.DIALED: _once("sent_ms"),
     Kind.TRYING: _tried,
     Kind.RINGING: _rang,
@@ -210,9 +207,8 @@ def _what(fact: Fact) -> str:
 
 
 def _said_ended(fact: Fact) -> str:
-    over = ended(fact)
-    by, cause = (value.value if value is not None else "unknown" for value in over)
-    return f"ended by the {by} ({cause})"
+    by, cause = ended(fact)
+    return f"ended by the {'unknown' if by is None else by.value} ({'unknown' if cause is None else cause.value})"
 
 
 def _said_leg_ended(fact: Fact) -> str:
@@ -225,7 +221,9 @@ def _said_leg_ended(fact: Fact) -> str:
 
 def _status(code: int | None, phrase: str | None) -> str:
     """Code and reason phrase, as far as there are."""
-    return " ".join(str(part) for part in (code, phrase) if part)
+    if code and phrase:
+        return f"{code} {phrase}"
+    return phrase or (str(code) if code else "")
 
 
 def _said_trying(fact: Fact) -> str:

@@ -218,6 +218,30 @@ def stored_start(column: bytes) -> TransferStarted:
     return _started(payload if isinstance(payload, dict) else NOTHING)
 
 
+class Parties(NamedTuple):
+    """Who has to do with a transfer, and the ids of the prospect's call, as `transfer_started` says."""
+
+    call_id: str | None = None
+    sip_call_id: str | None = None
+    dialer: str | None = None
+    campaign: str | None = None
+    buyer: str | None = None
+    phone: str | None = None
+
+
+def parties(started: Fact) -> Parties:
+    """These alone of `transfer_started`."""
+    payload = stored(started)
+    return Parties(
+        text(payload, "call_id"),
+        text(payload, "sip_call_id"),
+        text(payload, "dialer"),
+        text(payload, "campaign"),
+        text(payload, "buyer"),
+        text(payload, "phone"),
+    )
+
+
 def buffer_ms(started: Fact) -> int | None:
     """Of `transfer_started`, for who wants no more of it."""
     return whole(stored(started), "buffer_ms")

@@ -24,9 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from book.model import Rating, Terms
 from facts.fact import Fact, Kind, first_of, until_closed
-from facts.outcome import CountsAs, Outcome, decide
+from facts.outcome import CountsAs, Outcome, OutcomeTerms, decide
 from facts.payloads import transfer_closed
-from facts.start_payload import transfer_started
+from facts.start_payload import lead_emails, lead_fields, parties, terms
 from meter.billing.arithmetic.minutes import rate
 from meter.ledger.accounts import INCREMENT, UNIT, Account, Posting, Rule
 from meter.outbox.sql import new_row, waits_for
@@ -80,11 +80,10 @@ class Settled:
 def settle(history: Sequence[Fact], closing: Fact, options: SettleOptions, now_utc_us: int) -> Settled:
     """What one closed transfer comes to. Pure. `history` holds all its facts, in order."""
     facts = until_closed(history)
-    outcome = decide(facts)
+    started = first_of(facts, Kind.TRANSFER_STARTED)
+    about = _About(started or closing, first_of(facts, Kind.DIALED), closing, now_utc_us)
+    outcome = decide(facts, OutcomeTerms.of(about.terms) if started is not None else OutcomeTerms())
     agreed = transfer_closed(closing) == outcome.as_closed()
-    started = first_of(facts, Kind.TRANSFER_STARTED) or closing
-    dialout = first_of(facts, Kind.DIALED)
-    about = _About(started, dialout, closing, now_utc_us)
     row = about.outcome_row(outcome, agreed=agreed)
     posting = about.posting(outcome)
     messages = about.mails() if outcome.counts_as is CountsAs.FAILED else []
@@ -98,25 +97,21 @@ class _About:
 
     def __init__(self, started: Fact, dialout: Fact | None, closing: Fact, now_utc_us: int) -> None:
         self._started, self._dialout, self._closing, self._now_utc_us = started, dialout, closing, now_utc_us
-        self._start = transfer_started(started)
-        self._terms = self._start.terms
-        self._buyer = _short(self._start.buyer)
-
-    @property
-    def lead_emails(self) -> list[str]:
-        return [address for address in self._start.lead_emails if address]
+        self.terms = terms(started)
+        self._parties = parties(started)
+        self._buyer = _short(self._parties.buyer)
 
     def outcome_row(self, outcome: Outcome, *, agreed: bool) -> Columns:
         return {
             "transfer": self._closing.transfer,
             "router": self._closing.router,
             "boot": self._closing.boot,
-            "call_id": _short(self._start.call_id),
-            "sip_call_id": self._start.sip_call_id or "",
-            "dialer": _short(self._start.dialer),
-            "campaign": _short(self._start.campaign),
+            "call_id": _short(self._parties.call_id),
+            "sip_call_id": self._parties.sip_call_id or "",
+            "dialer": _short(self._parties.dialer),
+            "campaign": _short(self._parties.campaign),
             "buyer": self._buyer,
-            "phone": _short(self._start.phone, MAX_PHONE),
+            "phone": _short(self._parties.phone, MAX_PHONE),
             "started_utc_us": self._started.utc_us,
             "dialout_utc_us": self._dialout.utc_us if self._dialout else None,
             "closed_utc_us": self._closing.utc_us,
@@ -134,13 +129,13 @@ class _About:
 
     def posting(self, outcome: Outcome) -> Posting | None:
         """One unit, or the increments of a call that is paid by the minute; None for what is free."""
-        if self._terms.by_minute:
+        if self.terms.by_minute:
             return self._minutes(outcome)
         if outcome.counts_as is CountsAs.FREE:
             return None
         unit = outcome.counts_as.value
         is_connected = outcome.counts_as is CountsAs.CONNECTED
-        agreed = self._terms.connected_percent if is_connected else self._terms.failed_percent
+        agreed = self.terms.connected_percent if is_connected else self.terms.failed_percent
         percent = 100 if agreed is None else min(100, max(0, agreed))
         return Posting(
             key=f"{self._closing.transfer}:unit",
@@ -157,9 +152,9 @@ class _About:
 
     def _minutes(self, outcome: Outcome) -> Posting | None:
         """By talk alone: buffer, verdict and units play no part (domain, section 9)."""
-        increment_ms = max(0, self._terms.minute_increment_ms or 0) or _BY_MINUTE.minute_increment_ms
-        minimum_ms = max(0, self._terms.minute_minimum_ms or 0)
-        price = self._terms.minute_price_minor  # None in facts of before it was told: the invoice looks it up
+        increment_ms = max(0, self.terms.minute_increment_ms or 0) or _BY_MINUTE.minute_increment_ms
+        minimum_ms = max(0, self.terms.minute_minimum_ms or 0)
+        price = self.terms.minute_price_minor  # None in facts of before it was told: the invoice looks it up
         clauses = replace(_BY_MINUTE, minute_increment_ms=increment_ms, minute_minimum_ms=minimum_ms)
         rated = rate(outcome.talk_ms, clauses)
         if not rated.increments:
@@ -179,18 +174,18 @@ class _About:
 
     def interaction(self, facts: Sequence[Fact], outcome: Outcome, posting: Posting | None) -> Columns | None:
         """The call, answered or not, of a buyer who pays by the minute; None of others, and where nothing rang."""
-        if not self._terms.by_minute or self._dialout is None or not self._buyer:
+        if not self.terms.by_minute or self._dialout is None or not self._buyer:
             return None
         increments = posting.units if posting is not None else 0
         price = posting.price_minor or 0 if posting is not None else 0
-        currency = self._terms.currency or ""
+        currency = self.terms.currency or ""
         charged = Charged(increments, increments * price, currency if len(currency) == len("USD") else "")
-        phone, now = _short(self._start.phone, MAX_PHONE), self._now_utc_us
+        phone, now = _short(self._parties.phone, MAX_PHONE), self._now_utc_us
         return call_row(facts, outcome, buyer=self._buyer, customer=phone, charged=charged, now_utc_us=now)
 
     def ask(self) -> Columns | None:
         """The question to the caller how it was, where the lead has an address."""
-        to = mail_address((self._start.lead or {}).get("email"))
+        to = mail_address((lead_fields(self._started) or {}).get("email"))
         return ask_message(self._closing.transfer, to, self._now_utc_us) if to else None
 
     def _of_transfer(self) -> Columns:
@@ -207,15 +202,15 @@ class _About:
 
         Of a buyer without an address it waits for one, since the unit is charged; who pays by the minute pays none.
         """
-        transfer, to = self._closing.transfer, self.lead_emails
-        if not to and (not self._buyer or self._terms.by_minute):
+        transfer, to = self._closing.transfer, list(lead_emails(self._started))
+        if not to and (not self._buyer or self.terms.by_minute):
             return []
         said = {"transfer": transfer, **({"to": to} if to else {})}
         needs = "" if to else waits_for("lead_emails", self._buyer)
         return [new_row("mail", transfer, f"{transfer}.lead", said, self._now_utc_us, needs=needs)]
 
     def _terms_used(self) -> Columns:
-        return {"terms_name": _short(self._terms.name), "terms_version": self._terms.version or 0}
+        return {"terms_name": _short(self.terms.name), "terms_version": self.terms.version or 0}
 
 
 def _short(text: str | None, limit: int = MAX_NAME) -> str:
