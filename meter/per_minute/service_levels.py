@@ -14,11 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-<<<<<<< HEAD
 from book.model import Channel
-=======
 from facts.fact import HOLD_MS
->>>>>>> 4317262 (Say once how long a hold may last, and how a fact of a kind is found)
 from meter.billing.arithmetic.units import half_even
 
 RING_MS = 12_000  # domain 9: two full 6 s cycles
