@@ -182,7 +182,7 @@ from meter.suppression_rows.sql.lists import ListRows
 from suppression import editing
 from suppression.editing import edit, fold
 from suppression.importer import Mode, Task, import_file
-from suppression.ports import StaleError, Actor
+from book.lists import Actor
 
 editing.FOLD_REVISIONS = 4
 folder, dice, who = Path(sys.argv[1]), random.Random(int(sys.argv[2])), Actor("child", "test")
