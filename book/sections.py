@@ -332,7 +332,14 @@ def validate_book(document: Document, presets: Mapping[str, Terms]) -> tuple[Boo
     problems = reader.problems + cross_problems(document, frozenset(presets))
     warnings = (*cross_warnings(document), *_address_warnings(document, buyers))
     unsaid = reader.unsaid | {(one.name, one.version) for one in used.values()}
-    return BookFile((*used.values(), *terms), buyers, campaigns, lists, warnings, frozenset(unsaid)), problems
+    return BookFile(
+        terms=(*used.values(), *terms),
+        buyers=buyers,
+        campaigns=campaigns,
+        suppression_lists=lists,
+        warnings=warnings,
+        unsaid=frozenset(unsaid),
+    ), problems
 
 
 def _address_warnings(document: Document, buyers: Iterable[Buyer]) -> Iterator[Problem]:

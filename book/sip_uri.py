@@ -136,13 +136,13 @@ def _sip(scheme: str, user: str, host: str, parameters: str, headers: str, *, ha
     if headers and _HEADERS.fullmatch(headers) is None:
         raise UriError("a URI whose headers cannot be read")
     return Uri(
-        scheme.lower(),
-        number,
-        found[1].lower(),
-        int(found[2] or 0),
-        _named(more),
-        _parameters(parameters),
-        headers[1:],
+        scheme=scheme.lower(),
+        user=number,
+        host=found[1].lower(),
+        port=int(found[2] or 0),
+        user_parameters=_named(more),
+        parameters=_parameters(parameters),
+        headers=headers[1:],
     )
 
 

@@ -97,7 +97,14 @@ def router_view(router: Router) -> RouterView:
         for one in sorted(router.prober.trunks.all, key=lambda one: one.name)
     )
     arrivals = len(arrivals_of(router))
-    return RouterView(router.draining, len(router.live), arrivals, slots.used, slots.ceiling, trunks)
+    return RouterView(
+        draining=router.draining,
+        transfers=len(router.live),
+        arrivals=arrivals,
+        slots_used=slots.used,
+        slots_max=slots.ceiling,
+        trunks=trunks,
+    )
 
 
 def arrivals_of(router: Router) -> list[Arrival]:

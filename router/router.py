@@ -279,7 +279,15 @@ class Router:
 
     def _choose(self, dialled: str, lead: Lead, *, key: str = "", offered: frozenset[str] = frozenset()) -> Selection:
         state = lead.fields.get("state", "")
-        asked = Question(dialled, lead.phone, state, self.clock.utc_us(), self.new_seed(), offered, key)
+        asked = Question(
+            dialled=dialled,
+            phone=lead.phone,
+            state=state,
+            now_utc_us=self.clock.utc_us(),
+            seed=self.new_seed(),
+            offered=offered,
+            key=key,
+        )
         selection = choose(self.book.book, asked, self.around)
         for scrub in selection.scrubs:
             metrics.SCRUB.labels(result=_SCRUB_LABELS.get(scrub.reason, "unavailable")).inc()

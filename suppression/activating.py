@@ -78,6 +78,36 @@ class Made:
     changed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class VersionPlan:
+    """The version to be made of a list.
+
+    `merges`: it is built upon the version in force, and keeps its expiry. Otherwise what was changed by hand after
+    `mark`, a (version, revision), is carried over, and for None all of it. `keep_changes`: the same entries are no new
+    version, whatever was changed by hand. `buyer` None: the list is global.
+    """
+
+    name: str
+    buyer: str | None
+    kind: Kind
+    source: str
+    source_checksum: str
+    expires_utc_us: int | None
+    merges: bool
+    mark: tuple[int, int] | None = None
+    keep_changes: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What the log says of an activation; `detail` is called once the version is built."""
+
+    who: Actor
+    action: str
+    detail: Callable[[], Mapping[str, object]]
+
+
 Build = Callable[[Base], tuple[Callable[[], Iterator[Entries]], Extent]]
 
 
@@ -125,76 +155,45 @@ def convert(change: Change, base: Base, kind: Kind) -> Change:
         raise ListRefusedError(f"{error}; replace the list without them, or restore with --drop-changes") from error
 
 
-async def put_in_force(
-    store: ListStore,
-    data_dir: Path,
-    build: Build,
-    *,
-    name: str,
-    buyer: str | None,
-    kind: Kind,
-    who: Actor,
-    action: str,
-    source: str,
-    source_checksum: str,
-    expires_utc_us: int | None,
-    merges: bool,
-    mark: tuple[int, int] | None = None,
-    keep_changes: bool = False,
-    dry_run: bool = False,
-    detail: Callable[[], Mapping[str, object]],
-) -> Made:
-    """Build a version, write it, activate it. Raises ListRefusedError, SnapshotError, OSError.
-
-    `merges`: it is built upon the version in force. Otherwise what was changed by hand after `mark`, a (version,
-    revision), is carried over, and for None all of it. `keep_changes`: the same entries are no new version, whatever
-    was changed by hand.
-    """
+async def put_in_force(store: ListStore, data_dir: Path, build: Build, plan: VersionPlan, entry: LogEntry) -> Made:
+    """Build a version, write it, activate it. Raises ListRefusedError, SnapshotError, OSError."""
     for _ in range(TRIES):
-        base = await look(store, data_dir, name, must_load=merges)
+        base = await look(store, data_dir, plan.name, must_load=plan.merges)
         entries, extent = await asyncio.to_thread(build, base)
-        if merges and base.version is not None:
-            expires_utc_us = base.version.expires_utc_us
-        if dry_run or _is_same(base, extent, expires_utc_us, edited=keep_changes):
-            if not dry_run:
-                await store.refused(name, who, action="unchanged", detail=detail())
-            return _as_it_is(base, extent, dry_run=dry_run)
-        file, checksum = await asyncio.to_thread(
-            _write, data_dir / FOLDER, name, entries, extent, kind=kind, source_checksum=source_checksum
-        )
-        new = NewVersion(
-            name,
-            buyer,
-            kind.value,
-            str(file.relative_to(data_dir)),
-            checksum,
-            source,
-            source_checksum,
-            extent.count,
-            extent.count,
-            expires_utc_us,
-            keep_expiry=merges,
-            based_on=base.version.version if merges and base.version is not None else None,
-        )
+        if plan.merges and base.version is not None:
+            plan = replace(plan, expires_utc_us=base.version.expires_utc_us)
+        if plan.dry_run or _is_same(base, extent, plan.expires_utc_us, edited=plan.keep_changes):
+            if not plan.dry_run:
+                await store.refused(plan.name, entry.who, action="unchanged", detail=entry.detail())
+            return _as_it_is(base, extent, dry_run=plan.dry_run)
+        file, checksum = await asyncio.to_thread(_write, data_dir / FOLDER, plan, entries, extent)
+        new = _new_version(plan, base, extent, file=str(file.relative_to(data_dir)), checksum=checksum)
         try:
-            done = await _activate(
-                store,
-                data_dir,
-                new,
-                base,
-                who=who,
-                action=action,
-                detail=detail(),
-                merges=merges,
-                mark=base.expect if merges else mark,
-            )
+            done = await _activate(store, data_dir, new, base, plan=plan, entry=entry)
         except ListRefusedError:  # after anything else the store may have it in force all the same
             file.unlink(missing_ok=True)
             raise
         if done is not None:
             return Made(done.version, done.revision, done.count, done.checksum, changed=True)
         file.unlink(missing_ok=True)
-    raise never_still(name)
+    raise never_still(plan.name)
+
+
+def _new_version(plan: VersionPlan, base: Base, extent: Extent, *, file: str, checksum: str) -> NewVersion:
+    return NewVersion(
+        name=plan.name,
+        buyer=plan.buyer,
+        kind=plan.kind.value,
+        file=file,
+        checksum=checksum,
+        source=plan.source,
+        source_checksum=plan.source_checksum,
+        entries=extent.count,
+        count=extent.count,
+        expires_utc_us=plan.expires_utc_us,
+        keep_expiry=plan.merges,
+        based_on=base.version.version if plan.merges and base.version is not None else None,
+    )
 
 
 async def activate_with(
@@ -220,26 +219,18 @@ async def activate_with(
 
 
 async def _activate(
-    store: ListStore,
-    data_dir: Path,
-    new: NewVersion,
-    base: Base,
-    *,
-    who: Actor,
-    action: str,
-    detail: Mapping[str, object],
-    merges: bool,
-    mark: tuple[int, int] | None,
+    store: ListStore, data_dir: Path, new: NewVersion, base: Base, *, plan: VersionPlan, entry: LogEntry
 ) -> ListVersion | None:
     """None where it must be built again."""
+    detail, mark = entry.detail(), base.expect if plan.merges else plan.mark
     for _ in range(TRIES):
         now = await look(store, data_dir, new.name, must_load=False)
-        if merges and _version(now) != _version(base):
+        if plan.merges and _version(now) != _version(base):
             return None
-        change = convert(await changed_by_hand(store, now, mark), now, Kind(new.kind))
+        change = convert(await changed_by_hand(store, now, mark), now, plan.kind)
         try:
             return await activate_with(
-                store, data_dir, new, change, who, action=action, expect=now.expect, detail=detail
+                store, data_dir, new, change, entry.who, action=entry.action, expect=now.expect, detail=detail
             )
         except StaleError:
             continue
@@ -267,21 +258,30 @@ def _as_it_is(base: Base, extent: Extent, *, dry_run: bool) -> Made:
 
 
 def _write(
-    folder: Path,
-    name: str,
-    entries: Callable[[], Iterator[Entries]],
-    extent: Extent,
-    *,
-    kind: Kind,
-    source_checksum: str,
+    folder: Path, plan: VersionPlan, entries: Callable[[], Iterator[Entries]], extent: Extent
 ) -> tuple[Path, str]:
     built_at = datetime.now(UTC).isoformat(timespec="microseconds")
     return snapshot.write(
-        folder, name, entries(), extent, kind=kind, source_checksum=source_checksum, built_at=built_at
+        folder,
+        plan.name,
+        entries(),
+        extent,
+        kind=plan.kind,
+        source_checksum=plan.source_checksum,
+        built_at=built_at,
     )
 
 
 def _counted(file: Path, new: NewVersion, change: Change, kind: Kind) -> int:
     read = snapshot.load(file, new.checksum, mapped=True)
-    loaded = LoadedList(new.name, 0, 0, new.checksum, new.buyer, kind, read, find=finder(read))
+    loaded = LoadedList(
+        name=new.name,
+        version=0,
+        revision=0,
+        state=new.checksum,
+        buyer=new.buyer,
+        kind=kind,
+        snapshot=read,
+        find=finder(read),
+    )
     return loaded.count_with(change)

@@ -20,7 +20,9 @@ from suppression.activating import (
     TRIES,
     Base,
     ListRefusedError,
+    LogEntry,
     Made,
+    VersionPlan,
     activate_with,
     changed_by_hand,
     convert,
@@ -91,7 +93,13 @@ async def edit(
             except StaleError:
                 continue
         done = Edited(
-            version.version, version.revision, len(change.add), len(change.remove), already, absent, version.count
+            version=version.version,
+            revision=version.revision,
+            added=len(change.add),
+            removed=len(change.remove),
+            already=already,
+            absent=absent,
+            count=version.count,
         )
         if version.revision >= FOLD_REVISIONS or _many(base, change):
             try:
@@ -120,22 +128,18 @@ async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Made:
 
         return passed, snapshot.extent_of(passed(), kind)
 
+    plan = VersionPlan(
+        name=name,
+        buyer=before.buyer,
+        kind=kind,
+        source=before.source,
+        source_checksum=before.source_checksum,
+        expires_utc_us=before.expires_utc_us,
+        merges=True,
+    )
+    entry = LogEntry(who, "fold", lambda: {"changes": before.revision})
     try:
-        return await put_in_force(
-            store,
-            data_dir,
-            build,
-            name=name,
-            buyer=before.buyer,
-            kind=kind,
-            who=who,
-            action="fold",
-            source=before.source,
-            source_checksum=before.source_checksum,
-            expires_utc_us=before.expires_utc_us,
-            merges=True,
-            detail=lambda: {"changes": before.revision},
-        )
+        return await put_in_force(store, data_dir, build, plan, entry)
     except (snapshot.SnapshotError, OSError) as error:
         raise ListRefusedError(str(error)) from error
 
@@ -171,16 +175,16 @@ async def restore(
         carried = Change() if drop_changes else convert(await changed_by_hand(store, now), now, kind)
         change = combine((own, carried))
         new = NewVersion(
-            name,
-            old.buyer,
-            old.kind,
-            file,
-            old.checksum,
-            old.source,
-            old.source_checksum,
-            old.entries,
-            old.entries,
-            old.expires_utc_us,
+            name=name,
+            buyer=old.buyer,
+            kind=old.kind,
+            file=file,
+            checksum=old.checksum,
+            source=old.source,
+            source_checksum=old.source_checksum,
+            entries=old.entries,
+            count=old.entries,
+            expires_utc_us=old.expires_utc_us,
             keep_expiry=True,
             based_on=version,
         )

@@ -29,7 +29,17 @@ import numpy as np
 
 from book.lists import Actor, ListVersion
 from suppression import snapshot
-from suppression.activating import FOLDER, Base, ListRefusedError, Made, changed_by_hand, look, put_in_force
+from suppression.activating import (
+    FOLDER,
+    Base,
+    ListRefusedError,
+    LogEntry,
+    Made,
+    VersionPlan,
+    changed_by_hand,
+    look,
+    put_in_force,
+)
 from suppression.expiry import LAST_S
 from suppression.kinds import Kind
 from suppression.ports import ListStore
@@ -115,7 +125,7 @@ async def import_file(
             folder.mkdir(parents=True, exist_ok=True)
             expiring = bool(task.wanted.expires_column) or _entries_end(task) > 0
             collected = stack.enter_context(Collector(folder, opened.layout.kind, expiring=expiring))
-            await asyncio.to_thread(_collect, opened, collected, task, report, folder, progress)
+            await asyncio.to_thread(_collect, opened, collected, task, report, folder=folder, progress=progress)
             _check_read(task, report, collected)
             made = await _make(
                 store,
@@ -136,14 +146,14 @@ async def import_file(
             )
         raise refused from error
     return Imported(
-        task.name,
-        made.version,
-        made.revision,
-        made.count,
-        0 if before is None else before.count,
-        made.checksum,
-        made.changed,
-        report,
+        name=task.name,
+        version=made.version,
+        revision=made.revision,
+        entries=made.count,
+        before=0 if before is None else before.count,
+        checksum=made.checksum,
+        changed=made.changed,
+        report=report,
     )
 
 
@@ -205,11 +215,12 @@ def columns_of(opened: ListFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for layout in opened.layouts for name in layout.column_names))
 
 
-def _collect(  # noqa: PLR0917 - as it is called in a thread
+def _collect(
     opened: ListFile,
     collected: Collector,
     task: Task,
     report: ReadReport,
+    *,
     folder: Path,
     progress: Progress | None,
 ) -> None:
@@ -307,15 +318,10 @@ async def _make(
         report.repeats = collected.taken - tally.own
         return lambda: merge((*under, own), Tally()), extent
 
-    return await put_in_force(
-        store,
-        data_dir,
-        build,
+    plan = VersionPlan(
         name=task.name,
         buyer=task.buyer,
         kind=kind,
-        who=who,
-        action=str(task.mode),
         source=name_text(task.file.name),
         source_checksum=source_checksum,
         expires_utc_us=task.expires_utc_us,
@@ -323,8 +329,9 @@ async def _make(
         mark=mark,
         keep_changes=task.keep_changes and task.mode is Mode.REPLACE,
         dry_run=task.dry_run,
-        detail=lambda: _detail(task, report, ""),
     )
+    entry = LogEntry(who, str(task.mode), lambda: _detail(task, report, ""))
+    return await put_in_force(store, data_dir, build, plan, entry)
 
 
 def _detail(task: Task, report: ReadReport, why: str) -> dict[str, object]:

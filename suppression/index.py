@@ -285,15 +285,15 @@ def make_part(lists: Sequence[LoadedList], before: Part | None = None) -> Part:
         looks[kind] = _Look(finds, frozenset(entry for one in some for entry in one.change.add))
     document, digest = _described(lists)
     return Part(
-        tuple(lists),
-        tuple(merged),
-        looks.pop(Kind.NUMBER, _Look()),
-        tuple(looks.items()),
-        tuple(one.name for one in lists if one.snapshot is None),
-        digest,
-        document,
-        _brief(lists),
-        loners,
+        lists=tuple(lists),
+        merged=tuple(merged),
+        numbers=looks.pop(Kind.NUMBER, _Look()),
+        hashed=tuple(looks.items()),
+        broken=tuple(one.name for one in lists if one.snapshot is None),
+        digest=digest,
+        document=document,
+        brief=_brief(lists),
+        loners=loners,
     )
 
 

@@ -46,16 +46,16 @@ def load_list(
     if not same:
         _log.info("suppression_list_loaded", list=version.name, version=version.version, entries=version.entries)
     return LoadedList(
-        version.name,
-        version.version,
-        version.revision,
-        version.state,
-        version.buyer,
-        kind,
-        read,
-        whole,
-        None if version.expires_utc_us is None else version.expires_utc_us / 1e6,
-        find,
+        name=version.name,
+        version=version.version,
+        revision=version.revision,
+        state=version.state,
+        buyer=version.buyer,
+        kind=kind,
+        snapshot=read,
+        change=whole,
+        expires_s=None if version.expires_utc_us is None else version.expires_utc_us / 1e6,
+        find=find,
     )
 
 
@@ -93,5 +93,11 @@ def seen(file: Path) -> tuple[int, ...]:
 
 def _unusable(version: ListVersion, kind: Kind) -> LoadedList:
     return LoadedList(
-        version.name, version.version, version.revision, version.state, version.buyer, kind, snapshot=None
+        name=version.name,
+        version=version.version,
+        revision=version.revision,
+        state=version.state,
+        buyer=version.buyer,
+        kind=kind,
+        snapshot=None,
     )

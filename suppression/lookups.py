@@ -115,7 +115,16 @@ async def since_when(
             since = hand or (one.imported_utc_us, one.imported_by)
             if hand is not None:
                 break
-    return Found(version.name, version.buyer, version.version, version.revision, since[0], exact, since[1], expires_s)
+    return Found(
+        name=version.name,
+        buyer=version.buyer,
+        version=version.version,
+        revision=version.revision,
+        since_utc_us=since[0],
+        exact=exact,
+        by=since[1],
+        expires_s=expires_s,
+    )
 
 
 def _entries(kind: Kind, probe: Probe) -> tuple[Entry, ...]:

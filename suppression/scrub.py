@@ -143,14 +143,22 @@ class Scrub:
         try:
             wanted = normalise(number)
         except NumberError:
-            return _result(state, own, str(Reason.SUPPRESSION_UNAVAILABLE), "", started)
+            return _result(state, own, reason=str(Reason.SUPPRESSION_UNAVAILABLE), started_ns=started)
         hit, exempt = state.look(wanted, buyer, self._wall())
         reason = ""
         if hit:
             reason = str(Reason.SUPPRESSED)
         elif state.shared.broken or own.broken:
             reason = str(Reason.SUPPRESSION_UNAVAILABLE)
-        return _result(state, own, reason, hit, started, self._signer.hash_number(wanted), exempt)
+        return _result(
+            state,
+            own,
+            reason=reason,
+            hit=hit,
+            started_ns=started,
+            number=self._signer.hash_number(wanted),
+            exempt=exempt,
+        )
 
     def receipt(self, result: ScrubResult, transfer: str, buyer: str, at_utc_us: int) -> str:
         """A check's result, signed, for the dialer."""
@@ -287,19 +295,28 @@ def _part(before: Part | None, lists: list[LoadedList]) -> Part:
     return make_part(lists, before)
 
 
-def _result(  # noqa: PLR0917 - one place, in the order of the fields
+def _result(
     state: State,
     own: Part,
+    *,
     reason: str,
-    hit: str,
     started_ns: int,
+    hit: str = "",
     number: str = "",
     exempt: tuple[int, ...] = (),
 ) -> ScrubResult:
     lists = (
         f"{state.shared.brief}; {own.brief}" if state.shared.brief and own.brief else state.shared.brief or own.brief
     )
-    return ScrubResult(reason, hit, lists, (state.shared.digest, own.digest), number, exempt, _since(started_ns))
+    return ScrubResult(
+        reason=reason,
+        hit=hit,
+        lists=lists,
+        sets=(state.shared.digest, own.digest),
+        number=number,
+        exempt=exempt,
+        took_us=_since(started_ns),
+    )
 
 
 def _since(started_ns: int) -> int:

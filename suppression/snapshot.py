@@ -223,13 +223,13 @@ def load(file: Path, checksum: str = "", *, mapped: bool = False) -> Snapshot:
     kind = Kind(header.get("kind", Kind.NUMBER))
     _check_sections(file, kind, header["count"], sections)
     return Snapshot(
-        kind,
-        header["count"],
-        found,
-        header["source_checksum"],
-        header["built_at"],
-        str(header.get("content", "")),
-        sections,
+        kind=kind,
+        count=header["count"],
+        checksum=found,
+        source_checksum=header["source_checksum"],
+        built_at=header["built_at"],
+        content=str(header.get("content", "")),
+        sections=sections,
     )
 
 

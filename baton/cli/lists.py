@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from baton.cli.console import (
     CommandError,
     ConfigOption,
     JsonOption,
+    Place,
     StoreOption,
     find_place,
     out,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from book.lists import ListVersion
     from suppression.activating import Made
     from suppression.editing import Edited
-    from suppression.importer import Imported
+    from suppression.importer import Imported, Task
 
 suppression = typer.Typer(help="Suppression lists: import, change, look up, restore, export.", no_args_is_help=True)
 
@@ -62,6 +64,13 @@ SkipOption = Annotated[
 ]
 MemberOption = Annotated[str, typer.Option(help="Which files of a ZIP archive, such as *.csv.")]
 SheetOption = Annotated[str, typer.Option(help="Which sheets of a workbook, such as DNC*.")]
+
+RejectsOption = Annotated[
+    float, typer.Option(min=0, max=100, help="More rejected lines than this, and nothing is activated.")
+]
+KeepOption = Annotated[
+    bool, typer.Option("--keep-changes", help="When replacing, carry over what was changed by hand.")
+]
 
 
 class _Mode(enum.StrEnum):
@@ -94,13 +103,9 @@ def import_(
     header: HeaderOption = None,
     skip_rows: SkipOption = 0,
     expires: UntilOption = "",
-    reject_percent: Annotated[
-        float, typer.Option(min=0, max=100, help="More rejected lines than this, and nothing is activated.")
-    ] = 2.0,
+    reject_percent: RejectsOption = 2.0,
     rejects: Annotated[Path | None, typer.Option(help="Where rejected lines are listed.")] = None,
-    keep_changes: Annotated[
-        bool, typer.Option("--keep-changes", help="When replacing, carry over what was changed by hand.")
-    ] = False,
+    keep_changes: KeepOption = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a list without any number.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept a guessed column without being asked.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")] = False,
@@ -111,46 +116,49 @@ def import_(
     """Import a list and put it in force; the version before stays in force where the file is refused."""
     if bool(buyer) == is_global:
         raise typer.BadParameter("say either --buyer NAME or --global")
-    place = find_place(config, store)
+    from suppression.importer import Mode, Task
+    from suppression.kinds import Kind
+    from suppression.reading.shapes import Wanted
+
+    wanted = Wanted(
+        column=tuple(column or ()),
+        area_column=area_column,
+        expires_column=expires_column,
+        kind=Kind(hashed.value) if hashed else None,
+        region=region,
+        member=member,
+        sheet=sheet,
+        header=header,
+        skip_rows=skip_rows,
+    )
+    task = Task(
+        file=file,
+        name=name,
+        buyer=buyer or None,
+        mode=Mode(mode.value),
+        wanted=wanted,
+        allow_empty=allow_empty,
+        keep_changes=keep_changes,
+        reject_percent=reject_percent,
+        rejects_file=rejects,
+        dry_run=dry_run,
+    )
+    _import(find_place(config, store), task, expires, yes=yes, as_json=as_json)
+
+
+def _import(place: Place, task: Task, expires: str, *, yes: bool, as_json: bool) -> None:
+    """Import one list; days end in the time zone of the buyer's terms."""
 
     async def work(engine: AsyncEngine) -> Imported:
-        from suppression.importer import Mode, Task
-        from suppression.kinds import Kind
-        from suppression.reading.shapes import Wanted
-
-        zone = await zone_of(engine, buyer)
-        wanted = Wanted(
-            tuple(column or ()),
-            area_column,
-            expires_column,
-            Kind(hashed.value) if hashed else None,
-            region,
-            member,
-            sheet,
-            header,
-            skip_rows,
-            zone,
-        )
-        task = Task(
-            file,
-            name,
-            buyer or None,
-            Mode(mode.value),
-            wanted,
-            until_us(expires, zone),
-            allow_empty,
-            keep_changes,
-            reject_percent,
-            rejects,
-            dry_run,
-        )
-        return await import_task(engine, place, task, ask=not as_json, yes=yes)
+        zone = await zone_of(engine, task.buyer or "")
+        local = replace(task, wanted=replace(task.wanted, zone=zone), expires_utc_us=until_us(expires, zone))
+        return await import_task(engine, place, local, ask=not as_json, yes=yes)
 
     done = with_store(place, work, create=True)
     if as_json:
         print_json(asdict(done))
     else:
-        print_imported(done, dry_run=dry_run)
+        print_imported(done, dry_run=task.dry_run)
 
 
 @suppression.command()
@@ -162,20 +170,18 @@ def add(
     store: StoreOption = "",
 ) -> None:
     """Put numbers on a list; routers have them within `suppression.reload_ms`."""
-    _edit(name, numbers, [], config, store, expires)
+    _edit(find_place(config, store), name, adding=numbers, expires=expires)
 
 
 @suppression.command()
 def remove(name: ListArgument, numbers: NumbersArgument, config: ConfigOption = None, store: StoreOption = "") -> None:
     """Take numbers off a list."""
-    _edit(name, [], numbers, config, store)
+    _edit(find_place(config, store), name, removing=numbers)
 
 
-def _edit(  # noqa: PLR0917 - the two commands' own
-    name: str, adding: list[str], removing: list[str], config: Path | None, store: str, expires: str = ""
+def _edit(
+    place: Place, name: str, *, adding: Sequence[str] = (), removing: Sequence[str] = (), expires: str = ""
 ) -> None:
-    place = find_place(config, store)
-
     async def work(engine: AsyncEngine) -> Edited:
         from suppression.editing import edit
 
@@ -287,7 +293,9 @@ def exempt(
         if until is None:
             raise CommandError("--expires: an exemption has an end")
         try:
-            done = await list_store(engine).exempt(name, wanted, buyer or None, reason, until, who())
+            done = await list_store(engine).exempt(
+                name, wanted, buyer=buyer or None, reason=reason, expires_utc_us=until, who=who()
+            )
         except ValueError as error:
             raise CommandError(str(error)) from error
         return done.id

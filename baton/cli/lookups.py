@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
 
     from book.lists import Exemption, ListLogEntry, ListVersion
     from facts.answers import ScrubResult
-    from suppression.batch import Summary
+    from suppression.batch import Job, Summary
     from suppression.lookups import Evidence, Found
+    from suppression.reading.shapes import Layout
 
 BuyerOption = Annotated[str, typer.Option("--buyer", help="As for this buyer: the global lists and its own.")]
 
@@ -392,37 +394,42 @@ def scrub(
     as_json: JsonOption = False,
 ) -> None:
     """Scrub a whole file: clean lines, suppressed ones and unreadable ones, each into a file, and a signed summary."""
-    place = find_place(config, store)
+    from suppression.batch import Job, each_line
+    from suppression.reading.shapes import UnreadableError, Wanted
+
+    try:
+        wanted = Wanted(
+            tuple(column or ()), region=region, member=member, sheet=sheet, header=header, skip_rows=skip_rows
+        )
+    except UnreadableError as error:
+        raise CommandError(str(error)) from error
+    job = Job(file, buyer, folder or file.parent, wanted)
+    done = _scrub(find_place(config, store), job, confirm_column(ask=not as_json, yes=yes))
+    if as_json:
+        print_json(asdict(done))
+        return
+    for line in each_line(done):
+        out(line)
+
+
+def _scrub(place: Place, job: Job, confirm: Callable[[Layout], bool]) -> Summary:
+    """Scrub a file and put it on the log. Raises CommandError where the file or the batch is refused."""
 
     async def work(engine: AsyncEngine) -> Summary:
         import asyncio
 
-        from suppression.batch import BatchRefusedError, Job, scrub_file
-        from suppression.reading.shapes import UnreadableError, Wanted
+        from suppression.batch import BatchRefusedError, scrub_file
+        from suppression.reading.shapes import UnreadableError
         from suppression.scrub import Scrub
 
-        await check_buyer(engine, buyer)
+        await check_buyer(engine, job.buyer)
         rows = list_store(engine)
         lists = Scrub(rows, place.data_dir, signer(place), mapped=True)
         await lists.reload()
         try:
-            wanted = Wanted(
-                tuple(column or ()),
-                region=region,
-                member=member,
-                sheet=sheet,
-                header=header,
-                skip_rows=skip_rows,
-            )
-            job = Job(file, buyer, folder or file.parent, wanted)
-            with progress_bar(file.name) as progress:
+            with progress_bar(job.file.name) as progress:
                 done = await asyncio.to_thread(
-                    scrub_file,
-                    lists.state,
-                    signer(place),
-                    job,
-                    progress=progress,
-                    confirm=confirm_column(ask=not as_json, yes=yes),
+                    scrub_file, lists.state, signer(place), job, progress=progress, confirm=confirm
                 )
         except (BatchRefusedError, UnreadableError) as error:
             raise CommandError(str(error)) from error
@@ -433,17 +440,10 @@ def scrub(
             "suppressed": done.suppressed,
             "receipt": done.receipt,
         }
-        await rows.log_scrub("", who(), {"buyer": buyer, **detail})
+        await rows.log_scrub("", who(), {"buyer": job.buyer, **detail})
         return done
 
-    done = with_store(place, work)
-    if as_json:
-        print_json(asdict(done))
-        return
-    from suppression.batch import each_line
-
-    for line in each_line(done):
-        out(line)
+    return with_store(place, work)
 
 
 def _utc(seconds: int) -> str:

@@ -409,7 +409,15 @@ def _test_letter(address: str) -> Letter:
     from meter.mail.message import Letter
 
     text = "This is a test message of Baton. If you can read it, e-mail works.\n"
-    return Letter((address,), "Baton: a test message", text, "", (), f"test.{uuid.uuid4().hex}", _now())
+    return Letter(
+        to=(address,),
+        subject="Baton: a test message",
+        text=text,
+        html="",
+        attachments=(),
+        message_id=f"test.{uuid.uuid4().hex}",
+        date_utc_us=_now(),
+    )
 
 
 def _address(text: str) -> str:

@@ -56,7 +56,16 @@ def add(
     from meter.billing.sql.payments import Payment
     from meter.text.localised import DEFAULT_LOCALE, money_text
 
-    payment = Payment(buyer, reference, minor_of(amount, currency), currency, _day(received), invoice, method, note)
+    payment = Payment(
+        buyer=buyer,
+        reference=reference,
+        amount_minor=minor_of(amount, currency),
+        currency=currency,
+        received_on=_day(received),
+        document=invoice,
+        method=method,
+        note=note,
+    )
 
     async def work(engine: AsyncEngine) -> Recorded:
         return await BillingStore(engine).pay(payment, getpass.getuser())

@@ -114,13 +114,13 @@ def set_(
     from meter.webhooks.sql import ALL_FIELDS, DEFAULT_EVENTS, Webhook
 
     hook = Webhook(
-        buyer,
-        name,
-        url,
-        tuple(event or DEFAULT_EVENTS),
-        tuple(field or (ALL_FIELDS,)),
-        tuple(redact or ()),
-        mask_phone,
+        buyer=buyer,
+        name=name,
+        url=url,
+        events=tuple(event or DEFAULT_EVENTS),
+        lead_fields=tuple(field or (ALL_FIELDS,)),
+        redact_fields=tuple(redact or ()),
+        mask_phone=mask_phone,
     )
     made, is_new = _changed(config, store, partial(put_known, hook))
     out(f"{buyer}/{name}: {'created' if is_new else 'changed'}, {', '.join(made.events)} to {clean(made.url)}")

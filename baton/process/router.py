@@ -11,12 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from baton.cli.console import Place
 from baton.process.control import ControlServer, socket_path
@@ -122,9 +124,75 @@ def main(config_path: Path, *, supervised: bool = False) -> None:
             loop.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A router and what it stands on, put together and not yet started."""
+
+    clock: LoopClock
+    database: AsyncEngine
+    writer: JournalWriter
+    reader: Clerk
+    book: BookSnapshot
+    usage: UsageSnapshot
+    scrub: Scrub
+    leads: LeadFetcher
+    recordings: Recordings
+    recorder: Recorder
+    engine: PjsuaEngine
+    router: Router
+
+    async def close(self) -> None:
+        """Stop the engine, then close what it wrote to."""
+        await self.engine.close()
+        await asyncio.to_thread(self.recordings.close)
+        await asyncio.sleep(0)  # what the last recordings had to tell is on the loop's list
+        await self.leads.close()
+        await self.writer.close()
+        await self.reader.close()
+        await self.database.dispose()
+
+
 async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: Vitals, *, supervised: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(asyncio.get_running_loop(), stop, supervised=supervised)
+    parts = await _put_together(settings, clock, vitals)
+    router = parts.router
+    if mended := parts.recorder.mend():
+        _log.warning("recordings_mended", count=mended)
+    parts.engine.start()
+    router.open_doors()
+    steering = Steering(
+        config_path,
+        settings,
+        router,
+        environ=dict(os.environ),
+        apply=lambda wanted: _apply(wanted, router),
+        stop=stop.set,
+        trace=parts.engine.trace,
+    )
+    control = ControlServer(socket_path(settings), steering.commands)
+    metrics.BUILD_INFO.labels(version("baton")).set(1)
+    metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
+    _calm_collector()
+    chores = _chores(parts, steering, vitals)
+    vitals.up(partial(router_checks, router, parts.writer, vitals))
+    _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
+    try:
+        await control.start()
+        reload_on_hangup(asyncio.get_running_loop(), steering.reload)
+        await stop.wait()
+        await _drain(router, steering.grace_s)
+    finally:
+        await control.close()
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        await parts.close()
+    _log.info("router_stopped")
+
+
+async def _put_together(settings: Settings, clock: LoopClock, vitals: Vitals) -> _Parts:
+    """Open the store, recover what an earlier boot left open, load the book and the lists, make the router."""
     database = await open_store(settings.store_url, secrets_key=settings.secrets_key)
     now_us = time.time_ns() // 1000
     _log.info("recovered", report=str(await recover(database, settings.router.name, now_utc_us=now_us)))
@@ -153,7 +221,7 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: 
     engine = PjsuaEngine(engine_config(settings), clock, listener)
     recordings = Recordings(settings.recording.dir)
     recorder = Recorder(recordings, engine, writer, clock, asyncio.get_running_loop().call_soon_threadsafe)
-    router = Router(
+    listener.router = Router(
         router_config(settings),
         clock=clock,
         engine=engine,
@@ -164,88 +232,40 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: 
         leads=leads,
         recorder=recorder,
     )
-    listener.router = router
-    if mended := recorder.mend():
-        _log.warning("recordings_mended", count=mended)
-    engine.start()
-    router.open_doors()
-    steering = Steering(
-        config_path,
-        settings,
-        router,
-        environ=dict(os.environ),
-        apply=lambda wanted: _apply(wanted, router),
-        stop=stop.set,
-        trace=engine.trace,
-    )
-    control = ControlServer(socket_path(settings), steering.commands)
-    metrics.BUILD_INFO.labels(version("baton")).set(1)
-    metrics.CALL_SLOTS_MAX.set(settings.router.max_calls)
-    _calm_collector()
-    chores = _chores(
-        router,
-        writer,
-        clock,
+    return _Parts(
+        clock=clock,
+        database=database,
+        writer=writer,
+        reader=reader,
         book=book,
         usage=usage,
         scrub=scrub,
+        leads=leads,
         recordings=recordings,
-        steering=steering,
-        clerk=reader,
-        vitals=vitals,
+        recorder=recorder,
+        engine=engine,
+        router=listener.router,
     )
-    vitals.up(partial(router_checks, router, writer, vitals))
-    _log.info("router_ready", listeners=[f"{x.transport.value}:{x.address}:{x.port}" for x in settings.listeners])
-    try:
-        await control.start()
-        reload_on_hangup(asyncio.get_running_loop(), steering.reload)
-        await stop.wait()
-        await _drain(router, steering.grace_s)
-    finally:
-        await control.close()
-        for chore in chores:
-            chore.cancel()
-        await asyncio.gather(*chores, return_exceptions=True)
-        await engine.close()
-        await asyncio.to_thread(recordings.close)
-        await asyncio.sleep(0)  # what the last recordings had to tell is on the loop's list
-        await leads.close()
-        await writer.close()
-        await reader.close()
-        await database.dispose()
-    _log.info("router_stopped")
 
 
-def _chores(
-    router: Router,
-    writer: JournalWriter,
-    clock: LoopClock,
-    *,
-    book: BookSnapshot,
-    usage: UsageSnapshot,
-    scrub: Scrub,
-    recordings: Recordings,
-    steering: Steering,
-    clerk: Clerk,
-    vitals: Vitals,
-) -> list[asyncio.Task[None]]:
+def _chores(parts: _Parts, steering: Steering, vitals: Vitals) -> list[asyncio.Task[None]]:
     """What is done again and again beside the calls."""
-    name = steering.settings.router.name
+    name, router = steering.settings.router.name, parts.router
 
     def suppression_s() -> float:
         return steering.settings.suppression.reload_ms / 1000
 
     def expire() -> Awaitable[int]:
-        return asyncio.to_thread(recordings.expire, steering.settings.recording.retention_days)
+        return asyncio.to_thread(parts.recordings.expire, steering.settings.recording.retention_days)
 
     return [
-        asyncio.create_task(_every(lambda: BOOK_REFRESH_S, vitals.noting("store", book.refresh), "book")),
-        asyncio.create_task(_every(suppression_s, lambda: _reload_lists(scrub), "suppression")),
-        asyncio.create_task(_every(lambda: USAGE_REFRESH_S, usage.refresh, "usage")),
+        asyncio.create_task(_every(lambda: BOOK_REFRESH_S, vitals.noting("store", parts.book.refresh), "book")),
+        asyncio.create_task(_every(suppression_s, lambda: _reload_lists(parts.scrub), "suppression")),
+        asyncio.create_task(_every(lambda: USAGE_REFRESH_S, parts.usage.refresh, "usage")),
         asyncio.create_task(_every(lambda: EXPIRE_S, expire, "recordings")),
-        asyncio.create_task(_gauges(router, writer, clock)),
+        asyncio.create_task(_gauges(router, parts.writer, parts.clock)),
         asyncio.create_task(_every(lambda: GAUGES_S, lambda: _watch(router), "trunks")),
-        asyncio.create_task(_every(lambda: GAUGES_S, _TrunkStates(router, clerk, name), "trunk_states")),
+        asyncio.create_task(_every(lambda: GAUGES_S, _TrunkStates(router, parts.reader, name), "trunk_states")),
     ]
 
 
@@ -351,14 +371,14 @@ def engine_config(settings: Settings) -> EngineConfig:
     return EngineConfig(
         listeners=tuple(
             Listener(
-                one.transport,
-                str(one.address),
-                one.port,
-                one.public_address,
-                path(one.certificate_file),
-                path(one.key_file),
-                path(one.ca_file),
-                one.srtp or (Srtp.OPTIONAL if one.transport is Transport.TLS else Srtp.OFF),
+                transport=one.transport,
+                address=str(one.address),
+                port=one.port,
+                public_address=one.public_address,
+                certificate=path(one.certificate_file),
+                key=path(one.key_file),
+                ca_file=path(one.ca_file),
+                srtp=one.srtp or (Srtp.OPTIONAL if one.transport is Transport.TLS else Srtp.OFF),
             )
             for one in settings.listeners
         ),
@@ -396,14 +416,14 @@ def router_config(settings: Settings) -> RouterConfig:
     }
     dialers = tuple(
         Dialer(
-            one.name,
-            tuple(one.allow),
-            one.username,
-            one.password.get_secret_value(),
-            one.max_calls,
-            one.max_per_second,
-            tuple(host.lower() for host in one.refer_hosts),
-            frozenset(one.campaigns) if one.campaigns is not None else None,
+            name=one.name,
+            networks=tuple(one.allow),
+            username=one.username,
+            password=one.password.get_secret_value(),
+            max_calls=one.max_calls,
+            max_per_second=one.max_per_second,
+            refer_hosts=tuple(host.lower() for host in one.refer_hosts),
+            campaigns=frozenset(one.campaigns) if one.campaigns is not None else None,
             nat=one.nat,
         )
         for one in settings.dialers

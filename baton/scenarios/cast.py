@@ -149,13 +149,22 @@ def plan(story: Story, folder: Path, index: int, times: int) -> Cast:
             at = alike[key]
             known = cast.callees[at]
             cast.callees[at] = Callee(
-                known.name, entry, known.port, known.public_port, entry.secure, (*known.legs, leg)
+                name=known.name,
+                entry=entry,
+                port=known.port,
+                public_port=known.public_port,
+                secure=entry.secure,
+                legs=(*known.legs, leg),
             )
         else:
             alike[key] = len(cast.callees)
             port = free_port()
             public = free_port() if entry.secure or story.entry.race else port
-            cast.callees.append(Callee(f"callee-{leg}", entry, port, public, entry.secure, (leg,)))
+            cast.callees.append(
+                Callee(
+                    name=f"callee-{leg}", entry=entry, port=port, public_port=public, secure=entry.secure, legs=(leg,)
+                )
+            )
         cast.endpoints.append((entry, cast.callees[alike[key]].public_port))
     for at, extra in enumerate(story.entry.extras, start=1):
         port = free_port()

@@ -65,7 +65,14 @@ async def run(
         cast.write()
     processes = Processes.in_folder(folder / "baton")
     traffic = Load(folder / "load", load) if load else None
-    baton = Served(folder, processes, free_port(), free_port(), _slots(casts, load), RTP_PORTS)
+    baton = Served(
+        folder=folder,
+        processes=processes,
+        sip_port=free_port(),
+        metrics_port=free_port(),
+        max_calls=_slots(casts, load),
+        rtp_ports=RTP_PORTS,
+    )
     try:
         await _prepare(baton, casts, traffic)
         await baton.start()

@@ -236,12 +236,29 @@ def sample() -> dict[str, Any]:
     buyer = Buyer("acme", "Acme", terms, address=("12 Main Street",), reference="PO 1")
     week = Week(date(2026, 6, 8), terms.time_zone)
     due_us = week.order_due_at
-    bought = Bought(Order("acme", str(week), 200, 8, 8, 8), 186, Prepaid(8, 36_000), paid=False)
+    bought = Bought(
+        Order(buyer="acme", week=str(week), quantity=200, make_up=8, make_up_owed=8, make_up_units=8),
+        186,
+        Prepaid(8, 36_000),
+        paid=False,
+    )
     draft = order_draft("", buyer, terms, week=week, bought=bought, due_us=due_us, notes=("A note.",))
     issuer = Issuer(
-        "Operator", ("1 Side Street",), "12-3456789", "bills@operator.example", "+12125550100", ("By wire.",)
+        name="Operator",
+        address=("1 Side Street",),
+        tax_id="12-3456789",
+        email="bills@operator.example",
+        phone="+12125550100",
+        pay_to=("By wire.",),
     )
-    stamp = Stamp("INV-000001", "2026-06-02", "2026-06-02T12:00:00-04:00", "2026-06-04", "2026-06-04T17:00:00-04:00", 9)
+    stamp = Stamp(
+        number="INV-000001",
+        issued_on="2026-06-02",
+        issued_at="2026-06-02T12:00:00-04:00",
+        due_on="2026-06-04",
+        due_at="2026-06-04T17:00:00-04:00",
+        applied_minor=9,
+    )
     return shown(body_of(draft, issuer, stamp))
 
 

@@ -93,23 +93,35 @@ def read_row(row: Sequence[Any]) -> Fact:
     known = _KINDS.get(kind)
     if known is None:
         raise ValueError(f"kind: {kind!r} is not known to this version")
-    return Fact(router, boot, seq, transfer, known, utc_us, mono_us, lag_us, origin, leg, orjson.loads(payload))
+    return Fact(
+        router=router,
+        boot=boot,
+        seq=seq,
+        transfer=transfer,
+        kind=known,
+        utc_us=utc_us,
+        mono_us=mono_us,
+        lag_us=lag_us,
+        origin=origin,
+        leg=leg,
+        payload=orjson.loads(payload),
+    )
 
 
 def _mended(fact: Fact) -> Fact:
     """The same fact with lone surrogates (bytes of the network that are not UTF-8) replaced."""
     return Fact(
-        fact.router,
-        fact.boot,
-        fact.seq,
-        _mend(fact.transfer),
-        fact.kind,
-        fact.utc_us,
-        fact.mono_us,
-        fact.lag_us,
-        fact.origin,
-        fact.leg,
-        _mend(fact.payload),
+        router=fact.router,
+        boot=fact.boot,
+        seq=fact.seq,
+        transfer=_mend(fact.transfer),
+        kind=fact.kind,
+        utc_us=fact.utc_us,
+        mono_us=fact.mono_us,
+        lag_us=fact.lag_us,
+        origin=fact.origin,
+        leg=fact.leg,
+        payload=_mend(fact.payload),
     )
 
 

@@ -176,7 +176,15 @@ class MailDeliverer:
         attempts = (before.attempts if before is not None else 0) + 1
         pause_s = retry_delay_s(attempts, self._retries, random.random())  # noqa: S311 - jitter
         next_try = now_utc_us + int(pause_s * 1_000_000) if reply.state == RETRIED else now_utc_us
-        return Recipient(address, reply.state, attempts, now_utc_us, next_try, reply.code, reply.said)
+        return Recipient(
+            address=address,
+            state=reply.state,
+            attempts=attempts,
+            at_utc_us=now_utc_us,
+            next_try_utc_us=next_try,
+            code=reply.code,
+            said=reply.said,
+        )
 
 
 def _wanted(letter: Letter, known: Mapping[str, Recipient]) -> tuple[str, ...]:

@@ -124,7 +124,14 @@ class Commands:
         metrics.COMMANDS.labels(command or "none", "done" if said["ok"] else "refused").inc()
         own = REPLIES + by.name
         topic = received.reply_to if received.reply_to.startswith(f"{own}/") else own
-        reply = Reply(by.name, message_id, command, said, topic, received.correlation.decode("latin-1"))
+        reply = Reply(
+            by=by.name,
+            id=message_id,
+            command=command,
+            document=said,
+            topic=topic,
+            correlation=received.correlation.decode("latin-1"),
+        )
         await self._clerk.write(partial(keep_reply, reply, time.time_ns() // 1000))
         self._on_reply()
 

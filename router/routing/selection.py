@@ -155,14 +155,14 @@ def _choose(book: Book, question: Question, around: Surroundings, *, prospect: b
     if best is None:
         return Selection(campaign=campaign, refusal=Reason.NO_BUYER, seed=question.seed)
     return Selection(
-        campaign,
-        best.buyer,
-        best.ringing if chosen else (),
-        "" if chosen else refusals[0].reason,
-        tuple(refusals),
-        best.left_out,
-        best.scrub,
-        question.seed,
+        campaign=campaign,
+        buyer=best.buyer,
+        endpoints=best.ringing if chosen else (),
+        refusal="" if chosen else refusals[0].reason,
+        refusals=tuple(refusals),
+        left_out=best.left_out,
+        scrub=best.scrub,
+        seed=question.seed,
     )
 
 
@@ -217,14 +217,14 @@ def _case(book: Book, buyer: Buyer, question: Question, around: Surroundings) ->
     usage = around.usage(buyer.name).during(spans)
     live = around.live(buyer.name)
     return _Case(
-        buyer,
-        question,
-        around,
-        order_of(book.orders.get(buyer.name, ()), spans.week),
-        spans,
-        usage,
-        live,
-        max(0, live - (usage.live - usage.elsewhere)),
+        buyer=buyer,
+        question=question,
+        around=around,
+        order=order_of(book.orders.get(buyer.name, ()), spans.week),
+        spans=spans,
+        usage=usage,
+        live=live,
+        unknown=max(0, live - (usage.live - usage.elsewhere)),
     )
 
 

@@ -57,7 +57,14 @@ def read_invite(text: str, *, lead: bool = True) -> Read:
         lead_json = lead_part(headers, _announced(headers, body)) if lead else None
     except BodyError as error:
         unread = (*unread, f"lead: {error}")
-    return Read(user_of(request), caller or "", headers, lead_json or b"", unread, caller_unread or "")
+    return Read(
+        user=user_of(request),
+        caller=caller or "",
+        headers=headers,
+        lead_json=lead_json or b"",
+        unread=unread,
+        caller_unread=caller_unread or "",
+    )
 
 
 def split_message(text: str) -> tuple[str, Headers, bytes, tuple[str, ...]]:

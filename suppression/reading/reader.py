@@ -242,7 +242,14 @@ class ListFile:
                         self._wanted.kind or Kind.NUMBER, stream.delimiter, columns=(), guessed=True, width=MAX_COLUMNS
                     )
                 )
-        return _Part(name, where, opener, found, after(pieces, found.offset) if alone else None, refusal)
+        return _Part(
+            name=name,
+            where=where,
+            open=opener,
+            found=found,
+            rest=after(pieces, found.offset) if alone else None,
+            refusal=refusal,
+        )
 
     def _leave(self, what: Part, names: tuple[str, ...]) -> None:
         self.skipped += names

@@ -221,4 +221,11 @@ def remedy(choice: Remedy | None, short: Line, week: Week) -> Settlement:
     """
     chosen = choice or DEFAULT_REMEDY
     due_on = week.check_due_on if chosen is Remedy.REFUND else week.make_up_week.order_invoice_on
-    return Settlement(chosen, short.units, short.amount_minor, short.counted, due_on, week.make_up_week)
+    return Settlement(
+        remedy=chosen,
+        units=short.units,
+        amount_minor=short.amount_minor,
+        counted=short.counted,
+        due_on=due_on,
+        order_week=week.make_up_week,
+    )

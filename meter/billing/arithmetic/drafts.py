@@ -196,14 +196,14 @@ def order_draft(
         "connected_percent": terms.connected_percent,
     }
     return Draft(
-        key,
-        DocumentKind.ORDER,
-        buyer,
-        terms,
-        str(week),
-        tuple(lines),
-        said,
-        due_us,
+        key=key,
+        kind=DocumentKind.ORDER,
+        buyer=buyer,
+        terms=terms,
+        period=str(week),
+        lines=tuple(lines),
+        notes=said,
+        due_us=due_us,
         uses_credits=True,
         figures=figures,
     )
@@ -223,14 +223,14 @@ def overage_draft(key: str, buyer: Buyer, terms: Terms, *, result: WeekResult, u
     week = str(result.week)
     line = DraftLine(_beyond(result, units), over.units, terms.unit_price_minor, over.amount_minor, week)
     return Draft(
-        key,
-        DocumentKind.OVERAGE,
-        buyer,
-        terms,
-        week,
-        (line,),
-        how_counted(result, units, terms),
-        due_us,
+        key=key,
+        kind=DocumentKind.OVERAGE,
+        buyer=buyer,
+        terms=terms,
+        period=week,
+        lines=(line,),
+        notes=how_counted(result, units, terms),
+        due_us=due_us,
         uses_credits=terms.overage_uses_credits,
         figures=week_figures(result, units),
     )
@@ -277,7 +277,16 @@ def week_draft(
         said = _amount_of(result.awaiting, result)
         notes.append(f"{said} fall short of an order that is not paid: settled once it is.")
     figures = week_figures(result, units) | {"price_minor": price, "overage_invoice": overage}
-    return Draft(key, DocumentKind.WEEK, buyer, terms, week, tuple(lines), tuple(notes), figures=figures)
+    return Draft(
+        key=key,
+        kind=DocumentKind.WEEK,
+        buyer=buyer,
+        terms=terms,
+        period=week,
+        lines=tuple(lines),
+        notes=tuple(notes),
+        figures=figures,
+    )
 
 
 def credit_note_draft(
@@ -285,7 +294,16 @@ def credit_note_draft(
 ) -> Draft:
     """A credit note: its lines are what is taken back, so its total is positive and is owed to the buyer."""
     notes = (f"Credit note to {of}. {reason}" if of else reason,)
-    return Draft(key, DocumentKind.CREDIT_NOTE, buyer, terms, period, tuple(lines), notes, figures={"of": of})
+    return Draft(
+        key=key,
+        kind=DocumentKind.CREDIT_NOTE,
+        buyer=buyer,
+        terms=terms,
+        period=period,
+        lines=tuple(lines),
+        notes=notes,
+        figures={"of": of},
+    )
 
 
 def how_counted(result: WeekResult, units: WeekUnits, terms: Terms) -> tuple[str, ...]:

@@ -128,11 +128,11 @@ def _quantile(shape: float, time_us: float, left_us: int, share: float) -> int:
 def _case(result: WeekResult) -> Case:
     over, short = result.overage, result.shortfall
     return Case(
-        result.counted,
-        over.counted,
-        over.units,
-        over.amount_minor,
-        short.counted,
-        short.units,
-        short.amount_minor,
+        units=result.counted,
+        overage_counted=over.counted,
+        overage_units=over.units,
+        overage_minor=over.amount_minor,
+        shortfall_counted=short.counted,
+        shortfall_units=short.units,
+        shortfall_minor=short.amount_minor,
     )

@@ -99,28 +99,38 @@ def issue(
     there = connection.execute(select(documents.c.number).where(documents.c.key == draft.key)).scalar_one_or_none()
     if there is not None:
         return Issued(there, new=False)
-    currency, buyer = draft.terms.currency, draft.buyer.name
+    buyer = draft.buyer.name
     applied = 0
     if draft.uses_credits:
-        held = -balance(connection, buyer, Account.CREDITS, currency)
+        held = -balance(connection, buyer, Account.CREDITS, draft.terms.currency)
         applied = min(held, draft.total_minor)  # negative where a payment was taken back that was used as a credit
+    number = _insert(connection, draft, issuer, applied, now_utc_us)
+    numbered = [replace(move, document=number, posted_utc_us=now_utc_us) for move in moves if move.amount]
+    if applied:
+        numbered.append(_applied(draft, number, applied, now_utc_us))
+    append(connection, numbered)
+    queue_mail(connection, number, buyer, to, now_utc_us)
+    return Issued(number, new=True)
+
+
+def _insert(connection: Connection, draft: Draft, issuer: Issuer, applied: int, now_utc_us: int) -> str:
+    """Write a document under the next number of its series; returns that."""
     series = SERIES[draft.kind]
     sequence = _next_number(connection, series)
     number = f"{issuer.prefixes[series.value]}{sequence:06d}"
     stamp = stamp_of(draft, number, applied, now_utc_us)
     body = orjson.dumps(body_of(draft, issuer, stamp), option=orjson.OPT_SORT_KEYS)
-    asked = draft.total_minor - applied
-    is_paid = series is not Series.INVOICE or asked <= 0
+    is_paid = series is not Series.INVOICE or draft.total_minor - applied <= 0
     connection.execute(
         insert(documents).values(
             number=number,
             series=series.value,
             sequence=sequence,
             key=draft.key,
-            buyer=buyer,
+            buyer=draft.buyer.name,
             kind=draft.kind.value,
             period=draft.period,
-            currency=currency,
+            currency=draft.terms.currency,
             issued_utc_us=now_utc_us,
             issued_on=stamp.issued_on,
             due_utc_us=draft.due_us,
@@ -131,26 +141,24 @@ def issue(
             settled_utc_us=now_utc_us if is_paid else None,
         )
     )
-    made = [_numbered(one, number, now_utc_us) for one in moves if one.amount]
-    if applied:
-        debit, credit = (Account.CREDITS, Account.RECEIVABLE) if applied > 0 else (Account.RECEIVABLE, Account.CREDITS)
-        made.append(
-            Posting(
-                key=f"{draft.key}:applied",
-                buyer=buyer,
-                rule=Rule.APPLIED,
-                debit=debit,
-                credit=credit,
-                asset=currency,
-                amount=abs(applied),
-                period=draft.period,
-                document=number,
-                posted_utc_us=now_utc_us,
-            )
-        )
-    append(connection, made)
-    queue_mail(connection, number, buyer, to, now_utc_us)
-    return Issued(number, new=True)
+    return number
+
+
+def _applied(draft: Draft, number: str, applied: int, now_utc_us: int) -> Posting:
+    """The posting of the credits that a document uses; where `applied` is negative it goes the other way."""
+    debit, credit = (Account.CREDITS, Account.RECEIVABLE) if applied > 0 else (Account.RECEIVABLE, Account.CREDITS)
+    return Posting(
+        key=f"{draft.key}:applied",
+        buyer=draft.buyer.name,
+        rule=Rule.APPLIED,
+        debit=debit,
+        credit=credit,
+        asset=draft.terms.currency,
+        amount=abs(applied),
+        period=draft.period,
+        document=number,
+        posted_utc_us=now_utc_us,
+    )
 
 
 def stamp_of(draft: Draft, number: str, applied_minor: int, now_utc_us: int) -> Stamp:
@@ -300,10 +308,6 @@ def _next_number(connection: Connection, series: Series) -> int:
     if not moved:
         connection.execute(insert(document_series).values(series=series.value, last=1))
     return int(connection.execute(select(document_series.c.last).where(this)).scalar_one())
-
-
-def _numbered(one: Posting, number: str, now_utc_us: int) -> Posting:
-    return replace(one, document=number, posted_utc_us=now_utc_us)
 
 
 def _document(connection: Connection, row: Row[Any]) -> Document:

@@ -64,7 +64,7 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
     if frozen is None and not any(kinds.values()):
         return None
     bought = as_invoiced(connection, frozen) if frozen else None
-    settle = _Ahead(week, terms, bought, kinds, carried, periods.kept_of(since))
+    settle = _Ahead(week=week, terms=terms, bought=bought, kinds=kinds, carried=carried, kept=periods.kept_of(since))
     counted = settle(0).counted
     order = bought.order if bought else None
     times = open_times(buyer.hours, buyer.holidays, buyer.time_zone, week.start_us, week.end_us)
@@ -78,7 +78,16 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
     choice = choice_of(connection, buyer.name, str(week), now_utc_us + 1) or DEFAULT_REMEDY
     covered = order.quantity + make_up_of(terms, order) if order else 0
     foreseen = foresee(progress, covered, settle) if is_foreseeable(week, now_utc_us) else None
-    return OrderForecast(buyer.name, str(week), terms.order_counts, terms.currency, covered, choice, counted, foreseen)
+    return OrderForecast(
+        buyer=buyer.name,
+        week=str(week),
+        counts=terms.order_counts,
+        currency=terms.currency,
+        covered=covered,
+        remedy=choice,
+        counted=counted,
+        forecast=foreseen,
+    )
 
 
 @dataclass(frozen=True, slots=True)

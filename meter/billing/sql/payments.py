@@ -21,8 +21,8 @@ from meter.billing.arithmetic.cycle import Remedy
 from meter.billing.arithmetic.drafts import DraftLine, credit_note_draft
 from meter.billing.arithmetic.units import line_minor
 from meter.billing.sql import documents
-from meter.billing.sql.documents import Run
-from meter.billing.sql.weeks import frozen_order
+from meter.billing.sql.documents import Document, Run
+from meter.billing.sql.weeks import FrozenOrder, frozen_order
 from meter.billing.sql.withheld import waits_for
 from meter.book.sql.contracts import Contract, read_contract
 from meter.book.sql.stops import change, held_by, raise_version
@@ -193,44 +193,18 @@ def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Ru
     if frozen is None or frozen.invoice != number:
         raise PaymentError(f"number: {number} was cancelled before")
     row = periods.find(connection, document.buyer, str(week))
-    if row is not None and row.awaited_utc_us is None:
-        units, amount = row.awaiting_units, row.awaiting_minor
-    elif row is None and run.now_utc_us < week.start_us:
-        units, amount = frozen.paid_units, line_minor(frozen.paid_units, frozen.terms.unit_price_minor)
-    elif row is None:
-        raise PaymentError(f"number: the week of {week} has begun; cancel what it falls short of once it is settled")
-    else:
-        raise PaymentError(f"number: the week of {week} is settled, and nothing of it waits for its payment")
+    units, amount = _undelivered(row, frozen, week, run.now_utc_us)
     text = f"Live transfers, service week of {week}, not delivered"
-    line = DraftLine(text, units, frozen.terms.unit_price_minor, amount)
     draft = credit_note_draft(
         f"cancel:{number}",
         contract.buyer,
         frozen.terms,
         period=str(week),
-        lines=[line],
+        lines=[DraftLine(text, units, frozen.terms.unit_price_minor, amount)],
         reason=reason,
         of=number,
     )
-    owed = min(amount, documents.open_of(connection, number))
-    cancelled = Posting(
-        key=draft.key,
-        buyer=document.buyer,
-        rule=Rule.CANCELLED,
-        debit=Account.PREPAID,
-        credit=Account.RECEIVABLE,
-        asset=document.currency,
-        amount=0,
-        period=document.period,
-        document=number,
-        reason=reason,
-        by=by,
-        posted_utc_us=run.now_utc_us,
-    )
-    moves = [
-        replace(cancelled, key=f"{draft.key}:open", credit=Account.RECEIVABLE, amount=owed),
-        replace(cancelled, key=f"{draft.key}:paid", credit=Account.CREDITS, amount=amount - owed),
-    ]
+    moves = _cancellation(connection, draft.key, document, amount, reason=reason, by=by, now_utc_us=run.now_utc_us)
     issued = documents.issue(
         connection,
         draft,
@@ -239,19 +213,61 @@ def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Ru
         moves=[],
         now_utc_us=run.now_utc_us,
     )
-    append(connection, [one for one in moves if one.amount])
+    append(connection, moves)
     documents.mark_settled(connection, number, run.now_utc_us)
-    this = (orders.c.buyer == document.buyer, orders.c.week == str(week))
-    if row is None:
-        open_again = {"quantity": 0, "invoice": None, "paid_units": None, "connected_percent": None}
-        connection.execute(update(orders).where(*this).values(**open_again, updated_utc_us=run.now_utc_us))
-        raise_version(connection)
-    else:
-        changed = {"awaited": "cancelled", "awaited_utc_us": run.now_utc_us}
-        mine = (billing_periods.c.buyer == document.buyer, billing_periods.c.period == str(week))
-        connection.execute(update(billing_periods).where(*mine).values(**changed))
+    _reopen(connection, document.buyer, week, row, run.now_utc_us)
     release(connection, document.buyer, run.now_utc_us)
     return issued.number
+
+
+def _undelivered(row: Any, frozen: FrozenOrder, week: Week, now_utc_us: int) -> tuple[int, int]:
+    """(units, minor units) of an order that can still be cancelled; `row`: its settled week. Raises PaymentError."""
+    if row is not None:
+        if row.awaited_utc_us is not None:
+            raise PaymentError(f"number: the week of {week} is settled, and nothing of it waits for its payment")
+        return row.awaiting_units, row.awaiting_minor
+    if now_utc_us >= week.start_us:
+        raise PaymentError(f"number: the week of {week} has begun; cancel what it falls short of once it is settled")
+    return frozen.paid_units, line_minor(frozen.paid_units, frozen.terms.unit_price_minor)
+
+
+def _cancellation(
+    connection: Connection, key: str, document: Document, amount: int, *, reason: str, by: str, now_utc_us: int
+) -> list[Posting]:
+    """What is open of the invoice is asked for no more; what was paid of it becomes an open credit."""
+    owed = min(amount, documents.open_of(connection, document.number))
+    cancelled = Posting(
+        key=key,
+        buyer=document.buyer,
+        rule=Rule.CANCELLED,
+        debit=Account.PREPAID,
+        credit=Account.RECEIVABLE,
+        asset=document.currency,
+        amount=0,
+        period=document.period,
+        document=document.number,
+        reason=reason,
+        by=by,
+        posted_utc_us=now_utc_us,
+    )
+    moves = (
+        replace(cancelled, key=f"{key}:open", credit=Account.RECEIVABLE, amount=owed),
+        replace(cancelled, key=f"{key}:paid", credit=Account.CREDITS, amount=amount - owed),
+    )
+    return [move for move in moves if move.amount]
+
+
+def _reopen(connection: Connection, buyer: str, week: Week, row: Any, now_utc_us: int) -> None:
+    """The week's order can be placed again; where the week is settled (`row`), nothing of it is waited for."""
+    if row is None:
+        this = (orders.c.buyer == buyer, orders.c.week == str(week))
+        open_again = {"quantity": 0, "invoice": None, "paid_units": None, "connected_percent": None}
+        connection.execute(update(orders).where(*this).values(**open_again, updated_utc_us=now_utc_us))
+        raise_version(connection)
+    else:
+        changed = {"awaited": "cancelled", "awaited_utc_us": now_utc_us}
+        mine = (billing_periods.c.buyer == buyer, billing_periods.c.period == str(week))
+        connection.execute(update(billing_periods).where(*mine).values(**changed))
 
 
 def choose(

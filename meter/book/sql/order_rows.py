@@ -25,7 +25,15 @@ COLUMNS = (
 def order_of_row(row: Any) -> Order:
     """Given a row with at least `COLUMNS`: what was bought, and once it is invoiced what is frozen."""
     clauses = OrderClauses(row.order_counts, row.overrun_percent) if row.invoice else None
-    return Order(row.buyer, row.week, row.quantity, row.make_up, row.make_up_owed, row.make_up_units, clauses)
+    return Order(
+        buyer=row.buyer,
+        week=row.week,
+        quantity=row.quantity,
+        make_up=row.make_up,
+        make_up_owed=row.make_up_owed,
+        make_up_units=row.make_up_units,
+        clauses=clauses,
+    )
 
 
 def is_something() -> ColumnElement[bool]:

@@ -96,7 +96,14 @@ class Reader:
                 found.ends[key] = end
             if is_over and waits is None and not cut and len(some) < room:
                 over.add(key)
-        return Look(found.facts, found.before, found.outcomes, found.ends, frozenset(over), more)
+        return Look(
+            facts=found.facts,
+            before=found.before,
+            outcomes=found.outcomes,
+            ends=found.ends,
+            over=frozenset(over),
+            more=more,
+        )
 
     def _boots(self, connection: Connection) -> Sequence[tuple[str, str, bool]]:
         wanted = read_boots(connection) if self.among is None else self.among

@@ -173,7 +173,17 @@ class JournalWriter:
         if self._closing:
             raise JournalRefusedError("the journal is closed")
         fact = Fact(
-            self._router, self._boot, self._seq + 1, transfer, kind, utc_us, mono_us, lag_us, origin, leg, payload or {}
+            router=self._router,
+            boot=self._boot,
+            seq=self._seq + 1,
+            transfer=transfer,
+            kind=kind,
+            utc_us=utc_us,
+            mono_us=mono_us,
+            lag_us=lag_us,
+            origin=origin,
+            leg=leg,
+            payload=payload or {},
         )
         fact, row = make_row(fact, self._digest)
         self._seq += 1

@@ -143,7 +143,18 @@ def _plus(usage: Usage, groups: Iterable[Group]) -> Usage:
             connected += this_week
         else:
             failed += this_week
-    return Usage(spans, hour, day, month, total, connected, failed, week_live, live, usage.elsewhere)
+    return Usage(
+        spans=spans,
+        hour=hour,
+        day=day,
+        month=month,
+        total=total,
+        week_connected=connected,
+        week_failed=failed,
+        week_live=week_live,
+        live=live,
+        elsewhere=usage.elsewhere,
+    )
 
 
 # A literal: PostgreSQL does not see that two parameters are the same, and so would not group by it.

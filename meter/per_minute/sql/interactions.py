@@ -260,7 +260,14 @@ def _with_ratings(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inte
     for start in range(0, len(names), _AT_ONCE):
         query = select(ratings).where(ratings.c.interaction.in_(names[start : start + _AT_ONCE]))
         for row in connection.execute(query.order_by(ratings.c.id)):
-            one = RatingRow(row.interaction, RatingKind(row.kind), row.rating, row.words, row.by, row.at_utc_us)
+            one = RatingRow(
+                interaction=row.interaction,
+                kind=RatingKind(row.kind),
+                rating=row.rating,
+                words=row.words,
+                by=row.by,
+                at_utc_us=row.at_utc_us,
+            )
             rated.setdefault(row.interaction, []).append(one)
     return [replace(one, ratings=tuple(rated[one.id])) if one.id in rated else one for one in made]
 

@@ -194,7 +194,17 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
     if row is None:
         last = periods.last(connection, name, periods.WEEK)
         is_passed = last is not None and last.end_utc_us >= week.end_us
-        return _Week(week, bounds, frozen, bought, terms, carried, kept, None, is_passed=is_passed)
+        return _Week(
+            week=week,
+            bounds=bounds,
+            frozen=frozen,
+            bought=bought,
+            terms=terms,
+            carried=carried,
+            kept=kept,
+            was=None,
+            is_passed=is_passed,
+        )
     said = orjson.loads(row.body)
     was = Charge(
         connected=said["sent_connected"],
@@ -206,7 +216,17 @@ def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
     as_sent = said["counts"] == SENT and "paid_units" not in said
     if as_sent and frozen is not None and bought is not None:  # a present came with as many units as transfers
         bought = replace(bought, make_up=Prepaid(frozen.order.make_up, frozen.make_up_minor))
-    return _Week(week, bounds, frozen, bought, terms, carried, kept, was, as_sent)
+    return _Week(
+        week=week,
+        bounds=bounds,
+        frozen=frozen,
+        bought=bought,
+        terms=terms,
+        carried=carried,
+        kept=kept,
+        was=was,
+        as_sent=as_sent,
+    )
 
 
 def _earned(connection: Connection, buyer: str, week: str) -> int:

@@ -89,7 +89,14 @@ async def verify_ledger(engine: AsyncEngine) -> LedgerReport:
         settled = await _check_outcomes(clerk, findings)
     finally:
         await clerk.close()
-    return LedgerReport(len(heads), count, papers, settled, tuple(findings.kept), findings.count)
+    return LedgerReport(
+        buyers=len(heads),
+        postings=count,
+        documents=papers,
+        outcomes=settled,
+        problems=tuple(findings.kept),
+        problem_count=findings.count,
+    )
 
 
 def _check_money(findings: _Findings, connection: Connection) -> None:

@@ -156,8 +156,8 @@ class ListRows:
         """Put on the log that many numbers were looked up; `name` may be empty."""
         await self._write(partial(write.note, self._deed(name, "scrub", who), detail))
 
-    async def exempt(  # noqa: PLR0917 - what an exemption is: who, from what, for whom, why and until when
-        self, name: str, number: int, buyer: str | None, reason: str, expires_utc_us: int, who: Actor
+    async def exempt(
+        self, name: str, number: int, *, buyer: str | None, reason: str, expires_utc_us: int, who: Actor
     ) -> Exemption:
         """Let a number (E.164 digits) that is on a global list pass, to one buyer or (None) to all, until it expires.
 

@@ -884,7 +884,7 @@ async def test_a_list_that_cannot_be_read_clears_nobody(api: Api) -> None:
 async def test_an_exemption_is_told(api: Api) -> None:
     await api.load("dnc", ONE)
     end = int((time.time() + 3600) * 1_000_000)
-    done = await api.store.exempt("dnc", int(ONE), None, "consent on record", end, ANN)
+    done = await api.store.exempt("dnc", int(ONE), buyer=None, reason="consent on record", expires_utc_us=end, who=ANN)
     found = _done(await api.post("/check", {"number": ONE, "buyer": "acme"}))
     assert (found["verdict"], found["exempt"], len(found["on"])) == ("pass", [done.id], 1)
 
