@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -80,7 +79,7 @@ async def _settling(file: Path) -> list[Row]:
                 stored, row = make_row(fact, digest)
                 digest = stored.digest(digest)
                 made.append(row)
-        await clerk.write(partial(_insert, made))
+        await clerk.write(_insert, made)
     follower = Follower(engine, SettleOptions())
     started = time.process_time()
     count = await follower.catch_up()
@@ -99,7 +98,7 @@ def _register(connection: Connection) -> None:
     connection.execute(insert(boots).values(router="r1", boot="b1", started_utc_us=1, pid=1))
 
 
-def _insert(rows: list[Any], connection: Connection) -> None:
+def _insert(connection: Connection, rows: list[Any]) -> None:
     insert_rows(connection, rows)
 
 
@@ -165,14 +164,14 @@ async def _invoicing(file: Path, transfers: int, buyers: int, tell: Callable[[st
     settled = time.process_time() - started
     lines = 0
     for number in report.documents:
-        body = await books.clerk.read(partial(_body, number))
+        body = await books.clerk.read(_body, number)
         html_of(body)
         if body["kind"] == "week":
-            lines += await books.clerk.read(partial(_detail, body["buyer"]["name"]))
+            lines += await books.clerk.read(_detail, body["buyer"]["name"])
     seconds, wall = time.process_time() - started, time.monotonic() - clock
     pdfs = []
     for number in report.documents[:PDFS]:
-        html = html_of(await books.clerk.read(partial(_body, number)))
+        html = html_of(await books.clerk.read(_body, number))
         begun = time.process_time()
         pdf_of(html)
         pdfs.append(time.process_time() - begun)
@@ -192,7 +191,7 @@ async def _statement(file: Path) -> list[Row]:
     await books.fill(["acme"], STATEMENT)
     await books.cycle.run_once(_at("2026-06-15 06:00"))
     started = time.process_time()
-    count = await books.clerk.read(partial(_detail, "acme"))
+    count = await books.clerk.read(_detail, "acme")
     seconds = time.process_time() - started
     await books.close()
     return [at_most(f"CSV of {count:,} transfers", seconds, 2, "CPU s")]
@@ -225,7 +224,7 @@ class _Books:
         for name in names:
             for at in range(0, each, _PAGE):
                 span = range(at, min(each, at + _PAGE))
-                await self.clerk.write(partial(_fill, name, span, start, dice))
+                await self.clerk.write(_fill, name, span, start, dice)
 
     async def close(self) -> None:
         await self.cycle.close()
@@ -233,7 +232,7 @@ class _Books:
         await self.engine.dispose()
 
 
-def _fill(name: str, span: range, start: int, dice: random.Random, connection: Connection) -> None:
+def _fill(connection: Connection, name: str, span: range, start: int, dice: random.Random) -> None:
     units, settled = [], []
     for number in span:
         kind, percent = ("connected", 93) if number % 12 else ("failed", 100)
@@ -297,9 +296,9 @@ def _at(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=_ZONE).timestamp()) * 1_000_000
 
 
-def _body(number: str, connection: Connection) -> dict[str, Any]:
+def _body(connection: Connection, number: str) -> dict[str, Any]:
     return documents.body(connection, number)
 
 
-def _detail(buyer: str, connection: Connection) -> int:
+def _detail(connection: Connection, buyer: str) -> int:
     return write_detail(connection, buyer, WEEK.isoformat(), io.StringIO())

@@ -14,7 +14,6 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from baton.demo.parties import HOST, MissingProgramError, free_port, metrics_page
@@ -79,7 +78,7 @@ class Telling(Baton):
         clerk = Clerk(engine)
         for buyer in self.buyers:
             hook = Webhook(buyer.name, "bench", f"https://{HOST}:{port}/", self.events)
-            await clerk.write(partial(put_hook, hook))
+            await clerk.write(put_hook, hook)
         await clerk.close()
         await engine.dispose()
 

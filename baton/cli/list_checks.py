@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,7 @@ def naming(book: BookFile, now_utc_us: int) -> Callable[[Any], None]:
     from suppression.activating import FOLDER
 
     lists = [(one.name, one.buyer or None, f"{FOLDER}/{one.name}.none") for one in book.suppression_lists]
-    return partial(name_lists, lists, who(), now_utc_us)
+    return lambda connection: name_lists(connection, lists, who(), now_utc_us)
 
 
 def list_problems(lists: Iterable[ListSource], known: Iterable[Problem]) -> Iterator[tuple[Problem, bool]]:

@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import asdict
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +76,7 @@ def list_(
     async def work(engine: AsyncEngine) -> list[MailRow]:
         clerk = Clerk(engine)
         try:
-            return await clerk.read(partial(list_mail, state.value if state else "", limit))
+            return await clerk.read(list_mail, state.value if state else "", limit)
         finally:
             await clerk.close()
 
@@ -138,8 +137,8 @@ def show(
         clerk = Clerk(engine)
         try:
             row = await _find(clerk, message_id)
-            tried = await clerk.read(partial(recipients_of, message_id))
-            return row, await clerk.read(partial(bounces_of, message_id)), list(tried.values())
+            tried = await clerk.read(recipients_of, message_id)
+            return row, await clerk.read(bounces_of, message_id), list(tried.values())
         finally:
             await clerk.close()
 
@@ -192,7 +191,7 @@ def resend(
         clerk = Clerk(engine)
         try:
             row = await _find(clerk, message_id)
-            return await clerk.write(partial(send_again, row, given, who, _now()))
+            return await clerk.write(send_again, row, given, who, _now())
         finally:
             await clerk.close()
 
@@ -366,7 +365,7 @@ def _read(file: Path) -> bytes:
 async def _find(clerk: Any, message_id: str) -> MailRow:
     from meter.mail.sql.messages import find_mail
 
-    row: MailRow | None = await clerk.read(partial(find_mail, message_id))
+    row: MailRow | None = await clerk.read(find_mail, message_id)
     if row is None:
         raise CommandError(f"no e-mail has the message id {clean(message_id)!r}; those sent are kept for a week")
     return row

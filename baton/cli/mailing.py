@@ -68,7 +68,7 @@ async def letter_of(engine: AsyncEngine, mailing: Mailing, transfer: str) -> Let
     use_templates(mailing.mail)
     clerk = Clerk(engine)
     try:
-        row = await clerk.read(lambda connection: find_mail(f"{transfer}.{LEAD}", connection))
+        row = await clerk.read(lambda connection: find_mail(connection, f"{transfer}.{LEAD}"))
         started = first_of(facts, Kind.TRANSFER_STARTED)
         frozen = {"transfer": transfer, "to": list(lead_emails(started)) if started else []}
         return await compose(row.order if row is not None else frozen, mailing.composers, clerk)

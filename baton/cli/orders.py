@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +96,7 @@ async def address_warnings(engine: AsyncEngine, buyers: Iterable[Buyer], *, has_
 
     clerk = Clerk(engine)
     try:
-        work = [await clerk.read(partial(order_warnings, one, has_mail=has_mail)) for one in buyers]
+        work = [await clerk.read(order_warnings, one, has_mail=has_mail) for one in buyers]
     finally:
         await clerk.close()
     return tuple(said for some in work for said in some)

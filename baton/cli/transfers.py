@@ -186,14 +186,13 @@ def _exported(file: Path | None) -> dict[str, Any] | None:
 
 
 async def _missing(engine: AsyncEngine, exported: dict[str, Any] | None) -> list[str]:
-    from functools import partial
 
     from meter.journal.sql.chain_heads import missing
     from meter.store.clerk import Clerk
 
     clerk = Clerk(engine)
     try:
-        return [] if exported is None else await clerk.read(partial(missing, exported))
+        return [] if exported is None else await clerk.read(missing, exported)
     finally:
         await clerk.close()
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -62,7 +61,7 @@ def list_(
     from meter.webhooks.management import trouble
     from meter.webhooks.sql import read_hooks
 
-    found = _in_store(config, store, partial(read_hooks, buyer=buyer))
+    found = _in_store(config, store, lambda connection: read_hooks(connection, buyer=buyer))
     if as_json:
         print_json([_shown(hook, standing) for hook, standing in found])
         return
@@ -122,7 +121,7 @@ def set_(
         redact_fields=tuple(redact or ()),
         mask_phone=mask_phone,
     )
-    made, is_new = _changed(config, store, partial(put_known, hook))
+    made, is_new = _changed(config, store, lambda connection: put_known(connection, hook))
     out(f"{buyer}/{name}: {'created' if is_new else 'changed'}, {', '.join(made.events)} to {clean(made.url)}")
     if is_new:
         out(f"its secret, which is not shown again: {made.secrets[0]}")
@@ -135,7 +134,7 @@ def roll(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, 
     from meter.webhooks.sql import put_hook
 
     def work(connection: Any) -> Webhook:
-        return put_hook(find_hook(connection, buyer, name), connection, roll=True)
+        return put_hook(connection, find_hook(connection, buyer, name), roll=True)
 
     made = _changed(config, store, work)
     out(f"{buyer}/{name}: its new secret, which is not shown again: {made.secrets[0]}")
@@ -171,7 +170,7 @@ def enable(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None
     """Post to a webhook again; what was given up for it goes out now."""
     from meter.webhooks.sql import enable as enable_hook
 
-    revived = _in_store(config, store, partial(enable_hook, buyer, name), write=True)
+    revived = _in_store(config, store, lambda connection: enable_hook(connection, buyer, name), write=True)
     if revived is None:
         raise _unknown(buyer, name)
     out(f"{buyer}/{name}: enabled, {revived} messages revived")
@@ -188,7 +187,7 @@ def disable(
     """Post to a webhook no more, until it is enabled."""
     from meter.webhooks.sql import disable as disable_hook
 
-    if not _in_store(config, store, partial(disable_hook, buyer, name, reason), write=True):
+    if not _in_store(config, store, lambda connection: disable_hook(connection, buyer, name, reason), write=True):
         raise _unknown(buyer, name)
     out(f"{buyer}/{name}: disabled")
 
@@ -198,7 +197,7 @@ def remove(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None
     """Remove a webhook and what waits for it."""
     from meter.webhooks.sql import remove_hook
 
-    if not _in_store(config, store, partial(remove_hook, buyer, name), write=True):
+    if not _in_store(config, store, lambda connection: remove_hook(connection, buyer, name), write=True):
         raise _unknown(buyer, name)
     out(f"{buyer}/{name}: removed")
 

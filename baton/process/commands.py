@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,8 @@ async def _set_state(engine: AsyncEngine, state: BuyerState, said: Mapping[str, 
     said_by, reason = BY_PREFIX + by.name, _text(said, "reason")[:MAX_REASON]
     clerk = Clerk(engine)
     try:
-        work = partial(change, name=buyer, state=state, by=said_by, reason=reason, now_utc_us=time.time_ns() // 1000)
-        made = await clerk.write(work)
+        now_us = time.time_ns() // 1000
+        made = await clerk.write(change, name=buyer, state=state, by=said_by, reason=reason, now_utc_us=now_us)
     except UnknownBuyerError as error:
         raise CommandError(f"buyer: no buyer is called {buyer!r}") from error
     except StateRefusedError as error:

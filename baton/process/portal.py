@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,36 +91,6 @@ def main(config_path: Path, *, supervised: bool = False) -> None:
         raise PortalError(f"{config_path}: has no section [portal]")
     run = partial(_run, config_path, settings, portal, supervised=supervised)
     asyncio.run(alive("portal", settings, run, supervised=supervised))
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What the HTTP API is served from, put together and not yet started."""
-
-    database: AsyncEngine
-    clerks: tuple[Clerk, ...]
-    desk: Desk
-    leads: LeadStore
-    seats: Seats
-    live: LiveView
-    feed: EventFeed
-    services: Services
-
-    def end_streams(self) -> None:
-        self.seats.end_all()
-        self.live.wake()
-        self.feed.wake()
-
-    async def close_streams(self) -> None:
-        await self.live.close()
-        await self.feed.close()
-
-    async def close(self) -> None:
-        await self.close_streams()
-        await self.desk.close()
-        for clerk in self.clerks:
-            await clerk.close()
-        await self.database.dispose()
 
 
 async def _run(

@@ -358,7 +358,7 @@ class _TrunkStates:
     async def __call__(self) -> None:
         seen = {one.name: one.health.value for one in self._router.prober.trunks.all}
         if seen != self._written:
-            await self._clerk.write(partial(put_trunks, self._name, seen, time.time_ns() // 1000))
+            await self._clerk.write(put_trunks, self._name, seen, time.time_ns() // 1000)
             self._written = seen
 
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -114,9 +113,9 @@ class Cycle:
         report = RunReport()
         stuck: set[Step] = set()
         for _ in range(MAX_ROUNDS):
-            if only is None and await self._clerk.read(partial(is_behind, self._counted_by(now))):
+            if only is None and await self._clerk.read(is_behind, self._counted_by(now)):
                 report.waits, only = True, StepKind.HOLD
-            contracts, steps = await self._clerk.read(partial(look, now, self._options.settle_after_us))
+            contracts, steps = await self._clerk.read(look, now, self._options.settle_after_us)
             waiting = [step for step in steps if step not in stuck and only in (None, step.kind)]
             if not waiting:
                 break
@@ -134,7 +133,7 @@ class Cycle:
 
     async def preview(self, as_of_us: int) -> list[Step]:
         """The steps that are due at an instant; nothing is done."""
-        _, steps = await self._clerk.read(partial(look, as_of_us, self._options.settle_after_us))
+        _, steps = await self._clerk.read(look, as_of_us, self._options.settle_after_us)
         return steps
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -161,7 +160,7 @@ class Cycle:
     async def _due(self) -> _Due:
         """Whether a look is worth it: one number, unless the calendar has moved on."""
         now = self._clock()
-        signs = await self._clerk.read(partial(read_signs, now_utc_us=now))
+        signs = await self._clerk.read(read_signs, now_utc_us=now)
         if signs.is_behind:  # a week is settled once all that is closed is counted
             return _Due.HOLDS if signs.due_us is not None and signs.due_us <= now else _Due.NOTHING
         seen = self._seen
@@ -176,7 +175,7 @@ class Cycle:
         run = Run(self._options.issuer, now)
         started = time.monotonic()
         try:
-            done = await self._clerk.write(partial(perform, step, contract, run, self._counted_by(now)))
+            done = await self._clerk.write(perform, step, contract, run, self._counted_by(now))
         except NotCountedError:
             report.waits = True
             return

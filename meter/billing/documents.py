@@ -169,11 +169,11 @@ def _parts(
 
 async def paper(clerk: Clerk, number: str, form: str) -> bytes:
     """A document as HTML or PDF: as it was first rendered. Raises UnknownDocumentError, PaperError."""
-    kept = await clerk.read(partial(_file, number, form))
+    kept = await clerk.read(_file, number, form)
     if kept is not None:
         return kept
-    body = await clerk.read(partial(_body, number))
-    html = await clerk.read(partial(_file, number, "html"))
+    body = await clerk.read(_body, number)
+    html = await clerk.read(_file, number, "html")
     if html is None:
         html = await _keep(clerk, number, "html", html_of(body).encode())
     if form == "html":
@@ -189,7 +189,7 @@ async def render_for_ever(engine: AsyncEngine, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 now_us = time.time_ns() // 1000
-                numbers = await clerk.read(partial(_unrendered, since_us))
+                numbers = await clerk.read(_unrendered, since_us)
                 failed = [one for one in numbers if not stop.is_set() and not await _try_paper(clerk, one)]
                 if not failed and len(numbers) < _AT_ONCE:
                     since_us = now_us - _LOOK_BACK_US
@@ -218,15 +218,15 @@ async def _keep(clerk: Clerk, number: str, form: str, content: bytes) -> bytes:
     return await clerk.write(lambda connection: documents.keep_file(connection, number, form, content, now))
 
 
-def _file(number: str, form: str, connection: Any) -> bytes | None:
+def _file(connection: Any, number: str, form: str) -> bytes | None:
     return documents.file(connection, number, form)
 
 
-def _body(number: str, connection: Any) -> dict[str, Any]:
+def _body(connection: Any, number: str) -> dict[str, Any]:
     return documents.body(connection, number)
 
 
-def _unrendered(since_us: int, connection: Any) -> list[str]:
+def _unrendered(connection: Any, since_us: int) -> list[str]:
     return documents.unrendered(connection, "pdf", _AT_ONCE, since_us)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from meter.billing.documents import lines_csv, paper, sample, shown
@@ -40,7 +39,7 @@ class DocumentComposer:
             Attachment(f"{name}.pdf", "application/pdf", await paper(clerk, number, "pdf")),
             Attachment(f"{name}.csv", "text/csv", lines_csv(body).encode()),
         ]
-        detail = await clerk.read(partial(_detail, document, body))
+        detail = await clerk.read(_detail, document, body)
         if detail is not None:
             attachments.append(Attachment(f"{name}-transfers.csv", "text/csv", detail))
         values = shown(body) | {"has_detail": detail is not None}
@@ -81,27 +80,27 @@ class HoldComposer:
 
 async def _recipients(order: Mapping[str, Any], document: documents.Document, clerk: Clerk) -> Addressees:
     """Those that the order names, else the buyer's present ones. Raises NobodyError where there are none."""
-    buyer = await clerk.read(partial(buyer_mail, document.buyer)) or BuyerMail()
+    buyer = await clerk.read(buyer_mail, document.buyer) or BuyerMail()
     return addressees(order, "billing_emails", document.buyer, buyer.billing_emails)
 
 
 async def _read(number: str, clerk: Clerk) -> tuple[documents.Document, dict[str, Any]]:
     """A document and what it says. Raises NeverDeliverableError where there is none."""
     try:
-        return await clerk.read(partial(_find, number)), await clerk.read(partial(_body, number))
+        return await clerk.read(_find, number), await clerk.read(_body, number)
     except documents.UnknownDocumentError as error:
         raise NeverDeliverableError(str(error)) from error
 
 
-def _find(number: str, connection: Any) -> documents.Document:
+def _find(connection: Any, number: str) -> documents.Document:
     return documents.find(connection, number)
 
 
-def _body(number: str, connection: Any) -> dict[str, Any]:
+def _body(connection: Any, number: str) -> dict[str, Any]:
     return documents.body(connection, number)
 
 
-def _detail(document: documents.Document, body: Mapping[str, Any], connection: Any) -> bytes | None:
+def _detail(connection: Any, document: documents.Document, body: Mapping[str, Any]) -> bytes | None:
     """The transfers behind the document's lines; None where there are none, or too many for an e-mail."""
     periods = sorted({line["opens"] for line in body["lines"] if line["opens"]})
     if not periods:

@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from enum import Enum
-from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -179,7 +178,7 @@ class Stream:
         if self._at == self._written:
             return
         if at_once or time.monotonic() - self._written_at >= (WRITE_S if self._dirty else LAZY_S):
-            await self._clerk.write(partial(move, self.name, dict(self._at)))
+            await self._clerk.write(move, self.name, dict(self._at))
             self._noted()
 
     def _noted(self) -> None:
@@ -192,8 +191,8 @@ class Stream:
         """Set the gauges of this follower, once it has begun."""
         if not self._begun:
             return
-        at = await self._clerk.read(partial(cursors, self.name)) if self._stands_by else dict(self._at)
-        found = await self._clerk.read(partial(lag, at, frozenset(self._over)))
+        at = await self._clerk.read(cursors, self.name) if self._stands_by else dict(self._at)
+        found = await self._clerk.read(lag, at, frozenset(self._over))
         age_us = 0 if found.oldest_utc_us is None else time.time_ns() // 1000 - found.oldest_utc_us
         metrics.STREAM_LAG_FACTS.labels(self.name).set(found.facts)
         metrics.STREAM_LAG.labels(self.name).set(max(0, age_us) / 1_000_000)
@@ -201,8 +200,8 @@ class Stream:
     async def begin(self) -> None:
         """Register, so that what happens from now on is told. Raises what the store raises."""
         await self._write_cursors(at_once=True)  # of before: what was dealt with is not told again
-        await self._clerk.write(partial(begin, self.name, time.time_ns() // 1000))
-        self._at = await self._clerk.read(partial(cursors, self.name))
+        await self._clerk.write(begin, self.name, time.time_ns() // 1000)
+        self._at = await self._clerk.read(cursors, self.name)
         self._noted()
         self._over.clear()
         self._boots_at = -BOOTS_S

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ class HeadsExport:
     async def check(self) -> list[str]:
         """Hold the store against the newest file that can be read; what it lacks."""
         file, heads = await asyncio.to_thread(self._newest_file)
-        found = [] if heads is None else await self._clerk.read(partial(missing, heads))
+        found = [] if heads is None else await self._clerk.read(missing, heads)
         metrics.CHAIN_HEADS_MISSING.set(len(found))
         for one in found:
             _log.error("the store lacks what was exported", file=file, what=one)
@@ -89,7 +88,7 @@ class HeadsExport:
         """Keep today's ends where that was not done, and see that their file is there; the day, where they are new."""
         now = self._clock()
         day = datetime.fromtimestamp(now // 1_000_000, UTC).date().isoformat()
-        is_new = await self._clerk.write(partial(keep, day, now, self._options.to))
+        is_new = await self._clerk.write(keep, day, now, self._options.to)
         row = await self._clerk.read(newest)
         if row is not None and not self._file(row.day).is_file():
             await asyncio.to_thread(put, self._file(row.day), bytes(row.body))

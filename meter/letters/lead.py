@@ -16,7 +16,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -49,7 +48,7 @@ class LeadComposer:
 
     async def compose(self, order: Mapping[str, Any], clerk: Clerk) -> Letter:
         """The letter. Raises NeverDeliverableError where there is no such transfer, NobodyError without an address."""
-        facts, row = await clerk.read(partial(facts_and_outcome, str(order.get("transfer", ""))))
+        facts, row = await clerk.read(facts_and_outcome, str(order.get("transfer", "")))
         started = first_of(facts, Kind.TRANSFER_STARTED)
         if started is None:
             raise NeverDeliverableError("the transfer has no transfer_started")
@@ -59,7 +58,7 @@ class LeadComposer:
         ) != CountsAs.FAILED.value:  # whoever queued it: it is not the buyer's
             raise NeverDeliverableError("the transfer does not count as failed")
         name = buyer_of(started) or ""
-        buyer = await clerk.read(partial(buyer_mail, name)) or BuyerMail()
+        buyer = await clerk.read(buyer_mail, name) or BuyerMail()
         who = addressees(order, "lead_emails", name, buyer.lead_emails)
         letter = render_lead(facts, who.to, self._link, buyer.locale)
         return replace(letter, present=who.present, waits_for=who.waits_for)

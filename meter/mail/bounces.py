@@ -29,7 +29,6 @@ from email.errors import MessageError
 from email.generator import BytesGenerator
 from email.message import Message as Mail
 from email.parser import HeaderParser
-from functools import partial
 
 from meter.mail.message import MAX_RECIPIENTS, MESSAGE_HEADER, MailOptions
 from meter.mail.sql.messages import BounceRow, add_bounces, find_mail, message_id_of
@@ -117,7 +116,7 @@ async def record_report(report: Report, options: MailOptions, clerk: Clerk, now_
         )
         for one in report.failed
     ]
-    fresh = await clerk.write(partial(add_bounces, rows))
+    fresh = await clerk.write(add_bounces, rows)
     return [Recorded(row, is_new) for row, is_new in zip(rows, fresh, strict=True)]
 
 
@@ -126,7 +125,7 @@ async def _attribute(report: Report, options: MailOptions, clerk: Clerk) -> str:
     if report.token and options.bounce_secret:
         return await _from_token(report.token, options.bounce_secret, clerk)
     for one in report.candidates:
-        if await clerk.read(partial(find_mail, one)) is not None:
+        if await clerk.read(find_mail, one) is not None:
             return one
     return ""
 
@@ -138,7 +137,7 @@ async def _from_token(token: str, secret: str, clerk: Clerk) -> str:
     row_id = int(found[1], 16)
     if row_id >= 1 << 63:
         return ""
-    message_id = await clerk.read(partial(message_id_of, row_id))
+    message_id = await clerk.read(message_id_of, row_id)
     if message_id is None or not hmac.compare_digest(_tag(secret, row_id, message_id), found[2]):
         return ""
     return message_id

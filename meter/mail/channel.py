@@ -17,7 +17,6 @@ import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import orjson
 import structlog
@@ -142,7 +141,7 @@ class MailDeliverer:
 
     async def _deliver(self, message: Message) -> None:
         letter = await compose(orjson.loads(message.payload), self._composers, self._clerk)
-        known = await self._clerk.read(partial(recipients_of, message.message_id))
+        known = await self._clerk.read(recipients_of, message.message_id)
         of_message = False
         while not of_message:
             wanted = _wanted(letter, known)
@@ -164,7 +163,7 @@ class MailDeliverer:
         """Write down what the server said, at once. Raises DeliveryError where some are to be tried again."""
         now = time.time_ns() // 1000
         tried = [self._recipient(one, reply, known.get(one), now) for one, reply in replies.items()]
-        await self._clerk.write(partial(put_recipients, message.message_id, message.created_utc_us, tried))
+        await self._clerk.write(put_recipients, message.message_id, message.created_utc_us, tried)
         known |= {one.address: one for one in tried}
         waiting = [one for one in known.values() if one.state == RETRIED]
         if waiting:

@@ -7,7 +7,6 @@ waits.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from time import time_ns
 
 import structlog
@@ -48,7 +47,7 @@ class Releaser:
         count = 0
         for at in range(0, len(due), MAX_ROWS):
             some = due[at : at + MAX_ROWS]
-            count += await self._clerk.write(partial(release, some, time_ns() // 1000))
+            count += await self._clerk.write(release, some, time_ns() // 1000)
         if count:
             _log.info("e-mails have an address now", messages=count)
         show_waiting(await self._clerk.read(waiting))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import orjson
@@ -116,7 +115,7 @@ class Commands:
         return by, message_id, raw
 
     async def _answer(self, by: Commander, message_id: str, body: bytes, received: Received) -> None:
-        before = await self._clerk.read(partial(find_reply, by.name, message_id))
+        before = await self._clerk.read(find_reply, by.name, message_id)
         if before is not None:
             command, said = before.command, before.document
         else:
@@ -132,7 +131,7 @@ class Commands:
             topic=topic,
             correlation=received.correlation.decode("latin-1"),
         )
-        await self._clerk.write(partial(keep_reply, reply, time.time_ns() // 1000))
+        await self._clerk.write(keep_reply, reply, time.time_ns() // 1000)
         self._on_reply()
 
     async def _do(self, by: Commander, message_id: str, body: bytes) -> tuple[str, dict[str, Any]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -77,7 +76,7 @@ class States:
         now_us = time.time_ns() // 1000
         if orders:
             await self._book.refresh()
-            self._orders = await self._clerk.read(partial(orders_now, self._book.book, now_us))
+            self._orders = await self._clerk.read(orders_now, self._book.book, now_us)
         wanted = await self._clerk.read(self._wanted)
         differ = _differences(self._stand, wanted)
         return await self._change(differ, now_us) if differ else self._nothing_left()
@@ -95,7 +94,7 @@ class States:
         assert self._stand is not None
         items, count = iter(differ.items()), 0
         while some := dict(islice(items, MAX_CHANGES)):
-            for topic in await self._clerk.write(partial(change, some, now_us)):
+            for topic in await self._clerk.write(change, some, now_us):
                 self._stand[topic.topic] = topic.payload
                 count += 1
         self._left = count < len(differ)

@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
@@ -166,8 +165,9 @@ class OutboxLoop:
         if room <= 0:
             return
         under_way = {one for one, _ in self._flying.values()}
-        look = partial(due_or_next, self._deliverer.channel, _now(), room + len(under_way), without=full)
-        messages, self._next_due = await self._clerk.read(look)
+        messages, self._next_due = await self._clerk.read(
+            due_or_next, self._deliverer.channel, _now(), room + len(under_way), without=full
+        )
         for message in messages:
             lane = self._lanes.lane(message) if self._lanes is not None else ""
             if message.id in under_way or len(self._flying) >= self._deliverer.parallel:
@@ -181,7 +181,7 @@ class OutboxLoop:
         """Record those attempts that have ended."""
         ended = [one for one in self._flying if one.done()]
         if ended:
-            await self._clerk.write(partial(record, [one.result() for one in ended], _now()))
+            await self._clerk.write(record, [one.result() for one in ended], _now())
             for one in ended:
                 del self._flying[one]
 
@@ -254,10 +254,10 @@ async def prune_for_ever(
     while not stop.is_set():
         before = _now() - int(options.keep_done_days * _DAY_US)
         with contextlib.suppress(SQLAlchemyError, StoreError):  # the next minute will do
-            while not stop.is_set() and await clerk.write(partial(prune, before, MAX_ROWS)) == MAX_ROWS:
+            while not stop.is_set() and await clerk.write(prune, before, MAX_ROWS) == MAX_ROWS:
                 continue
             for forget in also:
-                await clerk.write(partial(forget, before, MAX_ROWS))
+                await clerk.write(forget, before, MAX_ROWS)
         await pause(stop, PRUNE_EVERY_S)
     await clerk.close()
 

@@ -37,7 +37,7 @@ _PENDING_LITERAL: ColumnElement[str] = literal_column(
 )  # no parameter: SQLite's partial index needs to see it
 MAX_ERROR = 500  # characters of an error that are kept
 
-Forget = Callable[[int, int, Connection], int]  # (before, microseconds UTC; at most so many rows) -> how many
+Forget = Callable[[Connection, int, int], int]  # (before, microseconds UTC; at most so many rows) -> how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ _NEXT_DUE = select(func.min(outbox.c.next_try_utc_us)).where(
 
 
 def due(
-    channel: str, now_utc_us: int, limit: int, connection: Connection, *, without: Sequence[str] = ()
+    connection: Connection, channel: str, now_utc_us: int, limit: int, *, without: Sequence[str] = ()
 ) -> list[Message]:
     """The messages of a channel to deliver now: due, and first of their key. Oldest first, at most `limit`.
 
@@ -139,14 +139,14 @@ def due(
 
 
 def due_or_next(
-    channel: str, now_utc_us: int, limit: int, connection: Connection, *, without: Sequence[str] = ()
+    connection: Connection, channel: str, now_utc_us: int, limit: int, *, without: Sequence[str] = ()
 ) -> tuple[list[Message], int | None]:
     """The messages to deliver now; where there are none, when the next one is due."""
-    found = due(channel, now_utc_us, limit, connection, without=without)
-    return found, None if found else next_due(channel, connection)
+    found = due(connection, channel, now_utc_us, limit, without=without)
+    return found, None if found else next_due(connection, channel)
 
 
-def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -> None:
+def record(connection: Connection, results: Sequence[Result], now_utc_us: int) -> None:
     """Write what became of attempts; at most one transaction's worth, the caller sees to that."""
     if not results:
         return
@@ -176,13 +176,13 @@ def record(results: Sequence[Result], now_utc_us: int, connection: Connection) -
     )
 
 
-def next_due(channel: str, connection: Connection) -> int | None:
+def next_due(connection: Connection, channel: str) -> int | None:
     """When the next message of a channel is due, in microseconds UTC; None where none waits."""
     found = connection.execute(_NEXT_DUE, {"of": channel}).scalar_one_or_none()
     return None if found is None else int(found)
 
 
-def pending_keys(channel: str, keys: Sequence[str], connection: Connection) -> set[str]:
+def pending_keys(connection: Connection, channel: str, keys: Sequence[str]) -> set[str]:
     """Those of the keys under which a message of the channel still waits."""
     query = select(outbox.c.key).where(outbox.c.channel == channel, outbox.c.state == _PENDING_LITERAL)
     return set(connection.execute(query.where(outbox.c.key.in_(keys))).scalars())
@@ -204,7 +204,7 @@ def depths(connection: Connection) -> list[Depth]:
     return sorted(waiting.values(), key=lambda depth: depth.channel)
 
 
-def prune(before_utc_us: int, limit: int, connection: Connection) -> int:
+def prune(connection: Connection, before_utc_us: int, limit: int) -> int:
     """Remove messages done before a time, at most `limit`, but none that bounced for good; how many."""
     bounced = select(mail_bounces.c.id).where(
         mail_bounces.c.message_id == outbox.c.message_id,

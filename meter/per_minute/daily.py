@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -83,7 +82,7 @@ class DailyReports:
     async def run_once(self, as_of_us: int | None = None) -> list[Report]:
         """Issue everything whose span is over at `as_of_us`, by default now, and write its files. Idempotent."""
         now = self._clock() if as_of_us is None else as_of_us
-        made = [await self._issue(due, now) for due in await self._clerk.read(partial(due_reports, now_utc_us=now))]
+        made = [await self._issue(due, now) for due in await self._clerk.read(due_reports, now_utc_us=now)]
         await self._mend(now)
         return [one for one in made if one is not None]
 
@@ -94,7 +93,7 @@ class DailyReports:
         now = self._clock()
         waits = False
         behind: bool | None = None
-        for due in await self._clerk.read(partial(due_reports, now_utc_us=now)):
+        for due in await self._clerk.read(due_reports, now_utc_us=now):
             if behind is None:
                 behind = (await self._clerk.read(read_signs)).is_behind
             if self._is_ripe(due, now, is_behind=behind):
@@ -115,7 +114,7 @@ class DailyReports:
     async def _issue(self, due: Due, now: int) -> Report | None:
         """None where it was issued before, or cannot be: that is told, and holds up no other buyer's."""
         try:
-            made = await self._clerk.write(partial(issue, due=due, now_utc_us=now))
+            made = await self._clerk.write(issue, due=due, now_utc_us=now)
         except (ValueError, LookupError) as error:
             metrics.ENGINE_FAULTS.labels("reports").inc()
             _log.error("no report", buyer=due.contract.buyer.name, day=str(due.span.day), error=first_line(error))
@@ -129,9 +128,9 @@ class DailyReports:
     async def _mend(self, now: int) -> None:
         """Write the files that are not there, of the days that are caught up with."""
         since = now - (MAX_DAYS + 1) * DAY_US
-        for buyer, day in await self._clerk.read(partial(issued_since, since_us=since)):
+        for buyer, day in await self._clerk.read(issued_since, since_us=since):
             if not all(file.is_file() for file in self._files(buyer, day)):
-                report = await self._clerk.read(partial(read, buyer=buyer, day=day))
+                report = await self._clerk.read(read, buyer=buyer, day=day)
                 await asyncio.to_thread(self._write, report)
 
     def _files(self, buyer: str, day: str) -> tuple[Path, Path]:

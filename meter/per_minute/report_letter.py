@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from meter.mail.message import Attachment, Letter, addressees
@@ -32,7 +31,7 @@ class ReportComposer:
             report = await clerk.read(lambda connection: read(connection, buyer, day))
         except UnknownReportError as error:
             raise NeverDeliverableError(one_line(str(error))) from error
-        found = await clerk.read(partial(buyer_mail, buyer)) or BuyerMail()
+        found = await clerk.read(buyer_mail, buyer) or BuyerMail()
         who = addressees(order, "report_emails", buyer, found.report_emails)
         values = shown(report.body, _links(report, self._link))
         return Letter(

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import orjson
 import structlog
@@ -251,7 +250,7 @@ class Follower:
         limit = MAX_TRANSFERS
         while due := await self._clerk.read(boots_due):
             for router, boot, cursor in due:
-                batch = await self._clerk.read(partial(read_batch, router, boot, cursor, limit=limit))
+                batch = await self._clerk.read(read_batch, router, boot, cursor, limit=limit)
                 count += await self._settle_batch(batch)
                 self.looked_at = time.monotonic()
                 limit = MANY_TRANSFERS if len(batch.closings) >= limit else MAX_TRANSFERS
@@ -263,7 +262,7 @@ class Follower:
     async def _settle_batch(self, batch: Batch) -> int:
         now = time.time_ns() // 1000
         settled = [settle(batch.histories[one.transfer], one, self._options, now) for one in batch.closings]
-        fresh = await self._clerk.write(partial(write_batch, batch, [one.rows for one in settled]))
+        fresh = await self._clerk.write(write_batch, batch, [one.rows for one in settled])
         new = [one for one in settled if one.rows.outcome["transfer"] in fresh]
         for labels, count in Counter(_labels(one.outcome) for one in new).items():
             metrics.TRANSFERS.labels(*labels).inc(count)

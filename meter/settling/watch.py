@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Collection, Sequence
-from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -141,9 +140,9 @@ class Watch:
         """Set them now; `slow`: those too that cost more to read."""
         now_us = time.time_ns() // 1000
         show_depths(await clerk.read(depths), self._channels)
-        show_money(*await clerk.read(partial(money_gauges, now_us)))
-        show_credits(await clerk.read(partial(ages, now_utc_us=now_us, since_utc_us=now_us)), now_us)
-        show_bounces(*await clerk.read(partial(bounce_counts, now_us - BOUNCES_US)))
+        show_money(*await clerk.read(money_gauges, now_us))
+        show_credits(await clerk.read(ages, now_utc_us=now_us, since_utc_us=now_us), now_us)
+        show_bounces(*await clerk.read(bounce_counts, now_us - BOUNCES_US))
         for stream in self._streams:
             await stream.show_lag()
         oldest = await clerk.read(settle_lag)
@@ -157,7 +156,7 @@ class Watch:
             metrics.LEDGER_NEWEST.set(newest / 1_000_000)
         await self._book.refresh()
         book = self._book.book
-        orders = await clerk.read(partial(orders_now, book, now_us))
+        orders = await clerk.read(orders_now, book, now_us)
         self._show_buyers({name: buyer.state.value for name, buyer in book.buyers.items()}, orders)
         self._show_unpaid(await clerk.read(money_now))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 import structlog
 
@@ -29,7 +28,7 @@ class Lease:
             return True
         before, self._held = self._held, False  # until the store has said so: it may fail
         asked_at = time.monotonic()
-        held = await self._clerk.write(partial(take, self._name, self._who, time.time_ns() // 1000))
+        held = await self._clerk.write(take, self._name, self._who, time.time_ns() // 1000)
         if held != before:
             _log.info("lease taken" if held else "lease held by another", lease=self._name)
         self._held, self._renewed_at = held, asked_at
@@ -38,5 +37,5 @@ class Lease:
     async def give_back(self) -> None:
         """End it, so that another need not wait."""
         if self._held:
-            await self._clerk.write(partial(give_back, self._name, self._who))
+            await self._clerk.write(give_back, self._name, self._who)
             self._held = False

@@ -39,7 +39,7 @@ def _machine() -> str:
     return f"{socket.gethostname()}.{known}.{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
-def take(name: str, who: str, now_utc_us: int, connection: Connection) -> bool:
+def take(connection: Connection, name: str, who: str, now_utc_us: int) -> bool:
     """Take or keep a lease for `LEASE_US` from now; False: another has it."""
     until = now_utc_us + LEASE_US
     found = connection.execute(
@@ -54,7 +54,7 @@ def take(name: str, who: str, now_utc_us: int, connection: Connection) -> bool:
     return bool(connection.execute(update(leases).where(*this).values(holder=who, until_utc_us=until)).rowcount)
 
 
-def give_back(name: str, who: str, connection: Connection) -> None:
+def give_back(connection: Connection, name: str, who: str) -> None:
     """End a lease, if it is still one's own."""
     connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == who))
 

@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import orjson
@@ -97,7 +96,7 @@ class Hooks:
 
     async def put(self, hook: Webhook, standing: Standing) -> None:
         """Keep how posting goes, here and in the store, unless somebody has changed the webhook meanwhile."""
-        if await self._clerk.write(partial(put_standing, hook, standing)):
+        if await self._clerk.write(put_standing, hook, standing):
             self._all[hook.buyer, hook.name] = (hook, standing)
         else:
             await self.reload(at_once=True)
@@ -119,7 +118,7 @@ class WebhookQueue:
         orders = [order for event in events for order in self._orders(event)]
         if not orders:
             return Taken.LAZILY
-        await self._clerk.write(partial(queue, orders, STREAM, ends, time.time_ns() // 1000))
+        await self._clerk.write(queue, orders, STREAM, ends, time.time_ns() // 1000)
         return Taken.WRITTEN
 
     async def close(self) -> None:
@@ -207,7 +206,7 @@ class WebhookDeliverer:
             self._trying.discard(key)
 
     async def _compose_and_post(self, hook: Webhook, order: Mapping[str, str]) -> None:
-        history = await self._clerk.read(partial(facts_and_outcome, order["transfer"]))
+        history = await self._clerk.read(facts_and_outcome, order["transfer"])
         await self._post(hook, order["id"], compose(hook, order, history, self._options.redact_fields))
 
     async def _post(self, hook: Webhook, message_id: str, body: bytes) -> None:

@@ -46,10 +46,10 @@ def find_hook(connection: Any, buyer: str, name: str) -> Webhook:
     return hook
 
 
-def put_known(hook: Webhook, connection: Any) -> tuple[Webhook, bool]:
+def put_known(connection: Any, hook: Webhook) -> tuple[Webhook, bool]:
     """Create or change a webhook; as it is now, and whether it is new. Raises what `put_hook` raises."""
     known = {one.name for one, _ in read_hooks(connection, hook.buyer)}
-    return put_hook(hook, connection), hook.name not in known
+    return put_hook(connection, hook), hook.name not in known
 
 
 async def try_out(hook: Webhook, options: WebhookOptions) -> int:

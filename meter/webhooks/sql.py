@@ -127,7 +127,7 @@ def _about(buyer: str, name: str) -> str:
     return f"webhook {buyer}/{name}"
 
 
-def put_hook(hook: Webhook, connection: Connection, *, roll: bool = False) -> Webhook:
+def put_hook(connection: Connection, hook: Webhook, *, roll: bool = False) -> Webhook:
     """Create or change a webhook; what failed before is forgotten. Without secrets those of before stay, and a new
     one gets one. `roll`: a new secret on top of the one before, which goes on signing beside it until the next roll.
 
@@ -160,7 +160,7 @@ def put_hook(hook: Webhook, connection: Connection, *, roll: bool = False) -> We
     return hook
 
 
-def remove_hook(buyer: str, name: str, connection: Connection) -> bool:
+def remove_hook(connection: Connection, buyer: str, name: str) -> bool:
     """Remove a webhook and what is queued for it; whether there was one."""
     connection.execute(delete(outbox).where(*_queued(buyer, name)))
     return bool(connection.execute(delete(webhooks).where(*_this(buyer, name))).rowcount)
@@ -177,14 +177,14 @@ def seal_plain(connection: Connection) -> int:
     return count
 
 
-def put_standing(hook: Webhook, standing: Standing, connection: Connection) -> bool:
+def put_standing(connection: Connection, hook: Webhook, standing: Standing) -> bool:
     """Write how posting goes; False: the webhook was changed or disabled meanwhile, and stays as that left it."""
     as_it_was = (webhooks.c.changed_utc_us == hook.changed_utc_us, webhooks.c.disabled_utc_us.is_(None))
     written = update(webhooks).where(*_this(hook.buyer, hook.name), *as_it_was).values(**asdict(standing))
     return bool(connection.execute(written).rowcount)
 
 
-def enable(buyer: str, name: str, connection: Connection) -> int | None:
+def enable(connection: Connection, buyer: str, name: str) -> int | None:
     """Post to a webhook again; what was given up for it is due now. How many; None: there is no such webhook."""
     changed = connection.execute(update(webhooks).where(*_this(buyer, name)).values(**asdict(Standing()))).rowcount
     if not changed:
@@ -196,14 +196,14 @@ def enable(buyer: str, name: str, connection: Connection) -> int | None:
     return connection.execute(revived).rowcount
 
 
-def disable(buyer: str, name: str, why: str, connection: Connection) -> bool:
+def disable(connection: Connection, buyer: str, name: str, why: str) -> bool:
     """Post to a webhook no more until it is enabled; whether there is one."""
     values = {"disabled_utc_us": time.time_ns() // 1000, "error": why}
     return bool(connection.execute(update(webhooks).where(*_this(buyer, name)).values(**values)).rowcount)
 
 
 def queue(
-    orders: Sequence[Mapping[str, str]], stream: str, ends: Mapping[Boot, int], now_utc_us: int, connection: Connection
+    connection: Connection, orders: Sequence[Mapping[str, str]], stream: str, ends: Mapping[Boot, int], now_utc_us: int
 ) -> None:
     """Queue what is to be posted (`buyer`, `hook`, `event`, `id`, `transfer`) and move the follower's cursors."""
     rows = [
@@ -218,7 +218,7 @@ def queue(
     ]
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     connection.execute(dialect.insert(outbox).on_conflict_do_nothing(), rows)
-    move(stream, ends, connection)
+    move(connection, stream, ends)
 
 
 def _this(buyer: str, name: str) -> Collection[Any]:

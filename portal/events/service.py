@@ -13,7 +13,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import orjson
@@ -94,7 +93,7 @@ class EventsService(Service):
 
     async def begin(self, from_utc_us: int | None) -> Position:
         """The position before what happened from then on; None: the end of the journal. Raises TooManyBootsError."""
-        return await self._clerk.read(partial(position_at, from_utc_us))
+        return await self._clerk.read(position_at, from_utc_us)
 
     async def page(self, position: Position, limit: int, view: View) -> FeedPage:
         """At most `limit` events. Raises UnknownPositionError, TooManyBootsError, and what the store raises."""
@@ -154,7 +153,7 @@ class EventsService(Service):
 
     async def _read(self, position: Position) -> Batch:
         self.reads += 1
-        return await self._clerk.read(partial(read_batch, position))
+        return await self._clerk.read(read_batch, position)
 
     async def _shared(self, position: Position) -> Batch | None:
         """One look for all who stand there; None: the store cannot be read now."""

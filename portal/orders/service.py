@@ -47,6 +47,6 @@ class OrdersService(Service):
         if not order.quantity:
             return before, ()
         unreachable = await self._clerk.read(
-            lambda connection: order_warnings(kept.buyer, connection, has_mail=self._has_mail)
+            lambda connection: order_warnings(connection, kept.buyer, has_mail=self._has_mail)
         )
         return before, warnings_of(order, kept.buyer.terms, now.date()) + unreachable

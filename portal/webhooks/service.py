@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from meter.store.clerk import Clerk
 from meter.webhooks.channel import WebhookOptions
@@ -28,35 +27,35 @@ class WebhooksService(Service):
 
     async def find_all(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[Known]:
         """By buyer and name, those after that one; `buyer` empty: of all."""
-        hooks = await self._clerk.read(partial(read_hooks, buyer=buyer))
+        hooks = await self._clerk.read(read_hooks, buyer=buyer)
         hooks.sort(key=_key)
         return [known for known in hooks if after is None or _key(known) > after][:limit]
 
     async def put(self, hook: Webhook) -> tuple[Webhook, bool]:
         """Create or change; as it is now, and whether it is new. Raises WebhookError, LookupError: no such buyer."""
-        return await self._clerk.write(partial(put_known, hook))
+        return await self._clerk.write(put_known, hook)
 
     async def roll(self, buyer: str, name: str) -> Webhook:
         """Give it a new secret; the one before signs beside it. Raises UnknownWebhookError."""
         return await self._clerk.write(
-            lambda connection: put_hook(find_hook(connection, buyer, name), connection, roll=True)
+            lambda connection: put_hook(connection, find_hook(connection, buyer, name), roll=True)
         )
 
     async def enable(self, buyer: str, name: str) -> int:
         """Post to it again; how many messages were revived. Raises UnknownWebhookError."""
-        revived = await self._clerk.write(partial(enable, buyer, name))
+        revived = await self._clerk.write(enable, buyer, name)
         if revived is None:
             raise UnknownWebhookError(buyer, name)
         return revived
 
     async def disable(self, buyer: str, name: str, why: str) -> None:
         """Post to it no more. Raises UnknownWebhookError."""
-        if not await self._clerk.write(partial(disable, buyer, name, why)):
+        if not await self._clerk.write(disable, buyer, name, why):
             raise UnknownWebhookError(buyer, name)
 
     async def remove(self, buyer: str, name: str) -> None:
         """Remove it and what waits for it. Raises UnknownWebhookError."""
-        if not await self._clerk.write(partial(remove_hook, buyer, name)):
+        if not await self._clerk.write(remove_hook, buyer, name):
             raise UnknownWebhookError(buyer, name)
 
     async def try_out(self, buyer: str, name: str) -> int:

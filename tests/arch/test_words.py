@@ -1,4 +1,4 @@
-"""How functions are called and how long they are: read from the source."""
+"""How functions are called, how long they are, and what comes first: read from the source."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ VARIADIC = {
     "Filter",
     "documented",
 }  # take any number of the same, or are not ours
+LISTENERS = {"_keep", "_keep_log"}  # SQLAlchemy calls its listeners with the table first
 HISTORY = "meter/store/migrations/versions"  # migrations are what they were when they ran
 UNSETTLED = ("portal/", "baton/scenarios/books.py", "router/sip/engine.py", "router/sip/legs.py")
 

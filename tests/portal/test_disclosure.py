@@ -354,7 +354,7 @@ async def test_operator_and_dialer_are_told_as_before(town: Town, way: str) -> N
 async def _posted(town: Town, case: Case, person: Person) -> list[tuple[str, str]]:
     """Everything that a webhook with every event and every field gets, and for which event."""
     hook = Webhook(buyer_of(case), "crm", "https://crm.example", EVENTS)
-    facts, outcome = await town.clerk.read(partial(facts_and_outcome, person.transfer))
+    facts, outcome = await town.clerk.read(facts_and_outcome, person.transfer)
     events, found = Events(), []
     for fact in facts:
         event = events.fold(fact, outcome)
@@ -385,7 +385,7 @@ async def test_a_broker_gets_of_a_person_what_the_buyer_pays_for_and_of_a_number
     open_ = MqttLink(town.house.engine, MqttOptions("broker.example", mask_phone=False))
     link = MqttLink(town.house.engine, MqttOptions("broker.example"))
     for case, person in zip(CASES, town.people, strict=True):
-        facts, outcome = await town.clerk.read(partial(facts_and_outcome, person.transfer))
+        facts, outcome = await town.clerk.read(facts_and_outcome, person.transfer)
         events = Events()
         for event in filter(None, [events.fold(fact, outcome) for fact in facts]):
             payload = orjson.loads(link._of_event(event).payload)
@@ -402,7 +402,7 @@ async def test_a_broker_gets_of_a_person_what_the_buyer_pays_for_and_of_a_number
 async def test_a_lead_is_mailed_for_what_counts_as_failed_whoever_queued_it(town: Town) -> None:
     rows = await town.clerk.read(lambda connection: {row.message_id for row in connection.execute(outbox.select())})
     for case, person in zip(CASES, town.people, strict=True):
-        facts = await town.clerk.read(lambda connection, one=person: facts_and_outcome(one.transfer, connection)[0])
+        facts = await town.clerk.read(lambda connection, one=person: facts_and_outcome(connection, one.transfer)[0])
         failed = claim_of(facts).counts_as == "failed"
         order = {"transfer": person.transfer, "to": ["leads@acme.example"]}
         letter: Letter | None = None

@@ -10,7 +10,6 @@ import asyncio
 import shutil
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -282,9 +281,9 @@ async def test_facts_of_no_interest_are_bounded_too(journal: Journal, monkeypatc
     while journal.pending["r1"] and len(journal.pending["r1"][0]) > 1:
         journal.pending["r1"] = [journal.pending["r1"][0], [story[0]] * 999, [story[0]] * 999]
         await journal.write("r1", 1)
-    batch = await journal.clerk.read(partial(read_batch, Position()))
+    batch = await journal.clerk.read(read_batch, Position())
     assert (len(batch.events), batch.more, batch.position.at) == (4, True, (("r1", "boot-1", 50),))
-    batch = await journal.clerk.read(partial(read_batch, batch.position))
+    batch = await journal.clerk.read(read_batch, batch.position)
     assert (len(batch.events), batch.more, batch.position.at) == (0, True, (("r1", "boot-1", 100),))
 
 
@@ -294,7 +293,7 @@ async def test_it_begins_at_the_end_or_at_a_time(journal: Journal) -> None:
     await journal.write("r2", 40)
     await journal.boot("r2", 50)
     await journal.settle()
-    end = await journal.clerk.read(partial(position_at, None))
+    end = await journal.clerk.read(position_at, None)
     walker = Walker(journal.clerk, OPERATOR, write_position(end))
     await walker.rest()
     assert walker.seen == []
@@ -303,7 +302,7 @@ async def test_it_begins_at_the_end_or_at_a_time(journal: Journal) -> None:
     await journal.write("r3", 1)
     await walker.rest()
     assert [(one["event"], one["router"]) for one in walker.seen] == [("started", "r2"), ("started", "r3")]
-    everything = Walker(journal.clerk, OPERATOR, write_position(await journal.clerk.read(partial(position_at, 0))))
+    everything = Walker(journal.clerk, OPERATOR, write_position(await journal.clerk.read(position_at, 0)))
     await everything.rest()
     _holds(everything, [one for one in await journal.whole() if one.kind != "outcome" or one.fields.get("verdict")])
 
@@ -317,7 +316,7 @@ async def test_a_time_within_a_boot_is_found_to_the_fact(journal: Journal) -> No
         journal.pending["r1"][1:] = [[story[0]] * 99, [story[0]] * 99]
         await journal.write("r1", 1)
     for at_us, seq in ((0, 0), (1, 1), (100, 1), (101, 2), (4_900, 49), (4_901, 50), (9_999, 50)):
-        found = await journal.clerk.read(partial(position_at, UTC_0 + at_us))
+        found = await journal.clerk.read(position_at, UTC_0 + at_us)
         assert found.at == ((("r1", "boot-1", seq),) if seq else ()), at_us
 
 
@@ -335,7 +334,7 @@ async def test_a_position_of_another_journal_is_refused(journal: Journal, positi
     await journal.write("r1", 5)
     await journal.write("r2", 5)
     with pytest.raises(UnknownPositionError):
-        await journal.clerk.read(partial(read_batch, position))
+        await journal.clerk.read(read_batch, position)
 
 
 async def test_more_routers_than_a_position_can_name_are_told_of_and_nothing_is_skipped(

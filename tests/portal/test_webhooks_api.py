@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +137,7 @@ async def test_it_is_disabled_enabled_and_removed(house: House) -> None:
     assert (await house.ask("acme", "POST", "/webhooks/acme/crm/enable")).json()["enabled"]
     ((hook, _),) = await house.books.read(read_hooks)
     failing = Standing(time.time_ns() // 1000, 3, time.time_ns() // 1000, None, "answered 500")
-    await house.books.write(partial(put_standing, hook, failing))
+    await house.books.write(put_standing, hook, failing)
     (shown,) = (await house.get("acme", "/webhooks"))["webhooks"]
     assert (shown["state"], shown["failures"], shown["error"]) == ("failing", 3, "answered 500")
     gone = await house.ask("acme", "DELETE", "/webhooks/acme/crm")
@@ -155,7 +154,7 @@ async def test_a_sample_is_posted_signed_and_its_status_told(shop: House, endpoi
     ((headers, body),) = endpoint.got
     assert Verifier(made["secret"]).verify(body, headers)["type"] == "transfer.test"
     assert (await shop.ask("noc", "POST", "/webhooks/acme/crm/test")).json()["status"] == 500
-    await shop.books.write(partial(disable, "acme", "crm", "by a test"))
+    await shop.books.write(disable, "acme", "crm", "by a test")
     assert (await shop.ask("acme", "POST", "/webhooks/acme/crm/test")).json()["taken"] is False
     await endpoint.stop()
     away = (await shop.ask("acme", "POST", "/webhooks/acme/crm/test")).json()
@@ -203,10 +202,8 @@ async def test_no_secret_and_no_address_reaches_a_log(house: House) -> None:
 
 async def test_trunks_are_shown_as_the_routers_see_them(house: House) -> None:
     now = 1_780_408_800_000_000
-    await house.books.write(
-        partial(put_trunks, "r1", {"acme/pbx": "up", "best/pbx": "down", "carrier/main": "up"}, now)
-    )
-    await house.books.write(partial(put_trunks, "r2", {"acme/pbx": "suspect", "acme-2/pbx": "up"}, now))
+    await house.books.write(put_trunks, "r1", {"acme/pbx": "up", "best/pbx": "down", "carrier/main": "up"}, now)
+    await house.books.write(put_trunks, "r2", {"acme/pbx": "suspect", "acme-2/pbx": "up"}, now)
     trunks = await house.walk("noc", "/trunks", "trunks", limit=2)
     assert [(one["router"], one["trunk"], one["state"]) for one in trunks] == [
         ("r1", "acme/pbx", "up"),

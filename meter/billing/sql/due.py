@@ -211,11 +211,11 @@ def read_signs(connection: Connection, now_utc_us: int | None = None) -> Signs:
     query = select(func.min(documents.c.due_utc_us)).where(INVOICE_IS_OPEN, documents.c.held_utc_us.is_(None))
     query = query.where(IS_HANDED_OVER)
     version = connection.execute(select(book_version.c.version)).scalar() or 0
-    behind = is_behind(None if now_utc_us is None else now_utc_us - LAG_US, connection)
+    behind = is_behind(connection, None if now_utc_us is None else now_utc_us - LAG_US)
     return Signs(int(version), behind, connection.execute(query).scalar())
 
 
-def is_behind(before_us: int | None, connection: Connection) -> bool:
+def is_behind(connection: Connection, before_us: int | None) -> bool:
     """Whether transfers closed by then are not counted yet; None: any."""
     cursor = func.coalesce(meter_cursors.c.seq, 0)
     of_boot = and_(meter_cursors.c.router == boots.c.router, meter_cursors.c.boot == boots.c.boot)
@@ -230,7 +230,7 @@ def is_behind(before_us: int | None, connection: Connection) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def money_gauges(now_utc_us: int, connection: Connection) -> tuple[int, int]:
+def money_gauges(connection: Connection, now_utc_us: int) -> tuple[int, int]:
     """How many invoices are overdue, and how many checks are to be sent now."""
     overdue = select(func.count()).where(INVOICE_IS_OPEN, documents.c.due_utc_us <= now_utc_us)
     return int(connection.execute(overdue).scalar_one()), count_due(connection)

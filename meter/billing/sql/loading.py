@@ -14,7 +14,6 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -181,7 +180,7 @@ async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run
     for batch in _batches(rows):
         with contextlib.suppress(_TakenBackError):
             async with engine.begin() as connection:
-                await connection.run_sync(partial(_try, batch, work, who, tried=tried, problems=problems))
+                await connection.run_sync(_try, batch, work, who, tried=tried, problems=problems)
         await asyncio.sleep(_PAUSE_S)
     if problems.count:
         raise LoadError(problems.told, problems.count)
@@ -190,7 +189,7 @@ async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run
     loaded = Loaded()
     for batch in _batches(rows):
         async with engine.begin() as connection:
-            await connection.run_sync(partial(_write, batch, work, who, loaded))
+            await connection.run_sync(_write, batch, work, who, loaded)
         await asyncio.sleep(_PAUSE_S)
     return loaded
 
@@ -201,10 +200,10 @@ def _batches(rows: list[tuple[int, Model]]) -> Iterator[list[tuple[int, Model]]]
 
 
 def _try(
+    connection: Connection,
     rows: list[tuple[int, Model]],
     work: Callable[..., bool],
     who: Who,
-    connection: Connection,
     *,
     tried: Loaded,
     problems: _Problems,
@@ -222,7 +221,7 @@ def _try(
 
 
 def _write(
-    rows: list[tuple[int, Model]], work: Callable[..., bool], who: Who, loaded: Loaded, connection: Connection
+    connection: Connection, rows: list[tuple[int, Model]], work: Callable[..., bool], who: Who, loaded: Loaded
 ) -> None:
     new = 0
     for line, row in rows:

@@ -95,10 +95,10 @@ class BillingStore:
             there = connection.execute(select(outbox.c.id).where(*this)).one_or_none()
             if there is None:
                 documents.queue_mail(connection, number, document.buyer, wanted, now)
-                mark_handed(f"{number}.document", now, connection)  # it had left the outbox: it was sent long ago
+                mark_handed(connection, f"{number}.document", now)  # it had left the outbox: it was sent long ago
                 return wanted
             payload = {"kind": "document", "number": number, "to": wanted, **({"only": True} if to else {})}
-            if not queue_again(there.id, f"{number}.document", payload, now, connection):
+            if not queue_again(connection, there.id, f"{number}.document", payload, now):
                 raise PaymentError(f"{number}: its e-mail is still on its way; `baton mail list` shows it")
             return wanted
 
@@ -113,8 +113,8 @@ class BillingStore:
 
         def work(connection: Connection) -> bool:
             documents.find(connection, number)
-            row = find_mail(f"{number}.document", connection)
-            return row is not None and hand_over(row, by, now, connection)
+            row = find_mail(connection, f"{number}.document")
+            return row is not None and hand_over(connection, row, by, now)
 
         return await self._write(work)
 

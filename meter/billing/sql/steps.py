@@ -26,14 +26,14 @@ class NotCountedError(ValueError):
     """Closed transfers are not counted yet, so what a week or month comes to is not known."""
 
 
-def perform(step: Step, contract: Contract, run: Run, counted_by_us: int, connection: Connection) -> Done:
+def perform(connection: Connection, step: Step, contract: Contract, run: Run, counted_by_us: int) -> Done:
     """Do one step in the caller's write transaction.
 
     Raises NotCountedError for all but a hold, while facts that closed transfers by `counted_by_us` are not counted.
     """
     if step.kind is StepKind.HOLD:
         return Done(step, held=payments.hold(connection, step.period, run.now_utc_us))
-    if is_behind(counted_by_us, connection):
+    if is_behind(connection, counted_by_us):
         raise NotCountedError("closed transfers are not counted yet")
     if step.kind is StepKind.SETUP:
         return Done(step, tuple(months.set_up(connection, contract, run)))
@@ -44,7 +44,7 @@ def perform(step: Step, contract: Contract, run: Run, counted_by_us: int, connec
     return Done(step, tuple(work(connection, contract, contract.week_from(step.period), run)))
 
 
-def look(now: int, settle_after_us: int, connection: Connection) -> tuple[dict[str, Contract], list[Step]]:
+def look(connection: Connection, now: int, settle_after_us: int) -> tuple[dict[str, Contract], list[Step]]:
     """Every contract, and the steps that are due by `now`."""
     contracts = read_contracts(connection)
     return contracts, due_steps(connection, contracts, now, settle_after_us)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -160,7 +159,7 @@ class BookStore:
         """Pause, resume, hold or cancel by hand; what that came to. Raises UnknownBuyerError."""
         async with self._engine.begin() as connection:
             made = await connection.run_sync(
-                partial(set_state, name=name, state=state, by=by, reason=reason, now_utc_us=time.time_ns() // 1000)
+                set_state, name=name, state=state, by=by, reason=reason, now_utc_us=time.time_ns() // 1000
             )
         _log.info("buyer_state_set", buyer=name, before=made.before.value, state=made.after.value, by=by)
         return made

@@ -211,7 +211,7 @@ def _states(connection: Connection, order: Order, terms: Terms) -> Sequence[tupl
     return [(state, count) for state, count in found]
 
 
-def orders_now(book: Book, now_utc_us: int, connection: Connection) -> list[OrderNow]:
+def orders_now(connection: Connection, book: Book, now_utc_us: int) -> list[OrderNow]:
     """The orders of the week that it is for each buyer."""
     found = []
     for name, buyer in sorted(book.buyers.items()):

@@ -25,7 +25,7 @@ def read_trunks(connection: Connection) -> list[TrunkState]:
     return [TrunkState(*row) for row in connection.execute(select(trunk_states).order_by(*trunk_states.primary_key))]
 
 
-def put_trunks(router: str, seen: Mapping[str, str], now_utc_us: int, connection: Connection) -> int:
+def put_trunks(connection: Connection, router: str, seen: Mapping[str, str], now_utc_us: int) -> int:
     """Exactly these are this router's; a state that stays keeps its `since`. How many changed, came or went."""
     mine = trunk_states.c.router == router
     before = {one.trunk: one.state for one in read_trunks(connection) if one.router == router}

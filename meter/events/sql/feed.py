@@ -72,7 +72,7 @@ class _Known:
     passed: bool
 
 
-def read_batch(position: Position, connection: Connection, *, limit: int = LIMIT) -> Batch:
+def read_batch(connection: Connection, position: Position, *, limit: int = LIMIT) -> Batch:
     """The events of the next `limit` facts of interest. Raises UnknownPositionError, TooManyBootsError."""
     order = _order_of(connection, position.upto)
     named = _named(connection, position, order)
@@ -88,7 +88,7 @@ def read_batch(position: Position, connection: Connection, *, limit: int = LIMIT
     return Batch(*_told(look, window, position, at), more)
 
 
-def position_at(from_utc_us: int | None, connection: Connection) -> Position:
+def position_at(connection: Connection, from_utc_us: int | None) -> Position:
     """The position before the first fact of that time or later in each boot; None: the end of the journal.
 
     Raises TooManyBootsError.

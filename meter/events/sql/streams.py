@@ -41,7 +41,7 @@ class Look:
     more: bool = False  # there is more already
 
 
-def begin(stream: str, now_utc_us: int, connection: Connection) -> None:
+def begin(connection: Connection, stream: str, now_utc_us: int) -> None:
     """Register a follower; all that is in the journal by now is behind it. Does nothing where it is registered."""
     if not _insert_new(connection, streams, {"name": stream, "since_utc_us": now_utc_us}):
         return
@@ -51,7 +51,7 @@ def begin(stream: str, now_utc_us: int, connection: Connection) -> None:
         _insert_new(connection, stream_cursors, {"stream": stream, "router": router, "boot": boot, "seq": last})
 
 
-def cursors(stream: str, connection: Connection) -> dict[Boot, int]:
+def cursors(connection: Connection, stream: str) -> dict[Boot, int]:
     """The cursors of a follower; a boot without one is read from its beginning."""
     mine = stream_cursors.c.stream == stream
     query = select(stream_cursors.c.router, stream_cursors.c.boot, stream_cursors.c.seq).where(mine)
@@ -175,7 +175,7 @@ def _until_unsettled(
     return some, settled, None
 
 
-def move(stream: str, ends: Mapping[Boot, int], connection: Connection) -> None:
+def move(connection: Connection, stream: str, ends: Mapping[Boot, int]) -> None:
     """Move cursors; never backwards."""
     for (router, boot), seq in ends.items():
         key = {"stream": stream, "router": router, "boot": boot}
@@ -195,7 +195,7 @@ class Lag:
     oldest_utc_us: int | None
 
 
-def lag(at: Mapping[Boot, int], over: Collection[Boot], connection: Connection) -> Lag:
+def lag(connection: Connection, at: Mapping[Boot, int], over: Collection[Boot]) -> Lag:
     """How far a follower that is at `at` is behind; `over`: boots known to have no more."""
     count, oldest = 0, None
     for router, boot in connection.execute(select(boots.c.router, boots.c.boot)).all():

@@ -68,7 +68,7 @@ def decoded(content: bytes) -> dict[str, Any]:
     return found
 
 
-def keep(day: str, now_utc_us: int, to: Sequence[str], connection: Connection) -> bool:
+def keep(connection: Connection, day: str, now_utc_us: int, to: Sequence[str]) -> bool:
     """Keep a day's heads, once, and queue the e-mail that tells them; whether they are new."""
     there = connection.execute(select(chain_heads.c.day).where(chain_heads.c.day == day)).first()
     if there is not None:
@@ -94,19 +94,19 @@ def of_day(connection: Connection, day: str) -> bytes | None:
     return None if found is None else bytes(found)
 
 
-def missing(heads: Mapping[str, Any], connection: Connection) -> list[str]:
+def missing(connection: Connection, heads: Mapping[str, Any]) -> list[str]:
     """What the store lacks of what was exported; nothing where it holds all of it."""
-    return [*_facts(heads, connection), *_ledger(heads, connection), *_documents(heads, connection)]
+    return [*_facts(connection, heads), *_ledger(connection, heads), *_documents(connection, heads)]
 
 
-def _facts(heads: Mapping[str, Any], connection: Connection) -> Iterator[str]:
+def _facts(connection: Connection, heads: Mapping[str, Any]) -> Iterator[str]:
     for one in heads["facts"]:
         where = (facts.c.router == one["router"], facts.c.boot == one["boot"], facts.c.seq == one["seq"])
         found = connection.execute(select(facts.c.digest).where(*where)).scalar_one_or_none()
         yield from _said(f"{one['router']} boot {one['boot']} fact {one['seq']}", found, one["digest"], heads["at"])
 
 
-def _ledger(heads: Mapping[str, Any], connection: Connection) -> Iterator[str]:
+def _ledger(connection: Connection, heads: Mapping[str, Any]) -> Iterator[str]:
     for one in heads["ledger"]:
         where = (postings.c.buyer == one["buyer"], postings.c.seq == one["seq"])
         found = connection.execute(select(postings.c.digest).where(*where)).scalar_one_or_none()
@@ -120,7 +120,7 @@ def _said(what: str, found: Any, digest: str, at: str) -> Iterator[str]:
         yield f"{what} is another than at {at}"
 
 
-def _documents(heads: Mapping[str, Any], connection: Connection) -> Iterator[str]:
+def _documents(connection: Connection, heads: Mapping[str, Any]) -> Iterator[str]:
     now = {row.series: row.last for row in connection.execute(select(document_series))}
     for series, last in heads["documents"].items():
         if now.get(series, 0) < last:

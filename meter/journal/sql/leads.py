@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 from sqlalchemy import Connection, delete, insert, select
@@ -63,25 +62,25 @@ class LeadStore:
         lead_id = secrets.token_hex(_ID_BYTES)
         lead = StoredLead(lead_id, dialer, document, now_us, now_us + ttl_s * 1_000_000)
         try:
-            return await self._clerk.write(partial(_put, lead, key))
+            return await self._clerk.write(_put, lead, key)
         except IntegrityError:  # PostgreSQL: another has put the same key in between
-            return await self._clerk.write(partial(_put, lead, key))
+            return await self._clerk.write(_put, lead, key)
 
     async def get(self, lead_id: str, dialer: str) -> bytes | None:
         """The lead's document; None where this dialer posted none of that id, or it has expired."""
-        return await self._clerk.read(partial(_get, lead_id, dialer, self._clock()))
+        return await self._clerk.read(_get, lead_id, dialer, self._clock())
 
     async def purge(self) -> int:
         """Delete what has expired, few rows at a time; how many."""
         gone = 0
         while True:
-            found = await self._clerk.write(partial(_purge, self._clock()))
+            found = await self._clerk.write(_purge, self._clock())
             gone += found
             if found < PURGE_ROWS:
                 return gone
 
 
-def _put(lead: StoredLead, key: str, connection: Connection) -> tuple[StoredLead, bool]:
+def _put(connection: Connection, lead: StoredLead, key: str) -> tuple[StoredLead, bool]:
     checksum = hashlib.sha256(lead.document).hexdigest()
     if key:
         mine = (leads.c.dialer == lead.dialer, leads.c.key == key)
@@ -105,14 +104,14 @@ def _put(lead: StoredLead, key: str, connection: Connection) -> tuple[StoredLead
     return lead, True
 
 
-def _get(lead_id: str, dialer: str, now_us: int, connection: Connection) -> bytes | None:
+def _get(connection: Connection, lead_id: str, dialer: str, now_us: int) -> bytes | None:
     mine = (leads.c.lead_id == lead_id, leads.c.dialer == dialer, leads.c.expires_utc_us > now_us)
     query = select(leads.c.document).where(*mine)
     found: bytes | None = connection.execute(query).scalar_one_or_none()
     return found
 
 
-def _purge(now_us: int, connection: Connection) -> int:
+def _purge(connection: Connection, now_us: int) -> int:
     old = select(leads.c.lead_id).where(leads.c.expires_utc_us <= now_us).limit(PURGE_ROWS)
     return connection.execute(delete(leads).where(leads.c.lead_id.in_(old))).rowcount
 

@@ -69,7 +69,7 @@ def outcome_row(connection: Connection, transfer: str) -> dict[str, Any] | None:
     return None if row is None else {str(name): value for name, value in row.items()}
 
 
-def facts_and_outcome(transfer: str, connection: Connection) -> tuple[list[Fact], dict[str, Any] | None]:
+def facts_and_outcome(connection: Connection, transfer: str) -> tuple[list[Fact], dict[str, Any] | None]:
     """All facts of a transfer and its settled outcome, on one view."""
     return facts_of(connection, transfer), outcome_row(connection, transfer)
 

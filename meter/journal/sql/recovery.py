@@ -13,7 +13,6 @@ knows that the old process is dead (it holds the lock file), and must know befor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -53,7 +52,7 @@ async def recover(engine: AsyncEngine, router: str, *, now_utc_us: int, current_
             suspects = await clerk.read(step.find_open)
             for start in range(0, len(suspects), MAX_TRANSFERS):
                 some = suspects[start : start + MAX_TRANSFERS]
-                closed += await clerk.write(partial(step.close, some))
+                closed += await clerk.write(step.close, some)
             await clerk.write(step.mark)
     finally:
         await clerk.close()
@@ -85,7 +84,7 @@ class _Step:
         )
         return list(dict.fromkeys(connection.execute(query).scalars()))
 
-    def close(self, suspects: list[str], connection: Connection) -> list[str]:
+    def close(self, connection: Connection, suspects: list[str]) -> list[str]:
         """Close those of `suspects` that are open now; which."""
         seq, digest = self._end_of_chain(connection)
         rows: list[Row] = []

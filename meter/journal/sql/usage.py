@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal_column, select
 
@@ -72,7 +71,7 @@ class UsageSnapshot:
         if not counted:
             moved, self._usages = bool(self._usages), {}
             return moved
-        look = await self._clerk.read(partial(_look, self._until))
+        look = await self._clerk.read(_look, self._until)
         self._add_up(look)
         return self._count(counted, look)
 
@@ -161,7 +160,7 @@ def _plus(usage: Usage, groups: Iterable[Group]) -> Usage:
 _QUARTER = admissions.c.admitted_utc_us // literal_column(str(QUARTER_US), BigInteger)
 
 
-def _look(until: int, connection: Connection) -> _Look:
+def _look(connection: Connection, until: int) -> _Look:
     """Read on one view; moves the border once what lies after it has become twice the margin long."""
     settled = admissions.c.settled_utc_us
     newest = connection.execute(select(func.max(settled)).where(IS_UNIT)).scalar() or 0

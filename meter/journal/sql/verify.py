@@ -9,7 +9,6 @@ shows only where the meter's cursor points beyond it. The store is read in pages
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -77,7 +76,7 @@ async def verify_journal(engine: AsyncEngine) -> VerifyReport:
     try:
         chains = await clerk.read(_chains)
         for chain, must_reach in chains:
-            while read := await clerk.read(partial(_check_page, chain, findings)):
+            while read := await clerk.read(_check_page, chain, findings):
                 count += read
             if chain.seq < must_reach:
                 findings.add(chain, chain.seq + 1, f"missing: the meter had settled up to {must_reach}")
@@ -95,7 +94,7 @@ def _chains(connection: Connection) -> list[tuple[_Chain, int]]:
     return [(_Chain(router, boot), settled.get((router, boot), 0)) for router, boot in names]
 
 
-def _check_page(chain: _Chain, findings: _Findings, connection: Connection) -> int:
+def _check_page(connection: Connection, chain: _Chain, findings: _Findings) -> int:
     rows = connection.execute(
         select(facts)
         .where(facts.c.router == chain.router, facts.c.boot == chain.boot, facts.c.seq > chain.seq)

@@ -64,7 +64,7 @@ class BounceRow:
     checksum: str
 
 
-def buyer_mail(name: str, connection: Connection) -> BuyerMail | None:
+def buyer_mail(connection: Connection, name: str) -> BuyerMail | None:
     """By the buyer's name; None where there is none. What cannot be read of its document is left at its default."""
     found = connection.execute(select(buyers.c.document).where(buyers.c.name == name)).scalar_one_or_none()
     if found is None:
@@ -81,19 +81,19 @@ def buyer_mail(name: str, connection: Connection) -> BuyerMail | None:
     return BuyerMail(str(document.get("locale") or BuyerMail().locale), leads, billing, reports)
 
 
-def find_mail(message_id: str, connection: Connection) -> MailRow | None:
+def find_mail(connection: Connection, message_id: str) -> MailRow | None:
     """One message by its id."""
     row = connection.execute(_messages().where(outbox.c.message_id == message_id)).first()
     return None if row is None else _mail_row(row)
 
 
-def message_id_of(row_id: int, connection: Connection) -> str | None:
+def message_id_of(connection: Connection, row_id: int) -> str | None:
     """The message id of a row; None where it is gone."""
     query = select(outbox.c.message_id).where(outbox.c.id == row_id, outbox.c.channel == CHANNEL)
     return connection.execute(query).scalar_one_or_none()
 
 
-def list_mail(state: str, limit: int, connection: Connection) -> list[MailRow]:
+def list_mail(connection: Connection, state: str, limit: int) -> list[MailRow]:
     """The newest messages first, at most `limit` and never more than a thousand; `state` empty for all."""
     query = _messages()
     if state == BOUNCED:
@@ -106,19 +106,19 @@ def list_mail(state: str, limit: int, connection: Connection) -> list[MailRow]:
     return [_mail_row(row) for row in connection.execute(newest)]
 
 
-def add_bounces(rows: Sequence[BounceRow], connection: Connection) -> list[bool]:
+def add_bounces(connection: Connection, rows: Sequence[BounceRow]) -> list[bool]:
     """Keep bounces; for each whether it is new: False where the same one is kept already."""
-    return [_add_bounce(one, connection) for one in rows]
+    return [_add_bounce(connection, one) for one in rows]
 
 
-def bounces_of(message_id: str, connection: Connection) -> list[BounceRow]:
+def bounces_of(connection: Connection, message_id: str) -> list[BounceRow]:
     """The bounces of one message, the oldest first."""
     columns = [mail_bounces.c[name] for name in BounceRow.__slots__]
     query = select(*columns).where(mail_bounces.c.message_id == message_id).order_by(mail_bounces.c.id)
     return [BounceRow(*row) for row in connection.execute(query.limit(MAX_LISTED))]
 
 
-def bounce_counts(since_utc_us: int, connection: Connection) -> tuple[int, int]:
+def bounce_counts(connection: Connection, since_utc_us: int) -> tuple[int, int]:
     """How many recipients bounced since then: for good, and for now."""
     query = select(mail_bounces.c.permanent, func.count()).where(mail_bounces.c.at_utc_us >= since_utc_us)
     found = {
@@ -127,7 +127,7 @@ def bounce_counts(since_utc_us: int, connection: Connection) -> tuple[int, int]:
     return found.get(True, 0), found.get(False, 0)
 
 
-def _add_bounce(row: BounceRow, connection: Connection) -> bool:
+def _add_bounce(connection: Connection, row: BounceRow) -> bool:
     known = select(mail_bounces.c.id).where(mail_bounces.c.checksum == row.checksum)
     if connection.execute(known).first() is not None:
         return False

@@ -58,7 +58,7 @@ class Waiting:
     oldest_utc_us: int
 
 
-def recipients_of(message_id: str, connection: Connection) -> dict[str, Recipient]:
+def recipients_of(connection: Connection, message_id: str) -> dict[str, Recipient]:
     """Those addresses of a message that were tried, by address."""
     columns = [mail_recipients.c[name] for name in Recipient.__slots__]
     query = select(*columns).where(mail_recipients.c.message_id == message_id, mail_recipients.c.state != HANDED)
@@ -66,7 +66,7 @@ def recipients_of(message_id: str, connection: Connection) -> dict[str, Recipien
     return {row.address: Recipient(*row) for row in connection.execute(query)}
 
 
-def put_recipients(message_id: str, created_utc_us: int, tried: Sequence[Recipient], connection: Connection) -> None:
+def put_recipients(connection: Connection, message_id: str, created_utc_us: int, tried: Sequence[Recipient]) -> None:
     """Write what came of an attempt; a refusal for good is a bounce too. `created_utc_us`: of the outbox row."""
     addresses = [one.address for one in tried]
     this = (mail_recipients.c.message_id == message_id, mail_recipients.c.address.in_(addresses))
@@ -75,10 +75,10 @@ def put_recipients(message_id: str, created_utc_us: int, tried: Sequence[Recipie
     connection.execute(insert(mail_recipients), rows)
     for one in tried:
         if one.state == REFUSED:
-            _bounce(message_id, created_utc_us, one, connection)
+            _bounce(connection, message_id, created_utc_us, one)
 
 
-def _bounce(message_id: str, created_utc_us: int, one: Recipient, connection: Connection) -> None:
+def _bounce(connection: Connection, message_id: str, created_utc_us: int, one: Recipient) -> None:
     seed = f"smtp\0{message_id}\0{created_utc_us}\0{one.address}\0{one.at_utc_us}"
     row = {
         "at_utc_us": one.at_utc_us,
@@ -92,7 +92,7 @@ def _bounce(message_id: str, created_utc_us: int, one: Recipient, connection: Co
     connection.execute(insert(mail_bounces).values(**row))
 
 
-def send_again(row: MailRow, to: Sequence[str] | None, by: str, now_utc_us: int, connection: Connection) -> bool:
+def send_again(connection: Connection, row: MailRow, to: Sequence[str] | None, by: str, now_utc_us: int) -> bool:
     """Make a message pending again; False where it is pending already. Who asked is kept in its order.
 
     `to` replaces its addresses, and nobody else gets it then; an empty one leaves them to the composer, which takes the
@@ -105,10 +105,10 @@ def send_again(row: MailRow, to: Sequence[str] | None, by: str, now_utc_us: int,
     if to:
         order |= {"to": list(to), "only": True}
     order["resent"] = {"by": by, "at_utc_us": now_utc_us}
-    return queue_again(row.id, row.message_id, order, now_utc_us, connection)
+    return queue_again(connection, row.id, row.message_id, order, now_utc_us)
 
 
-def hand_over(row: MailRow, by: str, now_utc_us: int, connection: Connection) -> bool:
+def hand_over(connection: Connection, row: MailRow, by: str, now_utc_us: int) -> bool:
     """Note that somebody brought a message to its buyer in another way; False where a mail server has it already.
 
     Nothing of it is sent any more. Who did so is kept in its order.
@@ -119,11 +119,11 @@ def hand_over(row: MailRow, by: str, now_utc_us: int, connection: Connection) ->
     written = update(outbox).where(*this).values(**values, payload=orjson.dumps(order))
     if not connection.execute(written).rowcount:
         return False
-    mark_handed(row.message_id, now_utc_us, connection)
+    mark_handed(connection, row.message_id, now_utc_us)
     return True
 
 
-def mark_handed(message_id: str, now_utc_us: int, connection: Connection) -> None:
+def mark_handed(connection: Connection, message_id: str, now_utc_us: int) -> None:
     """Put on record that a message was in its buyer's hands."""
     this = (mail_recipients.c.message_id == message_id, mail_recipients.c.state == HANDED)
     if connection.execute(select(mail_recipients.c.address).where(*this)).first() is None:
@@ -133,7 +133,7 @@ def mark_handed(message_id: str, now_utc_us: int, connection: Connection) -> Non
 
 
 def queue_again(
-    row_id: int, message_id: str, order: Mapping[str, Any], now_utc_us: int, connection: Connection
+    connection: Connection, row_id: int, message_id: str, order: Mapping[str, Any], now_utc_us: int
 ) -> bool:
     """Make a message due again, its age and attempts counted anew; False where it is pending already.
 
@@ -147,12 +147,12 @@ def queue_again(
         return False
     taken = (mail_recipients.c.message_id == message_id, mail_recipients.c.state == TAKEN)
     if was == DONE or connection.execute(select(mail_recipients.c.address).where(*taken)).first() is not None:
-        mark_handed(message_id, now_utc_us, connection)
-    _forget(message_id, list(order.get("to", ())) if order.get("only") else [], connection)
+        mark_handed(connection, message_id, now_utc_us)
+    _forget(connection, message_id, list(order.get("to", ())) if order.get("only") else [])
     return True
 
 
-def _forget(message_id: str, named: Sequence[str], connection: Connection) -> None:
+def _forget(connection: Connection, message_id: str, named: Sequence[str]) -> None:
     this = and_(mail_recipients.c.message_id == message_id, mail_recipients.c.state != HANDED)
     came_back = select(mail_bounces.c.id).where(
         mail_bounces.c.message_id == message_id,
@@ -173,11 +173,11 @@ def releasable(connection: Connection) -> list[int]:
     query = select(outbox.c.id, outbox.c.message_id, outbox.c.waits_for)
     query = query.where(IS_WAITING, outbox.c.waits_for.in_(sorted(known))).order_by(outbox.c.id)
     found = connection.execute(query).all()
-    refused = _refused([one.message_id for one in found], connection)
+    refused = _refused(connection, [one.message_id for one in found])
     return [one.id for one in found if known[one.waits_for] - refused.get(one.message_id, set())]
 
 
-def release(rows: Sequence[int], now_utc_us: int, connection: Connection) -> int:
+def release(connection: Connection, rows: Sequence[int], now_utc_us: int) -> int:
     """Make waiting messages due, their age counted from now; how many that still wait."""
     again = _FRESH | {"created_utc_us": now_utc_us, "next_try_utc_us": now_utc_us}
     return connection.execute(update(outbox).where(outbox.c.id.in_(rows), IS_WAITING).values(**again)).rowcount
@@ -191,7 +191,7 @@ def waiting(connection: Connection) -> list[Waiting]:
     return sorted((Waiting(buyer, field, count, oldest) for (field, _, buyer), count, oldest in split), key=_of_buyer)
 
 
-def order_warnings(buyer: Buyer, connection: Connection, *, has_mail: bool) -> tuple[str, ...]:
+def order_warnings(connection: Connection, buyer: Buyer, *, has_mail: bool) -> tuple[str, ...]:
     """What keeps that from reaching a buyer which it will pay for (domain, section 7)."""
     found = [f"{field}: {what}" for field, what in address_warnings(buyer)]
     if not has_mail and pays_failed(buyer):
@@ -213,13 +213,13 @@ def _present(connection: Connection) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name in names:
         field, _, buyer = (name or "").partition("/")
-        mail = buyer_mail(buyer, connection) or BuyerMail()
+        mail = buyer_mail(connection, buyer) or BuyerMail()
         if addresses := getattr(mail, field, ()):
             found[name] = set(addresses)
     return found
 
 
-def _refused(message_ids: Sequence[str], connection: Connection) -> dict[str, set[str]]:
+def _refused(connection: Connection, message_ids: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for at in range(0, len(message_ids), MAX_LISTED):
         some = message_ids[at : at + MAX_LISTED]

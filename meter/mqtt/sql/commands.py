@@ -27,16 +27,16 @@ class Reply:
     correlation: str = ""
 
 
-def find_reply(by: str, command_id: str, connection: Connection) -> Reply | None:
+def find_reply(connection: Connection, by: str, command_id: str) -> Reply | None:
     """What was replied to a command before; None: it is new."""
     this = (commands.c.by == by, commands.c.id == command_id)
     row = connection.execute(select(commands).where(*this)).one_or_none()
     return None if row is None else Reply(row.by, row.id, row.command, orjson.loads(row.reply))
 
 
-def keep_reply(reply: Reply, now_utc_us: int, connection: Connection) -> None:
+def keep_reply(connection: Connection, reply: Reply, now_utc_us: int) -> None:
     """Keep the reply, and queue it: again, where the same command came again."""
-    if find_reply(reply.by, reply.id, connection) is None:
+    if find_reply(connection, reply.by, reply.id) is None:
         connection.execute(
             insert(commands).values(
                 by=reply.by,
@@ -51,7 +51,7 @@ def keep_reply(reply: Reply, now_utc_us: int, connection: Connection) -> None:
     connection.execute(insert(outbox), [new_row(CHANNEL, reply.topic, message_id, message, now_utc_us)])
 
 
-def forget_commands(before_utc_us: int, limit: int, connection: Connection) -> int:
+def forget_commands(connection: Connection, before_utc_us: int, limit: int) -> int:
     """Forget commands of before a time, at most `limit`; how many."""
     old = select(commands.c.by, commands.c.id).where(commands.c.at_utc_us < before_utc_us).limit(limit)
     count = 0

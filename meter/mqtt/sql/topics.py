@@ -37,14 +37,14 @@ def read_topics(connection: Connection) -> list[Topic]:
     return [Topic(*row) for row in connection.execute(query)]
 
 
-def change(wanted: Mapping[str, Mapping[str, Any] | None], now_utc_us: int, connection: Connection) -> list[Topic]:
+def change(connection: Connection, wanted: Mapping[str, Mapping[str, Any] | None], now_utc_us: int) -> list[Topic]:
     """Bring topics to what is wanted, None: take away. A message is queued for each that differs from what stands.
 
     A topic whose last message still waits is left for later: while the broker is away each topic has one message, and
     the newest state follows it. Returns what was changed.
     """
     stand = {row.topic: row for row in connection.execute(select(topics).where(topics.c.topic.in_(list(wanted)))).all()}
-    waiting = pending_keys(CHANNEL, list(wanted), connection)
+    waiting = pending_keys(connection, CHANNEL, list(wanted))
     changed: list[Topic] = []
     for topic, said in wanted.items():
         payload = b"" if said is None else encoded(said)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import orjson
 from sqlalchemy import Connection, select
@@ -86,7 +85,7 @@ async def _replay_buyer(
     if other is not None and contract.buyer.terms.name in other:
         changed = replace(contract, versions=tuple(other[contract.buyer.terms.name]))
     for week in _weeks(contract, *span):
-        found = await clerk.read(partial(_look, contract, week))
+        found = await clerk.read(_look, contract, week)
         if found.is_passed:
             continue
         units: list[Unit] = []
@@ -94,7 +93,7 @@ async def _replay_buyer(
         async for history, posted in _transfers(clerk, name, found.bounds):
             report.transfers += 1
             units += _again(history, posted, changed, contract, report)
-        units += await clerk.read(partial(_reversals, name, found.bounds))
+        units += await clerk.read(_reversals, name, found.bounds)
         if not units and found.frozen is None and found.was is None:
             continue
         bought = found.bought
@@ -149,15 +148,15 @@ def _again(
 
 async def _transfers(clerk: Clerk, buyer: str, bounds: Bounds) -> AsyncIterator[tuple[list[Fact], list[Posting]]]:
     """(facts, postings) of each transfer that is in the period, free ones included; page by page."""
-    names = await clerk.read(partial(_names, buyer, bounds))
+    names = await clerk.read(_names, buyer, bounds)
     for at in range(0, len(names), PAGE):
         page = names[at : at + PAGE]
-        histories, posted = await clerk.read(partial(_page, page))
+        histories, posted = await clerk.read(_page, page)
         for name in page:
             yield histories.get(name, []), posted.get(name, [])
 
 
-def _names(buyer: str, bounds: Bounds, connection: Connection) -> list[str]:
+def _names(connection: Connection, buyer: str, bounds: Bounds) -> list[str]:
     posts = postings.c.rule.in_(OUTCOME_RULES)  # what was taken back is not decided again, and may be of a week before
     posted = connection.execute(select(postings.c.transfer).where(*within(buyer, bounds), posts)).scalars().all()
     at = outcomes.c.dialout_utc_us
@@ -167,7 +166,7 @@ def _names(buyer: str, bounds: Bounds, connection: Connection) -> list[str]:
     return sorted({*(one for one in posted if one is not None), *connection.execute(free).scalars()})
 
 
-def _page(names: Sequence[str], connection: Connection) -> tuple[dict[str, list[Fact]], dict[str, list[Posting]]]:
+def _page(connection: Connection, names: Sequence[str]) -> tuple[dict[str, list[Fact]], dict[str, list[Posting]]]:
     histories: dict[str, list[Fact]] = {}
     for row in connection.execute(facts_of_transfers(names)):
         fact = read_row(row)
@@ -175,13 +174,13 @@ def _page(names: Sequence[str], connection: Connection) -> tuple[dict[str, list[
     return histories, outcomes_posted(connection, names)
 
 
-def _reversals(buyer: str, bounds: Bounds, connection: Connection) -> list[Unit]:
+def _reversals(connection: Connection, buyer: str, bounds: Bounds) -> list[Unit]:
     """What people took back: no journal says so, and it stays taken back."""
     query = select(postings).where(*within(buyer, bounds), postings.c.rule == Rule.REVERSAL.value)
     return [Unit.of(to_posting(row)) for row in connection.execute(query)]
 
 
-def _look(contract: Contract, week: Week, connection: Connection) -> _Week:
+def _look(connection: Connection, contract: Contract, week: Week) -> _Week:
     name = contract.buyer.name
     bounds = bounds_of(connection, name, str(week))
     frozen = frozen_order(connection, contract, week)

@@ -73,7 +73,7 @@ def boots_due(connection: Connection) -> list[tuple[str, str, int]]:
     return [(router, boot, seq) for router, boot, seq in connection.execute(query)]
 
 
-def read_batch(router: str, boot: str, cursor: int, connection: Connection, limit: int = MAX_TRANSFERS) -> Batch:
+def read_batch(connection: Connection, router: str, boot: str, cursor: int, limit: int = MAX_TRANSFERS) -> Batch:
     """The next closing facts of one boot, at most `limit`, and the facts of their transfers."""
     this = (facts.c.router == router, facts.c.boot == boot)
     query = select(facts).where(*this, CLOSED, facts.c.seq > cursor).order_by(facts.c.seq).limit(limit)
@@ -82,7 +82,7 @@ def read_batch(router: str, boot: str, cursor: int, connection: Connection, limi
     return Batch(router, boot, cursor, closings, found)
 
 
-def write_batch(batch: Batch, rows: Sequence[SettledRows], connection: Connection) -> set[str]:
+def write_batch(connection: Connection, batch: Batch, rows: Sequence[SettledRows]) -> set[str]:
     """Write everything and move the cursor; the transfers that were not settled before. Raises CursorMovedError."""
     _move_cursor(connection, batch)
     wanted = [one.outcome["transfer"] for one in rows]

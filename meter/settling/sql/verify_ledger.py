@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import orjson
@@ -79,13 +78,13 @@ async def verify_ledger(engine: AsyncEngine) -> LedgerReport:
         heads = await clerk.read(_heads)
         for buyer, (seq, digest) in sorted(heads.items()):
             chain = _Chain(buyer)
-            while read := await clerk.read(partial(_check_page, chain, findings)):
+            while read := await clerk.read(_check_page, chain, findings):
                 count += read
             if chain.seq < seq or (chain.seq == seq and chain.digest != digest):
                 findings.add(f"ledger of {buyer}: ends at {chain.seq}, its head says {seq}")
-            await clerk.read(partial(_check_balances, buyer, findings))
-        papers = await clerk.read(partial(_check_documents, findings))
-        await clerk.read(partial(_check_money, findings))
+            await clerk.read(_check_balances, buyer, findings)
+        papers = await clerk.read(_check_documents, findings)
+        await clerk.read(_check_money, findings)
         settled = await _check_outcomes(clerk, findings)
     finally:
         await clerk.close()
@@ -99,7 +98,7 @@ async def verify_ledger(engine: AsyncEngine) -> LedgerReport:
     )
 
 
-def _check_money(findings: _Findings, connection: Connection) -> None:
+def _check_money(connection: Connection, findings: _Findings) -> None:
     for one in money_problems(connection):
         findings.add(one)
 
@@ -109,7 +108,7 @@ async def _check_outcomes(clerk: Clerk, findings: _Findings) -> int:
     after: str | None = ""
     while after is not None:
         problems: list[str] = []
-        after = await clerk.read(partial(check_outcomes, after, problems))
+        after = await clerk.read(check_outcomes, after, problems)
         for one in problems:
             findings.add(one)
     for one in await clerk.read(missing_outcomes):
@@ -127,7 +126,7 @@ def _heads(connection: Connection) -> dict[str, tuple[int, bytes]]:
     return {buyer: heads.get(buyer, (0, CHAIN_START)) for buyer in {*written, *heads}}
 
 
-def _check_page(chain: _Chain, findings: _Findings, connection: Connection) -> int:
+def _check_page(connection: Connection, chain: _Chain, findings: _Findings) -> int:
     query = select(postings).where(postings.c.buyer == chain.buyer, postings.c.seq > chain.seq)
     rows = connection.execute(query.order_by(postings.c.seq).limit(PAGE)).all()
     for row in rows:
@@ -139,7 +138,7 @@ def _check_page(chain: _Chain, findings: _Findings, connection: Connection) -> i
     return len(rows)
 
 
-def _check_balances(buyer: str, findings: _Findings, connection: Connection) -> None:
+def _check_balances(connection: Connection, buyer: str, findings: _Findings) -> None:
     """Every unit is either billed or waits for its fraction to be whole; nothing was taken back twice."""
     held: dict[str, int] = {}
     for side, sign in ((postings.c.debit, 1), (postings.c.credit, -1)):
@@ -155,7 +154,7 @@ def _check_balances(buyer: str, findings: _Findings, connection: Connection) -> 
         findings.add(f"ledger of {buyer}: {billed} hundredths are billed, its weeks say {said} units")
 
 
-def _check_documents(findings: _Findings, connection: Connection) -> int:
+def _check_documents(connection: Connection, findings: _Findings) -> int:
     totals = _posted_totals(connection)
     ends = {row.series: row.last for row in connection.execute(select(document_series))}
     last: dict[str, int] = {}

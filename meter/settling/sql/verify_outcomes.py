@@ -24,7 +24,7 @@ _COLUMNS = ("call_id", "buyer", "phone", "dialout_utc_us", "closed_utc_us", "ver
 _LENGTHS = ("attempt_ms", "talk_ms", "buffer_ms")
 
 
-def check_outcomes(after: str, problems: list[str], connection: Connection) -> str | None:
+def check_outcomes(connection: Connection, after: str, problems: list[str]) -> str | None:
     """Decide a page of transfers again; the last one of it, or None where there are no more."""
     query = select(outcomes).where(outcomes.c.transfer > after).order_by(outcomes.c.transfer).limit(PAGE)
     rows = connection.execute(query).all()

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -30,6 +29,7 @@ from meter.suppression_rows.sql.writing import Deed, Position
 SET_SHOWN = 32  # hex digits of a digest that name it: 128 bits
 SETS_AT_ONCE = 50  # in one transaction: a router's commit waits for no more than that
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -65,7 +65,7 @@ class ListRows:
         new or revoked (for 0: not revoked); lists and changes are in order. Where the stamp that comes back is lower
         than the one given, the store was restored from a copy: forget what is known and ask for 0.
         """
-        return await self._read(partial(read.since, stamp))
+        return await self._read(read.since, stamp)
 
     async def active(self) -> tuple[ListVersion, ...]:
         """Lists in force, by name."""
@@ -73,34 +73,34 @@ class ListRows:
 
     async def find(self, name: str) -> ListVersion | None:
         """The version in force."""
-        return await self._read(partial(read.find, name))
+        return await self._read(read.find, name)
 
     async def history(self, name: str) -> tuple[ListVersion, ...]:
         """All versions of a list, oldest first."""
-        return await self._read(partial(read.history, name))
+        return await self._read(read.history, name)
 
     async def changes(self, name: str, version: int) -> tuple[ListChange, ...]:
         """All changes of a version, by revision."""
-        return await self._read(partial(read.changes, name, version))
+        return await self._read(read.changes, name, version)
 
     async def log(
         self, name: str | None = None, limit: int = 100, before: int | None = None
     ) -> tuple[ListLogEntry, ...]:
         """What was done to a list, or to any, newest first; with `before` what came before the row of that id."""
-        return await self._read(partial(read.log, name, limit, before))
+        return await self._read(read.log, name, limit, before)
 
     async def exemptions(self, active_only: bool = True) -> tuple[Exemption, ...]:
         """Those that are neither revoked nor expired, or all there ever were, in the order they were made."""
-        return await self._read(partial(read.exemptions, self._clock() if active_only else None))
+        return await self._read(read.exemptions, self._clock() if active_only else None)
 
     async def sets(self, digests: Collection[str]) -> dict[str, bytes]:
         """The descriptions kept by `keep_sets`, by digest; those not on record are left out."""
-        return await self._read(partial(read.sets, tuple(digests)))
+        return await self._read(read.sets, tuple(digests))
 
     async def sets_like(self, beginnings: Collection[str]) -> dict[str, bytes]:
         """The descriptions whose digest begins as a receipt says, by beginning; at least 32 hex digits of it."""
         usable = tuple(one for one in beginnings if len(one) >= SET_SHOWN and one.isascii() and one.isalnum())
-        return await self._read(partial(read.sets_like, usable))
+        return await self._read(read.sets_like, usable)
 
     async def prunable(self, keep: int) -> tuple[ListVersion, ...]:
         """Versions whose file may go, by name and version; the rows stay, as the list's history.
@@ -108,7 +108,7 @@ class ListRows:
         They are out of force and not among the newest `keep` of their list, and no version that is in force or among
         those has the same file, as one that was restored does. Two rows here may name one file; it may be gone.
         """
-        return await self._read(partial(read.prunable, keep))
+        return await self._read(read.prunable, keep)
 
     async def files(self) -> frozenset[str]:
         """All files that any version names, relative to the data folder; some may be gone, see `prunable`."""
@@ -128,13 +128,13 @@ class ListRows:
         `expect`: (version, revision) that must be in force; None: none is. `detail` goes on the log, as JSON. Raises
         StaleError where it is otherwise, ValueError where another owner has the name.
         """
-        return await self._write(partial(write.activate, new, self._deed(new.name, action, who), expect, detail))
+        return await self._write(write.activate, new, self._deed(new.name, action, who), expect, detail)
 
     async def change(
         self, name: str, document: bytes, count: int, who: Actor, *, action: str, expect: Position
     ) -> ListVersion:
         """Add a change to the version in force, `count` entries being in force with it. Raises StaleError."""
-        return await self._write(partial(write.change, self._deed(name, action, who), document, count, expect))
+        return await self._write(write.change, self._deed(name, action, who), document, count, expect)
 
     async def retire(self, name: str, who: Actor, *, unname: bool = False) -> bool:
         """Put a list out of force; False where it was not in force.
@@ -142,19 +142,19 @@ class ListRows:
         One that an import of the configuration named closes whom it concerns from now on, unless `unname`: then nobody
         asks for it any more.
         """
-        return await self._write(partial(write.retire, self._deed(name, "retire", who), unname=unname))
+        return await self._write(write.retire, self._deed(name, "retire", who), unname=unname)
 
     async def extend(self, name: str, expires_utc_us: int | None, who: Actor) -> bool:
         """Set when the whole list ceases to apply, None: never; False where it is not in force."""
-        return await self._write(partial(write.extend, self._deed(name, "expiry", who), expires_utc_us))
+        return await self._write(write.extend, self._deed(name, "expiry", who), expires_utc_us)
 
     async def refused(self, name: str, who: Actor, *, action: str, detail: Mapping[str, object]) -> None:
         """Put on the log that a list was not activated, and why."""
-        await self._write(partial(write.note, self._deed(name, action, who), detail))
+        await self._write(write.note, self._deed(name, action, who), detail)
 
     async def log_scrub(self, name: str, who: Actor, detail: Mapping[str, object]) -> None:
         """Put on the log that many numbers were looked up; `name` may be empty."""
-        await self._write(partial(write.note, self._deed(name, "scrub", who), detail))
+        await self._write(write.note, self._deed(name, "scrub", who), detail)
 
     async def exempt(
         self, name: str, number: int, *, buyer: str | None, reason: str, expires_utc_us: int, who: Actor
@@ -168,29 +168,30 @@ class ListRows:
         deed = self._deed(name, "exempt", who)
         if expires_utc_us <= deed.at_utc_us:
             raise ValueError("an exemption must expire in the future")
-        done = partial(write.exempt, deed, number=number, buyer=buyer, reason=reason, expires_utc_us=expires_utc_us)
-        return await self._write(done)
+        return await self._write(
+            write.exempt, deed, number=number, buyer=buyer, reason=reason, expires_utc_us=expires_utc_us
+        )
 
     async def revoke(self, exemption: int, who: Actor) -> bool:
         """End an exemption; False where there is none of that id or it is revoked already."""
-        return await self._write(partial(write.revoke, exemption, "revoke_exemption", who, self._clock()))
+        return await self._write(write.revoke, exemption, "revoke_exemption", who, self._clock())
 
     async def keep_sets(self, documents: Mapping[str, bytes]) -> None:
         """Make sure that these documents, by SHA-256 in hex, are on record; what is there stays as it is."""
-        missing = await self._read(partial(read.missing_sets, documents))
+        missing = await self._read(read.missing_sets, documents)
         for at in range(0, len(missing), SETS_AT_ONCE):
             some = {one: documents[one] for one in missing[at : at + SETS_AT_ONCE]}
-            await self._write(partial(write.keep_sets, some, self._clock()))
+            await self._write(write.keep_sets, some, self._clock())
 
     def _deed(self, name: str, action: str, who: Actor) -> Deed:
         return Deed(name, action, who, self._clock())
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
+    async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._reader is not None:
-            return await self._reader.read(work)
+            return await self._reader.read(work, *args, **kwargs)
         async with reading(self._engine).connect() as connection:
-            return await connection.run_sync(work)
+            return await connection.run_sync(work, *args, **kwargs)
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
+    async def _write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
+            return await connection.run_sync(work, *args, **kwargs)

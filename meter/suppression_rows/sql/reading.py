@@ -79,7 +79,7 @@ def current_stamp(connection: Connection) -> int:
     return int(connection.execute(_STAMP).scalar_one())
 
 
-def since(stamp: int, connection: Connection) -> ListNews:
+def since(connection: Connection, stamp: int) -> ListNews:
     """Everything stamped later, of one moment; for 0 everything that is in force.
 
     Must be the first thing its transaction does: PostgreSQL has to be told that it is one moment for all statements.
@@ -108,25 +108,25 @@ def in_force(connection: Connection) -> tuple[ListVersion, ...]:
     return _read(connection, ListVersion, _LISTS.where(IN_FORCE))
 
 
-def find(name: str, connection: Connection) -> ListVersion | None:
+def find(connection: Connection, name: str) -> ListVersion | None:
     """The version of a list that is in force."""
     found = _read(connection, ListVersion, _LISTS.where(suppression_lists.c.name == name, IN_FORCE))
     return found[0] if found else None
 
 
-def history(name: str, connection: Connection) -> tuple[ListVersion, ...]:
+def history(connection: Connection, name: str) -> tuple[ListVersion, ...]:
     """All versions, oldest first."""
     table = suppression_lists.c
     return _read(connection, ListVersion, _LISTS.where(table.name == name, table.version > NAMED_ONLY))
 
 
-def changes(name: str, version: int, connection: Connection) -> tuple[ListChange, ...]:
+def changes(connection: Connection, name: str, version: int) -> tuple[ListChange, ...]:
     """All changes of a version, by revision."""
     mine = (suppression_changes.c.name == name, suppression_changes.c.version == version)
     return _read(connection, ListChange, _CHANGES.where(*mine))
 
 
-def exemptions(valid_utc_us: int | None, connection: Connection) -> tuple[Exemption, ...]:
+def exemptions(connection: Connection, valid_utc_us: int | None) -> tuple[Exemption, ...]:
     """All, or those valid at that time, in the order they were made."""
     if valid_utc_us is None:
         return _read(connection, Exemption, _EXEMPTIONS)
@@ -135,7 +135,7 @@ def exemptions(valid_utc_us: int | None, connection: Connection) -> tuple[Exempt
     return _read(connection, Exemption, _EXEMPTIONS.where(*valid))
 
 
-def log(name: str | None, limit: int, before: int | None, connection: Connection) -> tuple[ListLogEntry, ...]:
+def log(connection: Connection, name: str | None, limit: int, before: int | None) -> tuple[ListLogEntry, ...]:
     """Newest first; of one list, or of all; with `before` those before the row of that id."""
     query = _LOG if name is None else _LOG.where(suppression_log.c.name == name)
     query = query if before is None else query.where(suppression_log.c.id < before)
@@ -143,7 +143,7 @@ def log(name: str | None, limit: int, before: int | None, connection: Connection
     return tuple(ListLogEntry(**{**row, "detail": orjson.loads(row["detail"])}) for row in rows)
 
 
-def sets(digests: Sequence[str], connection: Connection) -> dict[str, bytes]:
+def sets(connection: Connection, digests: Sequence[str]) -> dict[str, bytes]:
     """The documents there are, by digest."""
     found: dict[str, bytes] = {}
     for at in range(0, len(digests), _NAMED):
@@ -153,7 +153,7 @@ def sets(digests: Sequence[str], connection: Connection) -> dict[str, bytes]:
     return found
 
 
-def sets_like(beginnings: Sequence[str], connection: Connection) -> dict[str, bytes]:
+def sets_like(connection: Connection, beginnings: Sequence[str]) -> dict[str, bytes]:
     """The documents whose digest begins so, by beginning; what is not hex matches nothing."""
     found: dict[str, bytes] = {}
     for one in beginnings:
@@ -165,7 +165,7 @@ def sets_like(beginnings: Sequence[str], connection: Connection) -> dict[str, by
     return found
 
 
-def missing_sets(digests: Iterable[str], connection: Connection) -> list[str]:
+def missing_sets(connection: Connection, digests: Iterable[str]) -> list[str]:
     """Those that are not on record, in order."""
     wanted = sorted(digests)
     there: set[str] = set()
@@ -175,7 +175,7 @@ def missing_sets(digests: Iterable[str], connection: Connection) -> list[str]:
     return [one for one in wanted if one not in there]
 
 
-def prunable(keep: int, connection: Connection) -> tuple[ListVersion, ...]:
+def prunable(connection: Connection, keep: int) -> tuple[ListVersion, ...]:
     """See `ListRows.prunable`."""
     table = suppression_lists.c
     age = func.row_number().over(partition_by=table.name, order_by=table.version.desc()).label("age")

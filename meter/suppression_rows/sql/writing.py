@@ -55,12 +55,12 @@ class Deed:
 
 
 def activate(
-    new: NewVersion, deed: Deed, expect: Position | None, detail: Mapping[str, object], connection: Connection
+    connection: Connection, new: NewVersion, deed: Deed, expect: Position | None, detail: Mapping[str, object]
 ) -> ListVersion:
     """See `ListRows.activate`."""
     stamp = _next_stamp(connection)
     _check_owner(connection, new.name, new.buyer)
-    before = find(new.name, connection)
+    before = find(connection, new.name)
     _check_position(new.name, before, expect)
     mine = suppression_lists.c.name == new.name
     newest = connection.execute(select(func.max(suppression_lists.c.version)).where(mine)).scalar() or 0
@@ -92,10 +92,10 @@ def activate(
     return row
 
 
-def change(deed: Deed, document: bytes, count: int, expect: Position, connection: Connection) -> ListVersion:
+def change(connection: Connection, deed: Deed, document: bytes, count: int, expect: Position) -> ListVersion:
     """See `ListRows.change`."""
     stamp = _next_stamp(connection)
-    before = find(deed.name, connection)
+    before = find(connection, deed.name)
     _check_position(deed.name, before, expect)
     assert before is not None  # `expect` names a version
     state = _state_after(before.state, document)
@@ -107,7 +107,7 @@ def change(deed: Deed, document: bytes, count: int, expect: Position, connection
 
 
 def name_lists(
-    lists: Iterable[tuple[str, str | None, str]], who: Actor, at_utc_us: int, connection: Connection
+    connection: Connection, lists: Iterable[tuple[str, str | None, str]], who: Actor, at_utc_us: int
 ) -> None:
     """Note that these lists (name, owner, file that is never there) are asked for, for good.
 
@@ -117,7 +117,7 @@ def name_lists(
     stamp = _next_stamp(connection)
     for name, buyer, file in lists:
         _check_owner(connection, name, buyer)
-        before, current = _named_row(name, connection), find(name, connection)
+        before, current = _named_row(connection, name), find(connection, name)
         active = current is None or current.version == NAMED_ONLY
         if before is not None and (before.source, before.active) == (NAMED, active):
             continue
@@ -147,14 +147,14 @@ def name_lists(
         _record(connection, Deed(name, "named", who, at_utc_us), {"in_force": not active})
 
 
-def retire(deed: Deed, connection: Connection, *, unname: bool = False) -> bool:
+def retire(connection: Connection, deed: Deed, *, unname: bool = False) -> bool:
     """See `ListRows.retire`."""
     stamp = _next_stamp(connection)
-    before = find(deed.name, connection)
+    before = find(connection, deed.name)
     if before is None or (before.version == NAMED_ONLY and not unname):
         return False
     _set(connection, deed.name, active=False, stamp=stamp)
-    named = _named_row(deed.name, connection)
+    named = _named_row(connection, deed.name)
     if named is not None and named.source == NAMED:
         this = (suppression_lists.c.name == deed.name, suppression_lists.c.version == NAMED_ONLY)
         values = {"source": "" if unname else NAMED, "active": not unname, "stamp": stamp}
@@ -163,17 +163,17 @@ def retire(deed: Deed, connection: Connection, *, unname: bool = False) -> bool:
     return True
 
 
-def _named_row(name: str, connection: Connection) -> ListVersion | None:
+def _named_row(connection: Connection, name: str) -> ListVersion | None:
     table = suppression_lists.c
     found = connection.execute(select(suppression_lists).where(table.name == name, table.version == NAMED_ONLY))
     row = found.mappings().one_or_none()
     return None if row is None else ListVersion(**row)
 
 
-def extend(deed: Deed, expires_utc_us: int | None, connection: Connection) -> bool:
+def extend(connection: Connection, deed: Deed, expires_utc_us: int | None) -> bool:
     """See `ListRows.extend`."""
     stamp = _next_stamp(connection)
-    row = find(deed.name, connection)
+    row = find(connection, deed.name)
     if row is None or row.version == NAMED_ONLY:
         return False
     _set(connection, deed.name, expires_utc_us=expires_utc_us, stamp=stamp)
@@ -182,17 +182,17 @@ def extend(deed: Deed, expires_utc_us: int | None, connection: Connection) -> bo
     return True
 
 
-def note(deed: Deed, detail: Mapping[str, object], connection: Connection) -> None:
+def note(connection: Connection, deed: Deed, detail: Mapping[str, object]) -> None:
     """A row of the log for what changed no list."""
     _record(connection, deed, detail)
 
 
 def exempt(
-    deed: Deed, connection: Connection, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
+    connection: Connection, deed: Deed, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
 ) -> Exemption:
     """See `ListRows.exempt`."""
     stamp = _next_stamp(connection)
-    on = find(deed.name, connection)
+    on = find(connection, deed.name)
     if on is None or on.buyer is not None:
         raise ValueError(f"{deed.name!r} is not a global list in force; only from those can a number be exempt")
     values: dict[str, Any] = {
@@ -215,7 +215,7 @@ def exempt(
     return row
 
 
-def revoke(exemption: int, action: str, who: Actor, at_utc_us: int, connection: Connection) -> bool:
+def revoke(connection: Connection, exemption: int, action: str, who: Actor, at_utc_us: int) -> bool:
     """See `ListRows.revoke`."""
     stamp = _next_stamp(connection)
     this = (suppression_exemptions.c.id == exemption, suppression_exemptions.c.revoked_utc_us.is_(None))
@@ -228,7 +228,7 @@ def revoke(exemption: int, action: str, who: Actor, at_utc_us: int, connection: 
     return True
 
 
-def keep_sets(documents: Mapping[str, bytes], at_utc_us: int, connection: Connection) -> None:
+def keep_sets(connection: Connection, documents: Mapping[str, bytes], at_utc_us: int) -> None:
     """Insert those that are not there, in one order everywhere, so that two who insert the same cannot deadlock."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     rows = [{"digest": one, "document": documents[one], "first_utc_us": at_utc_us} for one in sorted(documents)]

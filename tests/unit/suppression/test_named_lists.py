@@ -25,7 +25,7 @@ BUYERS = ("acme", "bolt", "coda")
 async def name(engine: AsyncEngine, *names: str) -> None:
     lists = [(one, LISTS[one], f"suppression/{one}.none") for one in names]
     async with engine.begin() as connection:
-        await connection.run_sync(lambda held: name_lists(lists, ANN, time.time_ns() // 1000, held))
+        await connection.run_sync(lambda held: name_lists(held, lists, ANN, time.time_ns() // 1000))
 
 
 def closed(scrub: Scrub) -> set[str]:
@@ -65,7 +65,7 @@ async def test_a_list_that_was_named_is_replaced_and_not_added_to(
     assert (await _import(store, tmp_path, LISTED)).version == 1
     with pytest.raises(ValueError, match="does not change hands"):
         async with engine.begin() as connection:
-            await connection.run_sync(lambda held: name_lists([("dnc", "acme", "x")], ANN, 1, held))
+            await connection.run_sync(lambda held: name_lists(held, [("dnc", "acme", "x")], ANN, 1))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -252,15 +252,15 @@ async def test_an_invoice_holds_only_once_a_mail_server_has_it_or_somebody_broug
     await books.cycle.run_once(at("2026-06-02 12:00"))
 
     def become(connection: Connection) -> None:
-        row = find_mail("INV-000001.document", connection)
+        row = find_mail(connection, "INV-000001.document")
         assert row is not None
         if state == "by hand":
-            assert hand_over(row, "ann", at("2026-06-03 12:00"), connection)
-            assert not hand_over(row, "ann", at("2026-06-03 12:00"), connection), "once"
+            assert hand_over(connection, row, "ann", at("2026-06-03 12:00"))
+            assert not hand_over(connection, row, "ann", at("2026-06-03 12:00")), "once"
         elif state in ("taken by one", "put off"):
             how = "taken" if state == "taken by one" else "retried"
             tried = Recipient("bills@acme.example", how, 1, 1, 1, 250, "")
-            put_recipients(row.message_id, row.created_utc_us, [tried], connection)
+            put_recipients(connection, row.message_id, row.created_utc_us, [tried])
         elif state == "gone":  # as mail that was handed over is, after a week
             connection.execute(delete(outbox))
         else:

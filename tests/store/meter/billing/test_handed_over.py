@@ -24,16 +24,16 @@ async def books(engine: AsyncEngine) -> AsyncIterator[Books]:
 
 
 def _taken(connection: Connection) -> None:
-    row = find_mail("INV-000001.document", connection)
+    row = find_mail(connection, "INV-000001.document")
     assert row is not None
     tried = [Recipient("bills@acme.example", "taken", 1, 1, 1, 250, "")]
-    put_recipients(row.message_id, row.created_utc_us, tried, connection)
+    put_recipients(connection, row.message_id, row.created_utc_us, tried)
 
 
 def _resent(connection: Connection) -> bool:
-    row = find_mail("INV-000001.document", connection)
+    row = find_mail(connection, "INV-000001.document")
     assert row is not None
-    return send_again(row, None, "ann", at("2026-06-03 14:00"), connection)
+    return send_again(connection, row, None, "ann", at("2026-06-03 14:00"))
 
 
 @pytest.mark.parametrize("how", ["mail server", "by hand", "gone"])
@@ -52,11 +52,11 @@ async def test_an_invoice_that_is_sent_once_more_was_handed_over_all_the_same(
         await books.write(_taken)
         await books.hand_over()
     if how == "gone":
-        await books.write(lambda connection: prune(at("2026-06-03 12:00"), 10, connection) and None)
+        await books.write(lambda connection: prune(connection, at("2026-06-03 12:00"), 10) and None)
     assert await store.send("INV-000001", to) == (to or ["bills@acme.example"])
     await books.write(lambda connection: connection.execute(update(outbox).values(state="dead")) and None)
     assert await books.write(_resent)
-    tried = await books.read(lambda connection: recipients_of("INV-000001.document", connection))
+    tried = await books.read(lambda connection: recipients_of(connection, "INV-000001.document"))
     assert tried == {}, "it goes to all of them"
     report = await books.cycle.run_once(at("2026-06-05 09:00"))
     assert [one.held for one in report.done] == [True]

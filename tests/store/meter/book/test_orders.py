@@ -155,7 +155,7 @@ async def test_documents_forecast_lists_gauges_and_the_router_say_one_limit(
     assert (limit.order.most, limit.order.connected_percent) == (most, 100 if counts == "sent" else 93)
     [progress] = await OrderStore(engine).list("acme")
     assert (progress.most, progress.counts, progress.make_up) == (most, counts, 3)
-    [gauge] = await books.read(lambda connection: orders_now(book, now, connection))
+    [gauge] = await books.read(lambda connection: orders_now(connection, book, now))
     assert (gauge.units["most"], gauge.units["ordered"]) == (most, 43)
     await books.deliver("acme", "2026-06-09 10:00", 100)
     [ahead] = await forecasts(engine, at("2026-06-14 23:59"), "acme")

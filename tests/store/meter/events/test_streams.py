@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -56,7 +55,7 @@ async def catch_up(engine: AsyncEngine, taker: Taker, name: str = "test") -> int
 
 async def begun(engine: AsyncEngine, name: str = "test") -> None:
     clerk = Clerk(engine)
-    await clerk.write(partial(begin, name, UTC_0))
+    await clerk.write(begin, name, UTC_0)
     await clerk.close()
 
 
@@ -244,7 +243,7 @@ async def test_many_facts_of_no_interest_move_the_cursor_too(engine: AsyncEngine
     await journal.close()
     await catch_up(engine, Taker())
     clerk = Clerk(engine)
-    assert (await clerk.read(partial(cursors, "test")))["r1", "boot-1"] == 2_501
+    assert (await clerk.read(cursors, "test"))["r1", "boot-1"] == 2_501
     await clerk.close()
 
 
@@ -304,15 +303,15 @@ async def test_a_lease_is_one_holders_until_it_runs_out_is_given_back_or_its_pro
     clerk = Clerk(engine)
 
     async def takes(who: str, now_us: int) -> Taken:
-        return await clerk.write(partial(take, "x", who, now_us))
+        return await clerk.write(take, "x", who, now_us)
 
     assert await takes("elsewhere/1/1", 1)
     assert await takes("elsewhere/1/1", 2)
     assert not await takes("other/2/2", 3)
     assert await takes("other/2/2", 2 + LEASE_US)
-    await clerk.write(partial(give_back, "x", "elsewhere/1/1"))  # not its own any more
+    await clerk.write(give_back, "x", "elsewhere/1/1")  # not its own any more
     assert not await takes("elsewhere/1/1", 3 + LEASE_US)
-    await clerk.write(partial(give_back, "x", "other/2/2"))
+    await clerk.write(give_back, "x", "other/2/2")
     machine, pid, started = holder().split("/")
     dead = await asyncio.create_subprocess_exec("true")
     await dead.wait()

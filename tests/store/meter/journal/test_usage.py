@@ -169,6 +169,6 @@ async def test_a_look_reads_only_what_was_settled_lately(place: Place) -> None:
     place.now += 3 * MARGIN_US
     await place.add("connected")
     await place.snapshot.refresh()
-    look = await place.clerk.read(lambda connection: usage_module._look(place.snapshot._until, connection))
+    look = await place.clerk.read(lambda connection: usage_module._look(connection, place.snapshot._until))
     assert (look.older, sum(count for groups in look.newer.values() for _, _, count in groups)) == ({}, 1)
     assert (await place.seen()).total == 6

@@ -126,7 +126,7 @@ async def test_a_store_that_was_written_again_has_other_digests(books: Books, tm
     heads = decoded((tmp_path / "heads" / f"{DAY}.json").read_bytes())
     engine = await open_store(f"sqlite:///{other}")
     clerk = Clerk(engine)
-    [found] = await clerk.read(lambda connection: missing(heads, connection))
+    [found] = await clerk.read(lambda connection: missing(connection, heads))
     await clerk.close()
     await engine.dispose()
     assert found.startswith("ledger of acme: 2 is another than at 2026-06-10T13:00:00")

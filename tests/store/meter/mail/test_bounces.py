@@ -181,7 +181,7 @@ async def test_a_forged_token_is_about_no_message_whatever_it_returns(engine: As
     ):
         [done] = await take(engine, dsn(f"bounces+{forged}@operator.example", head=f"X-Case: {forged}\n"))
         assert done.row.message_id == "", forged
-    assert await asked(engine, lambda connection: list_mail("bounced", 10, connection)) == []
+    assert await asked(engine, lambda connection: list_mail(connection, "bounced", 10)) == []
 
 
 async def test_a_token_holds_for_its_message_alone_also_when_row_numbers_come_again(engine: AsyncEngine) -> None:
@@ -249,7 +249,7 @@ async def test_a_repeat_is_one_and_another_recipient_is_another(engine: AsyncEng
         ("a@b.example", True),
         ("c@d.example", False),
     ]
-    kept = await asked(engine, lambda connection: bounces_of("t-1.lead", connection))
+    kept = await asked(engine, lambda connection: bounces_of(connection, "t-1.lead"))
     assert [one.recipient for one in kept] == ["a@b.example", "c@d.example"]
 
 
@@ -368,20 +368,20 @@ async def test_a_bounced_lead_is_listed_until_it_is_sent_again_and_outlives_the_
     await take(engine, dsn(senders["t-2.lead"], told))
 
     async def listed(state: str) -> list[str]:
-        found = await asked(engine, lambda connection: list_mail(state, 10, connection))
+        found = await asked(engine, lambda connection: list_mail(connection, state, 10))
         return sorted(one.message_id for one in found)
 
     assert await listed("bounced") == ["t-1.lead"]
     assert await listed("done") == ["t-2.lead", "t-3.lead"]
-    row = await asked(engine, lambda connection: find_mail("t-1.lead", connection))
+    row = await asked(engine, lambda connection: find_mail(connection, "t-1.lead"))
     assert (row.state, row.error) == ("bounced", "5.1.1 550 5.1.1 <leads@acme.example>: no such user here")
-    assert await asked(engine, lambda connection: prune(now() + 30 * DAY_US, 50, connection)) == 2
+    assert await asked(engine, lambda connection: prune(connection, now() + 30 * DAY_US, 50)) == 2
     assert await listed("") == ["t-1.lead"]
     to = ["new@acme.example"]
-    assert await asked(engine, lambda connection: send_again(row, to, "jo", now(), connection)) is True
-    assert await asked(engine, lambda connection: send_again(row, to, "jo", now(), connection)) is False
+    assert await asked(engine, lambda connection: send_again(connection, row, to, "jo", now())) is True
+    assert await asked(engine, lambda connection: send_again(connection, row, to, "jo", now())) is False
     assert await listed("bounced") == []
-    row = await asked(engine, lambda connection: find_mail("t-1.lead", connection))
+    row = await asked(engine, lambda connection: find_mail(connection, "t-1.lead"))
     assert (row.state, row.to, row.order["resent"]["by"]) == ("pending", ("new@acme.example",), "jo")
     async with engine.begin() as connection:
         await connection.execute(update(outbox).values(state="done", done_utc_us=now()))
@@ -391,8 +391,8 @@ async def test_a_bounced_lead_is_listed_until_it_is_sent_again_and_outlives_the_
 async def test_the_gauge_counts_recipients_of_the_last_days(engine: AsyncEngine) -> None:
     await take(engine, dsn())
     await take(engine, dsn("x@y.example", "Final-Recipient: rfc822; a@b.example\nAction: delayed"))
-    assert await asked(engine, lambda connection: bounce_counts(now() - DAY_US, connection)) == (1, 1)
-    assert await asked(engine, lambda connection: bounce_counts(now() + DAY_US, connection)) == (0, 0)
+    assert await asked(engine, lambda connection: bounce_counts(connection, now() - DAY_US)) == (1, 1)
+    assert await asked(engine, lambda connection: bounce_counts(connection, now() + DAY_US)) == (0, 0)
     show_bounces(3, 1)
     assert metrics.MAIL_BOUNCES.labels("yes")._value.get() == 3
     assert metrics.MAIL_BOUNCES.labels("no")._value.get() == 1

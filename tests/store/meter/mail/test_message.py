@@ -523,7 +523,7 @@ async def test_where_a_buyer_names_no_addresses_for_documents_the_next_ones_stan
     await add_buyer(engine, b'{"lead_emails": ["l@x.example"], "report_emails": ["r@x.example"]}', "two")
     clerk = Clerk(engine)
     one, two, none = [
-        await clerk.read(lambda connection, name=name: buyer_mail(name, connection)) for name in ("one", "two", "three")
+        await clerk.read(lambda connection, name=name: buyer_mail(connection, name)) for name in ("one", "two", "three")
     ]
     await clerk.close()
     assert one == BuyerMail("en_US", ("l@x.example",), ("b@x.example",), ("b@x.example",))

@@ -87,15 +87,15 @@ async def add(engine: AsyncEngine, *to: str, kind: str = "document", message_id:
 
 
 async def tried(clerk: Clerk, message_id: str = "m-1") -> dict[str, Recipient]:
-    return await clerk.read(lambda connection: recipients_of(message_id, connection))
+    return await clerk.read(lambda connection: recipients_of(connection, message_id))
 
 
 async def bounced(clerk: Clerk, message_id: str = "m-1") -> list[str]:
-    return sorted(one.recipient for one in await clerk.read(lambda connection: bounces_of(message_id, connection)))
+    return sorted(one.recipient for one in await clerk.read(lambda connection: bounces_of(connection, message_id)))
 
 
 async def shown(clerk: Clerk, message_id: str = "m-1") -> str:
-    row = await clerk.read(lambda connection: find_mail(message_id, connection))
+    row = await clerk.read(lambda connection: find_mail(connection, message_id))
     assert row is not None
     return row.state
 
@@ -265,9 +265,9 @@ async def test_who_was_put_off_for_five_days_is_given_up_and_can_be_sent_it_agai
 
 
 async def again(clerk: Clerk, to: list[str] | None) -> None:
-    row = await clerk.read(lambda connection: find_mail("m-1", connection))
+    row = await clerk.read(lambda connection: find_mail(connection, "m-1"))
     assert row is not None
-    assert await clerk.write(lambda connection: send_again(row, to, "jo", now(), connection))
+    assert await clerk.write(lambda connection: send_again(connection, row, to, "jo", now()))
 
 
 async def test_sending_again_goes_to_those_who_did_not_get_it(engine: AsyncEngine, clerk: Clerk, sink: Sink) -> None:
@@ -292,7 +292,7 @@ async def test_rows_of_recipients_go_with_their_message(engine: AsyncEngine, cle
     await add(engine, A)
     await meter.turn()
     await meter.close()
-    assert await clerk.write(lambda connection: prune(now() + 1, 50, connection)) == 1
+    assert await clerk.write(lambda connection: prune(connection, now() + 1, 50)) == 1
     assert await tried(clerk) == {}
 
 
@@ -307,7 +307,7 @@ async def set_leads(engine: AsyncEngine, *to: str) -> None:
 
 async def release_now(clerk: Clerk) -> int:
     due = await clerk.read(releasable)
-    return await clerk.write(lambda connection: release(due, now(), connection))
+    return await clerk.write(lambda connection: release(connection, due, now()))
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ async def test_a_lead_of_a_buyer_without_an_address_waits_for_one(
     assert await states(engine) == {"t-1.lead": ("waiting", 0)}
     [one] = await clerk.read(waiting)
     assert (one.buyer, one.field, one.messages) == ("acme", "lead_emails", 1)
-    [listed] = await clerk.read(lambda connection: list_mail("waiting", 10, connection))
+    [listed] = await clerk.read(lambda connection: list_mail(connection, "waiting", 10))
     assert "acme has no lead_emails" in listed.error
     assert await release_now(clerk) == 0
     await set_leads(engine, A)

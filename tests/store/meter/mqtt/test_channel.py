@@ -123,14 +123,14 @@ async def test_a_meter_that_is_killed_amid_a_batch_tells_all_of_it_again(
     async with Running(url, broker) as subscriber:
         await until(lambda: len(subscriber.ids) == 30)
     clerk = Clerk(engine)
-    before = await clerk.read(lambda connection: cursors("mqtt", connection))
+    before = await clerk.read(lambda connection: cursors(connection, "mqtt"))
     await clerk.write(lambda connection: connection.exec_driver_sql("UPDATE stream_cursors SET seq = seq / 2"))
     await clerk.close()
     async with Running(url, broker) as again:
         await until(lambda: len(again.ids) >= 14)
     assert again.ids <= subscriber.ids
     clerk = Clerk(engine)
-    assert await clerk.read(lambda connection: cursors("mqtt", connection)) == before
+    assert await clerk.read(lambda connection: cursors(connection, "mqtt")) == before
     await clerk.close()
 
 
@@ -181,13 +181,13 @@ async def test_states_are_retained_follow_changes_and_come_back_to_a_broker_that
     terms = Terms("plain")
     await book.import_book(BookFile(terms=(terms,), buyers=(Buyer("acme", "Acme", terms),)))
     clerk = Clerk(engine)
-    await clerk.write(lambda connection: put_trunks("r1", {"acme/desk": "up", "carrier/main": "up"}, 5, connection))
+    await clerk.write(lambda connection: put_trunks(connection, "r1", {"acme/desk": "up", "carrier/main": "up"}, 5))
     async with Running(url, broker) as subscriber:
         await until(lambda: subscriber.at("calls/trunks/r1/acme/desk/state"))
         await until(lambda: subscriber.at("calls/buyers/acme/state"))
         await book.set_buyer_state("acme", BuyerState.PAUSED, "test")
         await until(lambda: subscriber.state("calls/buyers/acme/state") == "paused")
-        await clerk.write(lambda connection: put_trunks("r1", {"acme/desk": "down"}, 9, connection))
+        await clerk.write(lambda connection: put_trunks(connection, "r1", {"acme/desk": "down"}, 9))
         await until(lambda: subscriber.state("calls/trunks/r1/acme/desk/state") == "down")
         await until(lambda: subscriber.at("calls/trunks/r1/carrier/main/state")[-1] is None)
         down = subscriber.at("calls/trunks/r1/acme/desk/state")[-1]
@@ -218,7 +218,7 @@ async def test_while_the_broker_is_away_each_state_has_one_message(url: str, eng
         meter = asyncio.create_task(run_meter(options, stop))
         for turn in range(4):
             state = "down" if turn % 2 else "up"
-            await clerk.write(lambda connection, at=turn, as_=state: put_trunks("r1", {"a/b": as_}, at, connection))
+            await clerk.write(lambda connection, at=turn, as_=state: put_trunks(connection, "r1", {"a/b": as_}, at))
             await asyncio.sleep(1.1)
         assert list(await states(engine)) == ["trunks/r1/a/b/state#1"]
         stop.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +166,12 @@ async def test_two_meters_at_once_settle_each_transfer_once(engine: AsyncEngine)
 async def test_an_overtaken_batch_writes_nothing(engine: AsyncEngine) -> None:
     await store(engine, failed_story())
     clerk = Clerk(engine)
-    batch = await clerk.read(partial(read_batch, "r1", "boot-1", 0))
+    batch = await clerk.read(read_batch, "r1", "boot-1", 0)
     await catch_up(engine)
     before = await everything(engine)
     settled = settle(batch.histories["t-1"], batch.closings[0], SettleOptions(), 1)
     with pytest.raises(CursorMovedError):
-        await clerk.write(partial(write_batch, batch, [settled.rows]))
+        await clerk.write(write_batch, batch, [settled.rows])
     assert await everything(engine) == before
     await clerk.close()
 

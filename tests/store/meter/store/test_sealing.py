@@ -64,7 +64,7 @@ async def office(tmp_path: Path) -> Office:
 
 @pytest.mark.parametrize("key", ["", KEY])
 async def test_a_secret_is_nowhere_in_the_files_of_the_database(office: Office, key: str) -> None:
-    await office.do(lambda connection: put_hook(HOOK, connection), key)
+    await office.do(lambda connection: put_hook(connection, HOOK), key)
     assert b"MfKQ9r8GKY" not in office.bytes()
     assert (await office.hook(key)).secrets == HOOK.secrets
     own = office.folder / KEY_FILE
@@ -74,7 +74,7 @@ async def test_a_secret_is_nowhere_in_the_files_of_the_database(office: Office, 
 
 
 async def test_secrets_of_before_are_read_and_then_sealed(office: Office) -> None:
-    await office.do(lambda connection: put_hook(HOOK, connection))
+    await office.do(lambda connection: put_hook(connection, HOOK))
     plain = update(webhooks).values(secrets=b'["' + HOOK.secrets[0].encode() + b'"]')
     await office.do(lambda connection: connection.execute(plain) and None)
     assert (await office.hook()).secrets == HOOK.secrets
@@ -86,16 +86,16 @@ async def test_secrets_of_before_are_read_and_then_sealed(office: Office) -> Non
 
 
 async def test_a_configured_key_opens_what_the_own_one_has_sealed(office: Office) -> None:
-    await office.do(lambda connection: put_hook(HOOK, connection))
+    await office.do(lambda connection: put_hook(connection, HOOK))
     assert (await office.hook(KEY)).secrets == HOOK.secrets
-    await office.do(lambda connection: put_hook(HOOK, connection), KEY)
+    await office.do(lambda connection: put_hook(connection, HOOK), KEY)
     (office.folder / KEY_FILE).unlink()
     assert (await office.hook(KEY)).secrets == HOOK.secrets
 
 
 @pytest.mark.parametrize("how", ["the key is gone", "another key", "another row", "changed", "a damaged key"])
 async def test_what_cannot_be_opened_is_said_and_nothing_is_posted(office: Office, how: str) -> None:
-    await office.do(lambda connection: put_hook(HOOK, connection))
+    await office.do(lambda connection: put_hook(connection, HOOK))
     own, key = office.folder / KEY_FILE, ""
     if how == "the key is gone":
         own.unlink()
@@ -120,9 +120,9 @@ async def test_what_cannot_be_opened_is_said_and_nothing_is_posted(office: Offic
     await poster.close()
     change = Webhook("acme", found.name, "https://crm.example/other")
     with pytest.raises(WebhookError, match="give a new one, or roll it"):
-        await office.do(lambda connection: put_hook(change, connection))
+        await office.do(lambda connection: put_hook(connection, change))
     if how != "a damaged key":
-        made = await office.do(lambda connection: put_hook(change, connection, roll=True))
+        made = await office.do(lambda connection: put_hook(connection, change, roll=True))
         assert isinstance(made, Webhook)
         assert (await office.hook()).secrets == made.secrets != ()
 
@@ -146,7 +146,7 @@ def test_without_a_key_and_a_place_for_one_nothing_changes() -> None:
 
 async def test_a_key_that_was_lost_and_made_anew_is_the_one_that_all_go_by(office: Office) -> None:
     """Processes that had read the old one went on with it, and could not open what was sealed since."""
-    await office.do(lambda connection: put_hook(HOOK, connection))
+    await office.do(lambda connection: put_hook(connection, HOOK))
     own = office.folder / KEY_FILE
     old = own.read_bytes()
     engine = await open_store(office.url)  # a meter, or a portal, that runs
@@ -155,12 +155,12 @@ async def test_a_key_that_was_lost_and_made_anew_is_the_one_that_all_go_by(offic
         assert await clerk.read(read_hooks)
         own.unlink()
         rolled = await office.do(
-            lambda connection: put_hook(HOOK, connection, roll=True)
+            lambda connection: put_hook(connection, HOOK, roll=True)
         )  # by hand, as the manual says
         assert own.read_bytes() != old
         [(found, _)] = await clerk.read(read_hooks)
         assert (found.unreadable, found.secrets) == ("", rolled.secrets)  # type: ignore[attr-defined]
-        await clerk.write(lambda connection: put_hook(replace(HOOK, name="other"), connection))
+        await clerk.write(lambda connection: put_hook(connection, replace(HOOK, name="other")))
     finally:
         await clerk.close()
         await engine.dispose()

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,7 @@ class Running:
     async def __aenter__(self) -> None:
         engine = await open_store(self._url)
         clerk = Clerk(engine)
-        await clerk.write(partial(begin, STREAM, 0))  # what comes from now on is told
+        await clerk.write(begin, STREAM, 0)  # what comes from now on is told
         await clerk.close()
         await engine.dispose()
         self._task = asyncio.create_task(run_meter(self._options, self._stop))
@@ -172,7 +171,7 @@ async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
 
 
 async def put(clerk: Clerk, hook: Webhook) -> Webhook:
-    made = await clerk.write(partial(put_hook, hook))
+    made = await clerk.write(put_hook, hook)
     await clerk.write(lambda connection: connection.execute(update(webhooks).values(created_utc_us=0)))  # before June
     return made
 
@@ -305,7 +304,7 @@ async def test_what_was_changed_by_hand_is_not_undone_by_an_attempt_in_flight(
     async with Running(url, certificates):
         await happen(engine, failed_story("t-1"))
         await until(lambda: endpoint.got)
-        await clerk.write(partial(disable, "acme", "crm", "asked by phone"))
+        await clerk.write(disable, "acme", "crm", "asked by phone")
         await asyncio.sleep(2)
         found = await standing(clerk)
     assert found.disabled_utc_us is not None
@@ -315,7 +314,7 @@ async def test_what_was_changed_by_hand_is_not_undone_by_an_attempt_in_flight(
 async def test_a_webhook_gets_nothing_of_what_was_before_it(
     url: str, engine: AsyncEngine, clerk: Clerk, endpoint: Endpoint, certificates: Path
 ) -> None:
-    await clerk.write(partial(put_hook, Webhook("acme", "crm", endpoint.url())))  # made now; the stories are of June
+    await clerk.write(put_hook, Webhook("acme", "crm", endpoint.url()))  # made now; the stories are of June
     async with Running(url, certificates):
         await happen(engine, failed_story("t-1"))
         await until_async(lambda: states(engine), lambda found: "t-1.lead" in found)
@@ -341,7 +340,7 @@ async def test_after_long_failure_it_is_disabled_and_enabling_brings_everything(
         assert "t-3.outcome@acme/crm" not in await states(engine)
         endpoint.got.clear()
         endpoint.answers = [b"200 OK"]
-        assert await clerk.write(partial(enable, "acme", "crm")) == 2
+        assert await clerk.write(enable, "acme", "crm") == 2
         await until(lambda: len(endpoint.got) == 2)
     assert (await standing(clerk)).error == ""
 
@@ -458,9 +457,9 @@ async def test_secrets_are_made_kept_and_rolled(clerk: Clerk) -> None:
     first = await put(clerk, Webhook("acme", "crm", "https://crm.example/1"))
     again = await put(clerk, Webhook("acme", "crm", "https://crm.example/2"))
     assert again.secrets == first.secrets
-    rolled = await clerk.write(partial(put_hook, again, roll=True))
+    rolled = await clerk.write(put_hook, again, roll=True)
     assert rolled.secrets[1:] == first.secrets
-    once_more = await clerk.write(partial(put_hook, rolled, roll=True))
+    once_more = await clerk.write(put_hook, rolled, roll=True)
     assert once_more.secrets[1:] == rolled.secrets[:1]
     assert first.secrets[0] not in repr(first)
     with pytest.raises(LookupError, match="no buyer"):
@@ -469,8 +468,8 @@ async def test_secrets_are_made_kept_and_rolled(clerk: Clerk) -> None:
         await put(clerk, Webhook("acme", f"crm-{number}", "https://crm.example/1"))
     with pytest.raises(WebhookError, match="10 webhooks already"):
         await put(clerk, Webhook("acme", "one-more", "https://crm.example/1"))
-    assert await clerk.write(partial(remove_hook, "acme", "crm"))
-    assert not await clerk.write(partial(remove_hook, "acme", "crm"))
+    assert await clerk.write(remove_hook, "acme", "crm")
+    assert not await clerk.write(remove_hook, "acme", "crm")
 
 
 async def test_the_commands_do_what_they_say(
