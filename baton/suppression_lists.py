@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from book.lists import Actor
     from book.sections import ListSource
     from meter.suppression_rows.sql.lists import ListRows
-    from suppression.importer import Imported, Progress, Task
+    from suppression.importer import ImportResult, Progress, Task
     from suppression.reading.shapes import Layout, Reject
     from suppression.receipt import Signer
     from suppression.report import ReadReport
@@ -55,7 +55,7 @@ def signer(place: Place) -> Signer:
     return load_signer(place.data_dir / FOLDER, key, older)
 
 
-async def import_task(engine: AsyncEngine, place: Place, task: Task, *, ask: bool, yes: bool = False) -> Imported:
+async def import_task(engine: AsyncEngine, place: Place, task: Task, *, ask: bool, yes: bool = False) -> ImportResult:
     """Import one list, then delete the files of versions that are too old. Raises what `import_file` raises, after
     printing what was read. `ask`: a person may confirm a guess; `yes` does, but none by which numbers are removed.
     """
@@ -84,9 +84,9 @@ def task_of(source: ListSource, *, dry_run: bool = False, zone: str = DEFAULT_TI
     `zone`: where the days of its expiries end, see `zone_of`.
     """
     from suppression.importer import Task
-    from suppression.reading.shapes import Wanted
+    from suppression.reading.shapes import ReadOptions
 
-    wanted = Wanted(
+    wanted = ReadOptions(
         column=source.column,
         area_column=source.area_column,
         expires_column=source.expires_column,
@@ -143,7 +143,7 @@ def progress_bar(name: str) -> Iterator[Progress]:
         yield progress
 
 
-def print_imported(done: Imported, *, dry_run: bool = False) -> None:
+def print_imported(done: ImportResult, *, dry_run: bool = False) -> None:
     """What an import of a list did, with the lines it could not read."""
     report = done.report
     change = f"{done.before:,} before" if done.before else "a new list"

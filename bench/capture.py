@@ -24,7 +24,7 @@ _FIELDS = ("frame.time_epoch", "tcp.srcport", "udp.srcport", "sip.Call-ID", "sip
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CapturedMessage:
     """One SIP message on the wire. `status` 0: a request. Time in microseconds UTC."""
 
     at_us: int
@@ -86,7 +86,7 @@ async def read(file: Path, port: int, keys: Path | None = None) -> dict[str, Spa
     return spans(parse(output.decode().splitlines(), port))
 
 
-def parse(lines: Iterable[str], port: int) -> Iterator[Seen]:
+def parse(lines: Iterable[str], port: int) -> Iterator[CapturedMessage]:
     """tshark's lines, one a packet. What comes from `port` is responses, all else requests: a callee sends none."""
     for line in lines:
         epoch, tcp, udp, call_ids, methods, statuses = (*line.split("\t"), *[""] * len(_FIELDS))[: len(_FIELDS)]
@@ -96,10 +96,10 @@ def parse(lines: Iterable[str], port: int) -> Iterator[Seen]:
         values = (statuses if ours else methods).split(_JOIN)
         for call_id, value in zip(call_ids.split(_JOIN), values, strict=False):
             if call_id and value:
-                yield Seen(at_us, call_id, "" if ours else value, int(value) if ours else 0)
+                yield CapturedMessage(at_us, call_id, "" if ours else value, int(value) if ours else 0)
 
 
-def spans(messages: Iterable[Seen]) -> dict[str, Span]:
+def spans(messages: Iterable[CapturedMessage]) -> dict[str, Span]:
     """From the first INVITE to the first final answer of each Call-ID; retransmissions change nothing."""
     invites: dict[str, int] = {}
     finals: dict[str, int] = {}

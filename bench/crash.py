@@ -20,9 +20,9 @@ from typing import Any
 from baton.demo.parties import MailSink, free_port
 from bench import scenarios, sipp
 from bench.rows import Row, at_most, none_of, seen
-from bench.sipp import Load, Noted
+from bench.sipp import Load, ScenarioLine
 from bench.soak import Ground, Sort, set_up
-from bench.store import Settled
+from bench.store import OutcomeRow
 
 MAIL_S = 0.4  # the server has the message; its answer comes so much later
 LONG_S = 16.0  # of talk, before the kill
@@ -54,7 +54,7 @@ class SlowSink(MailSink):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CrashRound:
     """One round, as everyone involved wrote it down."""
 
     name: str
@@ -62,8 +62,8 @@ class Found:
     killed_s: float  # UTC
     ready_s: float  # from the kill until a router listened again
     invited: list[str]  # Call-IDs of the legs that rang
-    dialers: dict[str, dict[str, list[Noted]]]  # by kind and the dialer's Call-ID
-    settled: list[Settled]
+    dialers: dict[str, dict[str, list[ScenarioLine]]]  # by kind and the dialer's Call-ID
+    settled: list[OutcomeRow]
     started: dict[str, str]  # transfer -> the dialer's Call-ID
     interrupted: set[str]
     mails: list[EmailMessage]
@@ -84,7 +84,7 @@ async def measure(folder: Path, live: int, tell: Callable[[str], None], rounds: 
     return found
 
 
-async def _round(folder: Path, name: str, live: int, *, whole: bool) -> Found:
+async def _round(folder: Path, name: str, live: int, *, whole: bool) -> CrashRound:
     ground = await set_up(folder, SORTS)
     baton = ground.baton
     baton.sink = SlowSink(folder / "mail")
@@ -128,11 +128,11 @@ async def _dial(ground: Ground, live: int) -> None:
         sipp.check(baton.processes, f"{sort.name}-dialer")
 
 
-def _gather(ground: Ground, name: str, live: int, times_s: tuple[float, float], problems: int) -> Found:
+def _gather(ground: Ground, name: str, live: int, times_s: tuple[float, float], problems: int) -> CrashRound:
     baton, place = ground.baton, ground.baton.processes.folder
     assert baton.sink is not None
     logs = [sipp.log_of(place / f"{callee.removesuffix('-callee')}.xml") for callee in ground.callees]
-    return Found(
+    return CrashRound(
         name=name,
         live=live,
         killed_s=times_s[0],
@@ -149,7 +149,7 @@ def _gather(ground: Ground, name: str, live: int, times_s: tuple[float, float], 
     )
 
 
-def rows(found: Found) -> list[Row]:
+def rows(found: CrashRound) -> list[Row]:
     """What one round comes to."""
     rang = {call_id.rpartition("-")[0] for call_id in found.invited}
     recorded = {one.transfer for one in found.settled}
@@ -191,7 +191,7 @@ def _named(name: str, row: Row) -> Row:
     return Row(f"{name}: {row.name}", row.value, row.unit, row.target, row.met, note=row.note)
 
 
-def wrong_verdicts(found: Found) -> list[str]:
+def wrong_verdicts(found: CrashRound) -> list[str]:
     """Transfers whose verdict is not what the outcome table says of what was seen before the kill."""
     wrong = []
     for one in found.settled:
@@ -203,7 +203,7 @@ def wrong_verdicts(found: Found) -> list[str]:
     return wrong
 
 
-def may_be(kind: str, notes: Iterable[Noted], killed_s: float, *, interrupted: bool) -> set[str]:
+def may_be(kind: str, notes: Iterable[ScenarioLine], killed_s: float, *, interrupted: bool) -> set[str]:
     """The verdicts that the table allows for a transfer to plain trunks which the kill met.
 
     What the dialer saw in the last half second may or may not have been on the disk; before that it was.

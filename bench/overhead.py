@@ -18,7 +18,7 @@ from pathlib import Path
 
 from baton.demo.parties import HOST, MissingProgramError, free_port, metrics_page
 from bench import pairs
-from bench.pairs import Compared, How
+from bench.pairs import How, PairedRuns
 from bench.rows import Row, none_of, seen
 from bench.stage import Baton, Buyer
 from bench.stats import bootstrap, median
@@ -143,11 +143,11 @@ async def measure(
     ]
 
 
-def _cpu(found: Compared) -> list[tuple[float, float]]:
+def _cpu(found: PairedRuns) -> list[tuple[float, float]]:
     return [(one.cpu_ms, other.cpu_ms) for one, other in zip(found.baton, found.peer, strict=True)]
 
 
-def _parts(found: Compared) -> list[Row]:
+def _parts(found: PairedRuns) -> list[Row]:
     """The same by process: where the difference is."""
     rows = []
     for name in sorted({part for run in found.baton for part in run.parts_ms}):

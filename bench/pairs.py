@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass(slots=True)
-class Compared:
+class PairedRuns:
     """The pairs at one rate, as they were run."""
 
     rate: int
@@ -113,7 +113,9 @@ async def against_before(
     return [row for one in found for row in rows_before(one)]
 
 
-async def two_batons(folder: Path, one: Made, other: Made, tell: Callable[[str], None], *, how: How) -> list[Compared]:
+async def two_batons(
+    folder: Path, one: Made, other: Made, tell: Callable[[str], None], *, how: How
+) -> list[PairedRuns]:
     """The same load on two Batons, side by side, pair by pair. Raises BenchError as `measure` does."""
     ground = await _set_up(folder, None, one, other)
     assert isinstance(ground.peer, Baton)
@@ -159,8 +161,8 @@ async def _set_up(folder: Path, peer_root: Path | None, one: Made = ours, other:
     return Field(baton, peer, dialer, numbers)
 
 
-async def _at_rate(ground: Field, rate: int, pairs: int, seconds: int, tell: Callable[[str], None]) -> Compared:
-    found = Compared(rate)
+async def _at_rate(ground: Field, rate: int, pairs: int, seconds: int, tell: Callable[[str], None]) -> PairedRuns:
+    found = PairedRuns(rate)
     for pair in range(pairs):
         order = (True, False) if pair % 2 == 0 else (False, True)
         for baton in order:
@@ -207,7 +209,7 @@ def _name(pid: int, root: int) -> str:
     return "supervisor" if pid == root else next((name for name in ("router", "meter") if name in words), "other")
 
 
-def rows(found: Compared) -> list[Row]:
+def rows(found: PairedRuns) -> list[Row]:
     """What the pairs at one rate come to."""
     ratios = [ours.cpu_ms / theirs.cpu_ms for ours, theirs in zip(found.baton, found.peer, strict=True)]
     low, high = bootstrap(ratios)
@@ -233,7 +235,7 @@ def rows(found: Compared) -> list[Row]:
     return [cpu, *_setup(found), lost]
 
 
-def rows_before(found: Compared) -> list[Row]:
+def rows_before(found: PairedRuns) -> list[Row]:
     """This Baton's figures over the earlier one's; met unless the 95 % interval lies above the limit."""
     setups = [
         (percentile(ours.setup_ms, 50), percentile(theirs.setup_ms, 50))
@@ -266,7 +268,7 @@ def over(name: str, pairs: Sequence[tuple[float, float]], limit: float) -> Row:
     )
 
 
-def _setup(found: Compared) -> list[Row]:
+def _setup(found: PairedRuns) -> list[Row]:
     ours = [one for run in found.baton for one in run.setup_ms]
     theirs = [one for run in found.peer for one in run.setup_ms]
     name = f"set-up at {found.rate}/s"

@@ -67,7 +67,7 @@ SORTS = (
 
 
 @dataclass(slots=True)
-class Watched(Baton):
+class ProbedBaton(Baton):
     """A Baton with probes, a price, a broker and the HTTP API."""
 
     mqtt_port: int = field(default_factory=free_port)
@@ -95,7 +95,7 @@ async def measure(folder: Path, minutes: int, out: Path, tell: Callable[[str], N
     check_programs(("sipp", "prometheus", "mosquitto"))
     ports = {sort.name: (free_port(), free_port()) for sort in SORTS}
     buyers = tuple(Buyer(sort.name, _uris(*ports[sort.name])) for sort in SORTS)
-    baton = Watched(folder, buyers, SUPPRESSED)
+    baton = ProbedBaton(folder, buyers, SUPPRESSED)
     prometheus_port = free_port()
     prometheus = boards.Prometheus(f"http://{HOST}:{prometheus_port}")
     try:
@@ -123,7 +123,7 @@ def _uris(first: int, others: int) -> tuple[str, ...]:
     return tuple(f"sip:agent{n}@{HOST}:{port}" for n, port in enumerate((first, others)))
 
 
-async def _start(baton: Watched, ports: dict[str, tuple[int, int]], prometheus_port: int) -> None:
+async def _start(baton: ProbedBaton, ports: dict[str, tuple[int, int]], prometheus_port: int) -> None:
     place = baton.processes.folder
     (place / "mosquitto.conf").write_text(f"listener {baton.mqtt_port} {HOST}\nallow_anonymous true\n")
     await baton.processes.start("mosquitto", ["mosquitto", "-c", str(place / "mosquitto.conf")])
@@ -151,7 +151,7 @@ def _prometheus_config(metrics_port: int) -> str:
     return re.sub(r"(scrape_interval|scrape_timeout|evaluation_interval): \w+", rf"\1: {SCRAPE_S}s", text)
 
 
-async def _load(baton: Watched, minutes: int) -> None:
+async def _load(baton: ProbedBaton, minutes: int) -> None:
     place = baton.processes.folder
     clean = sipp.write_numbers(place / "numbers.csv", 10_000)
     listed = sipp.write_numbers(place / "listed.csv", SUPPRESSED, first=2_132_000_000)

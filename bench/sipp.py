@@ -40,7 +40,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class ScenarioLine:
     """One line that a scenario logged: `what` happened to the call at `at_s` (seconds UTC)."""
 
     what: str
@@ -166,25 +166,25 @@ def parse_counts(screen: str) -> tuple[int, int]:
 _NOTE = re.compile(r"^(\S+) (\S+) (\d{4}-\d\d-\d\d)[\sT]+(\d\d:\d\d:\d\d\.\d+)")
 
 
-def parse_notes(lines: Iterable[str]) -> Iterator[Noted]:
+def parse_notes(lines: Iterable[str]) -> Iterator[ScenarioLine]:
     """What scenarios logged as `WHAT CALL-ID TIMESTAMP`; a line that is cut off is left out."""
     for line in lines:
         found = _NOTE.match(line)
         if found is not None:
             what, call_id, day, clock = found.groups()
             at = datetime.strptime(f"{day} {clock}", _STAMP).astimezone()  # SIPp writes local time
-            yield Noted(what, call_id, at.timestamp())
+            yield ScenarioLine(what, call_id, at.timestamp())
 
 
-def read_notes(path: Path) -> list[Noted]:
+def read_notes(path: Path) -> list[ScenarioLine]:
     if not path.is_file():
         return []
     return list(parse_notes(path.read_text(errors="replace").splitlines()))
 
 
-def by_call(notes: Iterable[Noted]) -> dict[str, list[Noted]]:
+def by_call(notes: Iterable[ScenarioLine]) -> dict[str, list[ScenarioLine]]:
     """Every call's notes in their order."""
-    calls: dict[str, list[Noted]] = defaultdict(list)
+    calls: dict[str, list[ScenarioLine]] = defaultdict(list)
     for note in notes:
         calls[note.call_id].append(note)
     return dict(calls)

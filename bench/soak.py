@@ -17,10 +17,10 @@ from pathlib import Path
 from baton.demo.parties import HOST, free_port
 from bench import proc, scenarios, sipp
 from bench.rows import Row, exactly, none_of, seen
-from bench.sipp import Load, Noted
+from bench.sipp import Load, ScenarioLine
 from bench.stage import RTP_PORTS, Baton, BenchError, Buyer
 from bench.stats import slope
-from bench.store import Settled
+from bench.store import OutcomeRow
 
 RATE = 50
 CONNECTED_S = 15.0
@@ -205,7 +205,7 @@ def _legs(baton: Baton, invited: Sequence[str]) -> list[Row]:
     ]
 
 
-def expected(notes: Sequence[Noted]) -> str:
+def expected(notes: Sequence[ScenarioLine]) -> str:
     """`verdict/reason` of a call to plain trunks (no buffer) by what its dialer saw; empty where it saw no end."""
     at = {note.what: note.at_s for note in notes}
     refused = [what for what in at if what.startswith("refused-")]
@@ -228,7 +228,7 @@ class Difference:
     other: list[str]
 
 
-def compare(books: Mapping[str, str], outcomes: Sequence[Settled]) -> Difference:
+def compare(books: Mapping[str, str], outcomes: Sequence[OutcomeRow]) -> Difference:
     """What SIPp has and Baton has not, and so on."""
     counts = Counter(one.sip_call_id for one in outcomes)
     return Difference(

@@ -17,7 +17,7 @@ _BUSY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class OutcomeRow:
     """One outcome. Durations in ms."""
 
     transfer: str
@@ -31,7 +31,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class FactRow:
     """One fact, without the fields that no measurement needs. Times in microseconds."""
 
     transfer: str
@@ -49,9 +49,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def settled(self) -> list[Settled]:
-        columns = ", ".join(Settled.__slots__)
-        return [Settled(*row) for row in self._all(f"SELECT {columns} FROM outcomes ORDER BY started_utc_us")]
+    def settled(self) -> list[OutcomeRow]:
+        columns = ", ".join(OutcomeRow.__slots__)
+        return [OutcomeRow(*row) for row in self._all(f"SELECT {columns} FROM outcomes ORDER BY started_utc_us")]
 
     def settled_count(self) -> int:
         return self._one("SELECT count(*) FROM outcomes")
@@ -71,7 +71,7 @@ class Store:
     def mails_waiting(self) -> int:
         return self._one("SELECT count(*) FROM outbox WHERE channel = 'mail' AND state = 'pending'")
 
-    def facts(self, *kinds: str) -> list[Noted]:
+    def facts(self, *kinds: str) -> list[FactRow]:
         """All facts of these kinds, in the order of the journal."""
         marks = ",".join("?" * len(kinds))
         rows = self._all(
@@ -79,7 +79,7 @@ class Store:
             f" WHERE kind IN ({marks}) ORDER BY router, boot, seq",
             kinds,
         )
-        return [Noted(*(*row[:-1], orjson.loads(row[-1]))) for row in rows]
+        return [FactRow(*(*row[:-1], orjson.loads(row[-1]))) for row in rows]
 
     def _one(self, query: str) -> int:
         return int(self._all(query)[0][0])

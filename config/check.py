@@ -22,7 +22,7 @@ _PEM_MARK = b"-----BEGIN "
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckReport:
     """A file's settings (where they can be made), its book as far as it is sound, and what there is to say."""
 
     settings: Settings | None
@@ -31,12 +31,12 @@ class Checked:
     warnings: tuple[Problem, ...]
 
 
-def check(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) -> Checked:
+def check(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) -> CheckReport:
     """Look at all of a file. Never raises for what is wrong with it."""
     try:
         document = read(path, environ)
     except ConfigError as error:
-        return Checked(None, BookFile(), error.problems, ())
+        return CheckReport(None, BookFile(), error.problems, ())
     settings, problems = validate(document)
     book, book_problems = validate_book(document, presets)
     problems += book_problems
@@ -52,7 +52,7 @@ def check(path: Path, environ: Mapping[str, str], presets: Mapping[str, Terms]) 
     warnings = book.warnings
     if settings is not None and settings.mail is None and any(map(pays_failed, book.buyers)):
         warnings = (*warnings, document.problem("mail", NO_MAIL))
-    return Checked(settings, book, tuple(ordered), warnings)
+    return CheckReport(settings, book, tuple(ordered), warnings)
 
 
 def _prompts(document: Document, book: BookFile) -> Iterator[Problem]:

@@ -126,7 +126,7 @@ class Scrub(NamedTuple):
         return payload
 
 
-class BuyerRefusal(NamedTuple):
+class RefusedBuyer(NamedTuple):
     """A buyer who was asked before and could not have the call."""
 
     buyer: str | None = None
@@ -167,7 +167,7 @@ class TransferStarted(NamedTuple):
     terms: Terms = Terms()
     seed: int | None = None
     lead_problems: tuple[str, ...] = ()
-    refusals: tuple[BuyerRefusal, ...] = ()
+    refusals: tuple[RefusedBuyer, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     key: str | None = None  # pressed in the campaign's menu
     offer: int | None = None  # above 1: how many buyers were dialled, this one included
@@ -353,9 +353,9 @@ def _scrub(payload: Mapping[str, Any]) -> Scrub | None:
     )
 
 
-def _refusals(payload: Mapping[str, Any]) -> tuple[BuyerRefusal, ...]:
+def _refusals(payload: Mapping[str, Any]) -> tuple[RefusedBuyer, ...]:
     return tuple(
-        BuyerRefusal(text(item, "buyer"), text(item, "reason"), text(item, "detail"), _scrub(item))
+        RefusedBuyer(text(item, "buyer"), text(item, "reason"), text(item, "detail"), _scrub(item))
         for item in objects(payload, "refusals")
     )
 

@@ -27,7 +27,7 @@ from meter.credits.letter import KIND as CREDIT
 from meter.credits.letter import CreditComposer
 from meter.credits.rules import ReasonBook
 from meter.events.follower import POLL_MS as STREAM_POLL_MS
-from meter.events.follower import Stream, Taken
+from meter.events.follower import BatchResult, Stream
 from meter.events.model import Event
 from meter.events.sql.streams import Boot
 from meter.journal.sql.chain_heads import KIND as HEADS
@@ -243,9 +243,9 @@ class _Webhooks:
         poll_ms = min(STREAM_POLL_MS, options.poll_ms)
         self.stream = Stream(engine, WEBHOOK_STREAM, self._take, kinds=self._queue.kinds, poll_ms=poll_ms)
 
-    async def _take(self, events: Sequence[Event], ends: dict[Boot, int]) -> Taken:
+    async def _take(self, events: Sequence[Event], ends: dict[Boot, int]) -> BatchResult:
         taken = await self._queue.take(events, ends)
-        if taken is Taken.WRITTEN:
+        if taken is BatchResult.WRITTEN:
             self.outbox.wake()
         return taken
 

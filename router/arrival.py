@@ -40,7 +40,7 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class ArrivalResult:
     """How it came out: the caller's state, the key that was pressed, and the lead that was fetched."""
 
     answered: bool = False
@@ -49,7 +49,7 @@ class Arrived:
     lead_json: bytes | None = None  # as `LeadReader.fetch` answers; None as well where none was fetched
 
 
-def lead_of(invite: Invite, how: Arrived) -> Lead:
+def lead_of(invite: Invite, how: ArrivalResult) -> Lead:
     """A lead that was asked for and did not come is in doubt: the INVITE's own number may be another's."""
     unread = invite.unread
     if not how.lead_json and lead_asked_for(invite.headers) is not None:
@@ -77,7 +77,7 @@ class Arrival:
     campaign: Campaign | None
     engine: SipEngine
     clock: Clock
-    done: Callable[[Arrival, Arrived], None]
+    done: Callable[[Arrival, ArrivalResult], None]
     stage: Stage = Stage.DONE
     answered: bool = False
     lead_json: bytes | None = None
@@ -142,4 +142,4 @@ class Arrival:
             self.timer.cancel()
         if self.answered and not gone:
             self.engine.stop_playing(self.invite.handle)
-        self.done(self, Arrived(self.answered, gone, key, self.lead_json))
+        self.done(self, ArrivalResult(self.answered, gone, key, self.lead_json))

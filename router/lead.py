@@ -90,7 +90,7 @@ def read_lead(
     `body`, `posted`: JSON, empty for none. The caller's number is taken where no phone was given. `unread`,
     `caller_unread`: what of the message could not be read, and why its From could not.
     """
-    gathered = _Gathered(unread=list(unread))
+    gathered = _LeadFields(unread=list(unread))
     for name, values in headers.items():
         if name.startswith(HEADER_PREFIX):
             for value in values or ("",):
@@ -101,7 +101,7 @@ def read_lead(
 
 
 @dataclass(slots=True)
-class _Gathered:
+class _LeadFields:
     """What was given so far."""
 
     fields: dict[str, str] = field(default_factory=dict)  # without the phone

@@ -11,7 +11,7 @@ from facts.fact import Fact, Kind
 from facts.payload_values import Payload
 from facts.payloads import Recorded, RecordingStarted
 from router.ports import Journal
-from router.recordings import Finished, Recordings
+from router.recordings import FinishedRecording, Recordings
 from router.sip.port import Clock, SipEngine
 from router.transfer.shell import TransferShell
 from telemetry import metrics
@@ -63,13 +63,13 @@ class Recorder:
         if file:
             cut = self._engine.stop_recording(shell.start.invite.handle) < 0
 
-            def done(found: Finished) -> None:
+            def done(found: FinishedRecording) -> None:
                 short = replace(found, error="cut short: the disk took no more") if cut and not found.error else found
                 self._call_soon(lambda: self.recorded(shell.transfer, short))
 
             self._files.finish(file, done)
 
-    def recorded(self, transfer: str, done: Finished) -> None:
+    def recorded(self, transfer: str, done: FinishedRecording) -> None:
         """A recording is safe on the disk, or could not be made so."""
         if done.error:
             _log.error("recording_unfinished", transfer=transfer, error=done.error)

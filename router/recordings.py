@@ -25,7 +25,7 @@ DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedRecording:
     """A recording under its final name, relative to the folder. `error` where it could not be made safe."""
 
     file: str
@@ -51,11 +51,11 @@ class Recordings:
     def part(self, file: str) -> Path:
         return self.folder / f"{file}{PART}"
 
-    def finish(self, file: str, done: Callable[[Finished], object]) -> None:
+    def finish(self, file: str, done: Callable[[FinishedRecording], object]) -> None:
         """Make an ended recording safe; `done` is called on the worker's thread."""
         self._work.submit(lambda: done(self.finish_now(file)))
 
-    def finish_now(self, file: str) -> Finished:
+    def finish_now(self, file: str) -> FinishedRecording:
         """The same at once. Never raises: what failed is said in `error`, and the `.part` stays."""
         part, whole = self.part(file), self.folder / file
         try:
@@ -72,8 +72,8 @@ class Recordings:
             finally:
                 os.close(descriptor)
         except (OSError, ValueError) as error:
-            return Finished(file, error=str(error))
-        return Finished(file, digest.hexdigest(), size, (size - HEADER_BYTES) // FRAME_BYTES * 1000 // rate)
+            return FinishedRecording(file, error=str(error))
+        return FinishedRecording(file, digest.hexdigest(), size, (size - HEADER_BYTES) // FRAME_BYTES * 1000 // rate)
 
     def left_over(self) -> list[str]:
         """Recordings that a crash left unfinished, by name."""

@@ -17,7 +17,7 @@ from book.limits import limits_for
 from book.model import Endpoint
 from facts.fact import CALLER_LEG, Fact
 from facts.outcome import CountsAs, Outcome, Reason, Verdict
-from router.arrival import Arrival, Arrived, lead_asked_for, lead_of, why_unread
+from router.arrival import Arrival, ArrivalResult, lead_asked_for, lead_of, why_unread
 from router.config import RouterConfig
 from router.dialers import Dialer, Doorman, TurnAway
 from router.ids import new_id
@@ -25,7 +25,7 @@ from router.lead import Lead
 from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
 from router.recorder import Recorder
 from router.routing.health import Prober
-from router.routing.selection import REFUSAL_CODES, Question, Selection, availability, choose
+from router.routing.selection import REFUSAL_CODES, Selection, SelectionRequest, availability, choose
 from router.routing.surroundings import Around, LiveTransfers, new_seed, trunk_addresses, watched
 from router.sip.port import Ask, Clock, EventKind, Invite, LegEvent, Probed, SipEngine, Target
 from router.transfer import model as m
@@ -211,7 +211,7 @@ class Router:
         greets = campaign is not None and campaign.enabled and bool(campaign.greeting_file)
         leads = self.leads if lead_id else None
         if not greets and leads is None:
-            self._start(invite, Arrived())
+            self._start(invite, ArrivalResult())
             return
         arrival = Arrival(invite, campaign if greets else None, self.engine, self.clock, self._arrived)
         self._arrivals[invite.handle] = arrival
@@ -241,7 +241,7 @@ class Router:
         arriving = sum(1 for one in self._arrivals.values() if self.doorman.of(one.invite.source) is dialer)
         return arriving + sum(1 for shell in self.live.values() if shell.start.dialer == dialer.name)
 
-    def _arrived(self, arrival: Arrival, how: Arrived) -> None:
+    def _arrived(self, arrival: Arrival, how: ArrivalResult) -> None:
         self._arrivals.pop(arrival.invite.handle, None)
         try:
             self._start(arrival.invite, how)
@@ -252,7 +252,7 @@ class Router:
 
     # --- transfers ---
 
-    def _start(self, invite: Invite, how: Arrived) -> None:
+    def _start(self, invite: Invite, how: ArrivalResult) -> None:
         dialer = self.doorman.of(invite.source)
         lead = lead_of(invite, how)
         name = dialer.name if dialer is not None else ""
@@ -279,7 +279,7 @@ class Router:
 
     def _choose(self, dialled: str, lead: Lead, *, key: str = "", offered: frozenset[str] = frozenset()) -> Selection:
         state = lead.fields.get("state", "")
-        asked = Question(
+        asked = SelectionRequest(
             dialled=dialled,
             phone=lead.phone,
             state=state,
@@ -341,7 +341,7 @@ class Router:
 
     def available(self, campaign: str) -> Selection:
         """Would a buyer of this campaign take a call now? Every buyer's reason where not."""
-        found = availability(self.book.book, Question(campaign, now_utc_us=self.clock.utc_us()), self.around)
+        found = availability(self.book.book, SelectionRequest(campaign, now_utc_us=self.clock.utc_us()), self.around)
         if not found.refusal and self._room(found):
             return replace(found, refusal=Reason.NO_CAPACITY)
         return found

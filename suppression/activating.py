@@ -68,7 +68,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Activation:
     """The version in force in the end; for a dry run what it would be."""
 
     version: int
@@ -155,7 +155,9 @@ def convert(change: Change, base: Base, kind: Kind) -> Change:
         raise ListRefusedError(f"{error}; replace the list without them, or restore with --drop-changes") from error
 
 
-async def put_in_force(store: ListStore, data_dir: Path, build: Build, plan: VersionPlan, entry: LogEntry) -> Made:
+async def put_in_force(
+    store: ListStore, data_dir: Path, build: Build, plan: VersionPlan, entry: LogEntry
+) -> Activation:
     """Build a version, write it, activate it. Raises ListRefusedError, SnapshotError, OSError."""
     for _ in range(TRIES):
         base = await look(store, data_dir, plan.name, must_load=plan.merges)
@@ -174,7 +176,7 @@ async def put_in_force(store: ListStore, data_dir: Path, build: Build, plan: Ver
             file.unlink(missing_ok=True)
             raise
         if done is not None:
-            return Made(done.version, done.revision, done.count, done.checksum, changed=True)
+            return Activation(done.version, done.revision, done.count, done.checksum, changed=True)
         file.unlink(missing_ok=True)
     raise never_still(plan.name)
 
@@ -250,11 +252,11 @@ def _is_same(base: Base, extent: Extent, expires_utc_us: int | None, *, edited: 
     return base.loaded.snapshot.content == extent.content and base.version.expires_utc_us == expires_utc_us
 
 
-def _as_it_is(base: Base, extent: Extent, *, dry_run: bool) -> Made:
+def _as_it_is(base: Base, extent: Extent, *, dry_run: bool) -> Activation:
     if base.version is None:
-        return Made(0, 0, extent.count, "", changed=False)
+        return Activation(0, 0, extent.count, "", changed=False)
     count = extent.count if dry_run else base.version.count
-    return Made(base.version.version, base.version.revision, count, base.version.checksum, changed=False)
+    return Activation(base.version.version, base.version.revision, count, base.version.checksum, changed=False)
 
 
 def _write(

@@ -25,9 +25,9 @@ import orjson
 
 from suppression.changes import Entry
 from suppression.importer import Confirm, Progress, check_sure, columns_of, name_text, shown_unused
-from suppression.index import LoadedList, Mask, Part, Probe, find_sorted
+from suppression.index import ListGroup, LoadedList, Mask, Probe, find_sorted
 from suppression.kinds import Kind
-from suppression.reading.reader import Batch, ListFile, UnreadableError, Wanted
+from suppression.reading.reader import Batch, ListFile, ReadOptions, UnreadableError
 from suppression.reading.rows import LF
 from suppression.receipt import ISSUER, Signer
 from suppression.scrub import State
@@ -51,7 +51,7 @@ class Job:
     file: Path
     buyer: str
     folder: Path
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ def scrub_file(
     return summary
 
 
-def _check_usable(parts: tuple[Part, ...]) -> None:
+def _check_usable(parts: tuple[ListGroup, ...]) -> None:
     broken = [name for part in parts for name in part.broken]
     if broken:
         raise BatchRefusedError(f"list {', '.join(broken)}: cannot be read, so nobody can be cleared")
@@ -130,7 +130,7 @@ def _check_layout(opened: ListFile, job: Job, confirm: Confirm | None) -> None:
     check_sure(job.file, opened, confirm)
 
 
-def _spelt(part: Part) -> list[object]:
+def _spelt(part: ListGroup) -> list[object]:
     found: list[object] = orjson.loads(part.document)
     return found
 
@@ -170,7 +170,7 @@ def _signed(signer: Signer, summary: Summary) -> str:
 class _Judge:
     """Verdicts of many rows at once."""
 
-    def __init__(self, state: State, own: Part, buyer: str, now_s: float) -> None:
+    def __init__(self, state: State, own: ListGroup, buyer: str, now_s: float) -> None:
         self._state = state
         self._buyer = buyer
         self._now_s = now_s

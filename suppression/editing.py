@@ -18,10 +18,10 @@ from suppression import snapshot
 from suppression.activating import (
     FOLDER,
     TRIES,
+    Activation,
     Base,
     ListRefusedError,
     LogEntry,
-    Made,
     VersionPlan,
     activate_with,
     changed_by_hand,
@@ -57,7 +57,7 @@ ORPHAN_S = 86_400  # a file that no version names is deleted after this; younger
 
 
 @dataclass(frozen=True, slots=True)
-class Edited:
+class EditResult:
     """What a change by hand came to. `version` and `revision` are in force now."""
 
     version: int
@@ -71,7 +71,7 @@ class Edited:
 
 async def edit(
     store: ListStore, data_dir: Path, name: str, *, add: Mapping[str, int], remove: Iterable[str], who: Actor
-) -> Edited:
+) -> EditResult:
     """Add and remove entries, in any usual spelling; beside an added one the Unix second of its end, 0 for none.
 
     All of it or nothing. Raises ListRefusedError: no such list, too many entries, or one that cannot be read, which
@@ -92,7 +92,7 @@ async def edit(
                 version = await store.change(name, encode(change), count, who, action="edit", expect=base.expect)
             except StaleError:
                 continue
-        done = Edited(
+        done = EditResult(
             version=version.version,
             revision=version.revision,
             added=len(change.add),
@@ -110,7 +110,7 @@ async def edit(
     raise never_still(name)
 
 
-async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Made:
+async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Activation:
     """Write a new version that holds what the list and its changes hold; entries whose time has run out are left out.
 
     Raises ListRefusedError.

@@ -31,10 +31,10 @@ from book.lists import Actor, ListVersion
 from suppression import snapshot
 from suppression.activating import (
     FOLDER,
+    Activation,
     Base,
     ListRefusedError,
     LogEntry,
-    Made,
     VersionPlan,
     changed_by_hand,
     look,
@@ -43,7 +43,16 @@ from suppression.activating import (
 from suppression.expiry import LAST_S
 from suppression.kinds import Kind
 from suppression.ports import ListStore
-from suppression.reading.reader import Batch, ColumnError, Layout, ListFile, Reject, UnreadableError, Unused, Wanted
+from suppression.reading.reader import (
+    Batch,
+    ColumnError,
+    Layout,
+    ListFile,
+    ReadOptions,
+    Reject,
+    UnreadableError,
+    UnusedPart,
+)
 from suppression.reading.shapes import Times
 from suppression.report import ReadReport
 from suppression.snapshot import Entries, Extent
@@ -78,7 +87,7 @@ class Task:
     name: str
     buyer: str | None
     mode: Mode = Mode.REPLACE
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: ReadOptions = field(default_factory=ReadOptions)
     expires_utc_us: int | None = None  # REPLACE: of the whole list; ADD: of the entries that are added
     allow_empty: bool = False
     keep_changes: bool = False  # REPLACE: what was changed by hand stays changed
@@ -88,7 +97,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """`version` is in force; `changed` is False where it was already, with the same entries, and after a dry run."""
 
     name: str
@@ -109,7 +118,7 @@ async def import_file(
     *,
     progress: Progress | None = None,
     confirm: Confirm | None = None,
-) -> Imported:
+) -> ImportResult:
     """Read, sort, write, activate. Raises ListRefusedError; what was in force before then still is.
 
     `confirm` is asked where the column was guessed and another might be meant; without it that is refused.
@@ -145,7 +154,7 @@ async def import_file(
                 task.name, who, action=f"refused_{task.mode}", detail=_detail(task, report, str(refused))
             )
         raise refused from error
-    return Imported(
+    return ImportResult(
         name=task.name,
         version=made.version,
         revision=made.revision,
@@ -298,7 +307,7 @@ async def _make(
     source_checksum: str,
     report: ReadReport,
     before: ListVersion | None,
-) -> Made:
+) -> Activation:
     kind = report.layout.kind if report.layout is not None else Kind.NUMBER
     own = await asyncio.to_thread(collected.layer, removes=task.mode is Mode.REMOVE, extends=task.mode is Mode.ADD)
     mark = None if task.keep_changes or before is None else (before.version, before.revision)
@@ -352,7 +361,7 @@ def _detail(task: Task, report: ReadReport, why: str) -> dict[str, object]:
     return {**detail, "why": why.replace(str(task.file), name_text(task.file.name))} if why else detail
 
 
-def shown_unused(unused: tuple[Unused, ...]) -> list[str]:
+def shown_unused(unused: tuple[UnusedPart, ...]) -> list[str]:
     """For people; those that hold numbers are first, and of very many the others are counted."""
     more = len(unused) - MAX_UNUSED
     return [*map(str, unused[:MAX_UNUSED]), *([f"and {more:,} more"] if more > 0 else [])]

@@ -192,7 +192,7 @@ def find_sorted(snapshot: Snapshot, numbers: Keys) -> Mask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Lookup:
     """Whether a key may be on any of some lists of a kind."""
 
     finds: tuple[Find, ...] = ()
@@ -203,13 +203,13 @@ class _Look:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class ListGroup:
     """Lists that apply together. `digest` names them and their states, `document` spells that out."""
 
     lists: tuple[LoadedList, ...] = ()
-    merged: tuple[_Merged, ...] = ()
-    numbers: _Look = field(default_factory=_Look)
-    hashed: tuple[tuple[Kind, _Look], ...] = ()
+    merged: tuple[_MergedKeys, ...] = ()
+    numbers: _Lookup = field(default_factory=_Lookup)
+    hashed: tuple[tuple[Kind, _Lookup], ...] = ()
     broken: tuple[str, ...] = ()  # names of lists that could not be loaded
     digest: str = ""
     document: bytes = b""
@@ -256,7 +256,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Merged:
+class _MergedKeys:
     """The keys of several small lists of one kind together; `of` are the checksums of their files."""
 
     kind: Kind
@@ -265,13 +265,13 @@ class _Merged:
     find: Find
 
 
-def make_part(lists: Sequence[LoadedList], before: Part | None = None) -> Part:
+def make_part(lists: Sequence[LoadedList], before: ListGroup | None = None) -> ListGroup:
     """A part of these lists; what `before` merged of the same files is used again."""
     by_kind: dict[Kind, list[LoadedList]] = {}
     for one in lists:
         by_kind.setdefault(one.kind, []).append(one)
-    merged: list[_Merged] = []
-    looks: dict[Kind, _Look] = {}
+    merged: list[_MergedKeys] = []
+    looks: dict[Kind, _Lookup] = {}
     loners: tuple[LoadedList, ...] = ()
     for kind, some in by_kind.items():
         usable = [one for one in some if one.snapshot is not None]
@@ -282,12 +282,12 @@ def make_part(lists: Sequence[LoadedList], before: Part | None = None) -> Part:
         if kind is Kind.NUMBER:
             loners = tuple(alone)
         finds = (*(one.find for one in merged if one.kind is kind), *(one.find for one in alone))
-        looks[kind] = _Look(finds, frozenset(entry for one in some for entry in one.change.add))
+        looks[kind] = _Lookup(finds, frozenset(entry for one in some for entry in one.change.add))
     document, digest = _described(lists)
-    return Part(
+    return ListGroup(
         lists=tuple(lists),
         merged=tuple(merged),
-        numbers=looks.pop(Kind.NUMBER, _Look()),
+        numbers=looks.pop(Kind.NUMBER, _Lookup()),
         hashed=tuple(looks.items()),
         broken=tuple(one.name for one in lists if one.snapshot is None),
         digest=digest,
@@ -297,14 +297,14 @@ def make_part(lists: Sequence[LoadedList], before: Part | None = None) -> Part:
     )
 
 
-def _merge(kind: Kind, lists: Sequence[LoadedList], before: Part | None) -> _Merged:
+def _merge(kind: Kind, lists: Sequence[LoadedList], before: ListGroup | None) -> _MergedKeys:
     of = frozenset(one.snapshot.checksum for one in lists if one.snapshot is not None)
     for known in before.merged if before is not None else ():
         if known.kind is kind and known.of == of:
             return known
     parts = [one.snapshot.entries(0, one.snapshot.count).keys for one in lists if one.snapshot is not None]
     keys = np.unique(np.concatenate(parts))
-    return _Merged(kind, of, keys, _flat_finder(keys.data))
+    return _MergedKeys(kind, of, keys, _flat_finder(keys.data))
 
 
 def _described(lists: Sequence[LoadedList]) -> tuple[bytes, str]:

@@ -24,7 +24,7 @@ from suppression.sorting import Tally, merge
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ListMatch:
     """A number on a list. `exact` False: since then or longer, for older versions have no file any more."""
 
     name: str
@@ -57,10 +57,10 @@ class Size:
 
 async def find_number(
     store: ListStore, data_dir: Path, lists: Sequence[ListVersion], number: int, now_s: float
-) -> list[Found]:
+) -> list[ListMatch]:
     """Of these lists those that have the number. Raises snapshot.SnapshotError for one that cannot be read."""
     probe = Probe(number)
-    found: list[Found] = []
+    found: list[ListMatch] = []
     broken: list[str] = []
     for one in lists:
         changes = await store.changes(one.name, one.version)
@@ -93,7 +93,7 @@ async def since_when(
     changes: Sequence[ListChange],
     loaded: LoadedList,
     probe: Probe,
-) -> Found:
+) -> ListMatch:
     """Since when a list has a number that is on it: back through changes and versions to where it was not."""
     entry = next(one for one in _entries(loaded.kind, probe) if loaded.until(one) is not None)
     expires_s = loaded.until(entry) or 0
@@ -115,7 +115,7 @@ async def since_when(
             since = hand or (one.imported_utc_us, one.imported_by)
             if hand is not None:
                 break
-    return Found(
+    return ListMatch(
         name=version.name,
         buyer=version.buyer,
         version=version.version,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from suppression.reading.reader import Layout, Reject, Unused
+from suppression.reading.reader import Layout, Reject, UnusedPart
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class ReadReport:
     columns: tuple[str, ...] = ()  # that were read, of all its parts
     dropped: int = 0  # entries changed by hand that a replaced list does not carry over
     skipped: tuple[str, ...] = ()  # members of an archive, and sheets of a workbook, that were not read
-    unused: tuple[Unused, ...] = ()  # these too, and all else in the file that was not taken as entries
+    unused: tuple[UnusedPart, ...] = ()  # these too, and all else in the file that was not taken as entries
 
     def too_many(self, percent: float) -> bool:
         return self.rejected * 100 > percent * self.lines

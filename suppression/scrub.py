@@ -26,7 +26,7 @@ from book.lists import NAMED_ONLY, Exemption, ListChange, ListNews, ListVersion
 from book.numbers import NumberError, normalise
 from facts.answers import ScrubResult
 from facts.outcome import Reason
-from suppression.index import LoadedList, Part, Probe, make_part
+from suppression.index import ListGroup, LoadedList, Probe, make_part
 from suppression.loading import load_list, seen
 from suppression.ports import ListReader
 from suppression.receipt import Claims, Signer
@@ -53,12 +53,12 @@ class State:
 
     stamp: int = 0
     rows: Mapping[str, _Row] = field(default_factory=dict)
-    shared: Part = field(default_factory=lambda: make_part(()))
-    own: Mapping[str, Part] = field(default_factory=dict)
-    none: Part = field(default_factory=lambda: make_part(()))  # of a buyer that has no list
+    shared: ListGroup = field(default_factory=lambda: make_part(()))
+    own: Mapping[str, ListGroup] = field(default_factory=dict)
+    none: ListGroup = field(default_factory=lambda: make_part(()))  # of a buyer that has no list
     exemptions: Mapping[int, tuple[Exemption, ...]] = field(default_factory=dict)  # by number
 
-    def of(self, buyer: str) -> Part:
+    def of(self, buyer: str) -> ListGroup:
         return self.own.get(buyer, self.none)
 
     def exempt(self, name: str, number: int, buyer: str, now_s: float) -> Exemption | None:
@@ -223,7 +223,7 @@ class Scrub:
         exemptions = before.exemptions if news is None else _exemptions(before.exemptions, news)
         return _arranged(before, rows, news.stamp if news is not None else before.stamp, exemptions)
 
-    def _row(self, before: _Row | None, told: _Told, now_s: float) -> _Row | None:
+    def _row(self, before: _Row | None, told: _ListChanges, now_s: float) -> _Row | None:
         """The list as it is now; None where it is not in force any more."""
         version = before.version if before is not None else None
         changes = before.changes if before is not None else ()
@@ -243,23 +243,23 @@ class Scrub:
 
 
 @dataclass(slots=True)
-class _Told:
+class _ListChanges:
     """The news of one list."""
 
     versions: list[ListVersion] = field(default_factory=list)
     changes: list[ListChange] = field(default_factory=list)
 
 
-_NOTHING = _Told()
+_NOTHING = _ListChanges()
 
 
-def _by_name(news: ListNews | None) -> dict[str, _Told]:
-    told: dict[str, _Told] = {}
+def _by_name(news: ListNews | None) -> dict[str, _ListChanges]:
+    told: dict[str, _ListChanges] = {}
     if news is not None:
         for version in news.lists:
-            told.setdefault(version.name, _Told()).versions.append(version)
+            told.setdefault(version.name, _ListChanges()).versions.append(version)
         for change in news.changes:
-            told.setdefault(change.name, _Told()).changes.append(change)
+            told.setdefault(change.name, _ListChanges()).changes.append(change)
     return told
 
 
@@ -289,7 +289,7 @@ def _arranged(
     return replace(before, stamp=stamp, rows=rows, shared=shared, own=own, exemptions=exemptions)
 
 
-def _part(before: Part | None, lists: list[LoadedList]) -> Part:
+def _part(before: ListGroup | None, lists: list[LoadedList]) -> ListGroup:
     if before is not None and before.lists == tuple(lists):
         return before
     return make_part(lists, before)
@@ -297,7 +297,7 @@ def _part(before: Part | None, lists: list[LoadedList]) -> Part:
 
 def _result(
     state: State,
-    own: Part,
+    own: ListGroup,
     *,
     reason: str,
     started_ns: int,

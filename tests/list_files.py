@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from openpyxl import Workbook
 
-from suppression.reading.reader import Batch, Layout, ListFile, UnreadableError, Wanted
+from suppression.reading.reader import Batch, Layout, ListFile, ReadOptions, UnreadableError
 
 ONE, TWO, THREE = 12125550100, 12125550101, 12125550102
 ROWS = "2125550100\n2125550101\n2125550102\n"
@@ -57,12 +57,12 @@ class ListRead:
         self.unused = opened.unused
 
 
-def read_list(file: Path, wanted: Wanted | None = None, **options: int) -> ListRead:
-    with ListFile(file, wanted or Wanted(), **options) as opened:
+def read_list(file: Path, wanted: ReadOptions | None = None, **options: int) -> ListRead:
+    with ListFile(file, wanted or ReadOptions(), **options) as opened:
         return ListRead(opened)
 
 
-def why_unreadable(file: Path, wanted: Wanted | None = None) -> str:
+def why_unreadable(file: Path, wanted: ReadOptions | None = None) -> str:
     """Why it cannot be read; the message names the file."""
     with pytest.raises(UnreadableError) as caught:
         read_list(file, wanted)

@@ -8,7 +8,7 @@ from typing import Any
 from book.lists import Actor
 from meter.suppression_rows.sql.lists import ListRows
 from suppression.activating import look
-from suppression.importer import Imported, Task, import_file
+from suppression.importer import ImportResult, Task, import_file
 from suppression.lookups import rows
 from suppression.receipt import Signer
 from suppression.scrub import Scrub
@@ -25,7 +25,7 @@ def csv_file(folder: Path, *lines: str, name: str = "list.csv") -> Path:
     return file
 
 
-async def import_list(store: ListRows, folder: Path, *numbers: str, name: str = "dnc", **more: Any) -> Imported:
+async def import_list(store: ListRows, folder: Path, *numbers: str, name: str = "dnc", **more: Any) -> ImportResult:
     file = csv_file(folder, "phone", *numbers, name=f"{name}.csv")
     task = Task(file, name, more.pop("buyer", None), **more)
     return await import_file(store, folder, task, ANN)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from book.model import Terms
     from meter.billing.cycle import CycleOptions, RunReport
-    from meter.billing.sql.due import Step
+    from meter.billing.sql.due import DueTask
     from meter.billing.sql.forecasting import OrderForecast
 
 billing = typer.Typer(help="The billing cycle: run it by hand, see what is due.", no_args_is_help=True)
@@ -66,7 +66,7 @@ def run(
         at_us = now_us  # the day is not over: what is due so far
     options = _options(config, needed=not dry_run)
 
-    async def work(engine: AsyncEngine) -> RunReport | list[Step]:
+    async def work(engine: AsyncEngine) -> RunReport | list[DueTask]:
         from meter.billing.cycle import Cycle
 
         cycle = Cycle(engine, options)
@@ -247,7 +247,7 @@ def _every(config: ConfigOption, store: str, name: str = "") -> list[tuple[str, 
     return [one for one in found if not name or one[1].name == name]
 
 
-def _print_steps(steps: list[Step], *, as_json: bool) -> None:
+def _print_steps(steps: list[DueTask], *, as_json: bool) -> None:
     rows = [
         {"due": when(one.at_us), "step": one.kind.name.lower(), "buyer": one.buyer, "period": one.period}
         for one in steps

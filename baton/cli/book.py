@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from book.model import Buyer
     from book.sections import BookFile
-    from config.check import Checked
+    from config.check import CheckReport
     from meter.book.sql.book import ImportReport
     from meter.book.sql.stops import StateChange
 
@@ -204,7 +204,7 @@ def _buyer_row(buyer: Buyer) -> dict[str, Any]:
     }
 
 
-def _as_dict(checked: Checked) -> dict[str, Any]:
+def _as_dict(checked: CheckReport) -> dict[str, Any]:
     settings = checked.settings
     listeners = [] if settings is None else [one.model_dump(mode="json") for one in settings.listeners]
     return {
@@ -223,7 +223,7 @@ def _endpoint_dicts(buyer: Buyer) -> list[dict[str, Any]]:
     ]
 
 
-def _print_checked(checked: Checked) -> None:
+def _print_checked(checked: CheckReport) -> None:
     for problem in checked.problems:
         out(f"problem: {problem}")
     for warning in checked.warnings:

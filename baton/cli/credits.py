@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from meter.credits.rules import Ages, ReasonBook
-    from meter.credits.sql.reading import Request, Wanted
-    from meter.credits.sql.requests import Asked
+    from meter.credits.sql.reading import CreditFilter, Request
+    from meter.credits.sql.requests import CreditApplication
     from meter.store.clerk import Clerk
 
 _HOUR_US = 3_600_000_000
@@ -64,9 +64,9 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List requests: open ones alone in the order of the line, else the newest first."""
-    from meter.credits.sql.reading import Wanted, find_all
+    from meter.credits.sql.reading import CreditFilter, find_all
 
-    wanted = Wanted(buyer=buyer, state=state.value if state else "", limit=limit)
+    wanted = CreditFilter(buyer=buyer, state=state.value if state else "", limit=limit)
     found = _read(config, store, lambda clerk: clerk.read(lambda connection: find_all(connection, wanted)))
     rows = [_as_dict(one, numbers=numbers) for one in found]
     if as_json:
@@ -260,24 +260,24 @@ def _read(config: Path | None, store: str, work: Callable[[Clerk], Any]) -> Any:
     return with_store(find_place(config, store), run)
 
 
-def _wanted(transfer: str, call_id: str, caller: str) -> Wanted:
+def _wanted(transfer: str, call_id: str, caller: str) -> CreditFilter:
     from book.numbers import NumberError, normalise, to_e164
-    from meter.credits.sql.reading import Wanted
+    from meter.credits.sql.reading import CreditFilter
 
     try:
         phone = to_e164(normalise(caller)) if caller else ""
     except NumberError as error:
         raise typer.BadParameter(str(error), param_hint="--caller") from error
-    return Wanted(transfer=transfer, call_id=call_id, phone=phone, limit=1_000)
+    return CreditFilter(transfer=transfer, call_id=call_id, phone=phone, limit=1_000)
 
 
-def _asked(words: str, by: str, reason: str = "") -> Asked:
+def _asked(words: str, by: str, reason: str = "") -> CreditApplication:
     import getpass
     import socket
 
-    from meter.credits.sql.requests import Asked
+    from meter.credits.sql.requests import CreditApplication
 
-    return Asked(words, by or getpass.getuser(), f"cli:{socket.gethostname()}", reason)
+    return CreditApplication(words, by or getpass.getuser(), f"cli:{socket.gethostname()}", reason)
 
 
 def _print(found: Request, *, numbers: bool, as_json: bool) -> None:

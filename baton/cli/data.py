@@ -15,7 +15,7 @@ from baton.cli.console import CommandError, ConfigOption, StoreOption, find_plac
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.billing.sql.loading import Loaded
+    from meter.billing.sql.loading import LoadCounts
 
 _LOADABLE = ("orders", "payments", "refunds", "remedies")
 
@@ -40,12 +40,12 @@ def export(
 ) -> None:
     """Write rows of the store as CSV or JSON Lines: times in microseconds UTC, amounts in minor units."""
     from baton.cli.billing import instant
-    from meter.billing.sql.export import Wanted
+    from meter.billing.sql.export import ExportFilter
     from meter.billing.sql.operations import BillingStore
 
     days = (("--from", since), ("--to", until))
     span = [instant(day, start=True, option=option) if day else None for option, day in days]
-    wanted = Wanted(what, form, buyer, *span)
+    wanted = ExportFilter(what, form, buyer, *span)
 
     async def work(engine: AsyncEngine) -> int:
         if out_file is None:
@@ -89,7 +89,7 @@ def load(
         raise CommandError(f"WHAT: {what!r} is none of {', '.join(_LOADABLE)}")
     text = _text(file)
 
-    async def work(engine: AsyncEngine) -> Loaded:
+    async def work(engine: AsyncEngine) -> LoadCounts:
         return await run(engine, what, text, Who(getpass.getuser(), time.time_ns() // 1000), dry_run=dry_run)
 
     place = find_place(config, store)

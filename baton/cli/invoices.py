@@ -105,7 +105,7 @@ def get(
     async def work(engine: AsyncEngine) -> bytes:
         import orjson
 
-        from meter.billing.documents import lines_csv, paper
+        from meter.billing.documents import document_file, lines_csv
         from meter.billing.sql.operations import BillingStore
         from meter.store.clerk import Clerk
 
@@ -117,7 +117,7 @@ def get(
         await found.document(number)
         clerk = Clerk(engine)
         try:
-            return await paper(clerk, number, form)
+            return await document_file(clerk, number, form)
         finally:
             await clerk.close()
 

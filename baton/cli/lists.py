@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from book.lists import ListVersion
-    from suppression.activating import Made
-    from suppression.editing import Edited
-    from suppression.importer import Imported, Task
+    from suppression.activating import Activation
+    from suppression.editing import EditResult
+    from suppression.importer import ImportResult, Task
 
 suppression = typer.Typer(help="Suppression lists: import, change, look up, restore, export.", no_args_is_help=True)
 
@@ -118,9 +118,9 @@ def import_(
         raise typer.BadParameter("say either --buyer NAME or --global")
     from suppression.importer import Mode, Task
     from suppression.kinds import Kind
-    from suppression.reading.shapes import Wanted
+    from suppression.reading.shapes import ReadOptions
 
-    wanted = Wanted(
+    wanted = ReadOptions(
         column=tuple(column or ()),
         area_column=area_column,
         expires_column=expires_column,
@@ -149,7 +149,7 @@ def import_(
 def _import(place: Place, task: Task, expires: str, *, yes: bool, as_json: bool) -> None:
     """Import one list; days end in the time zone of the buyer's terms."""
 
-    async def work(engine: AsyncEngine) -> Imported:
+    async def work(engine: AsyncEngine) -> ImportResult:
         zone = await zone_of(engine, task.buyer or "")
         local = replace(task, wanted=replace(task.wanted, zone=zone), expires_utc_us=until_us(expires, zone))
         return await import_task(engine, place, local, ask=not as_json, yes=yes)
@@ -182,7 +182,7 @@ def remove(name: ListArgument, numbers: NumbersArgument, config: ConfigOption = 
 def _edit(
     place: Place, name: str, *, adding: Sequence[str] = (), removing: Sequence[str] = (), expires: str = ""
 ) -> None:
-    async def work(engine: AsyncEngine) -> Edited:
+    async def work(engine: AsyncEngine) -> EditResult:
         from suppression.editing import edit
 
         until_s = (until_us(expires, await zone_of_list(engine, name)) or 0) // 1_000_000
@@ -200,7 +200,7 @@ def fold(name: ListArgument, config: ConfigOption = None, store: StoreOption = "
     """Write a list and the changes made to it into one new file. Happens by itself after many changes."""
     place = find_place(config, store)
 
-    async def work(engine: AsyncEngine) -> Made:
+    async def work(engine: AsyncEngine) -> Activation:
         from suppression.editing import fold as fold_
 
         return await fold_(list_store(engine), place.data_dir, name, who())

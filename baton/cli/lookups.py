@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from book.lists import Exemption, ListLogEntry, ListVersion
     from facts.answers import ScrubResult
     from suppression.batch import Job, Summary
-    from suppression.lookups import Evidence, Found
+    from suppression.lookups import Evidence, ListMatch
     from suppression.reading.shapes import Layout
 
 BuyerOption = Annotated[str, typer.Option("--buyer", help="As for this buyer: the global lists and its own.")]
@@ -139,11 +139,11 @@ def check(
         raise typer.Exit(CheckError.exit_code)
 
 
-def _looked_up(number: str, buyer: str, place: Place) -> tuple[list[Found], ScrubResult | None]:
+def _looked_up(number: str, buyer: str, place: Place) -> tuple[list[ListMatch], ScrubResult | None]:
     """The lists that have the number, and the verdict where there is a buyer."""
     wanted = number_of(number)
 
-    async def work(engine: AsyncEngine) -> tuple[list[Found], ScrubResult | None]:
+    async def work(engine: AsyncEngine) -> tuple[list[ListMatch], ScrubResult | None]:
         from suppression.lookups import find_number
         from suppression.scrub import Scrub
 
@@ -161,7 +161,7 @@ def _looked_up(number: str, buyer: str, place: Place) -> tuple[list[Found], Scru
     return with_store(place, work)
 
 
-def _print_found(found: list[Found], result: ScrubResult | None) -> None:
+def _print_found(found: list[ListMatch], result: ScrubResult | None) -> None:
     for one in found:
         since = when(one.since_utc_us) if one.exact else f"{when(one.since_utc_us)} or before"
         until = f", until {_utc(one.expires_s)}" if one.expires_s else ""
@@ -395,10 +395,10 @@ def scrub(
 ) -> None:
     """Scrub a whole file: clean lines, suppressed ones and unreadable ones, each into a file, and a signed summary."""
     from suppression.batch import Job, each_line
-    from suppression.reading.shapes import UnreadableError, Wanted
+    from suppression.reading.shapes import ReadOptions, UnreadableError
 
     try:
-        wanted = Wanted(
+        wanted = ReadOptions(
             tuple(column or ()), region=region, member=member, sheet=sheet, header=header, skip_rows=skip_rows
         )
     except UnreadableError as error:

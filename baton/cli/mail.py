@@ -29,7 +29,7 @@ from baton.cli.console import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from meter.mail.bounces import Recorded
+    from meter.mail.bounces import BounceRecord
     from meter.mail.message import Letter
     from meter.mail.smtp import Reply
     from meter.mail.sql.messages import BounceRow, MailRow
@@ -328,7 +328,7 @@ def bounce(
         out("the report tells of no failure")
 
 
-def _record(file: Path, config: Path | None, store: str) -> list[Recorded] | None:
+def _record(file: Path, config: Path | None, store: str) -> list[BounceRecord] | None:
     from baton.cli.mailing import find_mailing
     from meter.mail.bounces import read_report, record_report
     from meter.store.clerk import Clerk
@@ -339,7 +339,7 @@ def _record(file: Path, config: Path | None, store: str) -> list[Recorded] | Non
     if report is None:
         return None
 
-    async def work(engine: AsyncEngine) -> list[Recorded]:
+    async def work(engine: AsyncEngine) -> list[BounceRecord]:
         clerk = Clerk(engine)
         try:
             return await record_report(report, mailing.server, clerk, _now())

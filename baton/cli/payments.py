@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from meter.billing.arithmetic.cycle import Remedy
-    from meter.billing.sql.payments import Recorded
+    from meter.billing.sql.payments import PaymentResult
 
 payments = typer.Typer(help="Payments: record, list, take back.", no_args_is_help=True)
 refunds = typer.Typer(help="Checks to send: the worklist.", no_args_is_help=True)
@@ -67,7 +67,7 @@ def add(
         note=note,
     )
 
-    async def work(engine: AsyncEngine) -> Recorded:
+    async def work(engine: AsyncEngine) -> PaymentResult:
         return await BillingStore(engine).pay(payment, getpass.getuser())
 
     done = with_store(find_place(config, store), work)

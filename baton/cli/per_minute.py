@@ -80,9 +80,9 @@ def list_interactions(
     """List a buyer's interactions, the newest first."""
     from book.model import Channel
     from meter.book.sql.contracts import read_contract
-    from meter.per_minute.sql.interactions import Wanted, find_all
+    from meter.per_minute.sql.interactions import InteractionFilter, find_all
 
-    wanted = Wanted(
+    wanted = InteractionFilter(
         buyer=buyer,
         kind=Channel(kind.value) if kind else None,
         from_us=_instant("--from", from_) if from_ else None,

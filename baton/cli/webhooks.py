@@ -147,7 +147,7 @@ def try_(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, 
 
     from baton.process.meter import webhook_options
     from meter.webhooks.channel import OK, WebhookOptions
-    from meter.webhooks.http_post import PostError
+    from meter.webhooks.http_post import HttpPostError
     from meter.webhooks.management import UnknownWebhookError, find_hook, try_out
 
     settings = find_settings(config)
@@ -158,7 +158,7 @@ def try_(buyer: BuyerArgument, name: NameArgument, config: ConfigOption = None, 
         raise _unknown(buyer, name) from error
     try:
         status = asyncio.run(try_out(hook, options))
-    except PostError as error:
+    except HttpPostError as error:
         raise CommandError(f"{clean(hook.url)}: {error}") from error
     out(f"{clean(hook.url)}: answered {status}")
     if status not in OK:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from baton.demo.run import Played, Result
+from baton.demo.run import Result, StoryResult
 from facts.ladder import Ladder
 
 _LIVE_COLUMNS = ("story", "what happens", "state", "verdict")
@@ -37,7 +37,7 @@ def _first(ladder: Ladder, name: str) -> int | None:
     return min(found) if found else None
 
 
-def billed(played: Played) -> str:
+def billed(played: StoryResult) -> str:
     """What the week's bill will say of it: terms westlake-fulfillment."""
     if played.ladder is None:
         return ""
@@ -73,7 +73,7 @@ def final(result: Result, mails: list[EmailMessage], folder: Path) -> Group:
     return Group(table, *lines)
 
 
-def _row(played: Played) -> list[str | Text]:
+def _row(played: StoryResult) -> list[str | Text]:
     ok = Text("yes", style="green") if played.ok else Text("NO", style="bold red")
     ladder = played.ladder
     if ladder is None:
@@ -110,7 +110,7 @@ def as_json(result: Result, mails: list[EmailMessage], folder: Path) -> dict[str
     }
 
 
-def _story(played: Played) -> dict[str, Any]:
+def _story(played: StoryResult) -> dict[str, Any]:
     ladder = played.ladder
     outcome = ladder.outcome if ladder else None
     return {

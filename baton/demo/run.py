@@ -28,7 +28,7 @@ _LOOK_S = 0.25
 
 
 @dataclass(slots=True)
-class Played:
+class StoryResult:
     """What came of one story. `problems` is empty where everything was as expected."""
 
     story: Story
@@ -46,7 +46,7 @@ class Played:
 class Result:
     """The whole demo."""
 
-    stories: list[Played]
+    stories: list[StoryResult]
     journal: VerifyReport | None = None
     seconds: float = 0.0
     database: str = ""
@@ -59,7 +59,7 @@ class Result:
 async def play(stage: Stage, stories: Sequence[Story], show: Callable[[Result], None]) -> Result:
     """Run everything. Raises DemoError where Baton does not come up."""
     started = time.monotonic()
-    result = Result([Played(story) for story in stories])
+    result = Result([StoryResult(story) for story in stories])
     await stage.baton.start()
     result.database = str(stage.baton.database)
     engine = await open_store(stage.baton.store_url, create=False)
@@ -164,6 +164,6 @@ def _judge(stage: Stage, result: Result) -> None:
             _expect(played, "winner", winners, [story.winner])
 
 
-def _expect(played: Played, what: str, found: Any, expected: Any) -> None:
+def _expect(played: StoryResult, what: str, found: Any, expected: Any) -> None:
     if found != expected:
         played.problems.append(f"{what}: {found}, expected {expected}")

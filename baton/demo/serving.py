@@ -21,7 +21,7 @@ class DemoError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class DemoBaton:
     """One Baton: where its files are and where it listens. `max_calls` also tells that its metrics page is complete."""
 
     folder: Path

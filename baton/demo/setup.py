@@ -11,7 +11,7 @@ from baton.demo.certificates import Certificates, make
 from baton.demo.parties import HOST, MailSink, Processes, free_port
 from baton.demo.relay import Gate, Relay
 from baton.demo.scenarios import Callee, callee
-from baton.demo.serving import Served
+from baton.demo.serving import DemoBaton
 from baton.demo.stories import Place, Story, Way
 
 _PHONE_PORTS = 22  # SIP, SIP over TLS, then RTP
@@ -25,7 +25,7 @@ class Stage:
     processes: Processes
     sink: MailSink
     certificates: Certificates
-    baton: Served
+    baton: DemoBaton
     relays: list[Relay] = field(default_factory=list)
     tls_pairs: list[tuple[str, int, int]] = field(default_factory=list)
     carriers: list[tuple[str, int]] = field(default_factory=list)
@@ -43,7 +43,7 @@ async def set_up(folder: Path, stories: Sequence[Story]) -> Stage:
         processes=processes,
         sink=MailSink(folder / "mail"),
         certificates=make(folder),
-        baton=Served(folder, processes, free_port(), free_port()),
+        baton=DemoBaton(folder, processes, free_port(), free_port()),
     )
     stage.sink.start()
     try:

@@ -72,7 +72,7 @@ def write_state(file: Path, pid: int, checks: Checks) -> None:
         os.utime(file)  # no room: what it says is old, but the loop turns
 
 
-class Watched:
+class ChildStatus:
     """A child as its parent sees it. All but `sign` is called by the parent's loop alone."""
 
     def __init__(self, name: str, folder: Path) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import structlog
 
-from baton.process.health import BEAT_S, OK, Board, Sign, Watched, own_sign, told
+from baton.process.health import BEAT_S, OK, Board, ChildStatus, Sign, own_sign, told
 from baton.process.notify import Notifier
 from config.settings import Settings, load
 from telemetry import logs
@@ -47,7 +47,7 @@ _log = structlog.get_logger("serve")
 class _Child:
     name: str
     stop_s: float
-    watched: Watched
+    watched: ChildStatus
     process: asyncio.subprocess.Process | None = None
     pause_s: float = FIRST_PAUSE_S
     aborting: bool = False
@@ -71,9 +71,9 @@ async def _supervise(config_path: Path, settings: Settings) -> None:
     from telemetry import metrics  # noqa: PLC0415 - after PROMETHEUS_MULTIPROC_DIR is set
 
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    router = _Child("router", settings.router.drain_seconds + 15.0, Watched("router", folder))
-    meter = _Child("meter", METER_STOP_S, Watched("meter", folder))
-    portals = [_Child("portal", PORTAL_STOP_S, Watched("portal", folder))] if settings.portal is not None else []
+    router = _Child("router", settings.router.drain_seconds + 15.0, ChildStatus("router", folder))
+    meter = _Child("meter", METER_STOP_S, ChildStatus("meter", folder))
+    portals = [_Child("portal", PORTAL_STOP_S, ChildStatus("portal", folder))] if settings.portal is not None else []
     children = (*portals, router, meter)
     stop = asyncio.Event()
     overseer = _Overseer(children, Notifier.of(os.environ), settings.health.restart_hung_seconds, stop)

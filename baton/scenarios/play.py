@@ -42,7 +42,7 @@ class Calls:
 
 
 @dataclass(slots=True)
-class Played:
+class StoryResult:
     """What came of a story. `problems` is empty where all was as it should be."""
 
     cast: Cast
@@ -73,7 +73,7 @@ class Pace:
             await asyncio.sleep(calls / self._rate)
 
 
-async def play(played: Played, sip_port: int, pace: Pace) -> None:
+async def play(played: StoryResult, sip_port: int, pace: Pace) -> None:
     """Play one story to its end; what goes wrong with its parties goes into `problems`."""
     cast = played.cast
     processes = Processes.in_folder(cast.folder)
@@ -133,7 +133,7 @@ def _listens(port: int, *, tcp: bool) -> bool:
     return any(line.split()[1].endswith(wanted) for line in lines)
 
 
-async def _end(played: Played, processes: Processes, callee: Callee) -> None:
+async def _end(played: StoryResult, processes: Processes, callee: Callee) -> None:
     """Let an endpoint finish the calls it has, then read its count."""
     process = processes.running[f"{callee.name}-screen"]
     if process.returncode is None:
@@ -150,7 +150,7 @@ async def _end(played: Played, processes: Processes, callee: Callee) -> None:
         played.problems.append(f"{callee.name}: {calls.failed} of {calls.created} calls were not as it expects{said}")
 
 
-def _judge_caller(played: Played, code: int | None) -> None:
+def _judge_caller(played: StoryResult, code: int | None) -> None:
     calls = read_calls(played.cast.folder / "caller.csv")
     if calls.created != played.cast.calls:
         played.problems.append(f"caller: made {calls.created} calls of {played.cast.calls}")
@@ -181,7 +181,7 @@ def errors(file: Path) -> str:
     return "".join(f"; {one[:_ERROR_LENGTH]}" for one in found[:_ERRORS_SHOWN])
 
 
-def judge(played: Played, books: Iterable[Told]) -> None:
+def judge(played: StoryResult, books: Iterable[Told]) -> None:
     """Hold the record of a story's transfers against what it expects."""
     story = played.cast.story
     of_number: dict[str, list[Told]] = {number: [] for number in played.cast.numbers}
@@ -202,7 +202,7 @@ def judge(played: Played, books: Iterable[Told]) -> None:
     _judge_callees(played)
 
 
-def _judge_codes(played: Played) -> None:
+def _judge_codes(played: StoryResult) -> None:
     log = played.cast.folder / "caller.log"
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     codes = {call_id: int(code) for code, call_id in _FINAL.findall(text)}
@@ -214,7 +214,7 @@ def _judge_codes(played: Played) -> None:
         played.problems.append(f"the dialer got {', '.join(str(code) for code in wrong)}, expected {said}")
 
 
-def _judge_callees(played: Played) -> None:
+def _judge_callees(played: StoryResult) -> None:
     """Each leg that was dialled is a call that its party saw, and the other way round."""
     entries = played.cast.story.entry.endpoints
     dialled: dict[int, int] = {}

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baton.cli.console import clean
-from baton.scenarios.play import Played
+from baton.scenarios.play import StoryResult
 from baton.scenarios.run import Result
 from baton.scenarios.story import Story
 from facts.fact import Kind
@@ -60,7 +60,7 @@ def _ending(result: Result) -> list[Text]:
     return said
 
 
-def verdicts(played: Played) -> str:
+def verdicts(played: StoryResult) -> str:
     """What came out, with how often where it was not always the same."""
     found = Counter(f"{one.settled['verdict']}/{one.settled['reason']}" for one in played.told if one.settled)
     if len(found) == 1:

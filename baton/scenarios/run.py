@@ -10,12 +10,12 @@ from pathlib import Path
 
 from baton.demo.certificates import make
 from baton.demo.parties import Processes, free_port, write_stunnel, write_tone
-from baton.demo.serving import Served, until
+from baton.demo.serving import DemoBaton, until
 from baton.scenarios.books import open_count, read_books
 from baton.scenarios.cast import KEY_1, WHISPER, Cast, plan
 from baton.scenarios.load import Load, LoadResult
 from baton.scenarios.media import write_key
-from baton.scenarios.play import Pace, Played, judge, play
+from baton.scenarios.play import Pace, StoryResult, judge, play
 from baton.scenarios.story import Story
 from meter.journal.sql.verify import verify_journal
 from meter.store.engine import open_store
@@ -41,7 +41,7 @@ class Result:
     """The whole run. `problems` are those of no story."""
 
     folder: Path
-    stories: list[Played] = field(default_factory=list)
+    stories: list[StoryResult] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     load: LoadResult | None = None
     seconds: float = 0.0
@@ -65,7 +65,7 @@ async def run(
         cast.write()
     processes = Processes.in_folder(folder / "baton")
     traffic = Load(folder / "load", load) if load else None
-    baton = Served(
+    baton = DemoBaton(
         folder=folder,
         processes=processes,
         sip_port=free_port(),
@@ -77,7 +77,7 @@ async def run(
         await _prepare(baton, casts, traffic)
         await baton.start()
         await baton.ready()
-        result.stories = [Played(cast) for cast in casts]
+        result.stories = [StoryResult(cast) for cast in casts]
         await _play_all(baton, result, traffic, Pace(rate), show)
         await _look(baton, result)
     finally:
@@ -92,7 +92,7 @@ def _slots(casts: Sequence[Cast], load: int) -> int:
     return min(MAX_CALLS, max(MIN_CALLS, _SLOTS_A_CALL * (sum(cast.calls for cast in casts) + 2 * load)))
 
 
-async def _prepare(baton: Served, casts: Sequence[Cast], traffic: Load | None) -> None:
+async def _prepare(baton: DemoBaton, casts: Sequence[Cast], traffic: Load | None) -> None:
     certificates = make(baton.folder)
     write_tone(baton.folder / WHISPER, hertz=440, seconds=1)
     write_key(baton.folder / KEY_1, "1")
@@ -110,12 +110,12 @@ async def _prepare(baton: Served, casts: Sequence[Cast], traffic: Load | None) -
 
 
 async def _play_all(
-    baton: Served, result: Result, traffic: Load | None, pace: Pace, show: Callable[[Result], None]
+    baton: DemoBaton, result: Result, traffic: Load | None, pace: Pace, show: Callable[[Result], None]
 ) -> None:
     """The long stories first; at most `TOGETHER` at a time."""
     gate = asyncio.Semaphore(TOGETHER)
 
-    async def one(played: Played) -> None:
+    async def one(played: StoryResult) -> None:
         async with gate:
             await play(played, baton.sip_port, pace)
         show(result)
@@ -130,7 +130,7 @@ async def _play_all(
     baton.processes.check()
 
 
-async def _look(baton: Served, result: Result) -> None:
+async def _look(baton: DemoBaton, result: Result) -> None:
     """After the last story: nothing may be left, and the books must say what the stories do."""
     ended = time.monotonic()
     page = ""

@@ -22,9 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.billing.arithmetic.drafts import Issuer
-from meter.billing.sql.documents import Run
-from meter.billing.sql.due import LAG_US, Step, StepKind, is_behind, next_boundary, read_signs
-from meter.billing.sql.steps import Done, NotCountedError, look, perform
+from meter.billing.sql.documents import BillingRun
+from meter.billing.sql.due import LAG_US, DueTask, TaskKind, is_behind, next_boundary, read_signs
+from meter.billing.sql.tasks import NotCountedError, TaskResult, look, perform
 from meter.book.sql.contracts import Contract, read_contracts
 from meter.store.clerk import Clerk
 from meter.store.engine import StoreError, first_line
@@ -54,7 +54,7 @@ class CycleOptions:
 class Trouble:
     """One step that could not be done, and why."""
 
-    step: Step
+    step: DueTask
     why: str
 
 
@@ -62,7 +62,7 @@ class Trouble:
 class RunReport:
     """What a run did."""
 
-    done: list[Done] = field(default_factory=list)
+    done: list[TaskResult] = field(default_factory=list)
     trouble: list[Trouble] = field(default_factory=list)
     waits: bool = False  # closed transfers are not counted yet, so nothing was done but to hold who has not paid
 
@@ -72,7 +72,7 @@ class RunReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _LastLook:
     """At the last look: the version of the book, and when the calendar asks for the next one."""
 
     book: int
@@ -102,19 +102,19 @@ class Cycle:
         self._clerk = Clerk(engine)
         self._clock = clock
         self._on_documents = on_documents or (lambda: None)
-        self._seen: _Seen | None = None
+        self._seen: _LastLook | None = None
 
-    async def run_once(self, as_of_us: int | None = None, *, only: StepKind | None = None) -> RunReport:
+    async def run_once(self, as_of_us: int | None = None, *, only: TaskKind | None = None) -> RunReport:
         """Do everything that is due at `as_of_us`, by default now, or only steps of one kind; what it did. Idempotent.
 
         `only` is for holds, which depend on no other step: they are all that is done while closing facts wait.
         """
         now = self._clock() if as_of_us is None else as_of_us
         report = RunReport()
-        stuck: set[Step] = set()
+        stuck: set[DueTask] = set()
         for _ in range(MAX_ROUNDS):
             if only is None and await self._clerk.read(is_behind, self._counted_by(now)):
-                report.waits, only = True, StepKind.HOLD
+                report.waits, only = True, TaskKind.HOLD
             contracts, steps = await self._clerk.read(look, now, self._options.settle_after_us)
             waiting = [step for step in steps if step not in stuck and only in (None, step.kind)]
             if not waiting:
@@ -131,7 +131,7 @@ class Cycle:
         """Until when closing facts have to be counted: also of the time after a day for which a run is done by hand."""
         return max(now, self._clock()) - LAG_US
 
-    async def preview(self, as_of_us: int) -> list[Step]:
+    async def preview(self, as_of_us: int) -> list[DueTask]:
         """The steps that are due at an instant; nothing is done."""
         _, steps = await self._clerk.read(look, as_of_us, self._options.settle_after_us)
         return steps
@@ -143,7 +143,7 @@ class Cycle:
             try:
                 due = await self._due()
                 if due is not _Due.NOTHING:
-                    report = await self.run_once(only=StepKind.HOLD if due is _Due.HOLDS else None)
+                    report = await self.run_once(only=TaskKind.HOLD if due is _Due.HOLDS else None)
                     if report.waits:  # it fell behind since the look: what was to be done is not
                         self._seen = None
                     _tell(report)
@@ -168,11 +168,11 @@ class Cycle:
             return _Due.NOTHING
         contracts = await self._clerk.read(read_contracts)
         boundary = next_boundary(contracts, now, self._options.settle_after_us)
-        self._seen = _Seen(signs.book, boundary if boundary is not None else now + DAY_US)
+        self._seen = _LastLook(signs.book, boundary if boundary is not None else now + DAY_US)
         return _Due.EVERYTHING
 
-    async def _do(self, step: Step, contract: Contract, now: int, report: RunReport) -> None:
-        run = Run(self._options.issuer, now)
+    async def _do(self, step: DueTask, contract: Contract, now: int, report: RunReport) -> None:
+        run = BillingRun(self._options.issuer, now)
         started = time.monotonic()
         try:
             done = await self._clerk.write(perform, step, contract, run, self._counted_by(now))

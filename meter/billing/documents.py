@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from book.model import Buyer, Order, Terms
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Prepaid
-from meter.billing.arithmetic.drafts import COUNTED_IN, Issuer, Stamp, body_of, order_draft
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder
+from meter.billing.arithmetic.drafts import COUNTED_IN, Issuer, IssueStamp, body_of, order_draft
 from meter.billing.sql import documents
 from meter.store.clerk import Clerk
 from meter.store.engine import StoreError
@@ -58,7 +58,7 @@ _LOOK_BACK_US = 3600 * 1_000_000  # what was issued longer ago has been looked a
 _log = structlog.get_logger()
 
 
-class PaperError(RuntimeError):
+class DocumentError(RuntimeError):
     """A document cannot be rendered here; the message says what is missing."""
 
 
@@ -68,11 +68,11 @@ def html_of(body: Mapping[str, Any]) -> str:
 
 
 def pdf_of(html: str) -> bytes:
-    """The page as PDF. Raises PaperError where Pango, with which it is drawn, is not installed."""
+    """The page as PDF. Raises DocumentError where Pango, with which it is drawn, is not installed."""
     try:
         from weasyprint import HTML  # noqa: PLC0415 - takes a second, and only documents need it
     except OSError as error:
-        raise PaperError("Pango is not installed; scripts/bootstrap installs it") from error
+        raise DocumentError("Pango is not installed; scripts/bootstrap installs it") from error
     made: bytes = HTML(string=html, url_fetcher=_fetch_nothing).write_pdf()
     return made
 
@@ -167,8 +167,8 @@ def _parts(
     return [(f"{text}{of}", counted, None), (f"{worth or text}{in_units}", units, amount)]
 
 
-async def paper(clerk: Clerk, number: str, form: str) -> bytes:
-    """A document as HTML or PDF: as it was first rendered. Raises UnknownDocumentError, PaperError."""
+async def document_file(clerk: Clerk, number: str, form: str) -> bytes:
+    """A document as HTML or PDF: as it was first rendered. Raises UnknownDocumentError, DocumentError."""
     kept = await clerk.read(_file, number, form)
     if kept is not None:
         return kept
@@ -203,7 +203,7 @@ async def render_for_ever(engine: AsyncEngine, stop: asyncio.Event) -> None:
 async def _try_paper(clerk: Clerk, number: str) -> bool:
     """Render one document; whether that went well. One that cannot be drawn holds up no other."""
     try:
-        await paper(clerk, number, "pdf")
+        await document_file(clerk, number, "pdf")
     except (SQLAlchemyError, StoreError):
         raise
     except Exception as error:  # noqa: BLE001 - a template, the drawing library, the system: each raises its own
@@ -236,7 +236,7 @@ def sample() -> dict[str, Any]:
     buyer = Buyer("acme", "Acme", terms, address=("12 Main Street",), reference="PO 1")
     week = Week(date(2026, 6, 8), terms.time_zone)
     due_us = week.order_due_at
-    bought = Bought(
+    bought = WeekOrder(
         Order(buyer="acme", week=str(week), quantity=200, make_up=8, make_up_owed=8, make_up_units=8),
         186,
         Prepaid(8, 36_000),
@@ -251,7 +251,7 @@ def sample() -> dict[str, Any]:
         phone="+12125550100",
         pay_to=("By wire.",),
     )
-    stamp = Stamp(
+    stamp = IssueStamp(
         number="INV-000001",
         issued_on="2026-06-02",
         issued_at="2026-06-02T12:00:00-04:00",

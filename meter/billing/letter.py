@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from meter.billing.documents import lines_csv, paper, sample, shown
+from meter.billing.documents import document_file, lines_csv, sample, shown
 from meter.billing.sql import documents
 from meter.billing.sql.detail import write_detail
 from meter.mail.message import Addressees, Attachment, Letter, addressees
@@ -36,7 +36,7 @@ class DocumentComposer:
         who = await _recipients(order, document, clerk)
         name = one_line(number, 32).replace("/", "-")
         attachments = [
-            Attachment(f"{name}.pdf", "application/pdf", await paper(clerk, number, "pdf")),
+            Attachment(f"{name}.pdf", "application/pdf", await document_file(clerk, number, "pdf")),
             Attachment(f"{name}.csv", "text/csv", lines_csv(body).encode()),
         ]
         detail = await clerk.read(_detail, document, body)

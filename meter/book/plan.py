@@ -28,7 +28,7 @@ class ImportRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredBook:
     """What the store holds. A buyer's `terms` has only its name here."""
 
     terms: Mapping[tuple[str, int], Terms] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class ImportPlan:
         return tuple(title_of(one) for one in self.replaced)
 
 
-def plan_import(stored: Stored, file: BookFile, now: datetime) -> ImportPlan:
+def plan_import(stored: StoredBook, file: BookFile, now: datetime) -> ImportPlan:
     """Hold each entry of the file against the store."""
     plan = ImportPlan()
     for terms in file.terms:
@@ -84,7 +84,7 @@ def _as_agreed(terms: Terms, before: Terms | None, file: BookFile) -> Terms:
     return replace(terms, order_counts=before.order_counts)
 
 
-def _check_says(plan: ImportPlan, terms: Terms, before: Terms | None, stored: Stored, file: BookFile) -> None:
+def _check_says(plan: ImportPlan, terms: Terms, before: Terms | None, stored: StoredBook, file: BookFile) -> None:
     """A new version of a contract that counts otherwise than the default has to say how it counts."""
     if before is not None or (terms.name, terms.version) not in file.unsaid:
         return
@@ -140,7 +140,7 @@ def _endpoint_differences(before: tuple[Endpoint, ...], after: tuple[Endpoint, .
         yield "the order of endpoints"
 
 
-def _check_terms(plan: ImportPlan, buyer: Buyer, stored: Stored, file: BookFile, now: datetime) -> None:
+def _check_terms(plan: ImportPlan, buyer: Buyer, stored: StoredBook, file: BookFile, now: datetime) -> None:
     """A buyer needs terms that hold today: without them no transfer could be priced."""
     coming = {(one.name, one.version): one for one in file.terms}
     merged = {**stored.terms, **coming, **({} if _has(stored, file, buyer) else {("", 0): buyer.terms})}
@@ -151,5 +151,5 @@ def _check_terms(plan: ImportPlan, buyer: Buyer, stored: Stored, file: BookFile,
         plan.faults.append(f"{title_of(buyer)}: no version of terms {buyer.terms.name!r} is in force{when}")
 
 
-def _has(stored: Stored, file: BookFile, buyer: Buyer) -> bool:
+def _has(stored: StoredBook, file: BookFile, buyer: Buyer) -> bool:
     return bool(stored.versions_of(buyer.terms.name)) or any(one.name == buyer.terms.name for one in file.terms)

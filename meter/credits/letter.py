@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from meter.book.sql.book import UnknownBuyerError
 from meter.credits.rules import CreditError, ReasonBook, State, load_reasons
-from meter.credits.sql.reading import Told, read_told
+from meter.credits.sql.reading import LetterSubject, read_told
 from meter.credits.sql.requests import KIND
 from meter.mail.message import Letter, addressees
 from meter.outbox.delivery import NeverDeliverableError
@@ -59,7 +59,7 @@ class CreditComposer:
         )
 
 
-def _shown(found: Told, reasons: ReasonBook) -> dict[str, Any]:
+def _shown(found: LetterSubject, reasons: ReasonBook) -> dict[str, Any]:
     """What the templates show; texts in one line each, the long ones as lists of lines."""
     request, buyer = found.request, found.contract.buyer
     zone = ZoneInfo(found.contract.terms_at(found.dialout_utc_us).time_zone)

@@ -43,7 +43,7 @@ LATE_US = 48 * HOUR_US
 _FILE = "credit_reasons.toml"
 
 
-class Refusal(StrEnum):
+class CreditRefusal(StrEnum):
     """Why something that was asked of credits cannot be."""
 
     NOT_BILLED = "not_billed"
@@ -65,31 +65,35 @@ class Refusal(StrEnum):
     AMBIGUOUS = "ambiguous"
 
 
-_SAID: Mapping[Refusal, str] = {
-    Refusal.NOT_BILLED: "transfer: {transfer!r} is no call that was billed to this buyer",
-    Refusal.TOO_LATE: "transfer: a credit for this call could be asked for until the end of {last_day} ({zone})",
-    Refusal.UNKNOWN_REASON: "reason: {reason!r} is none of {known}",
-    Refusal.VALID_CALL: "reason: {explanation}",
-    Refusal.BAD_WORDS: "words: needs 1 to {most:,} characters",
-    Refusal.ALREADY_OPEN: "transfer: request {id} for this call is open",
-    Refusal.ALREADY_CREDITED: "transfer: this call was credited before",
-    Refusal.DECLINED: "transfer: request {id} for this call was declined; a call is asked for once, then re-reviewed",
-    Refusal.UNKNOWN_REQUEST: "request: there is no request {id}",
-    Refusal.NOT_OPEN: "request: {id} was {state} before, by {by}",
-    Refusal.NOT_FIRST: "request: {first} is the oldest open one and is decided first; {id} is number {place} in line",
-    Refusal.BAD_EXPLANATION: "explanation: needs 1 to {most:,} characters",
-    Refusal.BAD_REVIEWER: "reviewer: needs 1 to {most:,} characters",
-    Refusal.SAME_REVIEWER: "reviewer: {by} decided the request; a re-review is another reviewer's",
-    Refusal.NOT_DECIDED: "request: {id} is not decided yet",
-    Refusal.REVIEWED_TWICE: "request: {id} was re-reviewed before, or is to be: that is done once",
-    Refusal.AMBIGUOUS: "request: several fit, name one: {ids}",
+_SAID: Mapping[CreditRefusal, str] = {
+    CreditRefusal.NOT_BILLED: "transfer: {transfer!r} is no call that was billed to this buyer",
+    CreditRefusal.TOO_LATE: "transfer: a credit for this call could be asked for until the end of {last_day} ({zone})",
+    CreditRefusal.UNKNOWN_REASON: "reason: {reason!r} is none of {known}",
+    CreditRefusal.VALID_CALL: "reason: {explanation}",
+    CreditRefusal.BAD_WORDS: "words: needs 1 to {most:,} characters",
+    CreditRefusal.ALREADY_OPEN: "transfer: request {id} for this call is open",
+    CreditRefusal.ALREADY_CREDITED: "transfer: this call was credited before",
+    CreditRefusal.DECLINED: (
+        "transfer: request {id} for this call was declined; a call is asked for once, then re-reviewed"
+    ),
+    CreditRefusal.UNKNOWN_REQUEST: "request: there is no request {id}",
+    CreditRefusal.NOT_OPEN: "request: {id} was {state} before, by {by}",
+    CreditRefusal.NOT_FIRST: (
+        "request: {first} is the oldest open one and is decided first; {id} is number {place} in line"
+    ),
+    CreditRefusal.BAD_EXPLANATION: "explanation: needs 1 to {most:,} characters",
+    CreditRefusal.BAD_REVIEWER: "reviewer: needs 1 to {most:,} characters",
+    CreditRefusal.SAME_REVIEWER: "reviewer: {by} decided the request; a re-review is another reviewer's",
+    CreditRefusal.NOT_DECIDED: "request: {id} is not decided yet",
+    CreditRefusal.REVIEWED_TWICE: "request: {id} was re-reviewed before, or is to be: that is done once",
+    CreditRefusal.AMBIGUOUS: "request: several fit, name one: {ids}",
 }
 
 
 class CreditError(ValueError):
     """What was asked cannot be; `refusal` says why, the message names the field."""
 
-    def __init__(self, refusal: Refusal, **values: Any) -> None:
+    def __init__(self, refusal: CreditRefusal, **values: Any) -> None:
         super().__init__(_SAID[refusal].format(**values))
         self.refusal = refusal
 
@@ -217,36 +221,36 @@ def check_reason(reasons: Mapping[str, Reason], name: str) -> None:
     reason = reasons.get(name)
     if reason is None:
         known = ", ".join(one for one, about in reasons.items() if not about.valid)
-        raise CreditError(Refusal.UNKNOWN_REASON, reason=one_line(name, 64), known=known)
+        raise CreditError(CreditRefusal.UNKNOWN_REASON, reason=one_line(name, 64), known=known)
     if reason.valid:
-        raise CreditError(Refusal.VALID_CALL, explanation=reason.explanation.strip())
+        raise CreditError(CreditRefusal.VALID_CALL, explanation=reason.explanation.strip())
 
 
 def check_window(window: Window, now_utc_us: int) -> None:
     """Raises CreditError with the last day once it is over."""
     if now_utc_us >= window.closes_us:
-        raise CreditError(Refusal.TOO_LATE, last_day=window.last_day.isoformat(), zone=window.zone)
+        raise CreditError(CreditRefusal.TOO_LATE, last_day=window.last_day.isoformat(), zone=window.zone)
 
 
 def check_words(words: str) -> str:
     """The words as they are kept: no control characters, at most two new lines in a row. Raises CreditError."""
-    return _text(words, MAX_WORDS, Refusal.BAD_WORDS)
+    return _text(words, MAX_WORDS, CreditRefusal.BAD_WORDS)
 
 
 def check_explanation(explanation: str) -> str:
     """Likewise of a decision."""
-    return _text(explanation, MAX_EXPLANATION, Refusal.BAD_EXPLANATION)
+    return _text(explanation, MAX_EXPLANATION, CreditRefusal.BAD_EXPLANATION)
 
 
 def check_reviewer(reviewer: str, before: str | None) -> str:
     """The reviewer's name; of a re-review another than `before`, however it is capitalised. Raises CreditError."""
-    name = _text(one_line(reviewer, MAX_REVIEWER + 1), MAX_REVIEWER, Refusal.BAD_REVIEWER)
+    name = _text(one_line(reviewer, MAX_REVIEWER + 1), MAX_REVIEWER, CreditRefusal.BAD_REVIEWER)
     if before is not None and name.casefold() == one_line(before).casefold():
-        raise CreditError(Refusal.SAME_REVIEWER, by=before)
+        raise CreditError(CreditRefusal.SAME_REVIEWER, by=before)
     return name
 
 
-def _text(text: str, most: int, refusal: Refusal) -> str:
+def _text(text: str, most: int, refusal: CreditRefusal) -> str:
     lines = [one_line(one, most + 1) for one in text.splitlines()] if len(text) <= 2 * most else []
     kept = [line for at, line in enumerate(lines) if line or (at and lines[at - 1])]
     said = "\n".join(kept).strip()

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.fact import Kind
 from meter.events.model import KINDS, Event, Events
-from meter.events.sql.streams import Boot, Look, Reader, begin, cursors, lag, move, read_boots
+from meter.events.sql.streams import Boot, Reader, StreamBatch, begin, cursors, lag, move, read_boots
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.engine import StoreError, first_line
@@ -36,7 +36,7 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
 _log = structlog.get_logger()
 
 
-class Taken(Enum):
+class BatchResult(Enum):
     """What became of a batch: the cursors are to be written soon, were written with it, or may wait for long."""
 
     SOON = "soon"
@@ -44,7 +44,7 @@ class Taken(Enum):
     LAZILY = "lazily"  # nothing came of it: to read it again after a crash does no harm
 
 
-Handle = Callable[[Sequence[Event], dict[Boot, int]], Awaitable[Taken]]
+Handle = Callable[[Sequence[Event], dict[Boot, int]], Awaitable[BatchResult]]
 Kinds = Callable[[], Awaitable[Collection[Kind]]]
 
 
@@ -208,15 +208,15 @@ class Stream:
         self._events = Events()
         self._begun = True
 
-    async def _take(self, look: Look) -> int:
+    async def _take(self, look: StreamBatch) -> int:
         self._events.recall(look.before)
         made = [self._events.fold(fact, look.outcomes.get(fact.transfer)) for fact in look.facts]
         events = [one for one in made if one is not None]
-        taken = await self._handle(events, look.ends) if events else Taken.LAZILY
+        taken = await self._handle(events, look.ends) if events else BatchResult.LAZILY
         self._at |= look.ends
         self._over |= look.over
-        if taken is Taken.WRITTEN:
+        if taken is BatchResult.WRITTEN:
             self._written |= look.ends
         else:
-            self._dirty = self._dirty or taken is Taken.SOON
+            self._dirty = self._dirty or taken is BatchResult.SOON
         return len(events)

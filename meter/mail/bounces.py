@@ -53,7 +53,7 @@ _MAX_STATUS = 16  # characters that are kept
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedRecipient:
     """One recipient who was not reached."""
 
     recipient: str
@@ -66,14 +66,14 @@ class Failed:
 class Report:
     """What a report says, before anybody has looked whether it is about a message of ours."""
 
-    failed: tuple[Failed, ...]  # none: it tells of delays that are over, or of success
+    failed: tuple[FailedRecipient, ...]  # none: it tells of delays that are over, or of success
     token: str  # of the address it came to; empty where it has none
     candidates: tuple[str, ...]  # message ids that it may be about
     seed: bytes  # the same for a repeat of the report
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class BounceRecord:
     """A row that a report came to, and whether it is new."""
 
     row: BounceRow
@@ -101,7 +101,7 @@ def read_report(raw: bytes, options: MailOptions) -> Report | None:
         return None  # the parser's ways to refuse what is no message
 
 
-async def record_report(report: Report, options: MailOptions, clerk: Clerk, now_utc_us: int) -> list[Recorded]:
+async def record_report(report: Report, options: MailOptions, clerk: Clerk, now_utc_us: int) -> list[BounceRecord]:
     """Keep what a report says, each recipient once; raises what the store raises."""
     message_id = await _attribute(report, options, clerk)
     rows = [
@@ -117,7 +117,7 @@ async def record_report(report: Report, options: MailOptions, clerk: Clerk, now_
         for one in report.failed
     ]
     fresh = await clerk.write(add_bounces, rows)
-    return [Recorded(row, is_new) for row, is_new in zip(rows, fresh, strict=True)]
+    return [BounceRecord(row, is_new) for row, is_new in zip(rows, fresh, strict=True)]
 
 
 async def _attribute(report: Report, options: MailOptions, clerk: Clerk) -> str:
@@ -200,7 +200,7 @@ def _blocks(part: Mail) -> list[Mail]:
     return found
 
 
-def _failed(fields: Mail) -> Failed | None:
+def _failed(fields: Mail) -> FailedRecipient | None:
     """One recipient of a delivery status; None where it was reached."""
     recipient = _after_type(fields.get("Final-Recipient") or fields.get("Original-Recipient") or "")
     action = _line(fields.get("Action", "")).lower()
@@ -211,10 +211,10 @@ def _failed(fields: Mail) -> Failed | None:
     if not recipient and not status:
         return None
     permanent = action == "failed" if action in ("failed", "delayed") else status.startswith("5")
-    return Failed(recipient, permanent, status[:_MAX_STATUS], _after_type(fields.get("Diagnostic-Code", "")))
+    return FailedRecipient(recipient, permanent, status[:_MAX_STATUS], _after_type(fields.get("Diagnostic-Code", "")))
 
 
-def _old_style(message: Mail, parts: Iterable[Mail]) -> Iterator[Failed]:
+def _old_style(message: Mail, parts: Iterable[Mail]) -> Iterator[FailedRecipient]:
     """`X-Failed-Recipients`, with a status from the first text where there is one."""
     named = _line(message.get("X-Failed-Recipients", ""))
     if not named:
@@ -225,7 +225,7 @@ def _old_style(message: Mail, parts: Iterable[Mail]) -> Iterator[Failed]:
     status = found[1] if found else ""
     for one in named.split(",")[:MAX_RECIPIENTS]:
         if recipient := one.strip():
-            yield Failed(recipient, not status.startswith("4"), status[:_MAX_STATUS], "")
+            yield FailedRecipient(recipient, not status.startswith("4"), status[:_MAX_STATUS], "")
 
 
 def _headers_of(part: Mail) -> Mail | None:

@@ -30,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.disclosure import Reader, disclosed
-from meter.events.follower import HandOverError, Taken
+from meter.events.follower import BatchResult, HandOverError
 from meter.events.model import Event, EventKind
 from meter.events.sql.streams import Boot
 from meter.mqtt.client import Connection, Publication, RefusedByBrokerError
@@ -89,7 +89,7 @@ class MqttOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class CommandMessage:
     """A message that came on a command topic: its topic without the prefix."""
 
     topic: str
@@ -98,7 +98,7 @@ class Received:
     correlation: bytes = b""  # MQTT 5, CorrelationData
 
 
-OnCommand = Callable[[Received], Awaitable[None]]
+OnCommand = Callable[[CommandMessage], Awaitable[None]]
 
 
 class MqttLink:
@@ -129,7 +129,7 @@ class MqttLink:
             self._note(error)
             raise DeliveryError(f"not acknowledged by the broker: {error}") from error
 
-    async def hand_over(self, events: Sequence[Event], _ends: dict[Boot, int]) -> Taken:
+    async def hand_over(self, events: Sequence[Event], _ends: dict[Boot, int]) -> BatchResult:
         """Publish a batch of events, those of one transfer in their order. Raises HandOverError."""
         try:
             for wave in waves([one for one in events if one.kind in PUBLISHED and _has_topic(one)]):
@@ -139,7 +139,7 @@ class MqttLink:
         except aiomqtt.MqttError as error:
             self._note(error)
             raise HandOverError(f"not acknowledged by the broker: {error}") from error
-        return Taken.SOON
+        return BatchResult.SOON
 
     def _note(self, error: aiomqtt.MqttError) -> None:
         """A connection on which acknowledgements stay out is given up: what it has in flight would stay there."""
@@ -277,11 +277,11 @@ class MqttLink:
             if self._on_command is not None:
                 await self._on_command(self._received(message))
 
-    def _received(self, message: aiomqtt.Message) -> Received:
+    def _received(self, message: aiomqtt.Message) -> CommandMessage:
         properties: Any = message.properties
         raw = message.payload
         payload = raw if isinstance(raw, bytes) else (raw or b"") if isinstance(raw, bytearray) else str(raw).encode()
-        return Received(
+        return CommandMessage(
             str(message.topic).removeprefix(f"{self._options.prefix}/"),
             bytes(payload),
             str(getattr(properties, "ResponseTopic", "") or "").removeprefix(f"{self._options.prefix}/"),

@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.json_once import TwiceError, loads_once
-from meter.mqtt.channel import Received
+from meter.mqtt.channel import CommandMessage
 from meter.mqtt.sql.commands import Reply, find_reply, keep_reply
 from meter.store.clerk import Clerk
 from meter.store.engine import first_line
@@ -73,7 +73,7 @@ class Commands:
     async def close(self) -> None:
         await self._clerk.close()
 
-    async def take(self, received: Received) -> None:
+    async def take(self, received: CommandMessage) -> None:
         """One command. Never raises: what cannot be answered is logged."""
         try:
             by, message_id, body = self._authenticated(received)
@@ -87,7 +87,7 @@ class Commands:
             metrics.COMMANDS.labels("none", "failed").inc()
             _log.error("command failed", by=by.name, command_id=message_id, error=first_line(error))
 
-    def _authenticated(self, received: Received) -> tuple[Commander, str, bytes]:
+    def _authenticated(self, received: CommandMessage) -> tuple[Commander, str, bytes]:
         _, _, name = received.topic.partition("/")
         by = self._commanders.get(name)
         if by is None:
@@ -114,7 +114,7 @@ class Commands:
             raise _UnheardError(str(error)) from error
         return by, message_id, raw
 
-    async def _answer(self, by: Commander, message_id: str, body: bytes, received: Received) -> None:
+    async def _answer(self, by: Commander, message_id: str, body: bytes, received: CommandMessage) -> None:
         before = await self._clerk.read(find_reply, by.name, message_id)
         if before is not None:
             command, said = before.command, before.document

@@ -85,7 +85,7 @@ class Deliverer(Protocol):
 
 
 @runtime_checkable
-class Laned(Protocol):
+class LanedDeliverer(Protocol):
     """A deliverer whose messages go several ways, which do not wait for each other."""
 
     lane_limit: int  # messages in flight at once in one lane
@@ -118,7 +118,7 @@ class OutboxLoop:
         self._clerk = Clerk(engine)
         self._lease = Lease(self._clerk, f"outbox:{deliverer.channel}")
         self._deliverer = deliverer
-        self._lanes = deliverer if isinstance(deliverer, Laned) else None
+        self._lanes = deliverer if isinstance(deliverer, LanedDeliverer) else None
         self._options = options or OutboxOptions()
         self._wake = asyncio.Event()
         self._flying: dict[asyncio.Future[Result], tuple[int, str]] = {}  # -> message, lane

@@ -24,7 +24,7 @@ from meter.billing.sql.due import read_signs
 from meter.book.sql.contracts import read_contracts
 from meter.per_minute.report_letter import page_of
 from meter.per_minute.reports import AFTER_US, LATEST_US, MAX_DAYS, csv_of
-from meter.per_minute.sql.reports import DAY_US, Due, Report, due_reports, issue, issued_since, next_end, read
+from meter.per_minute.sql.reports import DAY_US, DueReport, Report, due_reports, issue, issued_since, next_end, read
 from meter.store.clerk import Clerk
 from meter.store.engine import StoreError, first_line
 from meter.store.files import put
@@ -105,13 +105,13 @@ class DailyReports:
         soon = now + LOOK_US if ends is None else min(now + LOOK_US, ends + AFTER_US)
         self._look_us = now if waits else soon
 
-    def _is_ripe(self, due: Due, now: int, *, is_behind: bool) -> bool:
+    def _is_ripe(self, due: DueReport, now: int, *, is_behind: bool) -> bool:
         until = due.span.until_us
         if now < until + AFTER_US:
             return False
         return not is_behind or now >= max(until + LATEST_US, self._began_us + PATIENCE_US)
 
-    async def _issue(self, due: Due, now: int) -> Report | None:
+    async def _issue(self, due: DueReport, now: int) -> Report | None:
         """None where it was issued before, or cannot be: that is told, and holds up no other buyer's."""
         try:
             made = await self._clerk.write(issue, due=due, now_utc_us=now)

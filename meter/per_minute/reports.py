@@ -53,7 +53,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReportRows:
     """What a report is made of: what was over in its span, what was told late, and what was rated in it."""
 
     interactions: Sequence[Interaction]
@@ -73,7 +73,7 @@ def day_of(at_us: int, zone: str) -> date:
     return day if at_us < span_of(day, zone).until_us else day + timedelta(days=1)
 
 
-def body_of(span: Span, about: Mapping[str, Any], found: Found) -> dict[str, Any]:
+def body_of(span: Span, about: Mapping[str, Any], found: ReportRows) -> dict[str, Any]:
     """Everything that a report says. `about`: buyer, title, locale, zone and currency."""
     every = [*found.interactions, *found.late]
     resolved = [one for one in every if one.resolved]

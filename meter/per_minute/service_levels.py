@@ -22,7 +22,7 @@ RING_MS = 12_000  # domain 9: two full 6 s cycles
 EMAIL_US = 6 * 3_600 * 1_000_000  # domain 9: within 6 hours
 
 
-class Served(Protocol):
+class ServedInteraction(Protocol):
     """What the levels read of an interaction."""
 
     @property
@@ -53,7 +53,7 @@ class Level:
         return half_even(self.met * 1_000, self.of) if self.of else None
 
 
-def answered_in_time(one: Served) -> bool | None:
+def answered_in_time(one: ServedInteraction) -> bool | None:
     """Before the third ring; None: not a call, or its caller left before that could be said."""
     if one.kind is not Channel.CALL:
         return None
@@ -63,28 +63,28 @@ def answered_in_time(one: Served) -> bool | None:
     return None if left_early else False
 
 
-def held_briefly(one: Served) -> bool | None:
+def held_briefly(one: ServedInteraction) -> bool | None:
     """No hold above 10 s; None: not a call that was answered."""
     if one.kind is not Channel.CALL or one.started_utc_us is None:
         return None
     return one.longest_hold_ms <= HOLD_MS
 
 
-def mail_in_time(one: Served) -> bool | None:
+def mail_in_time(one: ServedInteraction) -> bool | None:
     """Answered within 6 hours; None: not an e-mail."""
     if one.kind is not Channel.EMAIL:
         return None
     return one.ended_utc_us is not None and one.ended_utc_us - one.received_utc_us <= EMAIL_US
 
 
-_LEVELS: tuple[tuple[str, Callable[[Served], bool | None]], ...] = (
+_LEVELS: tuple[tuple[str, Callable[[ServedInteraction], bool | None]], ...] = (
     ("answered_before_third_ring", answered_in_time),
     ("no_hold_above_10_s", held_briefly),
     ("email_within_6_h", mail_in_time),
 )
 
 
-def levels_of(found: Iterable[Served]) -> tuple[Level, ...]:
+def levels_of(found: Iterable[ServedInteraction]) -> tuple[Level, ...]:
     """Every level over these interactions."""
     listed = list(found)
     made = []

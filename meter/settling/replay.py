@@ -19,7 +19,7 @@ from facts.outcome import CountsAs, Outcome, OutcomeTerms, decide
 from facts.start_payload import all_secure, with_buffer
 from facts.start_payload import terms as terms_of
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Prepaid, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, settle_week
 from meter.billing.arithmetic.minutes import rate
 from meter.billing.arithmetic.units import CarriedUnits, bill_week
 from meter.ledger.accounts import INCREMENT, UNIT, Posting
@@ -124,7 +124,7 @@ def charge_of(
     carried: CarriedUnits,
     *,
     terms: Terms,
-    bought: Bought | None,
+    bought: WeekOrder | None,
     kept: Prepaid,
     as_sent: bool = False,
 ) -> tuple[Charge, CarriedUnits, Prepaid]:

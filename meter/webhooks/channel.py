@@ -29,7 +29,7 @@ from facts.fact import Fact, Kind, first_of
 from facts.ladder import build_ladder
 from facts.outcome import CountsAs
 from facts.start_payload import lead_fields
-from meter.events.follower import Taken
+from meter.events.follower import BatchResult
 from meter.events.model import KINDS, SCHEMA, Event, EventKind, Events
 from meter.events.sql.streams import Boot
 from meter.journal.sql.reading import facts_and_outcome
@@ -37,7 +37,7 @@ from meter.outbox.delivery import DeliveryError, LaterError, NeverDeliverableErr
 from meter.outbox.sql import Message
 from meter.store.clerk import Clerk
 from meter.text.signing import sign
-from meter.webhooks.http_post import Poster, PostError, PostOptions
+from meter.webhooks.http_post import HttpPoster, HttpPostError, PostOptions
 from meter.webhooks.sql import ALL_FIELDS, CHANNEL, Standing, Webhook, put_standing, queue, read_hooks
 from telemetry import metrics
 
@@ -114,12 +114,12 @@ class WebhookQueue:
         await self._hooks.reload()
         return KINDS if self._hooks.any else ()
 
-    async def take(self, events: Sequence[Event], ends: dict[Boot, int]) -> Taken:
+    async def take(self, events: Sequence[Event], ends: dict[Boot, int]) -> BatchResult:
         orders = [order for event in events for order in self._orders(event)]
         if not orders:
-            return Taken.LAZILY
+            return BatchResult.LAZILY
         await self._clerk.write(queue, orders, STREAM, ends, time.time_ns() // 1000)
-        return Taken.WRITTEN
+        return BatchResult.WRITTEN
 
     async def close(self) -> None:
         await self._clerk.close()
@@ -163,7 +163,7 @@ class WebhookDeliverer:
         self._options = options
         self._clerk = Clerk(engine)
         self._hooks = Hooks(self._clerk)
-        self._poster = Poster(options.post)
+        self._poster = HttpPoster(options.post)
         self._trying: set[tuple[str, str]] = set()  # webhooks that rested, with a message under way
 
     async def ready(self) -> None:
@@ -217,7 +217,7 @@ class WebhookDeliverer:
             why = "" if answer.status in OK else f"answered {answer.status}"
             retry_after_s = answer.retry_after_s
             gone = answer.status == GONE
-        except PostError as error:
+        except HttpPostError as error:
             why, gone = str(error), False
         metrics.WEBHOOK_SECONDS.observe(time.monotonic() - begun)
         if why:
@@ -254,10 +254,10 @@ class WebhookDeliverer:
         raise DeliveryError(why)
 
 
-async def post_signed(poster: Poster, hook: Webhook, message_id: str, body: bytes, agent: str) -> Any:
-    """Sign and post; nothing goes out unsigned. Raises PostError."""
+async def post_signed(poster: HttpPoster, hook: Webhook, message_id: str, body: bytes, agent: str) -> Any:
+    """Sign and post; nothing goes out unsigned. Raises HttpPostError."""
     if hook.unreadable or not hook.secrets:
-        raise PostError(hook.unreadable or "it has no secret to sign with")
+        raise HttpPostError(hook.unreadable or "it has no secret to sign with")
     at_s = int(time.time())
     signatures = " ".join(sign(secret, message_id, at_s, body) for secret in hook.secrets)
     headers = (

@@ -36,11 +36,11 @@ _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214 section 6.1
 _BITS_32 = 0xFFFF_FFFF
 
 
-class PostError(Exception):
+class HttpPostError(Exception):
     """Nothing was posted, or nobody knows; the message says why, without anything that the far end said."""
 
 
-class ForbiddenTargetError(PostError):
+class ForbiddenTargetError(HttpPostError):
     """The host leads to an address that may not be posted to."""
 
 
@@ -54,14 +54,14 @@ class PostOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """The status, and how long the far end asks to be left alone, in seconds."""
 
     status: int
     retry_after_s: int = 0
 
 
-class Poster:
+class HttpPoster:
     """Posts. To be used on one loop, and closed."""
 
     def __init__(self, options: PostOptions) -> None:
@@ -73,27 +73,27 @@ class Poster:
             network_backend=_Guarded(options.allow),
         )
 
-    async def post(self, url: str, body: bytes, headers: Iterable[tuple[str, str]]) -> Answer:
-        """Raises PostError where no answer came."""
+    async def post(self, url: str, body: bytes, headers: Iterable[tuple[str, str]]) -> HttpAnswer:
+        """Raises HttpPostError where no answer came."""
         sent = [(name.encode(), value.encode()) for name, value in headers]
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._exchange(url, body, sent)
         except TimeoutError as error:
-            raise PostError(f"no answer within {self._timeout_s:g} s") from error
+            raise HttpPostError(f"no answer within {self._timeout_s:g} s") from error
         except ssl.SSLError as error:
-            raise PostError(f"TLS: {error.reason or 'failed'}") from error
+            raise HttpPostError(f"TLS: {error.reason or 'failed'}") from error
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
-            raise PostError(_why(error)) from error
+            raise HttpPostError(_why(error)) from error
 
-    async def _exchange(self, url: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:
+    async def _exchange(self, url: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> HttpAnswer:
         async with self._pool.stream("POST", url, headers=headers, content=body) as got:
             size = 0
             async for chunk in got.aiter_stream():
                 size += len(chunk)
                 if size > MAX_ANSWER:
                     break
-            return Answer(got.status, _retry_after_s(got.headers))
+            return HttpAnswer(got.status, _retry_after_s(got.headers))
 
     async def close(self) -> None:
         await self._pool.aclose()
@@ -154,7 +154,7 @@ class _Guarded(httpcore.AsyncNetworkBackend):
                 return await self._inner.connect_tcp(address, port, **options)
             except (httpcore.NetworkError, httpcore.TimeoutException) as error:
                 last = error
-        raise last or PostError("not connected: the host has no address")
+        raise last or HttpPostError("not connected: the host has no address")
 
     async def connect_unix_socket(  # type: ignore[override]
         self, path: str, **_options: Any
@@ -165,11 +165,11 @@ class _Guarded(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
     async def _addresses(self, host: str, port: int) -> list[str]:
-        """The host's addresses. Raises PostError, ForbiddenTargetError."""
+        """The host's addresses. Raises HttpPostError, ForbiddenTargetError."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise PostError("not connected: the host's name is not known") from error
+            raise HttpPostError("not connected: the host's name is not known") from error
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
         if host.lower().rstrip(".") in self._allow:
             return addresses

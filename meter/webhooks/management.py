@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from meter.webhooks.channel import WebhookOptions, post_signed, sample
-from meter.webhooks.http_post import Poster
+from meter.webhooks.http_post import HttpPoster
 from meter.webhooks.sql import Standing, Webhook, put_hook, read_hooks
 
 
@@ -53,9 +53,9 @@ def put_known(connection: Any, hook: Webhook) -> tuple[Webhook, bool]:
 
 
 async def try_out(hook: Webhook, options: WebhookOptions) -> int:
-    """Post a sample; the status that came back. Raises PostError."""
+    """Post a sample; the status that came back. Raises HttpPostError."""
     message_id = f"test-{secrets.token_hex(8)}"
-    poster = Poster(options.post)
+    poster = HttpPoster(options.post)
     try:
         answer = await post_signed(poster, hook, message_id, sample(hook, message_id), options.agent)
     finally:

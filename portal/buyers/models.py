@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, create_model
 
 from book.model import Buyer, BuyerState, Endpoint, Stop
 from book.sections import BuyerEntry, CapsEntry, EndpointEntry
-from meter.book.sql.editing import FILES, SECRET, Kept, Raw, buffer_ms, raw_buyer, raw_endpoint
+from meter.book.sql.editing import FILES, SECRET, BuyerRecord, Raw, buffer_ms, raw_buyer, raw_endpoint
 from portal.http.bodies import Body
 from portal.http.paging import Next
 from portal.http.tokens import Scope, Token
@@ -81,7 +81,7 @@ class EndpointPut(EndpointEntry):
 class StateChange(Body):
     """Why a buyer is paused or resumed."""
 
-    reason: str = Field("", max_length=500, description="Kept beside the change.")
+    reason: str = Field("", max_length=500, description="BuyerRecord beside the change.")
 
 
 class BuyerLine(BaseModel):
@@ -140,7 +140,7 @@ class StateShown(BaseModel):
 BODIES: tuple[type[BaseModel], ...] = (BuyerPut, EndpointPut, StateChange)
 
 
-def buyer_line(kept: Kept) -> BuyerLine:
+def buyer_line(kept: BuyerRecord) -> BuyerLine:
     return BuyerLine(
         name=kept.buyer.name,
         title=kept.buyer.title,
@@ -152,7 +152,7 @@ def buyer_line(kept: Kept) -> BuyerLine:
     )
 
 
-def shown_buyer(kept: Kept, token: Token) -> Raw:
+def shown_buyer(kept: BuyerRecord, token: Token) -> Raw:
     """As `BuyerShown` has it, as this token may see it."""
     raw = raw_buyer(kept.buyer, secrets=False)
     endpoints = [shown_endpoint(endpoint, token) for endpoint in kept.buyer.endpoints]

@@ -17,7 +17,14 @@ from fastapi import APIRouter, Header, Request, Response
 from book.model import BuyerState
 from meter.book.plan import ImportRefusedError
 from meter.book.sql.book import UnknownBuyerError
-from meter.book.sql.editing import BookProblemsError, Kept, Saved, StaleError, StateRefusedError, UnknownEndpointError
+from meter.book.sql.editing import (
+    BookProblemsError,
+    BuyerRecord,
+    ChangeResult,
+    StaleError,
+    StateRefusedError,
+    UnknownEndpointError,
+)
 from portal.buyers.models import (
     Buyers,
     BuyerSaved,
@@ -236,7 +243,7 @@ def _service(request: Request) -> BuyersService:
     return service(request, BuyersService)
 
 
-async def _find(request: Request, token: Token, buyer: str) -> Kept:
+async def _find(request: Request, token: Token, buyer: str) -> BuyerRecord:
     """A buyer that this token may see. Raises ProblemError 404."""
     _own(token, buyer)
     try:
@@ -250,14 +257,14 @@ def _own(token: Token, buyer: str) -> None:
         raise ProblemError(404, _NOT_YOURS)
 
 
-def _endpoint(kept: Kept, token: Token, name: str) -> dict[str, Any]:
+def _endpoint(kept: BuyerRecord, token: Token, name: str) -> dict[str, Any]:
     endpoint = endpoint_of(kept.buyer, name)
     if endpoint is None:
         raise ProblemError(404, f"there is no endpoint {name!r}")
     return shown_endpoint(endpoint, token)
 
 
-def _saved(done: Saved) -> dict[str, Any]:
+def _saved(done: ChangeResult) -> dict[str, Any]:
     return {"changed": done.changed, "book_version": done.version, "warnings": list(done.warnings)}
 
 
@@ -274,7 +281,7 @@ def _expected(if_match: str) -> Expected | None:
     return lambda etag: bool(etag) and ("*" in tags or f'"{etag}"' in tags)
 
 
-async def _edit(work: Callable[[], Awaitable[Saved]]) -> Saved:
+async def _edit(work: Callable[[], Awaitable[ChangeResult]]) -> ChangeResult:
     """Raises ProblemError 404, 409, 412, 422."""
     try:
         return await work()

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from book.model import BuyerState
 from meter.book.sql.editing import (
     BookRules,
-    Kept,
+    BuyerRecord,
+    ChangeResult,
     Raw,
-    Saved,
     find_buyer,
     find_buyers,
     put_buyer,
@@ -40,25 +40,25 @@ class BuyersService(Service):
         self._rules = rules
         self._clock = clock
 
-    async def find_all(self, after: str, limit: int) -> list[Kept]:
+    async def find_all(self, after: str, limit: int) -> list[BuyerRecord]:
         """By name, those after that one."""
         now = self._clock()
         return await self._clerk.read(lambda connection: find_buyers(connection, now, after, limit))
 
-    async def find(self, name: str) -> Kept:
+    async def find(self, name: str) -> BuyerRecord:
         """Raises UnknownBuyerError."""
         now = self._clock()
         return await self._clerk.read(lambda connection: find_buyer(connection, name, now))
 
-    async def put(self, name: str, raw: Raw, expected: Expected | None) -> Saved:
+    async def put(self, name: str, raw: Raw, expected: Expected | None) -> ChangeResult:
         """Create or replace a buyer. Raises what `put_buyer` raises."""
         return await self._change(name, lambda _: raw, expected)
 
-    async def put_endpoint(self, buyer: str, name: str, raw: Raw | None, expected: Expected | None) -> Saved:
+    async def put_endpoint(self, buyer: str, name: str, raw: Raw | None, expected: Expected | None) -> ChangeResult:
         """Create or replace an endpoint; None: take it away. Raises what `put_buyer` raises."""
         return await self._change(buyer, lambda before: with_endpoint(before, name, raw, buyer), expected)
 
-    async def switch(self, buyer: str, name: str, *, enabled: bool) -> Saved:
+    async def switch(self, buyer: str, name: str, *, enabled: bool) -> ChangeResult:
         """Switch an endpoint on or off. Raises what `put_buyer` raises."""
         return await self._change(buyer, lambda before: switched(before, name, enabled=enabled, buyer=buyer), None)
 
@@ -73,7 +73,7 @@ class BuyersService(Service):
             lambda connection: work(connection, name, state, by=by, reason=reason, now_utc_us=at_us)
         )
 
-    async def _change(self, name: str, change: Callable[[Raw | None], Raw], expected: Expected | None) -> Saved:
+    async def _change(self, name: str, change: Callable[[Raw | None], Raw], expected: Expected | None) -> ChangeResult:
         now = self._clock()
         return await self._clerk.write(
             lambda connection: put_buyer(connection, name, change, self._rules, now, expected=expected)

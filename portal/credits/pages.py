@@ -20,9 +20,9 @@ from facts.disclosure import Reader, claim_of, knows_person
 from facts.fact import Fact, Kind, first_of
 from facts.ladder import LegTimes, build_ladder
 from facts.start_payload import lead_fields, transfer_started
-from meter.credits.rules import MAX_WORDS, CreditError, Reason, Refusal, State, Window
-from meter.credits.sql.reading import LEVELS, Request, Seen
-from meter.credits.sql.requests import Asked
+from meter.credits.rules import MAX_WORDS, CreditError, CreditRefusal, Reason, State, Window
+from meter.credits.sql.reading import LEVELS, CreditCandidate, Request
+from meter.credits.sql.requests import CreditApplication
 from meter.text.hostile import fields_of, one_line
 from meter.text.links import BadLinkError, read_credit_token
 from meter.text.localised import date_text, money_text, when_text
@@ -33,8 +33,8 @@ from portal.http.pages import Pages
 from portal.http.services import services
 
 _ERRORS = {  # in the words of the form, where these are others than the API's
-    Refusal.UNKNOWN_REASON: "Choose one of the reasons.",
-    Refusal.BAD_WORDS: f"Write what was wrong, in 1 to {MAX_WORDS:,} characters.",
+    CreditRefusal.UNKNOWN_REASON: "Choose one of the reasons.",
+    CreditRefusal.BAD_WORDS: f"Write what was wrong, in 1 to {MAX_WORDS:,} characters.",
 }
 
 _log = structlog.get_logger("portal")
@@ -57,7 +57,9 @@ async def post_page(request: HttpRequest, token: str) -> Response:
     credits_, transfer, buyer = _opened(request, token)
     form = _Form(**await read_form(request, ("reason", "words")))
     try:
-        made = await credits_.ask(transfer, buyer, Asked(form.words, "link", f"link:{client(request)}", form.reason))
+        made = await credits_.ask(
+            transfer, buyer, CreditApplication(form.words, "link", f"link:{client(request)}", form.reason)
+        )
     except CreditError as error:
         seen = await credits_.see(transfer, buyer)
         return _page(credits_, seen, form, error)
@@ -85,7 +87,9 @@ def _opened(request: HttpRequest, token: str) -> tuple[CreditsService, str, str]
     return credits_, transfer, buyer
 
 
-def _page(credits_: CreditsService, seen: Seen, form: _Form, error: CreditError | None = None) -> HTMLResponse:
+def _page(
+    credits_: CreditsService, seen: CreditCandidate, form: _Form, error: CreditError | None = None
+) -> HTMLResponse:
     """The page of a call; with an error 422, or 409 where the request was made meanwhile."""
     buyer, call = seen.contract.buyer, seen.call
     at_us = _dialout_us(seen)
@@ -128,7 +132,7 @@ class _Dates:
         return when_text(utc_us, self._zone, self._locale)
 
 
-def _dialout_us(seen: Seen) -> int | None:
+def _dialout_us(seen: CreditCandidate) -> int | None:
     if seen.call is not None:
         return seen.call.dialout_utc_us
     return seen.facts[0].utc_us if seen.facts else None
@@ -152,7 +156,7 @@ def _explained(reasons: dict[str, Reason]) -> list[dict[str, str]]:
 
 
 def _shown_error(error: CreditError) -> dict[str, str]:
-    title = "This is a valid call" if error.refusal is Refusal.VALID_CALL else "Your request was not sent"
+    title = "This is a valid call" if error.refusal is CreditRefusal.VALID_CALL else "Your request was not sent"
     return {"title": title, "text": _ERRORS.get(error.refusal, error.detail), "field": error.field}
 
 
@@ -182,7 +186,7 @@ def _lines(text: str) -> list[str]:
     return [line for raw in text.splitlines() if (line := one_line(raw))]
 
 
-def _shown_call(seen: Seen) -> dict[str, Any]:
+def _shown_call(seen: CreditCandidate) -> dict[str, Any]:
     """The facts of the call, as far as they are still there."""
     ladder = build_ladder(seen.facts) if seen.facts else None
     started = first_of(seen.facts, Kind.TRANSFER_STARTED)

@@ -14,9 +14,9 @@ from fastapi import APIRouter, Query, Response
 from fastapi import Request as HttpRequest
 
 from meter.book.sql.book import UnknownBuyerError
-from meter.credits.rules import CreditError, Refusal
-from meter.credits.sql.reading import Request, Wanted
-from meter.credits.sql.requests import Asked, Decision
+from meter.credits.rules import CreditError, CreditRefusal
+from meter.credits.sql.reading import CreditFilter, Request
+from meter.credits.sql.requests import CreditApplication, Decision
 from portal.credits.models import (
     COLUMNS,
     CreditAsk,
@@ -41,14 +41,14 @@ from portal.http.tokens import Scope, Token
 
 _LIST = "credits"
 _STATUS = {  # all others: 422, the field is wrong
-    Refusal.UNKNOWN_REQUEST: 404,
-    Refusal.ALREADY_OPEN: 409,
-    Refusal.ALREADY_CREDITED: 409,
-    Refusal.DECLINED: 409,
-    Refusal.NOT_OPEN: 409,
-    Refusal.NOT_FIRST: 409,
-    Refusal.NOT_DECIDED: 409,
-    Refusal.REVIEWED_TWICE: 409,
+    CreditRefusal.UNKNOWN_REQUEST: 404,
+    CreditRefusal.ALREADY_OPEN: 409,
+    CreditRefusal.ALREADY_CREDITED: 409,
+    CreditRefusal.DECLINED: 409,
+    CreditRefusal.NOT_OPEN: 409,
+    CreditRefusal.NOT_FIRST: 409,
+    CreditRefusal.NOT_DECIDED: 409,
+    CreditRefusal.REVIEWED_TWICE: 409,
 }
 _ASK_WHY = {
     409: "There was a request for this call before.",
@@ -79,7 +79,7 @@ async def post_credit(request: HttpRequest, response: Response, token: BuyerOrOp
     For buyers on their own calls, and for the operator on behalf of the buyer that was billed.
     """
     body = await read_model(request, CreditAsk)
-    asked = Asked(body.words, token.name, f"api:{client(request)}", body.reason)
+    asked = CreditApplication(body.words, token.name, f"api:{client(request)}", body.reason)
     buyer = buyer_of(token)
     try:
         made = await service(request, CreditsService).ask(body.transfer, buyer, asked)
@@ -104,7 +104,7 @@ async def get_credits(request: HttpRequest, token: BuyerOrOperator, query: Annot
     For the operator all, for a buyer its own.
     """
     buyer = own_buyer(token, query.buyer, "this token sees its own buyer's requests")
-    wanted = Wanted(buyer=buyer, state=query.state, transfer=query.transfer, call_id=query.call_id)
+    wanted = CreditFilter(buyer=buyer, state=query.state, transfer=query.transfer, call_id=query.call_id)
     credits_ = service(request, CreditsService)
 
     async def fetch(beyond: tuple[Any, ...] | None, limit: int) -> list[Request]:
@@ -178,7 +178,7 @@ async def post_re_review(
     body = await read_model(request, CreditReReview)
     try:
         made = await service(request, CreditsService).re_review(
-            id, Asked(body.words, token.name, f"api:{client(request)}")
+            id, CreditApplication(body.words, token.name, f"api:{client(request)}")
         )
     except CreditError as error:
         raise problem(error) from error
@@ -219,12 +219,12 @@ async def _find(request: HttpRequest, token: Token, wanted: int) -> Request:
     except CreditError as error:
         raise problem(error) from error
     if token.scope is Scope.BUYER and credit.buyer != token.of:
-        raise problem(CreditError(Refusal.UNKNOWN_REQUEST, id=wanted))
+        raise problem(CreditError(CreditRefusal.UNKNOWN_REQUEST, id=wanted))
     return credit
 
 
 def problem(error: CreditError) -> ProblemError:
     """A refusal as a problem; of a wrong field with its name."""
     status = _STATUS.get(error.refusal, 422)
-    is_field = error.refusal is not Refusal.UNKNOWN_REQUEST
+    is_field = error.refusal is not CreditRefusal.UNKNOWN_REQUEST
     return ProblemError(status, str(error), errors=[(error.field, error.detail)] if is_field else [])

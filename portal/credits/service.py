@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from meter.book.sql.contracts import read_contract
 from meter.credits.rules import Reason, ReasonBook
-from meter.credits.sql.reading import Request, Seen, Wanted, find, find_all, see
-from meter.credits.sql.requests import Asked, Decision, ask, decide, re_review
+from meter.credits.sql.reading import CreditCandidate, CreditFilter, Request, find, find_all, see
+from meter.credits.sql.requests import CreditApplication, Decision, ask, decide, re_review
 from meter.store.clerk import Clerk
 from meter.text.links import LinkOptions
 from portal.http.services import Service
@@ -31,7 +31,7 @@ class CreditsService(Service):
         self.links = links
         self.clock = clock
 
-    async def ask(self, transfer: str, buyer: str, asked: Asked) -> Request:
+    async def ask(self, transfer: str, buyer: str, asked: CreditApplication) -> Request:
         """File a request; `buyer` empty: whoever was billed. Raises CreditError, UnknownBuyerError."""
         now = self.clock()
         return await self._clerk.write(
@@ -43,7 +43,7 @@ class CreditsService(Service):
         now = self.clock()
         return await self._clerk.write(lambda connection: decide(connection, request, decision, now))
 
-    async def re_review(self, request: int, asked: Asked) -> Request:
+    async def re_review(self, request: int, asked: CreditApplication) -> Request:
         """Put a decided request into the line once more. Raises CreditError."""
         now = self.clock()
         return await self._clerk.write(lambda connection: re_review(connection, request, asked, now))
@@ -52,10 +52,10 @@ class CreditsService(Service):
         """Raises CreditError."""
         return await self._clerk.read(lambda connection: find(connection, request))
 
-    async def find_all(self, wanted: Wanted) -> list[Request]:
+    async def find_all(self, wanted: CreditFilter) -> list[Request]:
         return await self._clerk.read(lambda connection: find_all(connection, wanted))
 
-    async def see(self, transfer: str, buyer: str) -> Seen:
+    async def see(self, transfer: str, buyer: str) -> CreditCandidate:
         """A call as its buyer sees it. Raises UnknownBuyerError."""
         return await self._clerk.read(lambda connection: see(connection, transfer, buyer))
 

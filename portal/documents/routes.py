@@ -14,7 +14,7 @@ from fastapi import Path as InPath
 from fastapi.responses import Response as Plain
 
 from meter.billing.arithmetic.cycle import Remedy
-from meter.billing.documents import PaperError, lines_csv
+from meter.billing.documents import DocumentError, lines_csv
 from meter.billing.sql.documents import Document, UnknownDocumentError
 from meter.billing.sql.payments import PaymentError
 from meter.book.sql.book import UnknownBuyerError
@@ -115,8 +115,8 @@ async def get_file(
         if form == "csv":
             content = lines_csv(await documents.billing.body(number)).encode()
         else:
-            content = await documents.paper(number, form)
-    except PaperError as error:
+            content = await documents.document_file(number, form)
+    except DocumentError as error:
         raise ProblemError(503, str(error)) from error
     return _file(content, f"{number}.{form}", _TYPES[form])
 

@@ -7,7 +7,7 @@ import time
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.billing.documents import paper
+from meter.billing.documents import document_file
 from meter.billing.sql.documents import Document
 from meter.billing.sql.forecasting import OrderForecast, forecasts
 from meter.billing.sql.operations import BillingStore, detail_of
@@ -29,10 +29,10 @@ class DocumentsService(Service):
         self._clerk = clerk
         self._drawing = asyncio.Semaphore(AT_ONCE)
 
-    async def paper(self, number: str, form: str) -> bytes:
-        """A document as HTML or PDF. Raises PaperError, UnknownDocumentError."""
+    async def document_file(self, number: str, form: str) -> bytes:
+        """A document as HTML or PDF. Raises DocumentError, UnknownDocumentError."""
         async with self._drawing:
-            return await paper(self._clerk, number, form)
+            return await document_file(self._clerk, number, form)
 
     async def detail(self, number: str) -> str:
         """The transfers behind a document, as CSV: made off the loop. Raises PaymentError, UnknownDocumentError."""

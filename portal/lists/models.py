@@ -19,8 +19,8 @@ from portal.lists.service import Rejected
 from suppression.changes import MAX_ENTRIES
 from suppression.expiry import LAST_S, end_us
 from suppression.importer import REJECT_PERCENT
-from suppression.lookups import Found
-from suppression.reading.shapes import MAX_SKIPPED, Reject, Unused
+from suppression.lookups import ListMatch
+from suppression.reading.shapes import MAX_SKIPPED, Reject, UnusedPart
 
 _MAX_ENTRY = 128  # characters: a digest of SHA-256 in hex has 64
 _MAX_TIME = 40
@@ -354,7 +354,7 @@ def shown_list(version: ListVersion, token: Token) -> ListShown:
     )
 
 
-def shown_unused(unused: tuple[Unused, ...]) -> list[UnusedShown]:
+def shown_unused(unused: tuple[UnusedPart, ...]) -> list[UnusedShown]:
     return [
         UnusedShown(what=str(part.what), name=part.name, member=part.member, numbers=part.numbers, line=part.line)
         for part in unused[:MAX_UNUSED]
@@ -365,7 +365,7 @@ def shown_rejects(rejects: list[Rejected] | list[Reject]) -> list[RejectShown]:
     return [RejectShown(line=reject.line, why=reject.why, member=reject.member) for reject in rejects]
 
 
-def shown_found(hit: Found, token: Token) -> OnList:
+def shown_found(hit: ListMatch, token: Token) -> OnList:
     """A list that has a number, as this token may see it."""
     return OnList(
         name=hit.name,

@@ -45,7 +45,7 @@ from suppression.changes import Entry, EntryError, parse_entry
 from suppression.editing import edit, restore
 from suppression.importer import Mode, Task
 from suppression.kinds import Kind
-from suppression.reading.shapes import ColumnError, UnreadableError, Wanted
+from suppression.reading.shapes import ColumnError, ReadOptions, UnreadableError
 from suppression.snapshot import SnapshotError
 
 _REJECTS = ".rejects"  # beside the upload, whose name does not begin with a dot
@@ -286,10 +286,10 @@ async def _buyer(lists: ListsService, token: Token, name: str, requested: str) -
     return buyer or None
 
 
-def _wanted(query: ImportQuery, zone: str) -> Wanted:
+def _wanted(query: ImportQuery, zone: str) -> ReadOptions:
     kind = Kind(query.hashed) if query.hashed is not None else None
     try:
-        return Wanted(
+        return ReadOptions(
             column=tuple(query.column),
             area_column=query.area_column,
             expires_column=query.expires_column,

@@ -29,9 +29,9 @@ from portal.http.services import Service
 from portal.http.uploads import sweep
 from suppression.activating import FOLDER, ListRefusedError
 from suppression.editing import prune
-from suppression.importer import Imported, Task, import_file
+from suppression.importer import ImportResult, Task, import_file
 from suppression.index import Probe
-from suppression.lookups import Found, since_when
+from suppression.lookups import ListMatch, since_when
 from suppression.receipt import Signer
 from suppression.scrub import Scrub
 
@@ -60,7 +60,7 @@ class BusyError(ProblemError):
 class Checked:
     """The lists that have a number; the verdict, where it was asked for a buyer."""
 
-    on: list[Found]
+    on: list[ListMatch]
     unavailable: tuple[str, ...]  # lists that apply and cannot be consulted
     verdict: ScrubResult | None
 
@@ -99,7 +99,7 @@ class ListsService(Service):
         self._zone = zone
         self._keep_versions = keep_versions
         self._uploading: list[str] = []  # the tokens
-        self._running: dict[asyncio.Task[tuple[Imported, list[Rejected]]], _Watch] = {}
+        self._running: dict[asyncio.Task[tuple[ImportResult, list[Rejected]]], _Watch] = {}
         self._turn = asyncio.Lock()
         self._looking = asyncio.Semaphore(MAX_LOOKING)
         self._reloading = asyncio.Lock()
@@ -141,7 +141,7 @@ class ListsService(Service):
         finally:
             self._looking.release()
 
-    async def import_file(self, task: Task, actor: Actor) -> tuple[Imported, list[Rejected]]:
+    async def import_file(self, task: Task, actor: Actor) -> tuple[ImportResult, list[Rejected]]:
         """Import when the turn comes; the task must have a file of rejects. Raises BusyError, ListRefusedError.
 
         Who is cancelled does not wait for the end of it: the import stops by itself, as far as it has not come to be
@@ -165,7 +165,7 @@ class ListsService(Service):
         if self._running:
             await asyncio.wait(tuple(self._running), timeout=STOP_S)
 
-    async def _import(self, task: Task, actor: Actor, watch: _Watch) -> tuple[Imported, list[Rejected]]:
+    async def _import(self, task: Task, actor: Actor, watch: _Watch) -> tuple[ImportResult, list[Rejected]]:
         try:
             async with self._my_turn():
                 done = await import_file(self.store, self.data_dir, task, actor, progress=watch.progress)
@@ -188,7 +188,7 @@ class ListsService(Service):
         finally:
             self._turn.release()
 
-    def _ended(self, doing: asyncio.Task[tuple[Imported, list[Rejected]]]) -> None:
+    def _ended(self, doing: asyncio.Task[tuple[ImportResult, list[Rejected]]]) -> None:
         watch = self._running.pop(doing)
         error = None if doing.cancelled() else doing.exception()
         if watch.stopped and error is not None:

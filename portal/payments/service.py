@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.billing.sql.operations import BillingStore
 from meter.billing.sql.pages import PaymentRow, payments_before
-from meter.billing.sql.payments import Payment, Recorded
+from meter.billing.sql.payments import Payment, PaymentResult
 from meter.store.clerk import Clerk
 from portal.http.services import Service
 
@@ -24,7 +24,7 @@ class PaymentsService(Service):
         """The newest first, those before the one of that id. Raises UnknownBuyerError."""
         return await self._clerk.read(lambda connection: payments_before(connection, buyer, before, limit))
 
-    async def pay(self, payment: Payment, by: str) -> Recorded:
+    async def pay(self, payment: Payment, by: str) -> PaymentResult:
         """Record a payment, once per reference. Raises PaymentError, UnknownBuyerError, UnknownDocumentError."""
         return await self._billing.pay(payment, by)
 

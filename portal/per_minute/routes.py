@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from book.model import Channel
 from meter.per_minute.interactions import InteractionError, RatingKind, Refusal
-from meter.per_minute.sql.interactions import Interaction, Wanted
+from meter.per_minute.sql.interactions import Interaction, InteractionFilter
 from meter.per_minute.sql.reports import UnknownReportError
 from portal.http.access import OWN_ALONE, BuyerOrOperator, OperatorToken, buyer_of, own_buyer
 from portal.http.bodies import read_model
@@ -102,7 +102,9 @@ async def get_interactions(
     if not buyer:
         raise ProblemError(422, "buyer: whose interactions?", errors=[("buyer", "is missing")])
     kind = Channel(query.kind) if query.kind else None
-    wanted = Wanted(buyer=buyer, kind=kind, from_us=microseconds(query.since), to_us=microseconds(query.until))
+    wanted = InteractionFilter(
+        buyer=buyer, kind=kind, from_us=microseconds(query.since), to_us=microseconds(query.until)
+    )
     per_minute = service(request, PerMinuteService)
 
     async def fetch(before: tuple[Any, ...] | None, limit: int) -> list[Interaction]:

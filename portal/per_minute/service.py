@@ -8,7 +8,7 @@ from typing import Any
 
 from meter.book.sql.contracts import Contract, read_contract
 from meter.per_minute.interactions import RatingKind, read_report
-from meter.per_minute.sql.interactions import Interaction, Wanted, add, find, find_all
+from meter.per_minute.sql.interactions import Interaction, InteractionFilter, add, find, find_all
 from meter.per_minute.sql.ratings import file_rating
 from meter.per_minute.sql.reports import Report, read, read_all
 from meter.store.clerk import Clerk
@@ -42,7 +42,7 @@ class PerMinuteService(Service):
         """With `buyer` only where it is that one's. Raises InteractionError."""
         return await self._clerk.read(lambda connection: find(connection, interaction, buyer))
 
-    async def find_all(self, wanted: Wanted) -> list[Interaction]:
+    async def find_all(self, wanted: InteractionFilter) -> list[Interaction]:
         return await self._clerk.read(lambda connection: find_all(connection, wanted))
 
     async def rate(self, interaction: str, kind: RatingKind, rating: tuple[int, str, str]) -> Interaction:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from book.numbers import NumberError, normalise, to_e164
-from meter.settling.sql.transfers import SettledTransfer, UnknownTransferError, Wanted
+from meter.settling.sql.transfers import SettledTransfer, TransferFilter, UnknownTransferError
 from portal.http.access import AnyToken, BuyerOrOperator, buyer_of
 from portal.http.paging import page, read_cursor
 from portal.http.problems import ProblemError, documented
@@ -93,7 +93,7 @@ async def get_transfer(request: Request, token: BuyerOrOperator, transfer: Trans
     return LadderShown(**ladder.as_dict())
 
 
-def _wanted(query: TransferQuery, token: Token) -> Wanted:
+def _wanted(query: TransferQuery, token: Token) -> TransferFilter:
     """Raises ProblemError 403, 422."""
     own = {"buyer": query.buyer, "dialer": query.dialer}
     if token.scope is not Scope.OPERATOR:
@@ -104,7 +104,7 @@ def _wanted(query: TransferQuery, token: Token) -> Wanted:
     if token.scope is Scope.BUYER and own["dialer"]:
         raise ProblemError(403, "dialers are the operator's matter", errors=[("dialer", "is not yours to ask")])
     phone = _phone(query.phone)
-    return Wanted(
+    return TransferFilter(
         buyer=own["buyer"],
         dialer=own["dialer"],
         campaign=query.campaign,

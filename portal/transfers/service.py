@@ -8,7 +8,7 @@ from facts.fact import Kind, first_of
 from facts.ladder import Ladder, build_ladder
 from facts.start_payload import buyer as buyer_of
 from meter.journal.sql.reading import facts_of
-from meter.settling.sql.transfers import SettledTransfer, Wanted, settled
+from meter.settling.sql.transfers import SettledTransfer, TransferFilter, settled
 from meter.store.clerk import Clerk
 from portal.http.services import Service
 
@@ -21,7 +21,7 @@ class TransfersService(Service):
     def __init__(self, clerk: Clerk) -> None:
         self._clerk = clerk
 
-    async def settled(self, wanted: Wanted, after: str, limit: int) -> list[SettledTransfer]:
+    async def settled(self, wanted: TransferFilter, after: str, limit: int) -> list[SettledTransfer]:
         """Settled transfers after that one. Raises UnknownTransferError."""
         since = replace(wanted, after=after)
         return await self._clerk.read(lambda connection: settled(connection, since, limit))

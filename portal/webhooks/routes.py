@@ -13,7 +13,7 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 
 from meter.webhooks.channel import OK
-from meter.webhooks.http_post import PostError
+from meter.webhooks.http_post import HttpPostError
 from meter.webhooks.management import UnknownWebhookError
 from meter.webhooks.sql import Webhook, WebhookError
 from portal.http.access import BuyerOrOperator, own_buyer
@@ -165,7 +165,7 @@ async def post_test(request: Request, token: BuyerOrOperator, buyer: BuyerName, 
         await rates.of_trial(buyer)
     try:
         status = await _found(_service(request).try_out(buyer, name))
-    except PostError as error:
+    except HttpPostError as error:
         _log.info("webhook_tried", buyer=buyer, webhook=name, taken=False, by=token.name)
         return WebhookTried(taken=False, status=None, error=str(error))
     _log.info("webhook_tried", buyer=buyer, webhook=name, taken=status in OK, by=token.name)
@@ -197,7 +197,7 @@ def _own(token: Token, buyer: str) -> None:
 
 
 async def _found(work: Awaitable[T]) -> T:
-    """Raises ProblemError 404, 422, and PostError."""
+    """Raises ProblemError 404, 422, and HttpPostError."""
     try:
         return await work
     except UnknownWebhookError as error:

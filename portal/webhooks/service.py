@@ -59,7 +59,7 @@ class WebhooksService(Service):
             raise UnknownWebhookError(buyer, name)
 
     async def try_out(self, buyer: str, name: str) -> int:
-        """Post a sample; the status that came back. Raises UnknownWebhookError, PostError."""
+        """Post a sample; the status that came back. Raises UnknownWebhookError, HttpPostError."""
         hook = await self._clerk.read(lambda connection: find_hook(connection, buyer, name))
         async with self._trials:
             return await try_out(hook, self._options)

@@ -46,7 +46,7 @@ REFUSAL_CODES: dict[str, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SelectionRequest:
     """What is asked for. `seed` is recorded with the answer; `offered` are the buyers that this prospect had before."""
 
     dialled: str  # user part of the request URI
@@ -75,7 +75,7 @@ class Surroundings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class BuyerRefusal:
     """A buyer that was looked at and not taken. `reason` is a slug of `facts.outcome.Reason`, `detail` for people."""
 
     buyer: str
@@ -92,7 +92,7 @@ class Selection:
     buyer: Buyer | None = None
     endpoints: tuple[Endpoint, ...] = ()
     refusal: str = ""
-    refusals: tuple[Refusal, ...] = ()  # of every buyer looked at before the choice, in rank order
+    refusals: tuple[BuyerRefusal, ...] = ()  # of every buyer looked at before the choice, in rank order
     left_out: tuple[tuple[str, str], ...] = ()  # endpoints of `buyer` that may not ring now, and why
     scrub: ScrubResult | None = None  # evidence for `buyer`; None where it did not come to that
     seed: int = 0
@@ -118,7 +118,7 @@ class Selection:
         return min(self.campaign.ring_timeout_ms, max(one.ring_timeout_ms for one in self.endpoints))
 
 
-def choose(book: Book, question: Question, around: Surroundings) -> Selection:
+def choose(book: Book, question: SelectionRequest, around: Surroundings) -> Selection:
     """The buyer and the endpoints to ring.
 
     Where nobody is left, `refusal` is the reason of the buyer that ranked first, the one that would have got the call
@@ -127,7 +127,7 @@ def choose(book: Book, question: Question, around: Surroundings) -> Selection:
     return _choose(book, question, around, prospect=True)
 
 
-def availability(book: Book, question: Question, around: Surroundings) -> Selection:
+def availability(book: Book, question: SelectionRequest, around: Surroundings) -> Selection:
     """Whether a campaign would take some prospect now: `choose` without phone, state filters and suppression.
 
     Every buyer is looked at, so `refusals` names each that would not take a call now, also beside a choice.
@@ -135,18 +135,18 @@ def availability(book: Book, question: Question, around: Surroundings) -> Select
     return _choose(book, question, around, prospect=False)
 
 
-def _choose(book: Book, question: Question, around: Surroundings, *, prospect: bool) -> Selection:
+def _choose(book: Book, question: SelectionRequest, around: Surroundings, *, prospect: bool) -> Selection:
     campaign = book.campaigns.get(question.dialled)
     if campaign is None or not campaign.enabled:
         return Selection(refusal=Reason.NO_BUYER, seed=question.seed)
     dice = Random(question.seed)  # noqa: S311 - lots among buyers, which a record must be able to repeat
     best: _Case | None = None
     chosen = False
-    refusals: list[Refusal] = []
+    refusals: list[BuyerRefusal] = []
     for case in _ranked(book, campaign, question, around, dice):
         why = _look(case, campaign, dice, prospect=prospect)
         if why is not None:
-            refusals.append(Refusal(case.buyer.name, *why, scrub=case.scrub))
+            refusals.append(BuyerRefusal(case.buyer.name, *why, scrub=case.scrub))
             best = best or case
             continue
         best, chosen = (best, True) if chosen else (case, True)
@@ -174,7 +174,7 @@ class _Case:
     """One buyer against one question, with what is known of it now, and what the last checks found."""
 
     buyer: Buyer
-    question: Question
+    question: SelectionRequest
     around: Surroundings
     order: Order | None
     spans: Spans
@@ -187,7 +187,7 @@ class _Case:
 
 
 def _ranked(
-    book: Book, campaign: Campaign, question: Question, around: Surroundings, dice: Random
+    book: Book, campaign: Campaign, question: SelectionRequest, around: Surroundings, dice: Random
 ) -> Iterator[_Case] | list[_Case]:
     """The campaign's buyers in the order in which they are to be tried; those already offered to are left out."""
     cases = (
@@ -212,7 +212,7 @@ def _named(campaign: Campaign, key: str) -> tuple[str, ...]:
     return next((one.buyers for one in campaign.menu if one.key == key), ())
 
 
-def _case(book: Book, buyer: Buyer, question: Question, around: Surroundings) -> _Case:
+def _case(book: Book, buyer: Buyer, question: SelectionRequest, around: Surroundings) -> _Case:
     spans = spans_at(buyer, question.now_utc_us)
     usage = around.usage(buyer.name).during(spans)
     live = around.live(buyer.name)

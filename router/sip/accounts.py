@@ -37,7 +37,7 @@ _log = structlog.get_logger("sip")
 OWN_IDENTITY = "sip:baton@baton.invalid"  # RFC 2606: never a real name; the From of a leg is set per call
 
 
-def _key(target: Target, way: Way) -> tuple[object, ...]:
+def _key(target: Target, way: LocalAddress) -> tuple[object, ...]:
     """What makes two trunks the same to PJSIP."""
     policy = _of_accounts(target.policy)
     return (target.transport, target.srtp, target.verify_tls, target.username, target.password, policy, way)
@@ -61,7 +61,7 @@ def _of_accounts(policy: TrunkPolicy) -> TrunkPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class LocalAddress:
     """How a leg leaves this machine. `address` is ours on the route there; empty where it is not known."""
 
     listener: Listener | None = None
@@ -83,7 +83,9 @@ class Accounts:
         self._accounts: dict[tuple[object, ...], Any] = {}
         self._plain: dict[Listener | None, int] = {}  # transports of listeners, and None: to dial from over UDP
         first = next((one for one in config.listeners if one.transport is Transport.UDP), None)
-        self._first_way = Way(listener=first, address="" if first is None or _is_any(first.address) else first.address)
+        self._first_way = LocalAddress(
+            listener=first, address="" if first is None or _is_any(first.address) else first.address
+        )
         self._trunk_tls: dict[tuple[object, ...], int] = {}
         self._registered: dict[int, bool] = {}
         self._registering: set[tuple[object, ...]] = set()
@@ -116,7 +118,7 @@ class Accounts:
         srtp = next((one.srtp for one in self._config.listeners if one.srtp is not Srtp.OFF), Srtp.OFF)
         self._accounts[()] = self._make(OWN_IDENTITY, Target(uri="", srtp=srtp))
 
-    def for_target(self, target: Target, way: Way | None = None) -> Any:
+    def for_target(self, target: Target, way: LocalAddress | None = None) -> Any:
         """The account whose policy fits. Raises pj.Error where its transport cannot be made."""
         way = way or self.way_to(target)
         key = _key(target, way)
@@ -168,16 +170,16 @@ class Accounts:
         kind: int = getattr(self._pj, name)
         return kind
 
-    def way_to(self, target: Target) -> Way:
+    def way_to(self, target: Target) -> LocalAddress:
         """By which listener a leg leaves: the one that has the address of the route there."""
         if len(self._config.listeners) == 1:  # there is no other
             return self._first_way
         ours: str = self._pj.baton_local_for(host_of(target.uri))
         fits = [one for one in self._config.listeners if one.transport is target.transport]
         best = [one for one in fits if one.address == ours] or [one for one in fits if _is_any(one.address)] or fits
-        return Way(best[0] if best else None, ours)
+        return LocalAddress(best[0] if best else None, ours)
 
-    def host_for_from(self, way: Way) -> str:
+    def host_for_from(self, way: LocalAddress) -> str:
         """Our host in the From of a leg: what its far end knows us by, or a name that is nobody's."""
         if way.listener is not None and way.listener.public_address:
             return way.listener.public_address
@@ -185,7 +187,7 @@ class Accounts:
             return way.listener.address
         return way.address or host_for_from(self._config)
 
-    def _udp_contact(self, way: Way) -> str:
+    def _udp_contact(self, way: LocalAddress) -> str:
         """Where callees on UDP send their BYE; empty where only the system knows our address."""
         one = way.listener
         if one is None or not one.port or _is_any(one.address):
@@ -233,9 +235,9 @@ class Accounts:
             self._trunk_tls[key] = self._endpoint.transportCreate(kind, config)
         return self._trunk_tls[key]
 
-    def _make(self, identity: str, target: Target, way: Way | None = None) -> Any:
+    def _make(self, identity: str, target: Target, way: LocalAddress | None = None) -> Any:
         pj = self._pj
-        default, way = way is None, way or Way()
+        default, way = way is None, way or LocalAddress()
         config = pj.AccountConfig()
         config.idUri = identity
         policy = target.policy

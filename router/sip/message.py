@@ -34,7 +34,7 @@ Headers = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class InviteContent:
     """An INVITE. `unread` and `caller_unread` say why there is doubt about its lead and its From; both may be empty."""
 
     user: str  # of the request URI
@@ -45,7 +45,7 @@ class Read:
     caller_unread: str = ""
 
 
-def read_invite(text: str, *, lead: bool = True) -> Read:
+def read_invite(text: str, *, lead: bool = True) -> InviteContent:
     """All that the router wants of it. `lead` False: the sender is nobody's, and nothing of the body is read."""
     request, headers, body, unread = split_message(text)
     caller = caller_unread = lead_json = None
@@ -57,7 +57,7 @@ def read_invite(text: str, *, lead: bool = True) -> Read:
         lead_json = lead_part(headers, _announced(headers, body)) if lead else None
     except BodyError as error:
         unread = (*unread, f"lead: {error}")
-    return Read(
+    return InviteContent(
         user=user_of(request),
         caller=caller or "",
         headers=headers,

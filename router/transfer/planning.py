@@ -10,11 +10,11 @@ from book.limits import Limits
 from book.model import Endpoint, EndpointKind, Rating, TrunkPolicy
 from facts.answers import ScrubResult
 from facts.outcome import OutcomeTerms, Reason
-from facts.start_payload import BuyerRefusal, LeftOut, Scrub, Terms, TransferStarted
 from facts.start_payload import Endpoint as StartedEndpoint
+from facts.start_payload import LeftOut, RefusedBuyer, Scrub, Terms, TransferStarted
 from router.config import Carrier
 from router.lead import Lead
-from router.routing.selection import REFUSAL_CODES, Refusal, Selection
+from router.routing.selection import REFUSAL_CODES, BuyerRefusal, Selection
 from router.routing.surroundings import trunk_target
 from router.sip.port import Invite, Target
 from router.transfer import model as m
@@ -210,9 +210,9 @@ def _endpoint(number: int, endpoint: Endpoint) -> StartedEndpoint:
     return StartedEndpoint(number, endpoint.name, kind, transport, srtp, endpoint.secure)
 
 
-def _refusal(refusal: Refusal, sign: Sign) -> BuyerRefusal:
+def _refusal(refusal: BuyerRefusal, sign: Sign) -> RefusedBuyer:
     scrub = _scrub(refusal.scrub, refusal.buyer, sign) if refusal.scrub is not None else None
-    return BuyerRefusal(refusal.buyer, str(refusal.reason), refusal.detail, scrub)
+    return RefusedBuyer(refusal.buyer, str(refusal.reason), refusal.detail, scrub)
 
 
 def _scrub(scrub: ScrubResult, buyer: str, sign: Sign) -> Scrub:

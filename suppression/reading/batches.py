@@ -9,10 +9,10 @@ from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading import cells
 from suppression.reading.cells import CellError
 from suppression.reading.rows import Rows, decode, exact, unquote
-from suppression.reading.shapes import Batch, Flags, Layout, Read, Reject, Spans, Times, Wanted
+from suppression.reading.shapes import Batch, ColumnRead, Flags, Layout, ReadOptions, Reject, Spans, Times
 
 
-def batch(rows: Rows, layout: Layout, wanted: Wanted, member: str) -> Batch | None:
+def batch(rows: Rows, layout: Layout, wanted: ReadOptions, member: str) -> Batch | None:
     """None where all rows are blank."""
     work = _Work(rows, layout, wanted)
     reads = [work.read(column) for column in layout.columns]
@@ -46,14 +46,14 @@ def batch(rows: Rows, layout: Layout, wanted: Wanted, member: str) -> Batch | No
     )
 
 
-def _kept(read: Read, keep: Flags) -> Read:
-    return Read(read.keys[keep], read.done[keep], None if read.rest is None else read.rest[keep])
+def _kept(read: ColumnRead, keep: Flags) -> ColumnRead:
+    return ColumnRead(read.keys[keep], read.done[keep], None if read.rest is None else read.rest[keep])
 
 
 class _Work:
     """On some rows. `why`: of the rows that are rejected, by their place; `blank`: places of rows without content."""
 
-    def __init__(self, rows: Rows, layout: Layout, wanted: Wanted) -> None:
+    def __init__(self, rows: Rows, layout: Layout, wanted: ReadOptions) -> None:
         self._rows = rows
         self._layout = layout
         self._wanted = wanted
@@ -65,7 +65,7 @@ class _Work:
         self.blank: list[int] = []
         self.silent = np.ones(len(rows.starts), np.bool_)  # rows whose expiry is empty
 
-    def read(self, column: int) -> Read:
+    def read(self, column: int) -> ColumnRead:
         spans = self._rows.column(column)
         read, filled = self._quickly(spans)
         if read.done.all():
@@ -115,7 +115,7 @@ class _Work:
         self.endless = {int(places[at]): why for at, why in self.endless.items() if keep[at]}
         self._done = self._done[keep]
 
-    def _quickly(self, spans: Spans) -> tuple[Read, Flags]:
+    def _quickly(self, spans: Spans) -> tuple[ColumnRead, Flags]:
         """(what could be read, which cells are filled)."""
         rows, layout = self._rows, self._layout
         main = cells.trim(rows.text, spans)
@@ -128,7 +128,7 @@ class _Work:
             return cells.registry_numbers(rows.text, areas, main, home=home), filled
         return cells.numbers(rows.text, main, home=home), filled
 
-    def _slowly(self, read: Read, at: int, text: str, column: int) -> None:
+    def _slowly(self, read: ColumnRead, at: int, text: str, column: int) -> None:
         kind = self._layout.kind
         if kind is Kind.NUMBER:
             area = self._layout.area_column

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from suppression.expiry import LAST_S, day_end_us, end_us
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading.rows import QUOTE
-from suppression.reading.shapes import Flags, Ints, Keys, Octets, Read, Spans, Times
+from suppression.reading.shapes import ColumnRead, Flags, Ints, Keys, Octets, Spans, Times
 
 _TEN = 10  # digits: area code, exchange, line
 _LENGTHS = range(_TEN, 21)  # of cells read the quick way: `2125550100` to `+1 - (212) 555 - 0100`, within PAD
@@ -71,7 +71,7 @@ def trim(text: Octets, cells: Spans) -> Spans:
     return begin, end
 
 
-def numbers(text: Octets, cells: Spans, *, home: bool) -> Read:
+def numbers(text: Octets, cells: Spans, *, home: bool) -> ColumnRead:
     """North American numbers. `home`: a number without a country is one."""
     begin, end = cells
     lengths = end - begin
@@ -85,10 +85,10 @@ def numbers(text: Octets, cells: Spans, *, home: bool) -> Read:
             if counts[length]:
                 which = np.flatnonzero(lengths == length)
                 keys[which] = _of_one_length(text, begin[which], length, home=home)
-    return Read(keys, keys != 0)
+    return ColumnRead(keys, keys != 0)
 
 
-def registry_numbers(text: Octets, areas: Spans, cells: Spans, *, home: bool) -> Read:
+def registry_numbers(text: Octets, areas: Spans, cells: Spans, *, home: bool) -> ColumnRead:
     """Area codes of three digits beside seven digits, or eight characters with punctuation before the last four."""
     keys = np.zeros(len(areas[0]), np.uint64)
     lengths = cells[1] - cells[0]
@@ -103,7 +103,7 @@ def registry_numbers(text: Octets, areas: Spans, cells: Spans, *, home: bool) ->
         if length > len(digits):
             found[~_PUNCTUATION[line[_EXCHANGE_AT]]] = 0
         keys[which] = found
-    return Read(keys, keys != 0)
+    return ColumnRead(keys, keys != 0)
 
 
 def _columns(text: Octets, begin: Ints, length: int) -> list[Octets]:
@@ -187,7 +187,7 @@ def _ten_digits(columns: list[Octets]) -> Keys:
     return np.where(good, number, np.uint64(0))
 
 
-def digests(text: Octets, cells: Spans, kind: Kind) -> Read:
+def digests(text: Octets, cells: Spans, kind: Kind) -> ColumnRead:
     """Hex digits in either case, with `0x` before them or not."""
     begin, end = cells
     size = 2 * kind.digest_bytes
@@ -206,7 +206,7 @@ def digests(text: Octets, cells: Spans, kind: Kind) -> Read:
         done[mine] = True
         keys[mine] = np.ascontiguousarray(octets[good, :KEY_BYTES]).view(">u8").ravel()
         rest[mine] = octets[good, KEY_BYTES:]
-    return Read(keys, done, rest)
+    return ColumnRead(keys, done, rest)
 
 
 def digest(text: str, kind: Kind) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from suppression.kinds import Kind
 from suppression.reading.headers import HINTS, is_name, is_number_name, may_be_name, rank
 from suppression.reading.rows import line_ends
-from suppression.reading.shapes import ColumnError, Layout, UnreadableError, Wanted
+from suppression.reading.shapes import ColumnError, Layout, ReadOptions, UnreadableError
 from suppression.reading.watching import AROUND, HANDFUL, has_number, kind_of
 
 SAMPLE_ROWS = 1_000
@@ -72,7 +72,7 @@ def shown(names: tuple[str, ...] | list[str]) -> str:
 class Choice:
     """Of the columns, given a sample of at least one row. `head`: the text in which it stands."""
 
-    def __init__(self, rows: list[Row], delimiter: str, wanted: Wanted, where: str, head: bytes) -> None:
+    def __init__(self, rows: list[Row], delimiter: str, wanted: ReadOptions, where: str, head: bytes) -> None:
         self._rows = rows
         self._delimiter = delimiter
         self._wanted = wanted

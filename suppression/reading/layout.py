@@ -23,7 +23,7 @@ from suppression.reading.rows import (
     too_long,
     unquote,
 )
-from suppression.reading.shapes import Layout, Part, UnreadableError, Unused, Wanted
+from suppression.reading.shapes import Layout, PartKind, ReadOptions, UnreadableError, UnusedPart
 from suppression.reading.watching import holds_number
 
 MAX_BLANK = 10_000  # rows of delimiters alone that are looked past
@@ -33,14 +33,14 @@ _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LayoutMatch:
     """A layout, and where the rows begin: after `offset` bytes, on line `line`. `above`: what stands before them."""
 
     layout: Layout
     header_bytes: bytes = b""
     offset: int = 0
     line: int = 1
-    above: tuple[Unused, ...] = ()
+    above: tuple[UnusedPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ class _Sample:
         return times / len(self.rows), width
 
 
-def decide(head: bytes, wanted: Wanted, where: str, *, last: bool, delimiter: str = "") -> Found:
+def decide(head: bytes, wanted: ReadOptions, where: str, *, last: bool, delimiter: str = "") -> LayoutMatch:
     """From the beginning of a text (`last`: all of it). Raises UnreadableError."""
     start, above = 0, []
     told = None if delimiter else _told(head, where)
     if told is not None:
         delimiter, start = told
-        above.append(Unused(Part.LINES, "1, which tells the delimiter"))
+        above.append(UnusedPart(PartKind.LINES, "1, which tells the delimiter"))
     if wanted.skip_rows and head[start:].strip():
         start, skipped = _skipped(head, wanted, where)
         above.append(skipped)
@@ -107,7 +107,7 @@ def _told(head: bytes, where: str) -> tuple[str, int] | None:
     return delimiter, found.end()
 
 
-def _skipped(head: bytes, wanted: Wanted, where: str) -> tuple[int, Unused]:
+def _skipped(head: bytes, wanted: ReadOptions, where: str) -> tuple[int, UnusedPart]:
     """(where the lines end that are to be skipped, what they were)."""
     at = numbers = first = 0
     for line in range(1, wanted.skip_rows + 1):
@@ -119,7 +119,7 @@ def _skipped(head: bytes, wanted: Wanted, where: str) -> tuple[int, Unused]:
         numbers += bool(hits)
         first = first or (line if hits else 0)
         at = found.end()
-    return at, Unused(Part.LINES, f"1 to {wanted.skip_rows}, skipped as told", numbers=numbers, line=first)
+    return at, UnusedPart(PartKind.LINES, f"1 to {wanted.skip_rows}, skipped as told", numbers=numbers, line=first)
 
 
 def _sample(head: bytes, delimiter: str, start: int, *, last: bool) -> _Sample:
@@ -143,7 +143,7 @@ def _sample(head: bytes, delimiter: str, start: int, *, last: bool) -> _Sample:
     return _Sample(delimiter, rows, cut=at < end or not last)
 
 
-def _found(head: bytes, sample: _Sample, wanted: Wanted, where: str, start: int) -> Found:
+def _found(head: bytes, sample: _Sample, wanted: ReadOptions, where: str, start: int) -> LayoutMatch:
     if sample.open_at >= 0:
         line = 1 + line_ends(head[: sample.open_at])
         raise too_long(where, line) if sample.cut else never_closes(where, line)
@@ -151,15 +151,15 @@ def _found(head: bytes, sample: _Sample, wanted: Wanted, where: str, start: int)
         raise UnreadableError(f"{where}: begins with too many blank rows")
     line = 1 + line_ends(head[:start])
     if not sample.rows:
-        return Found(Layout(wanted.kind or Kind.NUMBER, sample.delimiter), offset=start, line=line)
+        return LayoutMatch(Layout(wanted.kind or Kind.NUMBER, sample.delimiter), offset=start, line=line)
     layout = Choice(sample.rows, sample.delimiter, wanted, where, head).layout()
     if not layout.header:
-        return Found(layout, offset=start, line=line)
+        return LayoutMatch(layout, offset=start, line=line)
     first = sample.rows[0]
     line = 1 + line_ends(head[: first.start])
     numbers = sum(holds_number(cell, wanted) for cell in first.cells)
-    above = Unused(
-        Part.LINES, f"{line}, the header: {shown(layout.header)}", numbers=numbers, line=line * bool(numbers)
+    above = UnusedPart(
+        PartKind.LINES, f"{line}, the header: {shown(layout.header)}", numbers=numbers, line=line * bool(numbers)
     )
     header = head[first.start : first.end]
-    return Found(layout, header, first.end, 1 + line_ends(head[: first.end]), (above,))
+    return LayoutMatch(layout, header, first.end, 1 + line_ends(head[: first.end]), (above,))

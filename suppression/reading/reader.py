@@ -21,25 +21,25 @@ from zipfile import ZipFile, ZipInfo
 from suppression.kinds import Kind
 from suppression.reading.archives import choose, is_workbook, member_pieces, open_archive
 from suppression.reading.batches import batch
-from suppression.reading.layout import Found, decide
+from suppression.reading.layout import LayoutMatch, decide
 from suppression.reading.rows import Scanner
 from suppression.reading.shapes import (
     Batch,
     ColumnError,
     Layout,
-    Part,
+    PartKind,
+    ReadOptions,
     Reject,
     UnreadableError,
-    Unused,
-    Wanted,
+    UnusedPart,
 )
 from suppression.reading.sheets import MAX_BYTES, MAX_COLUMNS, Sheets, too_large
 from suppression.reading.sources import HEAD, PIECE, RawFile, Stream, after, checksum, is_zip, peek, text_of
 from suppression.reading.watching import Watch
 
-__all__ = ["Batch", "ColumnError", "Layout", "ListFile", "Reject", "UnreadableError", "Unused", "Wanted"]
+__all__ = ["Batch", "ColumnError", "Layout", "ListFile", "ReadOptions", "Reject", "UnreadableError", "UnusedPart"]
 
-_GUESS = Wanted()
+_GUESS = ReadOptions()
 _MAGIC = 8  # bytes
 
 
@@ -53,7 +53,7 @@ class _Part:
     name: str
     where: str
     open: Callable[[ExitStack], Stream]
-    found: Found
+    found: LayoutMatch
     rest: Iterator[bytes] | None = None
     refusal: ColumnError | None = None
 
@@ -66,7 +66,7 @@ class ListFile:
     that was read of it counts.
     """
 
-    def __init__(self, path: Path, wanted: Wanted = _GUESS, *, chunk: int = PIECE) -> None:
+    def __init__(self, path: Path, wanted: ReadOptions = _GUESS, *, chunk: int = PIECE) -> None:
         self._path = path
         self._wanted = wanted
         self._chunk = chunk
@@ -74,7 +74,7 @@ class ListFile:
         self._begun = self._finished = False
         self._packed = False
         self._checksum = ""
-        self._left: list[Unused] = []
+        self._left: list[UnusedPart] = []
         self.skipped: tuple[str, ...] = ()  # members and sheets that are not read
         try:
             with self._readable():
@@ -124,7 +124,7 @@ class ListFile:
         return self._checksum
 
     @property
-    def unused(self) -> tuple[Unused, ...]:
+    def unused(self) -> tuple[UnusedPart, ...]:
         """What was not taken as entries, those parts first that seem to hold numbers; all of it after the last row."""
         return tuple(sorted(self._left, key=lambda one: not one.numbers))
 
@@ -176,7 +176,7 @@ class ListFile:
             book = Sheets(file, self._stack, where)
             return self._of_sheets("", where, book, lambda _: book)
         chosen, others = choose(archive, self._wanted.member, where)
-        self._leave(Part.MEMBER, others)
+        self._leave(PartKind.MEMBER, others)
         parts: list[_Part] = []
         for one in chosen:
             parts += self._of_member(archive, one, f"{where}: member {one.filename!r}", alone=len(chosen) == 1)
@@ -198,8 +198,10 @@ class ListFile:
         places = [at for at, one in enumerate(book.filled) if not pattern or fnmatchcase(one, pattern)]
         if pattern and not places:
             raise UnreadableError(f"{where}: has no sheet with content that matches {pattern!r}")
-        self._leave(Part.SHEET, tuple(one for at, one in enumerate(titles) if at not in places))
-        self._leave(Part.SHEET, tuple(f"{name}: chart {one!r}" if name else f"chart {one!r}" for one in book.others))
+        self._leave(PartKind.SHEET, tuple(one for at, one in enumerate(titles) if at not in places))
+        self._leave(
+            PartKind.SHEET, tuple(f"{name}: chart {one!r}" if name else f"chart {one!r}" for one in book.others)
+        )
         if not places:
             return [_Part(name, where, _nothing, decide(b"", self._wanted, where, last=True, delimiter=","))]
         if len(places) == 1:
@@ -237,7 +239,7 @@ class ListFile:
                 if is_sheet and found.layout.guessed and not found.layout.readable:
                     refusal = ColumnError(f"{where}: none of its first rows reads as a number; name the column")
             if refusal is not None:  # a sheet of remarks beside one of numbers, perhaps
-                found = Found(
+                found = LayoutMatch(
                     Layout(
                         self._wanted.kind or Kind.NUMBER, stream.delimiter, columns=(), guessed=True, width=MAX_COLUMNS
                     )
@@ -251,9 +253,9 @@ class ListFile:
             refusal=refusal,
         )
 
-    def _leave(self, what: Part, names: tuple[str, ...]) -> None:
+    def _leave(self, what: PartKind, names: tuple[str, ...]) -> None:
         self.skipped += names
-        self._left += [Unused(what, one) for one in names]
+        self._left += [UnusedPart(what, one) for one in names]
 
     def _check_parts(self) -> None:
         """What was said of the columns must mean the same in all parts, and what was guessed be alike."""

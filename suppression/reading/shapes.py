@@ -31,7 +31,7 @@ class ColumnError(UnreadableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReadOptions:
     """What the operator says of a file. Raises UnreadableError where no file could be read so.
 
     A column is said by its name in the header (letter case is ignored) or as "#2", counted from 1.
@@ -120,7 +120,7 @@ class Reject:
     member: str = ""
 
 
-class Part(StrEnum):
+class PartKind(StrEnum):
     """Of a file, what may be left unused."""
 
     COLUMN = "column"
@@ -130,10 +130,10 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Unused:
+class UnusedPart:
     """A part of a file that was not taken as entries. `numbers`: how many of its cells have one all the same."""
 
-    what: Part
+    what: PartKind
     name: str  # a column's, a member's, a sheet's; of lines what they are, such as `1, the header`
     member: str = ""  # in which it is
     numbers: int = 0
@@ -142,14 +142,14 @@ class Unused:
     def __str__(self) -> str:
         where = f"{self.member}: " if self.member else ""
         what, shown = str(self.what), repr(self.name)
-        if self.what is Part.LINES:
+        if self.what is PartKind.LINES:
             what, shown = "lines" if " to " in self.name else "line", self.name
         many = f" ({self.numbers:,} of its cells hold numbers, the first on line {self.line})" if self.numbers else ""
         return f"{where}{what} {shown}{many}"
 
 
 @dataclass(slots=True)
-class Read:
+class ColumnRead:
     """Of a column, cell by cell: what was read."""
 
     keys: Keys  # a number's E.164 digits, or a digest's first eight bytes, big-endian; 0 where not done
@@ -171,7 +171,7 @@ class Batch:
     ends: Ints
     lines: Ints  # the line of the member, from 1, on which the row begins
     ok: Flags
-    reads: tuple[Read, ...]  # by column
+    reads: tuple[ColumnRead, ...]  # by column
     expires: Times | None = None  # seconds since 1970 from which a row's entries no longer hold; 0: they always do
     silent: Flags | None = None  # rows that say nothing of an expiry; None: no row does
     rejects: list[Reject] = field(default_factory=list)  # the rows that are not ok, in their order

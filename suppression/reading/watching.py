@@ -23,10 +23,10 @@ from suppression.reading.shapes import (
     Ints,
     Layout,
     Octets,
-    Part,
+    PartKind,
+    ReadOptions,
     UnreadableError,
-    Unused,
-    Wanted,
+    UnusedPart,
 )
 
 HANDFUL = 3  # cells of a column that read as numbers, and nobody can say that it holds none
@@ -54,12 +54,12 @@ def has_number(text: str) -> bool:
     return _INSIDE.search(text) is not None
 
 
-def holds_number(text: str, wanted: Wanted) -> bool:
+def holds_number(text: str, wanted: ReadOptions) -> bool:
     """Whether a cell is a number or a digest, or has a number in it."""
     return kind_of(text, wanted) is not None or has_number(text)
 
 
-def kind_of(text: str, wanted: Wanted) -> Kind | None:
+def kind_of(text: str, wanted: ReadOptions) -> Kind | None:
     """What a cell is, among the kinds that may be; None: unreadable."""
     kind = wanted.kind
     if kind is None:
@@ -86,7 +86,7 @@ def _digits(text: Octets) -> Flags:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _ColumnCounts:
     """Of a column."""
 
     numbers: int = 0
@@ -103,13 +103,13 @@ class Watch:
     of numbers. Where somebody has named those that are read, the others are only counted.
     """
 
-    def __init__(self, layout: Layout, wanted: Wanted, where: str, refusal: ColumnError | None = None) -> None:
+    def __init__(self, layout: Layout, wanted: ReadOptions, where: str, refusal: ColumnError | None = None) -> None:
         self._layout = layout
-        self._wanted = Wanted(kind=None, region=wanted.region)
+        self._wanted = ReadOptions(kind=None, region=wanted.region)
         self._where = where
         self._refusal = refusal
         self._used = frozenset(layout.used)
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, _ColumnCounts] = {}
         self._width = layout.width
         self._home = wanted.region in NANP_REGIONS
 
@@ -155,7 +155,7 @@ class Watch:
         return any(kind_of(texts[one], self._wanted) for one in self._layout.columns if one < len(texts))
 
     def _look_at(self, column: int, rows: Rows, row: Ints, spans: tuple[Ints, Ints]) -> None:
-        seen = self._seen.setdefault(column, _Seen())
+        seen = self._seen.setdefault(column, _ColumnCounts())
         hits = cells.numbers(rows.text, cells.trim(rows.text, spans), home=self._home).done
         others = np.zeros_like(hits)
         for at in np.flatnonzero(~hits).tolist():
@@ -176,7 +176,7 @@ class Watch:
         if many:
             self._judge(column, seen)
 
-    def _judge(self, column: int, seen: _Seen) -> None:
+    def _judge(self, column: int, seen: _ColumnCounts) -> None:
         few = 1 if column >= self._layout.width else HANDFUL  # a cell that the first rows do not have at all
         if seen.numbers < few or not self._layout.guessed:
             return
@@ -188,15 +188,17 @@ class Watch:
             f" say which of {names} are meant"
         )
 
-    def unused(self, member: str) -> list[Unused]:
+    def unused(self, member: str) -> list[UnusedPart]:
         """The columns that were not read."""
         if not self._layout.columns:
             found = self._seen.values()
             first = min((one.line for one in found if one.line), default=0)
-            return [Unused(Part.SHEET, member, numbers=sum(one.numbers + one.others for one in found), line=first)]
+            return [
+                UnusedPart(PartKind.SHEET, member, numbers=sum(one.numbers + one.others for one in found), line=first)
+            ]
         left = (one for one in range(self._width) if one not in self._used)
         return [self._unused(one, member) for one in left]
 
-    def _unused(self, column: int, member: str) -> Unused:
-        seen = self._seen.get(column, _Seen())
-        return Unused(Part.COLUMN, self._layout.name(column), member, seen.numbers + seen.others, seen.line)
+    def _unused(self, column: int, member: str) -> UnusedPart:
+        seen = self._seen.get(column, _ColumnCounts())
+        return UnusedPart(PartKind.COLUMN, self._layout.name(column), member, seen.numbers + seen.others, seen.line)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from suppression.reading.reader import ListFile, UnreadableError, Unused, Wanted
-from suppression.reading.shapes import Part
+from suppression.reading.reader import ListFile, ReadOptions, UnreadableError, UnusedPart
+from suppression.reading.shapes import PartKind
 from tests.proof.person import Seen, cells, may_say, sees
 
 _CLEAN = ("{a}{b}{c}", "1{a}{b}{c}", "+1{a}{b}{c}", "({a}) {b}-{c}", "{a}-{b}-{c}", "{a}.{b}.{c}", "{a} {b} {c}",
@@ -50,7 +50,7 @@ class Made:
     """A file, and what is said of it."""
 
     data: bytes
-    wanted: Wanted
+    wanted: ReadOptions
     marks: dict[str, str]  # what divides the cells of each member
     told: str  # how it was made
 
@@ -150,18 +150,18 @@ class _Maker:
         self._note.append(f"{mark!r} {coding}")
         return told.encode(coding)
 
-    def _wanted(self, rows: list[list[str]]) -> Wanted:
+    def _wanted(self, rows: list[list[str]]) -> ReadOptions:
         rng = self._rng
         said = rng.random()
         if said < 0.6:
-            return Wanted()
+            return ReadOptions()
         width = max(map(len, rows), default=1) or 1
         places = [f"#{one}" for one in rng.sample(range(1, width + 1), rng.randint(1, min(2, width)))]
         if said < 0.85:
-            return Wanted(tuple(places))
+            return ReadOptions(tuple(places))
         if said < 0.93:
-            return Wanted(tuple(places), header=rng.random() < 0.5)
-        return Wanted(skip_rows=rng.randint(1, 2), header=rng.choice((None, True, False)))
+            return ReadOptions(tuple(places), header=rng.random() < 0.5)
+        return ReadOptions(skip_rows=rng.randint(1, 2), header=rng.choice((None, True, False)))
 
 
 def _zip(members: list[tuple[str, bytes]]) -> bytes:
@@ -246,13 +246,13 @@ def _member(name: str) -> str:
     return name.replace(": sheet ", " ").replace("sheet ", "").replace("'", "")
 
 
-def _accounts(one: Unused, seen: Seen, headers: dict[tuple[str, int], set[str]], *, alone: bool) -> bool:
+def _accounts(one: UnusedPart, seen: Seen, headers: dict[tuple[str, int], set[str]], *, alone: bool) -> bool:
     """Whether the report names the place of a number as one that was not taken."""
-    if one.what in {Part.SHEET, Part.MEMBER}:
+    if one.what in {PartKind.SHEET, PartKind.MEMBER}:
         return _member(one.name) == seen.member
     if not alone and _member(one.member) != seen.member:
         return False
-    if one.what is Part.LINES:
+    if one.what is PartKind.LINES:
         first, _, rest = one.name.partition(",")[0].partition(" to ")
         return int(first) <= seen.line <= int(rest or first) and one.numbers > 0
     named = {f"#{seen.column}", *headers.get((seen.member, seen.column), ())}

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from book.model import Order, Terms
 from book.terms import presets
 from meter.billing.arithmetic.calendar import Week, deadline_us, week_of
-from meter.billing.arithmetic.cycle import Bought, Prepaid, Remedy, make_up_units, remedy, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, Remedy, WeekOrder, make_up_units, remedy, settle_week
 from meter.billing.arithmetic.minutes import rate
 from meter.billing.arithmetic.units import (
-    Carried,
     CarriedUnits,
-    Ordered,
+    OrderedUnits,
+    RunningUnits,
     WeekUnits,
     bill,
     bill_week,
@@ -67,36 +67,36 @@ def in_weeks(entries: list[tuple[int, int]], cuts: list[int]) -> list[list[tuple
 def test_any_split_into_weeks_bills_the_floor_of_the_exact_share_all_along(
     entries: list[tuple[int, int]], cuts: list[int]
 ) -> None:
-    carried, total, share = Carried(), 0, Fraction(0)
+    carried, total, share = RunningUnits(), 0, Fraction(0)
     for week in in_weeks(entries, cuts):
         billed, carried = bill(carried, counted(week))
         total += billed
         share += sum((Fraction(percent, 100) * count for percent, count in week), Fraction(0))
         assert billed >= 0
         assert total <= share < total + 1
-    assert (total, carried) == bill(Carried(), counted(entries))
+    assert (total, carried) == bill(RunningUnits(), counted(entries))
 
 
 @given(_units, st.randoms(use_true_random=False), st.lists(st.integers(0, 30), max_size=8))
 def test_in_any_order_the_same_is_billed(entries: list[tuple[int, int]], random: object, cuts: list[int]) -> None:
     shuffled = list(entries)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    carried, total = Carried(), 0
+    carried, total = RunningUnits(), 0
     for week in in_weeks(shuffled, cuts):
         billed, carried = bill(carried, counted(week))
         total += billed
-    assert (total, carried) == bill(Carried(), counted(entries))
+    assert (total, carried) == bill(RunningUnits(), counted(entries))
 
 
 @given(_units, st.lists(st.integers(0, 29), unique=True, max_size=30), st.lists(st.integers(0, 60), max_size=8))
 def test_what_was_taken_back_leaves_no_trace(entries: list[tuple[int, int]], wrong: list[int], cuts: list[int]) -> None:
     taken_back = [entries[one] for one in wrong if one < len(entries)]
     kept = [entry for number, entry in enumerate(entries) if number not in wrong]
-    carried, total = Carried(), 0
+    carried, total = RunningUnits(), 0
     for week in in_weeks(entries + [(percent, -count) for percent, count in taken_back], cuts):
         billed, carried = bill(carried, counted(week))
         total += billed
-    assert (total, carried) == bill(Carried(), counted(kept))
+    assert (total, carried) == bill(RunningUnits(), counted(kept))
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(1, 10**12))
@@ -202,10 +202,10 @@ def test_every_unit_is_covered_charged_owed_or_kept(  # noqa: PLR0917 - as hypot
         assert (short.units, awaiting.units) == (short.counted, awaiting.counted)
 
 
-def bought_first(order: Order, terms: Terms, worth: int, *, paid: bool) -> Bought:
+def bought_first(order: Order, terms: Terms, worth: int, *, paid: bool) -> WeekOrder:
     """Of a buyer that ordered nothing before."""
-    paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, Ordered())
-    return Bought(order, paid_units, Prepaid(make_up_units(order, terms), worth), paid)
+    paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, OrderedUnits())
+    return WeekOrder(order, paid_units, Prepaid(make_up_units(order, terms), worth), paid)
 
 
 @given(_weeks, st.lists(st.sampled_from(("billed", "sent")), min_size=12, max_size=12))
@@ -218,7 +218,7 @@ def test_over_any_weeks_a_buyer_pays_for_what_was_billed_and_what_is_still_to_co
 
     Whatever the orders count, and if that changes from week to week.
     """
-    carried, kept, ordered, money = CarriedUnits(), Prepaid(), Ordered(), 0
+    carried, kept, ordered, money = CarriedUnits(), Prepaid(), OrderedUnits(), 0
     make_up: dict[date, tuple[int, int, int]] = {}
     for number, (quantity, connected, failed, choice) in enumerate(weeks):
         week, terms = Week(FIRST, TERMS.time_zone).later(number), replace(TERMS, order_counts=counts[number])
@@ -227,8 +227,8 @@ def test_over_any_weeks_a_buyer_pays_for_what_was_billed_and_what_is_still_to_co
         order = Order("acme", str(week), quantity, owed, owed, came)
         paid_units = paid_in_advance(terms.order_counts, quantity, 93, ordered)
         if counts[number] == "sent":
-            ordered = Ordered(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
-        result = settle_week(week, terms, Bought(order, paid_units, Prepaid(came, worth), paid=True), units, kept)
+            ordered = OrderedUnits(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
+        result = settle_week(week, terms, WeekOrder(order, paid_units, Prepaid(came, worth), paid=True), units, kept)
         kept = result.kept
         settled = remedy(choice, result.shortfall, week)
         money += paid_units * 4_500 + result.overage.amount_minor
@@ -252,15 +252,15 @@ def test_at_any_prices_whoever_gets_nothing_gets_every_cent_back(
 ) -> None:
     paid = back = 0
     make_up: dict[date, tuple[int, int, int]] = {}
-    ordered = Ordered()
+    ordered = OrderedUnits()
     for number, (quantity, price, choice) in enumerate([*weeks, (0, 1, Remedy.REFUND), (0, 1, Remedy.REFUND)]):
         week = Week(FIRST, TERMS.time_zone).later(number)
         owed, came, worth = make_up.pop(week.monday, (0, 0, 0))
         order = Order("acme", str(week), quantity, owed, owed, came)
         terms = replace(TERMS, unit_price_minor=price, order_counts=counts)
         paid_units = paid_in_advance(counts, quantity, 93, ordered)
-        ordered = Ordered(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
-        result = settle_week(week, terms, Bought(order, paid_units, Prepaid(came, worth), paid=True), WeekUnits())
+        ordered = OrderedUnits(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
+        result = settle_week(week, terms, WeekOrder(order, paid_units, Prepaid(came, worth), paid=True), WeekUnits())
         settled = remedy(choice, result.shortfall, week)
         paid += paid_units * price
         if choice is Remedy.MAKE_UP:
@@ -272,11 +272,11 @@ def test_at_any_prices_whoever_gets_nothing_gets_every_cent_back(
 
 @given(st.lists(st.integers(0, 500), max_size=30))
 def test_orders_that_count_as_sent_pay_in_advance_without_drift(quantities: list[int]) -> None:
-    before = Ordered()
+    before = OrderedUnits()
     for quantity in quantities:
         units = paid_in_advance("sent", quantity, 93, before)
         assert abs(units * 100 - quantity * 93) < 100
-        before = Ordered(before.hundredths + quantity * 93, before.units + units)
+        before = OrderedUnits(before.hundredths + quantity * 93, before.units + units)
     assert before.units == sum(quantities) * 93 // 100
 
 

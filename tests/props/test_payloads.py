@@ -36,7 +36,7 @@ JSON = st.recursive(
 )
 TYPES = tuple(typing.get_args(payloads.Typed))
 FIELDS = sorted({name for made in TYPES for name in made._fields})
-PARTS = (start_payload.Endpoint, start_payload.Terms, start_payload.Scrub, start_payload.BuyerRefusal)
+PARTS = (start_payload.Endpoint, start_payload.Terms, start_payload.Scrub, start_payload.RefusedBuyer)
 INNER = sorted({name for made in PARTS for name in made._fields})
 WORDS = st.sampled_from([*Party, *EndCause, *Reason, *Verdict, *CountsAs, "minute", "did", "trunk", "refer"]).map(str)
 VALUES = JSON | WORDS | st.dictionaries(st.sampled_from(INNER), JSON | WORDS, max_size=5)

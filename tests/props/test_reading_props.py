@@ -20,7 +20,7 @@ from openpyxl import Workbook
 from book.numbers import NumberError, normalise
 from suppression.kinds import KEY_BYTES, Kind
 from suppression.reading import cells
-from suppression.reading.reader import Batch, ListFile, UnreadableError, Wanted
+from suppression.reading.reader import Batch, ListFile, ReadOptions, UnreadableError
 from suppression.reading.rows import PAD, Scanner, unquote
 from tests.spellings import SPELLINGS
 
@@ -59,7 +59,7 @@ _cell = st.one_of(
 )
 
 
-def _read(data: bytes, wanted: Wanted, *, chunk: int = 1 << 20, name: str = "list") -> list[Batch]:
+def _read(data: bytes, wanted: ReadOptions, *, chunk: int = 1 << 20, name: str = "list") -> list[Batch]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         file.write_bytes(data)
@@ -94,7 +94,7 @@ def _outcomes(batches: list[Batch]) -> list[int | str]:
 @settings(max_examples=250)
 def test_a_column_of_numbers_reads_as_each_of_its_cells(texts: list[str], region: str, chunk: int) -> None:
     data = _written([["phone", "x"], *([text, "x"] for text in texts)]).encode()
-    assert _outcomes(_read(data, Wanted("phone", kind=Kind.NUMBER, region=region), chunk=chunk)) == [
+    assert _outcomes(_read(data, ReadOptions("phone", kind=Kind.NUMBER, region=region), chunk=chunk)) == [
         _outcome(text, region) for text in texts
     ]
 
@@ -141,7 +141,7 @@ _seven = st.one_of(
 @settings(max_examples=150)
 def test_area_and_number_read_as_the_two_together(pairs: list[tuple[str, str]], region: str) -> None:
     data = _written([["phone", "npa", "x"], *([seven, area, "x"] for area, seven in pairs)]).encode()
-    wanted = Wanted("phone", area_column="npa", kind=Kind.NUMBER, region=region)
+    wanted = ReadOptions("phone", area_column="npa", kind=Kind.NUMBER, region=region)
     assert _outcomes(_read(data, wanted)) == [
         _outcome(area.strip() + seven.strip(), region) if seven.strip() else "empty" for area, seven in pairs
     ]
@@ -161,7 +161,9 @@ def test_a_column_of_digests_reads_as_each_of_its_cells(kind: Kind, made: list[t
         digest = hashlib.new(kind, seed).hexdigest()
         forms = (digest, digest.upper(), digest[:-1], digest + "0", digest[:-1] + "g", "", f"{digest}\n")
         texts.append(around + forms[change % len(forms)] + around.strip("0xX"))
-    batches = _read(_written([["hash", "x"], *([text, "x"] for text in texts)]).encode(), Wanted("hash", kind=kind))
+    batches = _read(
+        _written([["hash", "x"], *([text, "x"] for text in texts)]).encode(), ReadOptions("hash", kind=kind)
+    )
     found = [
         key.to_bytes(KEY_BYTES, "big") + bytes(rest) if ok else b""
         for batch in batches
@@ -193,7 +195,7 @@ _date = st.one_of(
 @settings(max_examples=150)
 def test_a_column_of_expiries_reads_as_each_of_its_cells(texts: list[str], zone: str) -> None:
     data = _written([["phone", "until"], *(["2125550100", text] for text in texts)]).encode()
-    batches = _read(data, Wanted("phone", expires_column="until", zone=zone))
+    batches = _read(data, ReadOptions("phone", expires_column="until", zone=zone))
     found = [seconds for batch in batches for seconds in batch.expires.tolist()]  # type: ignore[union-attr]
     assert found == [_expiry(text, zone) or 0 for text in texts]
     endless = [one.line for batch in batches for one in batch.endless]
@@ -309,7 +311,7 @@ def test_every_form_of_a_file_gives_the_same(pairs: list[tuple[str, str]], chunk
         (_outcome(number), line) for line, (number, name) in enumerate(pairs, start=2) if number.strip() or name.strip()
     ]
     for name, data in forms.items():
-        batches = _read(data, Wanted("phone"), chunk=chunk, name=name)
+        batches = _read(data, ReadOptions("phone"), chunk=chunk, name=name)
         lines = [line for batch in batches for line in batch.lines.tolist()]
         assert (name, list(zip(_outcomes(batches), lines, strict=True))) == (name, want)
 
@@ -341,7 +343,7 @@ def test_a_reject_has_the_line_on_which_its_row_begins(
         elif isinstance(_outcome(said), str):
             want.append((line, _outcome(said)))
         line += 1 + len(row.replace("\r\n", "\n").replace("\r", "\n").split("\n")) - 1
-    batches = _read(text.encode(), Wanted("phone"), chunk=chunk)
+    batches = _read(text.encode(), ReadOptions("phone"), chunk=chunk)
     assert [(one.line, one.why) for batch in batches for one in batch.rejects] == want
 
 
@@ -352,7 +354,7 @@ def test_a_file_cut_anywhere_is_never_a_shorter_list(pack: Callable[[bytes], byt
     whole = pack("".join(f"212555{one:04}\n" for one in range(500)).encode())
     cut = data.draw(st.integers(1, len(whole) - 1))
     try:
-        batches = _read(whole[:cut], Wanted("#1"))
+        batches = _read(whole[:cut], ReadOptions("#1"))
     except UnreadableError:
         return
     assert cut < 4  # too short to be known for what it is

@@ -27,7 +27,7 @@ from book.model import (
     Terms,
 )
 from facts.answers import ScrubResult
-from router.routing.selection import Question, area_code, choose
+from router.routing.selection import SelectionRequest, area_code, choose
 
 TERMS = Terms("t", order_counts="billed")
 MONDAY = midnight_us(datetime(2026, 6, 1, tzinfo=UTC).date(), TERMS.time_zone)
@@ -83,14 +83,14 @@ class Around:
 
 
 @st.composite
-def _cases(draw: st.DrawFn) -> tuple[Book, Question, Around]:
+def _cases(draw: st.DrawFn) -> tuple[Book, SelectionRequest, Around]:
     buyers = {name: replace(draw(_buyers), name=name) for name in NAMES}
     menu = draw(st.sampled_from([(), (MenuChoice("1", ("bob", "ann")),)]))
     campaign = Campaign("c", NAMES, strategy=draw(st.sampled_from(Strategy)), menu=menu)
     orders = {name: (Order(name, WEEK, draw(st.integers(0, 6))),) for name in draw(st.sets(st.sampled_from(NAMES)))}
     now = MONDAY + draw(st.integers(0, WEEK_US - 1))
     usages = {name: Usage(spans_at(buyers[name], now), *draw(_usage)) for name in NAMES}
-    question = Question(
+    question = SelectionRequest(
         "c",
         draw(st.sampled_from(["+12125550100", "+13105550100", "+442125550100", ""])),
         draw(st.sampled_from(["NY", "ca", ""])),
@@ -112,7 +112,7 @@ def _order_leaves_room(buyer: Buyer, order: Order | None, week: int) -> bool:
     return (not buyer.order_required and not order.quantity) or week < order.quantity * 11 // 10 + order.make_up
 
 
-def may_ring(book: Book, name: str, question: Question, around: Around) -> bool:
+def may_ring(book: Book, name: str, question: SelectionRequest, around: Around) -> bool:
     """The rules once more, each a line of its own and none shared with the code under test but the calendar's."""
     buyer, usage, caps = book.buyers[name], around.usages[name], book.buyers[name].caps
     mine = max(0, around.up[name] - (usage.live - usage.elsewhere))
@@ -141,7 +141,7 @@ def may_ring(book: Book, name: str, question: Question, around: Around) -> bool:
 
 @given(_cases())
 @settings(max_examples=600)
-def test_a_buyer_is_taken_exactly_where_nothing_speaks_against_it(case: tuple[Book, Question, Around]) -> None:
+def test_a_buyer_is_taken_exactly_where_nothing_speaks_against_it(case: tuple[Book, SelectionRequest, Around]) -> None:
     book, question, around = case
     campaign = book.campaigns["c"]
     named = campaign.buyers
@@ -169,7 +169,7 @@ def test_a_buyer_is_taken_exactly_where_nothing_speaks_against_it(case: tuple[Bo
 
 
 @given(_cases())
-def test_the_same_question_gets_the_same_answer(case: tuple[Book, Question, Around]) -> None:
+def test_the_same_question_gets_the_same_answer(case: tuple[Book, SelectionRequest, Around]) -> None:
     assert choose(*case) == choose(*case)
 
 
@@ -200,7 +200,7 @@ def test_over_a_week_every_order_is_filled_at_its_own_pace(seed: int) -> None:
         for name, buyer in buyers.items():
             spans = spans_at(buyer, now)
             around.usages[name] = Usage(spans, week_connected=had[name]["connected"], week_failed=had[name]["failed"])
-        found = choose(book, Question("c", now_utc_us=now, seed=dice.randrange(2**32)), around)
+        found = choose(book, SelectionRequest("c", now_utc_us=now, seed=dice.randrange(2**32)), around)
         if found.buyer is not None and not found.refusal:
             had[found.buyer.name][dice.choice(["connected"] * 9 + ["failed"])] += 1
         if number == 500:
@@ -229,7 +229,7 @@ def test_where_there_is_not_enough_for_all_each_gets_the_same_part_of_its_order(
     for number in range(300):
         now = MONDAY + number * WEEK_US // 300
         usages = {name: Usage(spans_at(one, now), week_failed=had[name]) for name, one in buyers.items()}
-        question = Question("c", now_utc_us=now, seed=dice.randrange(2**32))
+        question = SelectionRequest("c", now_utc_us=now, seed=dice.randrange(2**32))
         found = choose(book, question, Around(usages, {}, set(), set()))
         assert found.buyer is not None
         had[found.buyer.name] += 1
@@ -246,7 +246,7 @@ def test_an_agents_share_follows_its_rating(ratings: list[int], seed: int) -> No
     book = Book(1, {"b": Buyer("b", "", TERMS, agents)}, {"c": Campaign("c", ("b",), strategy=Strategy.RATED)})
     dice, around, calls = random.Random(seed), Around({}, {}, set(), set()), 2_000
     drawn = Counter(
-        choose(book, Question("c", now_utc_us=MONDAY, seed=dice.randrange(2**63)), around).endpoints[0].name
+        choose(book, SelectionRequest("c", now_utc_us=MONDAY, seed=dice.randrange(2**63)), around).endpoints[0].name
         for _ in range(calls)
     )
     for agent in agents:

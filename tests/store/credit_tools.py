@@ -27,7 +27,7 @@ async def ask(
     words: str = "had her in May",
     reasons: ReasonBook = REASONS,
 ) -> Request:
-    asked = desk.Asked(words, "crm", "api:192.0.2.7", reason)
+    asked = desk.CreditApplication(words, "crm", "api:192.0.2.7", reason)
     return await books.write(
         lambda connection: desk.ask(connection, (transfer, buyer), asked, reasons, at(when)),
     )
@@ -41,7 +41,7 @@ async def decide(
 
 
 async def again(books: Books, request: int, when: str, words: str = "look at the address") -> Request:
-    asked = desk.Asked(words, "bo", "cli:desk")
+    asked = desk.CreditApplication(words, "bo", "cli:desk")
     return await books.write(lambda connection: desk.re_review(connection, request, asked, at(when)))
 
 

@@ -19,7 +19,7 @@ from suppression.editing import edit, fold
 from suppression.importer import Mode, Task, import_file
 from suppression.kinds import Kind, digests
 from suppression.lookups import rows
-from suppression.reading.shapes import Wanted
+from suppression.reading.shapes import ReadOptions
 from tests.suppression_lists import ANN, FREE, HOUR_US, LISTED, csv_file, import_list, numbers_of, scrub_with
 
 
@@ -181,14 +181,14 @@ async def test_a_guess_that_is_not_sure_is_confirmed_or_refused(store: ListRows,
         await import_file(store, tmp_path, Task(file, "dnc", None), ANN)
     with pytest.raises(ListRefusedError, match="may all hold numbers"):  # numbers of orders may be somebody's
         await import_file(store, tmp_path, Task(file, "dnc", None, Mode.REMOVE), ANN, confirm=confirm)
-    named = Task(file, "dnc", None, wanted=Wanted(column="mobile"))
+    named = Task(file, "dnc", None, wanted=ReadOptions(column="mobile"))
     await import_file(store, tmp_path, named, ANN)
     assert await numbers_of(store, tmp_path) == ["+12125550101", "+12125550103"]
 
 
 async def test_an_empty_list_must_be_asked_for(store: ListRows, tmp_path: Path) -> None:
     file = csv_file(tmp_path, "phone")
-    wanted = Wanted(column="phone")
+    wanted = ReadOptions(column="phone")
     with pytest.raises(ListRefusedError, match="holds no number"):
         await import_file(store, tmp_path, Task(file, "dnc", None, wanted=wanted), ANN)
     imported = await import_file(store, tmp_path, Task(file, "dnc", None, wanted=wanted, allow_empty=True), ANN)
@@ -231,7 +231,7 @@ async def test_entries_expire_each_by_its_date_and_a_list_as_a_whole(store: List
     wall = 1_800_000_000.0
     lines = ["phone,until", f"{LISTED},2027-01-14", f"{FREE},", "+12125550111,2027-01-16"]
     file = csv_file(tmp_path, *lines)
-    task = Task(file, "dnc", None, wanted=Wanted(column="phone", expires_column="until"))
+    task = Task(file, "dnc", None, wanted=ReadOptions(column="phone", expires_column="until"))
     await import_file(store, tmp_path, task, ANN)
     await edit(store, tmp_path, "dnc", add={"+12125550122": int(wall) + 5}, remove=[], who=ANN)
     scrub = await scrub_with(store, tmp_path, wall=lambda: wall)
@@ -282,7 +282,7 @@ async def test_adding_never_ends_what_is_on_the_list(store: ListRows, tmp_path: 
 async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: ListRows, tmp_path: Path) -> None:
     said = {LISTED: "9999-12-31", FREE: "soon", "+12125550111": "", "+12125550122": " ", "+12125550133": "2030-01-01"}
     file = csv_file(tmp_path, "phone,until", *(f"{number},{until}" for number, until in said.items()))
-    wanted = Wanted(column="phone", expires_column="until", zone="UTC")
+    wanted = ReadOptions(column="phone", expires_column="until", zone="UTC")
     end = 1_800_000_000
     task = Task(file, "dnc", None, Mode.ADD, wanted=wanted, expires_utc_us=end * 1_000_000)
     assert (await import_file(store, tmp_path, task, ANN)).report.endless == 1
@@ -292,5 +292,5 @@ async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: L
 
 async def test_lines_that_have_ended_are_told(store: ListRows, tmp_path: Path) -> None:
     file = csv_file(tmp_path, "phone,until", f"{LISTED},2001-01-01", f"{FREE},", "+12125550111,2105-01-01")
-    task = Task(file, "dnc", None, wanted=Wanted(column="phone", expires_column="until"))
+    task = Task(file, "dnc", None, wanted=ReadOptions(column="phone", expires_column="until"))
     assert (await import_file(store, tmp_path, task, ANN)).report.ended == 1

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from suppression.kinds import KEY_BYTES, Kind
-from suppression.reading.reader import Layout, ListFile, Reject, UnreadableError, Wanted
+from suppression.reading.reader import Layout, ListFile, ReadOptions, Reject, UnreadableError
 from tests.list_files import ONE, ROWS, THREE, TWO, list_file, read_list, why_unreadable, workbook_of
 
 # --- which column
 
 
-def _layout(folder: Path, text: str, wanted: Wanted | None = None) -> Layout:
-    with ListFile(list_file(folder, text), wanted or Wanted()) as opened:
+def _layout(folder: Path, text: str, wanted: ReadOptions | None = None) -> Layout:
+    with ListFile(list_file(folder, text), wanted or ReadOptions()) as opened:
         return opened.layout
 
 
@@ -40,8 +40,8 @@ def test_commas_inside_do_not_make_a_comma_file(tmp_path: Path) -> None:
     text = _lines(*(f"Smith, J;212555{one:04};a, b" for one in range(9)))
     assert (_layout(tmp_path, text).delimiter, _layout(tmp_path, text).column) == (";", 1)
     named = _lines("name, first;phone", "Smith, J;2125550100")
-    assert _layout(tmp_path, named, Wanted("phone")).delimiter == ";"
-    assert _layout(tmp_path, _lines("2125550100;Smith, J", "2125550100;Smith"), Wanted("#1")).delimiter == ";"
+    assert _layout(tmp_path, named, ReadOptions("phone")).delimiter == ";"
+    assert _layout(tmp_path, _lines("2125550100;Smith, J", "2125550100;Smith"), ReadOptions("#1")).delimiter == ";"
     with ListFile(list_file(tmp_path, workbook_of([["name;phone"], ["x;2125550100"]]))) as opened:
         assert opened.layout.delimiter == ","
 
@@ -49,32 +49,32 @@ def test_commas_inside_do_not_make_a_comma_file(tmp_path: Path) -> None:
 def test_a_column_can_be_named_or_counted(tmp_path: Path) -> None:
     text = _lines("Home, WORK ,note", "2125550100,2125550101,2125550102")
     for wanted, column in ((" work", 1), ("#1", 0), ("#3", 2), ("HOME", 0)):
-        layout = _layout(tmp_path, text, Wanted(wanted))
+        layout = _layout(tmp_path, text, ReadOptions(wanted))
         assert (layout.column, layout.guessed, layout.sure, layout.sampled) == (column, False, True, 1)
         assert layout.header == ("Home", "WORK", "note")
-    assert _layout(tmp_path, _lines("2125550100,x", "2125550101,y"), Wanted("#1")).header == ()
-    assert _layout(tmp_path, _lines("#,x", "2125550101,y"), Wanted("#")).header == ("#", "x")
+    assert _layout(tmp_path, _lines("2125550100,x", "2125550101,y"), ReadOptions("#1")).header == ()
+    assert _layout(tmp_path, _lines("#,x", "2125550101,y"), ReadOptions("#")).header == ("#", "x")
 
 
 def test_a_named_column_is_read_though_little_of_it_can_be(tmp_path: Path) -> None:
-    layout = _layout(tmp_path, _lines("phone,x", "a,1", "b,2", "2125550100,3"), Wanted("phone"))
+    layout = _layout(tmp_path, _lines("phone,x", "a,1", "b,2", "2125550100,3"), ReadOptions("phone"))
     assert (layout.sampled, layout.readable, layout.kind) == (3, 1, Kind.NUMBER)
 
 
 def test_a_column_that_is_not_there_is_said_without_data(tmp_path: Path) -> None:
-    told = why_unreadable(list_file(tmp_path, _lines("name,2125550199,city", "x,2125550100,y")), Wanted("phone"))
+    told = why_unreadable(list_file(tmp_path, _lines("name,2125550199,city", "x,2125550100,y")), ReadOptions("phone"))
     assert told == "has no column 'phone'; its first line has: 'name', 'city'"
-    assert "none that is a name" in why_unreadable(list_file(tmp_path, _lines("2125550199,1")), Wanted("phone"))
+    assert "none that is a name" in why_unreadable(list_file(tmp_path, _lines("2125550199,1")), ReadOptions("phone"))
     assert "has 2 columns 'phone': count it" in why_unreadable(
-        list_file(tmp_path, _lines("Phone,phone")), Wanted("phone")
+        list_file(tmp_path, _lines("Phone,phone")), ReadOptions("phone")
     )
-    assert why_unreadable(list_file(tmp_path, _lines("a,b")), Wanted("#3")) == "has no column #3; it has 2"
-    assert "no column 'until'" in why_unreadable(list_file(tmp_path, ROWS), Wanted(expires_column="until"))
+    assert why_unreadable(list_file(tmp_path, _lines("a,b")), ReadOptions("#3")) == "has no column #3; it has 2"
+    assert "no column 'until'" in why_unreadable(list_file(tmp_path, ROWS), ReadOptions(expires_column="until"))
 
 
 def test_one_column_without_a_header_needs_no_name(tmp_path: Path) -> None:
-    assert read_list(list_file(tmp_path, ROWS), Wanted("phone")).keys == [ONE, TWO, THREE]
-    assert "no column" in why_unreadable(list_file(tmp_path, "nobody\n"), Wanted("phone"))
+    assert read_list(list_file(tmp_path, ROWS), ReadOptions("phone")).keys == [ONE, TWO, THREE]
+    assert "no column" in why_unreadable(list_file(tmp_path, "nobody\n"), ReadOptions("phone"))
 
 
 def test_one_column_is_read_whatever_it_holds(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_header_has_a_letter_and_is_no_number(tmp_path: Path) -> None:
     assert _layout(tmp_path, _lines("\u96fb\u8a71", "2125550100")).header == ("\u96fb\u8a71",)
     assert _layout(tmp_path, _lines("---", *ROWS.split())).header == ()
     assert _layout(tmp_path, _lines("1-800-FLOWERS", *ROWS.split())).header == ()
-    with ListFile(list_file(tmp_path, "T\xe9l,x\n2125550100,y\n".encode("latin-1")), Wanted("T\u00e9l")) as opened:
+    with ListFile(list_file(tmp_path, "T\xe9l,x\n2125550100,y\n".encode("latin-1")), ReadOptions("T\u00e9l")) as opened:
         assert opened.layout.header == ("T\u00e9l", "x")
 
 
@@ -154,7 +154,11 @@ def test_the_columns_of_the_registry_can_be_named(tmp_path: Path) -> None:
         "z,5550102,",
         *["x,5550100,212"] * 15,
     )
-    for wanted in (Wanted("local", area_column="NPA"), Wanted("#2", area_column="#3"), Wanted(area_column="npa")):
+    for wanted in (
+        ReadOptions("local", area_column="NPA"),
+        ReadOptions("#2", area_column="#3"),
+        ReadOptions(area_column="npa"),
+    ):
         result = read_list(list_file(tmp_path, text), wanted)
         assert result.keys == [ONE, TWO, *[ONE] * 15]
         assert [(one.line, one.why.split(":")[0]) for one in result.rejects] == [
@@ -171,11 +175,11 @@ def test_the_columns_of_the_registry_can_be_named(tmp_path: Path) -> None:
 
 def test_a_region_is_of_numbers_that_do_not_say_theirs(tmp_path: Path) -> None:
     file = list_file(tmp_path, _lines("phone,x", "020 7946 0958,a", "+1 212 555 0100,b", "2125550100,c"))
-    assert read_list(file, Wanted("phone", region="GB")).keys == [442079460958, ONE, 442125550100]
+    assert read_list(file, ReadOptions("phone", region="GB")).keys == [442079460958, ONE, 442125550100]
     with pytest.raises(UnreadableError, match="region 'uk'"):
-        Wanted(region="uk")
+        ReadOptions(region="uk")
     with pytest.raises(UnreadableError, match="area codes"):
-        Wanted(kind=Kind.MD5, area_column="npa")
+        ReadOptions(kind=Kind.MD5, area_column="npa")
 
 
 def test_rejects_say_why_and_do_not_repeat_the_cell(tmp_path: Path) -> None:
@@ -187,7 +191,7 @@ def test_rejects_say_why_and_do_not_repeat_the_cell(tmp_path: Path) -> None:
         "2125550100,2125550101",
     ]
     text = _lines("phone,x", *(f'"{one}",y' for one in bad), ROWS[:10] + ",z")
-    result = read_list(list_file(tmp_path, text), Wanted("phone"))
+    result = read_list(list_file(tmp_path, text), ReadOptions("phone"))
     assert [one.line for one in result.rejects] == [2, 3, 4, 5, 6]
     assert result.rejects[2].why == "too long for a phone number"
     assert not [one for one in result.rejects if any(map(str.isdigit, one.why))]
@@ -231,10 +235,10 @@ def test_digests_are_known_by_their_length(tmp_path: Path, kind: Kind, label: st
 def test_a_kind_can_be_said(tmp_path: Path) -> None:
     md5 = hashlib.md5(b"1").hexdigest()
     text = _lines("a,b", *[f"2125550100,{md5}"] * 5)
-    assert _layout(tmp_path, text, Wanted(kind=Kind.MD5)).column == 1
-    assert _layout(tmp_path, text, Wanted(kind=Kind.NUMBER)).column == 0
-    assert "no column reads as sha1s" in why_unreadable(list_file(tmp_path, text), Wanted(kind=Kind.SHA1))
-    assert len(read_list(list_file(tmp_path, text), Wanted("b", kind=Kind.SHA256)).rejects) == 5
+    assert _layout(tmp_path, text, ReadOptions(kind=Kind.MD5)).column == 1
+    assert _layout(tmp_path, text, ReadOptions(kind=Kind.NUMBER)).column == 0
+    assert "no column reads as sha1s" in why_unreadable(list_file(tmp_path, text), ReadOptions(kind=Kind.SHA1))
+    assert len(read_list(list_file(tmp_path, text), ReadOptions("b", kind=Kind.SHA256)).rejects) == 5
 
 
 @pytest.mark.parametrize(
@@ -261,7 +265,7 @@ def test_a_kind_can_be_said(tmp_path: Path) -> None:
 )
 def test_an_entry_may_expire(tmp_path: Path, cell: str, end: datetime | None) -> None:
     file = list_file(tmp_path, f"phone,until\n2125550100,{cell}\n2125550101,2027-01-01\n")
-    batch = read_list(file, Wanted(expires_column="until")).batches[0]
+    batch = read_list(file, ReadOptions(expires_column="until")).batches[0]
     assert batch.expires is not None
     assert batch.expires.dtype == np.uint32
     assert batch.expires[0] == (0 if end is None else end.timestamp())
@@ -272,7 +276,7 @@ def test_an_entry_may_expire(tmp_path: Path, cell: str, end: datetime | None) ->
 def test_a_day_ends_where_its_contract_has_its_zone(tmp_path: Path, zone: str) -> None:
     days = [date(2027, 1, 1) + timedelta(days=one) for one in range(400)]
     text = _lines("phone,until", *(f"2125550100,{day}" for day in days))
-    batch = read_list(list_file(tmp_path, text), Wanted("phone", expires_column="until", zone=zone)).batches[0]
+    batch = read_list(list_file(tmp_path, text), ReadOptions("phone", expires_column="until", zone=zone)).batches[0]
     assert batch.expires is not None
     for day, end in zip(days, batch.expires.tolist(), strict=True):
         last, first = (datetime.fromtimestamp(at, ZoneInfo(zone)).date() for at in (end - 1, end))
@@ -303,7 +307,7 @@ def test_a_day_ends_where_its_contract_has_its_zone(tmp_path: Path, zone: str) -
 )
 def test_an_expiry_is_a_day_or_a_time_or_it_is_for_ever(tmp_path: Path, cell: str) -> None:
     text = _lines("phone,until", f"2125550100,{cell}", "2125550101,2027-01-01")
-    batch = read_list(list_file(tmp_path, text), Wanted("phone", expires_column="until")).batches[0]
+    batch = read_list(list_file(tmp_path, text), ReadOptions("phone", expires_column="until")).batches[0]
     assert batch.expires is not None
     assert batch.expires[0] == 0
     assert [one.line for one in batch.endless] == [2]
@@ -311,7 +315,7 @@ def test_an_expiry_is_a_day_or_a_time_or_it_is_for_ever(tmp_path: Path, cell: st
 
 def test_a_number_whose_expiry_cannot_be_read_holds_for_ever_and_is_told(tmp_path: Path) -> None:
     text = _lines("phone,until", "2125550100,2027-02-29", ",soon", "2125550101,01/31/2027", " , ", "2125550102,")
-    result = read_list(list_file(tmp_path, text), Wanted("phone", expires_column="until"))
+    result = read_list(list_file(tmp_path, text), ReadOptions("phone", expires_column="until"))
     why = "expiry: not a date such as 2026-01-31, nor an ISO time; kept for ever"
     assert result.rejects == [Reject(3, "empty")]
     assert [one for batch in result.batches for one in batch.endless] == [Reject(2, why), Reject(4, why)]

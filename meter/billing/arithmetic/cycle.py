@@ -72,7 +72,7 @@ class Prepaid:
 
 
 @dataclass(frozen=True, slots=True)
-class Bought:
+class WeekOrder:
     """An order as its week is held against it. `make_up`: what came with it; `paid`: its invoice is settled in full."""
 
     order: Order
@@ -134,7 +134,7 @@ class Settlement:
 
 
 def settle_week(
-    week: Week, terms: Terms, bought: Bought | None, units: WeekUnits, kept: Prepaid = Prepaid()
+    week: Week, terms: Terms, bought: WeekOrder | None, units: WeekUnits, kept: Prepaid = Prepaid()
 ) -> WeekResult:
     """Hold a week's units against its order. Pure; domain, section 6.
 
@@ -196,7 +196,7 @@ def make_up_units(order: Order, terms: Terms) -> int:
     return order.make_up_units + present
 
 
-def _check(week: Week, bought: Bought | None, kept: Prepaid) -> None:
+def _check(week: Week, bought: WeekOrder | None, kept: Prepaid) -> None:
     figures = [kept.units, kept.amount_minor]
     if bought is not None:
         order, make_up = bought.order, bought.make_up

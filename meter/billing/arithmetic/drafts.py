@@ -15,7 +15,7 @@ from typing import Any
 from book.limits import make_up_of, order_overrun
 from book.model import Buyer, Terms
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Line, Remedy, Settlement, WeekResult
+from meter.billing.arithmetic.cycle import Line, Remedy, Settlement, WeekOrder, WeekResult
 from meter.billing.arithmetic.units import SENT, WeekUnits, line_minor
 
 SCHEMA = 1  # of the body
@@ -102,7 +102,7 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class IssueStamp:
     """What issuing adds to a draft. Days are ISO dates of the contract, `credits` what was taken of open credits."""
 
     number: str
@@ -113,7 +113,7 @@ class Stamp:
     applied_minor: int
 
 
-def body_of(draft: Draft, issuer: Issuer, stamp: Stamp) -> dict[str, Any]:
+def body_of(draft: Draft, issuer: Issuer, stamp: IssueStamp) -> dict[str, Any]:
     """The body: everything that is shown."""
     buyer, terms = draft.buyer, draft.terms
     total = draft.total_minor
@@ -171,7 +171,7 @@ def body_of(draft: Draft, issuer: Issuer, stamp: Stamp) -> dict[str, Any]:
 
 
 def order_draft(
-    key: str, buyer: Buyer, terms: Terms, *, week: Week, bought: Bought, due_us: int, notes: Sequence[str]
+    key: str, buyer: Buyer, terms: Terms, *, week: Week, bought: WeekOrder, due_us: int, notes: Sequence[str]
 ) -> Draft:
     """Tuesday's invoice for a week's order (domain, section 6). `terms` with the price that holds for it."""
     price, order, units = terms.unit_price_minor, bought.order, bought.paid_units

@@ -38,7 +38,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ForecastCase:
     """One end of the range: what is delivered in the end, and what that makes of the order.
 
     `units` and `*_counted` are in what the order counts, `*_units` billed units; amounts in minor units.
@@ -59,9 +59,9 @@ class Forecast:
 
     counted: int
     covered: int
-    low: Case
-    expected: Case
-    high: Case
+    low: ForecastCase
+    expected: ForecastCase
+    high: ForecastCase
 
     @property
     def remedies(self) -> dict[Remedy, tuple[int, int]]:
@@ -125,9 +125,9 @@ def _quantile(shape: float, time_us: float, left_us: int, share: float) -> int:
     return count
 
 
-def _case(result: WeekResult) -> Case:
+def _case(result: WeekResult) -> ForecastCase:
     over, short = result.overage, result.shortfall
-    return Case(
+    return ForecastCase(
         units=result.counted,
         overage_counted=over.counted,
         overage_units=over.units,

@@ -14,7 +14,7 @@ from book.model import Terms
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
+class MinuteCharge:
     """One call, rated. `charged_ms` is the time of the increments: what was paid for, at least what was talked."""
 
     talk_ms: int
@@ -23,7 +23,7 @@ class Rated:
     amount_minor: int
 
 
-def rate(talk_ms: int, terms: Terms) -> Rated:
+def rate(talk_ms: int, terms: Terms) -> MinuteCharge:
     """Rate one call by its talk in ms, rounded down; 0 is a call that nobody answered, and free.
 
     A call with any talk is charged as one of `minute_minimum_ms` at least. Raises ValueError for a negative talk and
@@ -35,4 +35,6 @@ def rate(talk_ms: int, terms: Terms) -> Rated:
         raise ValueError(f"terms {terms.name!r} charge in increments of {terms.minute_increment_ms} ms")
     least_ms = max(talk_ms, terms.minute_minimum_ms) if talk_ms else 0
     increments = -(-least_ms // terms.minute_increment_ms)  # started, so rounded up
-    return Rated(talk_ms, increments, increments * terms.minute_increment_ms, increments * terms.minute_price_minor)
+    return MinuteCharge(
+        talk_ms, increments, increments * terms.minute_increment_ms, increments * terms.minute_price_minor
+    )

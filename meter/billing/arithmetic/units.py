@@ -25,7 +25,7 @@ SENT = "sent"
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class RunningUnits:
     """What one kind of unit of one buyer has come to so far. Raises ValueError where the two figures cannot be.
 
     `hundredths`: the sum of unit x percentage of all units so far. `billed`: units billed so far, its whole hundreds.
@@ -50,8 +50,8 @@ class Carried:
 class CarriedUnits:
     """Both kinds of one buyer."""
 
-    connected: Carried = Carried()
-    failed: Carried = Carried()
+    connected: RunningUnits = RunningUnits()
+    failed: RunningUnits = RunningUnits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class WeekUnits:
         raise ValueError(f"an order counts units {BILLED!r} or {SENT!r}, not {counts!r}")
 
 
-def bill(carried: Carried, units: Mapping[int, int]) -> tuple[int, Carried]:
+def bill(carried: RunningUnits, units: Mapping[int, int]) -> tuple[int, RunningUnits]:
     """Units to bill now for `units` by the percentage in force at their dial-out, and what is carried on.
 
     Called once for a week or piece by piece, the pieces add up to the same. Raises ValueError for a percentage outside
@@ -86,7 +86,7 @@ def bill(carried: Carried, units: Mapping[int, int]) -> tuple[int, Carried]:
     if wrong:
         raise ValueError(f"{wrong[0]} is no percentage from 0 to {WHOLE}")
     hundredths = carried.hundredths + sum(percent * count for percent, count in units.items())
-    after = Carried(hundredths, hundredths // WHOLE)
+    after = RunningUnits(hundredths, hundredths // WHOLE)
     return after.billed - carried.billed, after
 
 
@@ -104,14 +104,14 @@ def bill_week(
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
+class OrderedUnits:
     """What a buyer's orders that count as sent have come to so far: quantity x percentage, and units paid for."""
 
     hundredths: int = 0
     units: int = 0
 
 
-def paid_in_advance(counts: str, quantity: int, percent: int, before: Ordered) -> int:
+def paid_in_advance(counts: str, quantity: int, percent: int, before: OrderedUnits) -> int:
     """Billed units that an order pays in advance (domain, section 6).
 
     Of an order stated in billed units as many as it says. Of one that counts as sent: quantity x percentage, floor

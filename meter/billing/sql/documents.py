@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 
-from meter.billing.arithmetic.drafts import SERIES, Draft, Issuer, Series, Stamp, body_of
+from meter.billing.arithmetic.drafts import SERIES, Draft, Issuer, IssueStamp, Series, body_of
 from meter.ledger.accounts import Account, Posting, Rule
 from meter.ledger.sql.ledger import append, balance, lock_heads
 from meter.outbox.sql import DONE, HANDED, new_row, waits_for
@@ -48,7 +48,7 @@ class UnknownDocumentError(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BillingRun:
     """Who issues, and when: the instant of the run, in microseconds UTC."""
 
     issuer: Issuer
@@ -75,7 +75,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssueResult:
     """What issuing came to: the number, and whether it is new."""
 
     number: str
@@ -90,7 +90,7 @@ def issue(
     to: Sequence[str],
     moves: Sequence[Posting],
     now_utc_us: int,
-) -> Issued:
+) -> IssueResult:
     """Issue a document, with the postings that go with it and its e-mail; one that is there already stays as it is.
 
     `moves` get the document's number. Credits are used where the draft says so, up to its total.
@@ -98,7 +98,7 @@ def issue(
     lock_heads(connection, [draft.buyer.name])
     there = connection.execute(select(documents.c.number).where(documents.c.key == draft.key)).scalar_one_or_none()
     if there is not None:
-        return Issued(there, new=False)
+        return IssueResult(there, new=False)
     buyer = draft.buyer.name
     applied = 0
     if draft.uses_credits:
@@ -110,7 +110,7 @@ def issue(
         numbered.append(_applied(draft, number, applied, now_utc_us))
     append(connection, numbered)
     queue_mail(connection, number, buyer, to, now_utc_us)
-    return Issued(number, new=True)
+    return IssueResult(number, new=True)
 
 
 def _insert(connection: Connection, draft: Draft, issuer: Issuer, applied: int, now_utc_us: int) -> str:
@@ -161,12 +161,12 @@ def _applied(draft: Draft, number: str, applied: int, now_utc_us: int) -> Postin
     )
 
 
-def stamp_of(draft: Draft, number: str, applied_minor: int, now_utc_us: int) -> Stamp:
+def stamp_of(draft: Draft, number: str, applied_minor: int, now_utc_us: int) -> IssueStamp:
     """When a document is issued and due, by the clock of its contract."""
     zone = ZoneInfo(draft.terms.time_zone)
     issued = _local(now_utc_us, zone)
     due = None if draft.due_us is None else _local(draft.due_us, zone)
-    return Stamp(
+    return IssueStamp(
         number=number,
         issued_on=issued.date().isoformat(),
         issued_at=issued.isoformat(timespec="seconds"),

@@ -37,7 +37,7 @@ LAG_US = 60_000_000  # a meter this far behind is lagging: with traffic there is
 LOOK_BACK_WEEKS = 520  # of an order or a transfer that was never billed
 
 
-class StepKind(IntEnum):
+class TaskKind(IntEnum):
     """In the order in which those of the same instant are done."""
 
     SETTLE = 0
@@ -48,21 +48,21 @@ class StepKind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Step:
+class DueTask:
     """One thing to do. `period`: a Monday, a month, or of a hold the invoice's number."""
 
     at_us: int
-    kind: StepKind
+    kind: TaskKind
     buyer: str
     period: str
 
 
-def due_steps(
+def due_tasks(
     connection: Connection, contracts: Mapping[str, Contract], now_utc_us: int, settle_after_us: int
-) -> list[Step]:
+) -> list[DueTask]:
     """Every step that is due by `now_utc_us`. Reads a few rows per buyer."""
     look = _Look(connection, now_utc_us, settle_after_us)
-    found: set[Step] = set()
+    found: set[DueTask] = set()
     for contract in contracts.values():
         found |= look.weeks(contract) | look.months(contract)
     found |= look.holds()
@@ -102,41 +102,41 @@ class _Look:
         self._orders = _unsettled_orders(connection)
         self._open = _open_weeks(connection)
 
-    def weeks(self, contract: Contract) -> set[Step]:
+    def weeks(self, contract: Contract) -> set[DueTask]:
         name = contract.buyer.name
-        steps: set[Step] = set()
+        steps: set[DueTask] = set()
         to_settle = {week for week in self._weeks_with_units(contract) if week.end_us <= self._over}
         for monday, invoiced in self._orders.get(name, []):
             week = contract.week_from(monday)
             if week.end_us <= self._over:
                 to_settle.add(week)
             if not invoiced and week.order_invoice_at <= self._now and contract.state is not BuyerState.CANCELLED:
-                steps.add(Step(week.order_invoice_at, StepKind.TUESDAY, name, str(week)))
+                steps.add(DueTask(week.order_invoice_at, TaskKind.TUESDAY, name, str(week)))
         open_weeks = {contract.week_from(monday) for monday, since in self._open.get(name, []) if since is None}
         for week in to_settle | open_weeks:
             if week in to_settle:
-                steps.add(Step(week.end_us, StepKind.SETTLE, name, str(week)))
+                steps.add(DueTask(week.end_us, TaskKind.SETTLE, name, str(week)))
             if week.remedy_closes_at <= self._now:
-                steps.add(Step(week.remedy_closes_at, StepKind.TUESDAY, name, str(week.make_up_week)))
+                steps.add(DueTask(week.remedy_closes_at, TaskKind.TUESDAY, name, str(week.make_up_week)))
         for _, paid_us in self._open.get(name, []):
             if paid_us is not None:  # what awaited its payment is settled with the next Tuesday
                 week = _tuesday_after(contract, paid_us)
                 if week.order_invoice_at <= self._now:
-                    steps.add(Step(week.order_invoice_at, StepKind.TUESDAY, name, str(week)))
+                    steps.add(DueTask(week.order_invoice_at, TaskKind.TUESDAY, name, str(week)))
         return steps
 
-    def months(self, contract: Contract) -> set[Step]:
+    def months(self, contract: Contract) -> set[DueTask]:
         name, terms = contract.buyer.name, contract.terms_at(self._now)
         steps = self._months_over(contract, terms)
         by_minute = terms.rating is Rating.MINUTE
         if by_minute and terms.setup_fee_minor and contract.state is BuyerState.ACTIVE and not self._is_set_up(name):
             first = min([self._now, *(one.at_us - 1 for one in steps)])  # before the first month, caught up with or not
-            steps.add(Step(first, StepKind.SETUP, name, ""))
+            steps.add(DueTask(first, TaskKind.SETUP, name, ""))
         return steps
 
-    def _months_over(self, contract: Contract, terms: Terms) -> set[Step]:
+    def _months_over(self, contract: Contract, terms: Terms) -> set[DueTask]:
         name, by_minute = contract.buyer.name, terms.rating is Rating.MINUTE
-        steps: set[Step] = set()
+        steps: set[DueTask] = set()
         last = self._last.get((name, "month"))
         if last is None and not any(one.rating is Rating.MINUTE for one in contract.versions):
             return steps  # no index tells increments from units: looking for some would read all that it ever posted
@@ -147,15 +147,15 @@ class _Look:
         month = month_of(first, terms.time_zone) if first is not None else Month(str(last and last.period), "").later(1)
         month = Month(month.name, terms.time_zone)
         while month.end_us <= self._over and (newest is None or month.start_us <= newest or has_lines):
-            steps.add(Step(month.end_us, StepKind.MONTH, name, month.name))
+            steps.add(DueTask(month.end_us, TaskKind.MONTH, name, month.name))
             month = month.later(1)
         return steps
 
-    def holds(self) -> set[Step]:
+    def holds(self) -> set[DueTask]:
         query = select(documents.c.due_utc_us, documents.c.buyer, documents.c.number)
         query = query.where(INVOICE_IS_OPEN, documents.c.held_utc_us.is_(None), documents.c.due_utc_us <= self._now)
         query = query.where(IS_HANDED_OVER)  # domain, section 6
-        return {Step(due, StepKind.HOLD, buyer, number) for due, buyer, number in self._connection.execute(query)}
+        return {DueTask(due, TaskKind.HOLD, buyer, number) for due, buyer, number in self._connection.execute(query)}
 
     def _weeks_with_units(self, contract: Contract) -> list[Week]:
         """Weeks after the last settled one, from the first with a unit to the last; one for late units alone."""

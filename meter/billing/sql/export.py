@@ -66,7 +66,7 @@ ENTITIES: dict[str, Entity] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportFilter:
     """What to export. Instants in microseconds UTC, from `from_us` to before `to_us`; None: no bound."""
 
     entity: str
@@ -80,7 +80,7 @@ class ExportError(ValueError):
     """Something that cannot be exported; the message says what can."""
 
 
-def export(connection: Connection, wanted: Wanted, sink: Sink) -> int:
+def export(connection: Connection, wanted: ExportFilter, sink: Sink) -> int:
     """Write the rows, in CSV after a heading line; how many. Raises ExportError."""
     if wanted.form not in FORMATS:
         raise ExportError(f"format: {wanted.form!r} is none of {', '.join(FORMATS)}")
@@ -93,7 +93,7 @@ def export(connection: Connection, wanted: Wanted, sink: Sink) -> int:
     return _write(wanted, names, _rows(connection, _query(entity, wanted)), sink)
 
 
-def _query(entity: Entity, wanted: Wanted) -> Select[Any]:
+def _query(entity: Entity, wanted: ExportFilter) -> Select[Any]:
     table = entity.table
     query = select(*entity.columns)
     if wanted.buyer and "buyer" in table.c:
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
         return value.hex()
 
 
-def _write(wanted: Wanted, names: Sequence[str], rows: Iterator[Sequence[Any]], sink: Sink) -> int:
+def _write(wanted: ExportFilter, names: Sequence[str], rows: Iterator[Sequence[Any]], sink: Sink) -> int:
     count = 0
     if wanted.form == "jsonl":
         for row in rows:
@@ -151,7 +151,7 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _journal(connection: Connection, wanted: Wanted) -> Iterator[Sequence[Any]]:
+def _journal(connection: Connection, wanted: ExportFilter) -> Iterator[Sequence[Any]]:
     """Two lines for each posting of money: what it debits and what it credits, to be read by any bookkeeping.
 
     The day is that of the contract's zone.

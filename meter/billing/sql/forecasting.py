@@ -13,7 +13,7 @@ from book.hours import open_times
 from book.limits import binds, make_up_of, order_most
 from book.model import BuyerState, Rating, Terms
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import DEFAULT_REMEDY, Bought, Prepaid, Remedy, WeekResult, settle_week
+from meter.billing.arithmetic.cycle import DEFAULT_REMEDY, Prepaid, Remedy, WeekOrder, WeekResult, settle_week
 from meter.billing.arithmetic.forecast import Forecast, Progress, foresee, is_foreseeable
 from meter.billing.arithmetic.units import SENT, WHOLE, CarriedUnits, bill_week
 from meter.billing.sql.remedy import choice_of
@@ -64,7 +64,7 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
     if frozen is None and not any(kinds.values()):
         return None
     bought = as_invoiced(connection, frozen) if frozen else None
-    settle = _Ahead(week=week, terms=terms, bought=bought, kinds=kinds, carried=carried, kept=periods.kept_of(since))
+    settle = _WeekEnd(week=week, terms=terms, bought=bought, kinds=kinds, carried=carried, kept=periods.kept_of(since))
     counted = settle(0).counted
     order = bought.order if bought else None
     times = open_times(buyer.hours, buyer.holidays, buyer.time_zone, week.start_us, week.end_us)
@@ -91,12 +91,12 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
 
 
 @dataclass(frozen=True, slots=True)
-class _Ahead:
+class _WeekEnd:
     """The running week settled as it will be, if so much more is delivered than so far, at the order's percentage."""
 
     week: Week
     terms: Terms
-    bought: Bought | None
+    bought: WeekOrder | None
     kinds: Mapping[str, Mapping[int, int]]
     carried: CarriedUnits
     kept: Prepaid

@@ -105,7 +105,7 @@ class Who:
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadCounts:
     """How many lines changed something, and how many were there already."""
 
     new: int = 0
@@ -165,7 +165,7 @@ LOADERS: dict[str, tuple[type[Model], Callable[..., bool]]] = {
 }
 
 
-async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run: bool = False) -> Loaded:
+async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run: bool = False) -> LoadCounts:
     """Load a file's rows: first all are tried, and taken back, then all are written, in short transactions each.
 
     Raises LoadError with every problem that the trial finds, and nothing is written. Should one come up only afterwards
@@ -176,7 +176,7 @@ async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run
     rows = list(_read(text, model, problems))
     if problems.count:
         raise LoadError(problems.told, problems.count)
-    tried = Loaded()
+    tried = LoadCounts()
     for batch in _batches(rows):
         with contextlib.suppress(_TakenBackError):
             async with engine.begin() as connection:
@@ -186,7 +186,7 @@ async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run
         raise LoadError(problems.told, problems.count)
     if dry_run:
         return tried
-    loaded = Loaded()
+    loaded = LoadCounts()
     for batch in _batches(rows):
         async with engine.begin() as connection:
             await connection.run_sync(_write, batch, work, who, loaded)
@@ -205,7 +205,7 @@ def _try(
     work: Callable[..., bool],
     who: Who,
     *,
-    tried: Loaded,
+    tried: LoadCounts,
     problems: _Problems,
 ) -> None:
     for line, row in rows:
@@ -221,7 +221,7 @@ def _try(
 
 
 def _write(
-    connection: Connection, rows: list[tuple[int, Model]], work: Callable[..., bool], who: Who, loaded: Loaded
+    connection: Connection, rows: list[tuple[int, Model]], work: Callable[..., bool], who: Who, loaded: LoadCounts
 ) -> None:
     new = 0
     for line, row in rows:

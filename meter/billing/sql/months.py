@@ -13,7 +13,7 @@ from meter.billing.arithmetic.calendar import deadline_us, local_day
 from meter.billing.arithmetic.drafts import DocumentKind, Draft, DraftLine, credit_note_draft
 from meter.billing.arithmetic.months import Month
 from meter.billing.sql import documents
-from meter.billing.sql.documents import Run
+from meter.billing.sql.documents import BillingRun
 from meter.book.sql.contracts import Contract, end_of_business
 from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
 from meter.ledger.sql import periods
@@ -24,7 +24,7 @@ from meter.store.schema import terms as terms_table
 _KINDS = {"call": "Talk", "email": "E-mails", "chat": "Chats"}
 
 
-def set_up(connection: Connection, contract: Contract, run: Run) -> list[str]:
+def set_up(connection: Connection, contract: Contract, run: BillingRun) -> list[str]:
     """Invoice the set-up fee, once."""
     terms = contract.terms_at(run.now_utc_us)
     line = DraftLine("Set-up fee, once", 1, terms.setup_fee_minor, terms.setup_fee_minor)
@@ -41,7 +41,7 @@ def set_up(connection: Connection, contract: Contract, run: Run) -> list[str]:
     return _issue(connection, contract, run, draft)
 
 
-def invoice_month(connection: Connection, contract: Contract, month: Month, run: Run) -> list[str]:
+def invoice_month(connection: Connection, contract: Contract, month: Month, run: BillingRun) -> list[str]:
     """Invoice what a month came to; nothing where there is nothing in it.
 
     Where more is taken back than was talked it is a credit note, and an open credit.
@@ -102,7 +102,7 @@ def invoice_month(connection: Connection, contract: Contract, month: Month, run:
 _Key = tuple[str, int, str, int]  # kind of interaction, price or -1, terms and their version
 
 
-def _increments(connection: Connection, buyer: str, month: Month, last: periods.Ended | None) -> dict[_Key, int]:
+def _increments(connection: Connection, buyer: str, month: Month, last: periods.PeriodEnd | None) -> dict[_Key, int]:
     """Started increments by kind and price: those of the month, and what was posted late to months before."""
     columns = (postings.c.unit, postings.c.price_minor, postings.c.terms_name, postings.c.terms_version)
     found: dict[_Key, int] = {}
@@ -132,7 +132,7 @@ def _price_of(connection: Connection, name: str, version: int, terms: Terms) -> 
     return int(orjson.loads(found)["minute_price_minor"]) if found is not None else terms.minute_price_minor
 
 
-def _billed(draft: Draft, count: int, run: Run) -> list[Posting]:
+def _billed(draft: Draft, count: int, run: BillingRun) -> list[Posting]:
     if not count:
         return []
     debit, credit = Account.BILLED, Account.UNBILLED_MINUTES
@@ -162,7 +162,7 @@ def _taken_back(draft: Draft) -> Draft:
     return replace(made, figures=draft.figures)
 
 
-def _issue(connection: Connection, contract: Contract, run: Run, draft: Draft) -> list[str]:
+def _issue(connection: Connection, contract: Contract, run: BillingRun, draft: Draft) -> list[str]:
     taken_back = draft.kind is DocumentKind.CREDIT_NOTE
     total = Posting(
         key=f"{draft.key}:total",
@@ -180,6 +180,6 @@ def _issue(connection: Connection, contract: Contract, run: Run, draft: Draft) -
     return [issued.number] if issued.new else []
 
 
-def _due(terms: Terms, run: Run) -> int:
+def _due(terms: Terms, run: BillingRun) -> int:
     issued = local_day(run.now_utc_us, terms.time_zone)
     return deadline_us(issued + timedelta(days=terms.month_due_days), end_of_business(terms), terms.time_zone)

@@ -17,9 +17,9 @@ from meter.billing.arithmetic.cycle import DEFAULT_REMEDY, Remedy
 from meter.billing.arithmetic.drafts import Issuer
 from meter.billing.sql import documents, payments
 from meter.billing.sql.detail import Sink, write_detail
-from meter.billing.sql.documents import Document, Run
-from meter.billing.sql.export import Wanted, export
-from meter.billing.sql.payments import Payment, PaymentError, Recorded
+from meter.billing.sql.documents import BillingRun, Document
+from meter.billing.sql.export import ExportFilter, export
+from meter.billing.sql.payments import Payment, PaymentError, PaymentResult
 from meter.billing.sql.withheld import waits_for
 from meter.book.sql.contracts import read_contract, read_contracts
 from meter.ledger.accounts import Account, Posting
@@ -120,10 +120,10 @@ class BillingStore:
 
     async def cancel(self, number: str, reason: str, by: str, issuer: Issuer) -> str:
         """Cancel an order's invoice; the credit note's number. Raises PaymentError, UnknownDocumentError."""
-        run = Run(issuer, self._clock())
+        run = BillingRun(issuer, self._clock())
         return await self._write(lambda connection: payments.cancel(connection, number, reason=reason, by=by, run=run))
 
-    async def pay(self, payment: Payment, by: str) -> Recorded:
+    async def pay(self, payment: Payment, by: str) -> PaymentResult:
         """Record a payment. Raises PaymentError, UnknownBuyerError, UnknownDocumentError."""
         return await self._write(lambda connection: payments.record(connection, payment, by, self._clock()))
 
@@ -219,7 +219,7 @@ class BillingStore:
             lambda connection: ledger.reverse_transfer(connection, key, reason=reason, by=by, now_utc_us=now)
         )
 
-    async def export(self, wanted: Wanted, sink: Sink) -> int:
+    async def export(self, wanted: ExportFilter, sink: Sink) -> int:
         """Write rows of the store; how many. Raises ExportError, UnknownBuyerError."""
         if wanted.buyer:
             await self._read(lambda connection: read_contract(connection, wanted.buyer))

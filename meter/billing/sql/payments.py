@@ -21,7 +21,7 @@ from meter.billing.arithmetic.cycle import Remedy
 from meter.billing.arithmetic.drafts import DraftLine, credit_note_draft
 from meter.billing.arithmetic.units import line_minor
 from meter.billing.sql import documents
-from meter.billing.sql.documents import Document, Run
+from meter.billing.sql.documents import BillingRun, Document
 from meter.billing.sql.weeks import FrozenOrder, frozen_order
 from meter.billing.sql.withheld import waits_for
 from meter.book.sql.contracts import Contract, read_contract
@@ -55,7 +55,7 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class PaymentResult:
     """What a payment did. `new` is False where it was recorded before; `left_minor` became an open credit."""
 
     new: bool
@@ -65,7 +65,7 @@ class Recorded:
     released: bool = False
 
 
-def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -> Recorded:
+def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -> PaymentResult:
     """Record a payment. Raises PaymentError naming what is wrong, UnknownBuyerError, UnknownDocumentError."""
     contract = read_contract(connection, payment.buyer)
     payment = replace(payment, reference=" ".join(payment.reference.split()))
@@ -77,7 +77,7 @@ def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -
             raise PaymentError(f"reference: {payment.reference!r} was recorded before, for another payment")
         if there.reversed_utc_us is not None:
             raise PaymentError(f"reference: {payment.reference!r} was taken back; what came again needs one of its own")
-        return Recorded(new=False)
+        return PaymentResult(new=False)
     connection.execute(
         insert(payments).values(
             buyer=payment.buyer,
@@ -102,7 +102,7 @@ def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -
         moves.append(_move(payment, Account.CREDITS, left, number=None, by=by, now_utc_us=now_utc_us))
     append(connection, moves)
     settled = tuple(number for number, _ in applied if documents.mark_settled(connection, number, now_utc_us))
-    return Recorded(
+    return PaymentResult(
         new=True,
         applied=tuple(applied),
         settled=settled,
@@ -175,7 +175,7 @@ def release(connection: Connection, buyer: str, now_utc_us: int) -> bool:
     return made.before is BuyerState.ON_HOLD and made.after is not BuyerState.ON_HOLD
 
 
-def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Run) -> str:
+def cancel(connection: Connection, number: str, *, reason: str, by: str, run: BillingRun) -> str:
     """Cancel an order's invoice by a credit note; its number. What was paid of it becomes an open credit.
 
     Before its week begins the whole order is cancelled, make-up excepted: that was paid for before. Once the week is

@@ -15,7 +15,7 @@ from meter.billing.arithmetic.calendar import Week
 from meter.billing.arithmetic.cycle import Line, Remedy, Settlement, remedy
 from meter.billing.arithmetic.drafts import remedy_text
 from meter.billing.sql import documents
-from meter.billing.sql.documents import Run
+from meter.billing.sql.documents import BillingRun
 from meter.book.sql.book import raise_version
 from meter.book.sql.contracts import Contract, state_of
 from meter.ledger.accounts import Account, Posting, Rule
@@ -24,7 +24,7 @@ from meter.store.money_schema import billing_periods, refunds, remedies
 from meter.store.schema import orders
 
 
-def remedy_all(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
+def remedy_all(connection: Connection, contract: Contract, week: Week, run: BillingRun) -> list[str]:
     """Settle every shortfall that can be with this Tuesday's invoice; what became of them, in words."""
     buyer, at_us = contract.buyer.name, week.order_invoice_at
     query = select(billing_periods).where(
@@ -53,7 +53,7 @@ def _paid_before(connection: Connection, buyer: str, week: str, at_us: int) -> b
 
 
 def _remedy(
-    connection: Connection, contract: Contract, row: Any, line: Line, *, what: str, week: Week, run: Run
+    connection: Connection, contract: Contract, row: Any, line: Line, *, what: str, week: Week, run: BillingRun
 ) -> str:
     """Settle one shortfall; `what` is the column that says so: remedied, or awaited once its order was paid."""
     buyer, short_week = contract.buyer.name, contract.week_from(row.period)
@@ -90,7 +90,7 @@ def _remedy(
     return remedy_text(settlement, str(short_week), counts) + "."
 
 
-def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run: Run) -> None:
+def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run: BillingRun) -> None:
     this = (orders.c.buyer == buyer, orders.c.week == str(settlement.order_week))
     moved = connection.execute(
         update(orders)
@@ -119,7 +119,7 @@ def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run
     raise_version(connection)
 
 
-def _add_refund(connection: Connection, key: str, settlement: Settlement, posting: Posting, run: Run) -> None:
+def _add_refund(connection: Connection, key: str, settlement: Settlement, posting: Posting, run: BillingRun) -> None:
     connection.execute(
         insert(refunds).values(
             key=key,

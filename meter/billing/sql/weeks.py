@@ -16,11 +16,19 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from book.model import BuyerState, Order, Rating, Terms
 from meter.billing.arithmetic.calendar import Week, deadline_us, local_day
-from meter.billing.arithmetic.cycle import Bought, Prepaid, WeekResult, make_up_units, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, WeekResult, make_up_units, settle_week
 from meter.billing.arithmetic.drafts import Draft, order_draft, overage_draft, week_draft, week_figures
-from meter.billing.arithmetic.units import SENT, WHOLE, CarriedUnits, Ordered, WeekUnits, bill_week, paid_in_advance
+from meter.billing.arithmetic.units import (
+    SENT,
+    WHOLE,
+    CarriedUnits,
+    OrderedUnits,
+    WeekUnits,
+    bill_week,
+    paid_in_advance,
+)
 from meter.billing.sql import documents
-from meter.billing.sql.documents import Run
+from meter.billing.sql.documents import BillingRun
 from meter.billing.sql.remedy import remedy_all
 from meter.book.sql.book import raise_version, read_terms
 from meter.book.sql.contracts import Contract, state_of
@@ -55,12 +63,12 @@ class FrozenOrder:
         """What its make-up brings along."""
         return Prepaid(make_up_units(self.order, self.terms), self.make_up_minor)
 
-    def bought(self, *, paid: bool) -> Bought:
+    def bought(self, *, paid: bool) -> WeekOrder:
         """As its week is settled."""
-        return Bought(self.delivered_against, self.paid_units, self.came_with, paid)
+        return WeekOrder(self.delivered_against, self.paid_units, self.came_with, paid)
 
 
-def settle(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
+def settle(connection: Connection, contract: Contract, week: Week, run: BillingRun) -> list[str]:
     """Settle a week that is over; the numbers of the documents that are new. Nothing where there is nothing in it."""
     buyer = contract.buyer.name
     through = lock_heads(connection, [buyer])[buyer][0]
@@ -130,7 +138,7 @@ def _check_order_of_weeks(connection: Connection, buyer: str, week: Week) -> Non
         raise ValueError(f"week of {week}: the week of {before} is not settled yet")
 
 
-def tuesday(connection: Connection, contract: Contract, week: Week, run: Run) -> list[str]:
+def tuesday(connection: Connection, contract: Contract, week: Week, run: BillingRun) -> list[str]:
     """At noon: remedies of what fell short so far, then the invoice for the order of `week`, which begins in six days.
 
     Returns the numbers of the documents that are new.
@@ -199,7 +207,7 @@ def frozen_order(connection: Connection, contract: Contract, week: Week) -> Froz
     return FrozenOrder(order_of_row(row), terms, row.make_up_minor, row.invoice, row.paid_units or 0)
 
 
-def as_invoiced(connection: Connection, frozen: FrozenOrder) -> Bought:
+def as_invoiced(connection: Connection, frozen: FrozenOrder) -> WeekOrder:
     """An order as it was invoiced, or is going to be: what it pays in advance follows from all orders so far."""
     if frozen.invoice:
         return frozen.bought(paid=True)
@@ -207,19 +215,19 @@ def as_invoiced(connection: Connection, frozen: FrozenOrder) -> Bought:
     mine = (orders.c.buyer == order.buyer, orders.c.invoice.is_not(None), orders.c.order_counts == SENT)
     query = select(func.sum(orders.c.quantity * orders.c.connected_percent), func.sum(orders.c.paid_units))
     hundredths, units = connection.execute(query.where(*mine, orders.c.connected_percent.is_not(None))).one()
-    before = Ordered(int(hundredths or 0), int(units or 0))
+    before = OrderedUnits(int(hundredths or 0), int(units or 0))
     paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, before)
-    return Bought(order, paid_units, frozen.came_with, paid=True)
+    return WeekOrder(order, paid_units, frozen.came_with, paid=True)
 
 
-def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, periods.Ended | None]:
+def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, periods.PeriodEnd | None]:
     """What the week settled last carries on, and where it ends; None where none was settled."""
     row = periods.last(connection, buyer, periods.WEEK)
     return periods.carried_of(row), row
 
 
 def units_between(
-    connection: Connection, buyer: str, since: periods.Ended | None, end_us: int
+    connection: Connection, buyer: str, since: periods.PeriodEnd | None, end_us: int
 ) -> dict[str, dict[int, int]]:
     """Units by kind and percentage: those of the week, and what was posted late to weeks before."""
     columns = (postings.c.unit, postings.c.percent)
@@ -265,7 +273,7 @@ def _is_paid(connection: Connection, invoice: str | None) -> bool:
     return invoice is not None and documents.find(connection, invoice).settled_utc_us is not None
 
 
-def _billed(buyer: str, week: Week, units: WeekUnits, run: Run) -> list[Posting]:
+def _billed(buyer: str, week: Week, units: WeekUnits, run: BillingRun) -> list[Posting]:
     """Whole units leave what is not billed yet; less than one stays there until the next week."""
     made = []
     for unit, count in (("connected", units.billed_connected), ("failed", units.billed_failed)):
@@ -288,7 +296,7 @@ def _billed(buyer: str, week: Week, units: WeekUnits, run: Run) -> list[Posting]
     return [one for one in made if one.amount]
 
 
-def _earned(buyer: str, terms: Terms, result: WeekResult, run: Run) -> list[Posting]:
+def _earned(buyer: str, terms: Terms, result: WeekResult, run: BillingRun) -> list[Posting]:
     """What was prepaid for the week and is neither short, waiting for its payment, nor kept is earned."""
     earned = result.earned_minor(terms.unit_price_minor)
     if not earned:
@@ -328,7 +336,13 @@ def _invoice(draft: Draft, credit: Account) -> Posting:
 
 
 def _issue(
-    connection: Connection, contract: Contract, run: Run, draft: Draft, *, moves: Sequence[Posting], numbers: list[str]
+    connection: Connection,
+    contract: Contract,
+    run: BillingRun,
+    draft: Draft,
+    *,
+    moves: Sequence[Posting],
+    numbers: list[str],
 ) -> str:
     issued = documents.issue(
         connection,
@@ -343,7 +357,7 @@ def _issue(
     return issued.number
 
 
-def _due(week: Week, run: Run, scheduled_us: int, days: int) -> int:
+def _due(week: Week, run: BillingRun, scheduled_us: int, days: int) -> int:
     """The scheduled instant; for an invoice that comes late, as many days after it is issued."""
     issued = local_day(run.now_utc_us, week.zone)
     return max(scheduled_us, deadline_us(issued + timedelta(days=days), week.end_of_business, week.zone))

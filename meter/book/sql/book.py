@@ -43,7 +43,7 @@ from book.model import (
 )
 from book.sections import BookFile
 from book.terms import in_force, next_start
-from meter.book.plan import ImportPlan, ImportRefusedError, Stored, plan_import
+from meter.book.plan import ImportPlan, ImportRefusedError, StoredBook, plan_import
 from meter.book.sql.contract_change import change_faults
 from meter.book.sql.earned import with_earned_ratings
 from meter.book.sql.order_rows import COLUMNS, order_of_row
@@ -93,7 +93,7 @@ class ImportReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class DatedBook:
     """A book and the instant at which, unchanged in the store, it ceases to hold: other terms come into force."""
 
     book: Book
@@ -124,14 +124,14 @@ class BookStore:
         """One consistent snapshot, each buyer with the terms in force now."""
         return (await self.load_until()).book
 
-    async def load_until(self) -> Loaded:
+    async def load_until(self) -> DatedBook:
         """The same, with the instant at which other terms take over."""
         now = self._clock()
         async with reading(self._engine).connect() as connection:
             stored, states, version = await connection.run_sync(read_stored)
             ordered = await connection.run_sync(_read_orders, now)
         book = _assemble(stored, states, version, now, ordered)
-        return Loaded(book, next_start(stored.terms.values(), now))
+        return DatedBook(book, next_start(stored.terms.values(), now))
 
     async def import_book(
         self,
@@ -186,7 +186,7 @@ class BookSnapshot:
     def __init__(self, store: BookStore, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._store = store
         self._clock = clock
-        self._loaded: Loaded | None = None
+        self._loaded: DatedBook | None = None
 
     @property
     def book(self) -> Book:
@@ -239,7 +239,7 @@ def _decode(kind: type[V], raw: bytes, what: str) -> V:
         raise StoreError(f"{what}: its document in the store lacks a field: {error}") from error
 
 
-def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], int]:
+def read_stored(connection: Connection) -> tuple[StoredBook, dict[str, BuyerState], int]:
     """Everything, inside one transaction."""
     version = version_of(connection)
     profiles = read_profiles(connection)
@@ -258,7 +258,7 @@ def read_stored(connection: Connection) -> tuple[Stored, dict[str, BuyerState], 
         row.name: _decode(Campaign, row.document, f"campaign {row.name!r}")
         for row in connection.execute(select(campaigns).order_by(campaigns.c.name))
     }
-    return Stored(profiles, found, dialled), states, version
+    return StoredBook(profiles, found, dialled), states, version
 
 
 def read_profiles(connection: Connection) -> dict[tuple[str, int], Terms]:
@@ -307,7 +307,7 @@ def _read_orders(connection: Connection, now: datetime) -> dict[str, tuple[Order
 
 
 def _assemble(
-    stored: Stored,
+    stored: StoredBook,
     states: Mapping[str, BuyerState],
     version: int,
     now: datetime,
@@ -336,7 +336,7 @@ def import_file(
     replace: bool = False,
     dry_run: bool = False,
     *,
-    stored: Stored | None = None,
+    stored: StoredBook | None = None,
 ) -> ImportReport:
     """`BookStore.import_book` on a connection. `stored`: what the store has of what the file names, if it is known."""
     stored = read_stored(connection)[0] if stored is None else stored
@@ -353,7 +353,7 @@ def import_file(
     return ImportReport(plan.added_names, plan.replaced_names, plan.unchanged, version)
 
 
-def _write(connection: Connection, plan: ImportPlan, stored: Stored) -> None:
+def _write(connection: Connection, plan: ImportPlan, stored: StoredBook) -> None:
     for value in (*plan.added, *plan.replaced):
         if isinstance(value, Terms):
             key = {"name": value.name, "version": value.version}

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from book.model import Buyer, Terms
 from meter.billing.arithmetic.units import WHOLE
-from meter.book.plan import ImportPlan, Stored, title_of
+from meter.book.plan import ImportPlan, StoredBook, title_of
 from meter.book.sql.order_rows import is_something
 from meter.ledger.accounts import INCREMENT, UNIT, Account
 from meter.ledger.sql import ledger
@@ -33,7 +33,7 @@ _UNBILLED = {
 }
 
 
-def change_faults(connection: Connection, plan: ImportPlan, stored: Stored) -> list[str]:
+def change_faults(connection: Connection, plan: ImportPlan, stored: StoredBook) -> list[str]:
     """Why an import may not do what it would to contracts; none where all is well."""
     return [*_of_profiles(plan, stored), *_of_buyers(connection, plan, stored)]
 
@@ -51,7 +51,7 @@ def open_matters(connection: Connection, buyer: str, currency: str) -> list[str]
     return found + [f"the order for {week}" for week in connection.execute(query.order_by(orders.c.week)).scalars()]
 
 
-def _of_profiles(plan: ImportPlan, stored: Stored) -> Iterator[str]:
+def _of_profiles(plan: ImportPlan, stored: StoredBook) -> Iterator[str]:
     """Versions of one profile that differ in what is fixed."""
     made = [one for one in (*plan.added, *plan.replaced) if isinstance(one, Terms)]
     versions = {**stored.terms, **{(one.name, one.version): one for one in made}}
@@ -66,7 +66,7 @@ def _of_profiles(plan: ImportPlan, stored: Stored) -> Iterator[str]:
                 )
 
 
-def _of_buyers(connection: Connection, plan: ImportPlan, stored: Stored) -> Iterator[str]:
+def _of_buyers(connection: Connection, plan: ImportPlan, stored: StoredBook) -> Iterator[str]:
     """Buyers that go over to a profile in another currency or zone with something open."""
     for one in plan.replaced:
         if not isinstance(one, Buyer) or one.terms.name == stored.buyers[one.name].terms.name:

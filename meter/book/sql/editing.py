@@ -26,7 +26,7 @@ from book.model import Buyer, BuyerState, Endpoint, Stop, Terms, state_under
 from book.problems import Problem
 from book.sections import BookFile, validate_book
 from book.terms import in_force, presets
-from meter.book.plan import Stored
+from meter.book.plan import StoredBook
 from meter.book.sql.book import UnknownBuyerError, import_file, read_buyer, read_endpoints, read_profiles, read_stored
 from meter.book.sql.stops import StateChange, held_by, in_order, set_state, stops_of
 
@@ -48,7 +48,7 @@ class BookRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class BuyerRecord:
     """A buyer as it is in the store, with the terms in force; `terms_version` 0 where none are yet."""
 
     buyer: Buyer
@@ -63,10 +63,10 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class ChangeResult:
     """What a change came to."""
 
-    kept: Kept
+    kept: BuyerRecord
     created: bool
     changed: bool
     version: int  # of the book
@@ -114,7 +114,7 @@ def raw_endpoint(endpoint: Endpoint, *, secrets: bool = True) -> Raw:
     return _plain_table({key: value for key, value in found.items() if key not in dropped})
 
 
-def find_buyer(connection: Connection, name: str, now: datetime) -> Kept:
+def find_buyer(connection: Connection, name: str, now: datetime) -> BuyerRecord:
     """Raises UnknownBuyerError."""
     found = read_buyer(connection, name)
     if found is None:
@@ -123,7 +123,7 @@ def find_buyer(connection: Connection, name: str, now: datetime) -> Kept:
     return _kept(replace(buyer, endpoints=read_endpoints(connection, name)), state, versions, now)
 
 
-def find_buyers(connection: Connection, now: datetime, after: str, limit: int) -> list[Kept]:
+def find_buyers(connection: Connection, now: datetime, after: str, limit: int) -> list[BuyerRecord]:
     """By name, those after `after`, at most `limit`."""
     stored, states, _ = read_stored(connection)
     names = sorted(name for name in stored.buyers if name > after)[:limit]
@@ -136,7 +136,7 @@ def find_buyers(connection: Connection, now: datetime, after: str, limit: int) -
 def put_buyer(
     connection: Connection, name: str, change: Callable[[Raw | None], Raw], rules: BookRules, now: datetime, *,
     expected: Callable[[str], bool] | None = None,
-) -> Saved:  # fmt: skip
+) -> ChangeResult:  # fmt: skip
     """Create a buyer or change it: `change` takes it as it is, or None, and gives it as it is to be.
 
     `expected`: whether its etag (empty: there is none) is one that may be changed. Raises BookProblemsError,
@@ -153,9 +153,9 @@ def put_buyer(
     profiles = read_profiles(connection)
     file, warnings = _validated(raw, profiles.values(), rules)
     new_terms = tuple(one for one in file.terms if (one.name, one.version) not in profiles)
-    stored = Stored(profiles, {name: before.buyer} if before is not None else {})
+    stored = StoredBook(profiles, {name: before.buyer} if before is not None else {})
     report = import_file(connection, replace(file, terms=new_terms), now, replace=True, stored=stored)
-    return Saved(
+    return ChangeResult(
         kept=find_buyer(connection, name, now),
         created=before is None,
         changed=bool(report.added or report.replaced),
@@ -209,11 +209,11 @@ def set_own_state(
     return set_state(connection, name, state, by=by, reason=reason, now_utc_us=now_utc_us)
 
 
-def _kept(buyer: Buyer, state: BuyerState, versions: Sequence[Terms], now: datetime) -> Kept:
+def _kept(buyer: Buyer, state: BuyerState, versions: Sequence[Terms], now: datetime) -> BuyerRecord:
     current = in_force(versions, now)
     if current is None:
-        return Kept(replace(buyer, state=state), state, 0)
-    return Kept(replace(buyer, terms=current, state=state), state, current.version)
+        return BuyerRecord(replace(buyer, state=state), state, 0)
+    return BuyerRecord(replace(buyer, terms=current, state=state), state, current.version)
 
 
 def _validated(raw: Raw, stored: Iterable[Terms], rules: BookRules) -> tuple[BookFile, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from meter.billing.arithmetic.units import credit_minor
 from meter.billing.sql import weeks
 from meter.book.sql.book import read_stored
 from meter.book.sql.contracts import Contract, read_contract
-from meter.credits.rules import CreditError, Refusal, Window, window_of
+from meter.credits.rules import CreditError, CreditRefusal, Window, window_of
 from meter.ledger.accounts import Posting, Rule
 from meter.ledger.sql.ledger import to_posting
 from meter.store.money_schema import postings
@@ -49,7 +49,7 @@ def billed_call(connection: Connection, transfer: str, buyer: str = "") -> Call:
     units = [one for one in made if one.rule is Rule.UNIT and one.units > 0 and one.key not in taken_back]
     mine = [one for one in units if buyer in ("", one.buyer)]
     if not mine:
-        raise CreditError(Refusal.NOT_BILLED, transfer=one_line(transfer, 64))
+        raise CreditError(CreditRefusal.NOT_BILLED, transfer=one_line(transfer, 64))
     return _call(connection, mine[0])
 
 

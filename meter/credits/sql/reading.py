@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, literal_column, sele
 from facts.fact import Fact, Kind
 from facts.start_payload import buyer as buyer_of
 from meter.book.sql.contracts import Contract, read_contract
-from meter.credits.rules import LATE_US, TARGET_US, Ages, CreditError, Refusal, State
+from meter.credits.rules import LATE_US, TARGET_US, Ages, CreditError, CreditRefusal, State
 from meter.credits.sql.calls import Call, billed_call, dialout_of
 from meter.journal.sql.reading import facts_of
 from meter.store.money_schema import credit_requests
@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CreditFilter:
     """Which requests; empty words do not restrict. `phone` in E.164. `beyond`: the page begins after that id."""
 
     buyer: str = ""
@@ -66,7 +66,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CreditCandidate:
     """A call as its buyer sees it who may ask for a credit. `call` is None where it is not billed, or not any more."""
 
     contract: Contract
@@ -76,7 +76,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LetterSubject:
     """A request with what a letter about it needs."""
 
     request: Request
@@ -88,11 +88,11 @@ def find(connection: Connection, request: int) -> Request:
     """A request by its id. Raises CreditError."""
     row = connection.execute(_requests().where(credit_requests.c.id == request)).one_or_none()
     if row is None:
-        raise CreditError(Refusal.UNKNOWN_REQUEST, id=request)
+        raise CreditError(CreditRefusal.UNKNOWN_REQUEST, id=request)
     return _request(row)
 
 
-def find_all(connection: Connection, wanted: Wanted) -> list[Request]:
+def find_all(connection: Connection, wanted: CreditFilter) -> list[Request]:
     """Requests that are wanted, at most `MAX_LISTED`: open ones in the order of the line, all others newest first."""
     query = _requests()
     for name in ("buyer", "state", "transfer"):
@@ -116,19 +116,19 @@ def next_open(connection: Connection) -> Request | None:
     return None if first is None else find(connection, first)
 
 
-def find_decided(connection: Connection, wanted: Wanted) -> Request:
+def find_decided(connection: Connection, wanted: CreditFilter) -> Request:
     """The one request that can be re-reviewed, by call id or caller id. Raises CreditError where none or several fit.
 
     Where none of those that fit is to be re-reviewed any more, or yet, it is the newest: `re_review` then says so.
     """
     fit = [one for one in find_all(connection, wanted) if one.level == 1]
     if not fit:
-        raise CreditError(Refusal.UNKNOWN_REQUEST, id="for that call or caller")
+        raise CreditError(CreditRefusal.UNKNOWN_REQUEST, id="for that call or caller")
     decided = [one for one in fit if one.state is not State.OPEN]
     left = [one for one in decided if of_level(connection, one.transfer, LEVELS) is None]
     if len(left) > 1:
         ids = ", ".join(f"{one.id} (transfer {one.transfer}, {one.buyer})" for one in left)
-        raise CreditError(Refusal.AMBIGUOUS, ids=ids)
+        raise CreditError(CreditRefusal.AMBIGUOUS, ids=ids)
     return left[0] if left else fit[0]
 
 
@@ -154,7 +154,7 @@ def ages(connection: Connection, now_utc_us: int, since_utc_us: int = 0) -> Ages
     )
 
 
-def see(connection: Connection, transfer: str, buyer: str) -> Seen:
+def see(connection: Connection, transfer: str, buyer: str) -> CreditCandidate:
     """A call, with what was asked about it; nothing of another buyer's. Raises UnknownBuyerError."""
     contract = read_contract(connection, buyer)
     facts = facts_of(connection, transfer)
@@ -163,15 +163,15 @@ def see(connection: Connection, transfer: str, buyer: str) -> Seen:
         call = billed_call(connection, transfer, buyer)
     except CreditError:
         call = None
-    found = find_all(connection, Wanted(buyer=buyer, transfer=transfer))
-    return Seen(contract, call, facts if is_theirs else [], found[::-1])
+    found = find_all(connection, CreditFilter(buyer=buyer, transfer=transfer))
+    return CreditCandidate(contract, call, facts if is_theirs else [], found[::-1])
 
 
-def read_told(connection: Connection, request: int) -> Told:
+def read_told(connection: Connection, request: int) -> LetterSubject:
     """Raises CreditError, UnknownBuyerError."""
     found = find(connection, request)
     contract = read_contract(connection, found.buyer)
-    return Told(found, contract, dialout_of(connection, found.transfer) or 0)
+    return LetterSubject(found, contract, dialout_of(connection, found.transfer) or 0)
 
 
 def of_level(connection: Connection, transfer: str, level: int) -> Row[Any, Any] | None:

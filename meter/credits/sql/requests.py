@@ -19,9 +19,9 @@ from sqlalchemy import Connection, insert, update
 from meter.book.sql.contracts import read_contract
 from meter.credits.rules import (
     CreditError,
+    CreditRefusal,
     Effect,
     ReasonBook,
-    Refusal,
     State,
     check_explanation,
     check_reason,
@@ -42,7 +42,7 @@ KIND = "credit"  # of the e-mail
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CreditApplication:
     """What a buyer asks, or who wants a re-review (then `reason` is the request's own)."""
 
     words: str
@@ -60,7 +60,9 @@ class Decision:
     reviewer: str
 
 
-def ask(connection: Connection, call: tuple[str, str], asked: Asked, reasons: ReasonBook, now_utc_us: int) -> Request:
+def ask(
+    connection: Connection, call: tuple[str, str], asked: CreditApplication, reasons: ReasonBook, now_utc_us: int
+) -> Request:
     """File a request; `call` is the transfer and the buyer, empty for whoever was billed. Raises CreditError."""
     _take_line(connection)
     about = billed_call(connection, *call)
@@ -70,20 +72,20 @@ def ask(connection: Connection, call: tuple[str, str], asked: Asked, reasons: Re
     _refuse_again(connection, about.transfer)
     check_window(about.window, now_utc_us)
     row = {"transfer": about.transfer, "buyer": about.buyer, "level": 1, "first": None, "reason": asked.reason}
-    return _add(connection, row, Asked(words, asked.by, asked.origin), now_utc_us)
+    return _add(connection, row, CreditApplication(words, asked.by, asked.origin), now_utc_us)
 
 
-def re_review(connection: Connection, request: int, asked: Asked, now_utc_us: int) -> Request:
+def re_review(connection: Connection, request: int, asked: CreditApplication, now_utc_us: int) -> Request:
     """Put a decided request into the line once more. Raises CreditError: not decided yet, or re-reviewed before."""
     _take_line(connection)
     first = find(connection, request)
     if first.level == LEVELS or of_level(connection, first.transfer, LEVELS) is not None:
-        raise CreditError(Refusal.REVIEWED_TWICE, id=request)
+        raise CreditError(CreditRefusal.REVIEWED_TWICE, id=request)
     if first.state is State.OPEN:
-        raise CreditError(Refusal.NOT_DECIDED, id=request)
+        raise CreditError(CreditRefusal.NOT_DECIDED, id=request)
     lock_heads(connection, [first.buyer])
     row = {"transfer": first.transfer, "buyer": first.buyer, "level": LEVELS, "first": first.id, "reason": first.reason}
-    return _add(connection, row, Asked(check_words(asked.words), asked.by, asked.origin), now_utc_us)
+    return _add(connection, row, CreditApplication(check_words(asked.words), asked.by, asked.origin), now_utc_us)
 
 
 def decide(connection: Connection, request: int, decision: Decision, now_utc_us: int) -> Request:
@@ -91,9 +93,9 @@ def decide(connection: Connection, request: int, decision: Decision, now_utc_us:
     _take_line(connection)
     this = find(connection, request)
     if this.state is not State.OPEN:
-        raise CreditError(Refusal.NOT_OPEN, id=this.id, state=this.state.value, by=this.decided_by)
+        raise CreditError(CreditRefusal.NOT_OPEN, id=this.id, state=this.state.value, by=this.decided_by)
     if this.place != 1:
-        raise CreditError(Refusal.NOT_FIRST, first=first_open(connection), id=this.id, place=this.place)
+        raise CreditError(CreditRefusal.NOT_FIRST, first=first_open(connection), id=this.id, place=this.place)
     before = None if this.first is None else find(connection, this.first)
     reviewer = check_reviewer(decision.reviewer, before.decided_by if before else None)
     explanation = check_explanation(decision.explanation)
@@ -133,15 +135,15 @@ def _refuse_again(connection: Connection, transfer: str) -> None:
         if there is None:
             continue
         if there.state == State.OPEN.value:
-            raise CreditError(Refusal.ALREADY_OPEN, id=there.id)
+            raise CreditError(CreditRefusal.ALREADY_OPEN, id=there.id)
         if there.state == State.APPROVED.value:
-            raise CreditError(Refusal.ALREADY_CREDITED)
-        raise CreditError(Refusal.DECLINED, id=there.id)
+            raise CreditError(CreditRefusal.ALREADY_CREDITED)
+        raise CreditError(CreditRefusal.DECLINED, id=there.id)
     if credit_of(connection, transfer) is not None:
-        raise CreditError(Refusal.ALREADY_CREDITED)
+        raise CreditError(CreditRefusal.ALREADY_CREDITED)
 
 
-def _add(connection: Connection, row: dict[str, Any], asked: Asked, now_utc_us: int) -> Request:
+def _add(connection: Connection, row: dict[str, Any], asked: CreditApplication, now_utc_us: int) -> Request:
     said = {"words": asked.words, "asked_utc_us": now_utc_us, "asked_by": asked.by, "origin": asked.origin}
     made = connection.execute(insert(credit_requests).values(**row, **said, state=State.OPEN.value))
     key: tuple[Any, ...] = made.inserted_primary_key or ()
@@ -152,7 +154,7 @@ def _give(connection: Connection, this: Request, reviewer: str, now_utc_us: int)
     """Allowances to credits. No dial-out: it is money, which no week counts as a unit."""
     call = billed_call(connection, this.transfer, this.buyer)
     if credit_of(connection, this.transfer) is not None:
-        raise CreditError(Refusal.ALREADY_CREDITED)
+        raise CreditError(CreditRefusal.ALREADY_CREDITED)
     posting = Posting(
         key=_key(this),
         buyer=this.buyer,

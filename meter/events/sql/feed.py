@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, select, tuple_
 
 from meter.events.model import KINDS, Event, Events
-from meter.events.sql.streams import LIMIT, Boot, Look, Reader
+from meter.events.sql.streams import LIMIT, Boot, Reader, StreamBatch
 from meter.store.schema import boots, facts
 
 MAX_BOOTS = 100  # that a position names: as many routers may be up at once
@@ -46,7 +46,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PlacedEvent:
     """An event, and the position after it."""
 
     event: Event
@@ -57,13 +57,13 @@ class Told:
 class Batch:
     """What comes after a position. `more`: there is more already, or there may be."""
 
-    events: tuple[Told, ...]
+    events: tuple[PlacedEvent, ...]
     position: Position
     more: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Boot:
     """A boot. `order`: its place among boots. `is_over`: it will never have more; `passed`: nor will one before it."""
 
     name: Boot
@@ -107,8 +107,8 @@ def position_at(connection: Connection, from_utc_us: int | None) -> Position:
 
 
 def _told(
-    look: Look, window: Sequence[_Known], position: Position, at: dict[Boot, int]
-) -> tuple[tuple[Told, ...], Position]:
+    look: StreamBatch, window: Sequence[_Boot], position: Position, at: dict[Boot, int]
+) -> tuple[tuple[PlacedEvent, ...], Position]:
     """The events of a look, each with the position after it, and the position after all of it."""
     events, told = Events(), []
     events.recall(look.before)
@@ -124,11 +124,11 @@ def _told(
             at[name] = look.ends.get(name, fact.seq)
             done |= over & {name}
         if event is not None:
-            told.append(Told(event, _position(window, position, at, done)))
+            told.append(PlacedEvent(event, _position(window, position, at, done)))
     return tuple(told), _position(window, position, at | look.ends, over)
 
 
-def _position(window: Sequence[_Known], before: Position, at: Mapping[Boot, int], done: Collection[Boot]) -> Position:
+def _position(window: Sequence[_Boot], before: Position, at: Mapping[Boot, int], done: Collection[Boot]) -> Position:
     """The position where these boots are so far, or done with; the window stands in the order of boots."""
     listed = {(router, boot) for router, boot, _ in before.at}
     reached = [index for index, one in enumerate(window) if one.name in done or at.get(one.name, 0) > 0]
@@ -156,7 +156,7 @@ def _order_of(connection: Connection, name: Boot | None) -> Any:
     return found[0].order
 
 
-def _named(connection: Connection, position: Position, order: Any) -> list[_Known]:
+def _named(connection: Connection, position: Position, order: Any) -> list[_Boot]:
     """The boots that a position names, in their order; all of them are up to `order`."""
     names = {(router, boot) for router, boot, _ in position.at}
     if not names:
@@ -167,7 +167,7 @@ def _named(connection: Connection, position: Position, order: Any) -> list[_Know
     return found
 
 
-def _boots(connection: Connection, *where: ColumnElement[bool], most: int | None = None) -> list[_Known]:
+def _boots(connection: Connection, *where: ColumnElement[bool], most: int | None = None) -> list[_Boot]:
     return _rows(connection, _columns(connection).where(*where).limit(most))
 
 
@@ -177,17 +177,17 @@ def _columns(connection: Connection) -> Select[Any]:
     return select(*_NAMES, place, boots.c.recovered_utc_us, boots.c.started_utc_us).order_by(*in_order)
 
 
-def _rows(connection: Connection, query: Select[Any]) -> list[_Known]:
+def _rows(connection: Connection, query: Select[Any]) -> list[_Boot]:
     rows = connection.execute(query).all()
     if connection.dialect.name == "sqlite":
-        return [_Known((row[0], row[1]), row[2], row[3] is not None, passed=True) for row in rows]
+        return [_Boot((row[0], row[1]), row[2], row[3] is not None, passed=True) for row in rows]
     newest = connection.execute(select(func.max(boots.c.started_utc_us))).scalar() or 0
     return [_by_clock(row, newest) for row in rows]
 
 
-def _by_clock(row: Row[Any, Any, Any, Any, Any], newest_us: int) -> _Known:
+def _by_clock(row: Row[Any, Any, Any, Any, Any], newest_us: int) -> _Boot:
     passed = row.started_utc_us < newest_us - _CLOCKS_US
-    return _Known((row[0], row[1]), (row[2], row[0], row[1]), row.recovered_utc_us is not None, passed)
+    return _Boot((row[0], row[1]), (row[2], row[0], row[1]), row.recovered_utc_us is not None, passed)
 
 
 def _ended(connection: Connection) -> list[tuple[Boot, int]]:

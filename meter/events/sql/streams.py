@@ -30,7 +30,7 @@ _ALL = f"SELECT {', '.join(facts.c.keys())} FROM facts"  # noqa: S608 - names of
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class StreamBatch:
     """What is new. `facts` of one boot stand in their order; `before` has earlier facts of transfers not known yet."""
 
     facts: list[Fact] = field(default_factory=list)
@@ -74,8 +74,8 @@ class Reader:
     among: Sequence[tuple[str, str, bool]] | None = None
     span: int = SCAN
 
-    def __call__(self, connection: Connection) -> Look:
-        found = Look()
+    def __call__(self, connection: Connection) -> StreamBatch:
+        found = StreamBatch()
         over: set[Boot] = set()
         more = False
         for router, boot, is_over in self._boots(connection):
@@ -96,7 +96,7 @@ class Reader:
                 found.ends[key] = end
             if is_over and waits is None and not cut and len(some) < room:
                 over.add(key)
-        return Look(
+        return StreamBatch(
             facts=found.facts,
             before=found.before,
             outcomes=found.outcomes,

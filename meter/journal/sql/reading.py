@@ -104,13 +104,13 @@ async def list_transfers(
     """
     if limit < 1:
         raise ValueError(f"limit: {limit} is below 1")
-    wanted = _Wanted(buyer, verdict, since_utc_us, min(limit, MAX_LISTED))
+    wanted = _TransferFilter(buyer, verdict, since_utc_us, min(limit, MAX_LISTED))
     async with reading(engine).connect() as connection:
         return await connection.run_sync(wanted.find)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _TransferFilter:
     buyer: str
     verdict: str
     since_utc_us: int

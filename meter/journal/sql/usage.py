@@ -31,7 +31,7 @@ Groups = dict[str, list[Group]]  # by buyer
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _UsageRows:
     """One consistent view: what was settled from `until` on, what before it was not yet added up, and what is live."""
 
     until: int
@@ -84,7 +84,7 @@ class UsageSnapshot:
             self._sums.clear()
         return self._counted[1]
 
-    def _add_up(self, look: _Look) -> None:
+    def _add_up(self, look: _UsageRows) -> None:
         for buyer, groups in look.older.items():
             kept = self._before.setdefault(buyer, {})
             for quarter, state, count in groups:
@@ -92,7 +92,7 @@ class UsageSnapshot:
             self._sums.pop(buyer, None)
         self._until = look.until
 
-    def _count(self, counted: dict[str, Buyer], look: _Look) -> bool:
+    def _count(self, counted: dict[str, Buyer], look: _UsageRows) -> bool:
         now = self._clock()
         seen = (now // QUARTER_US, look.newer, look.live)
         if seen == self._seen and not look.older:
@@ -160,7 +160,7 @@ def _plus(usage: Usage, groups: Iterable[Group]) -> Usage:
 _QUARTER = admissions.c.admitted_utc_us // literal_column(str(QUARTER_US), BigInteger)
 
 
-def _look(connection: Connection, until: int) -> _Look:
+def _look(connection: Connection, until: int) -> _UsageRows:
     """Read on one view; moves the border once what lies after it has become twice the margin long."""
     settled = admissions.c.settled_utc_us
     newest = connection.execute(select(func.max(settled)).where(IS_UNIT)).scalar() or 0
@@ -171,7 +171,7 @@ def _look(connection: Connection, until: int) -> _Look:
     newer = _groups(connection, settled >= until)
     columns = (admissions.c.buyer, admissions.c.router, _QUARTER)
     live = connection.execute(select(*columns, func.count()).where(IS_LIVE).group_by(*columns))
-    return _Look(until, older, newer, [(buyer, router, quarter, count) for buyer, router, quarter, count in live])
+    return _UsageRows(until, older, newer, [(buyer, router, quarter, count) for buyer, router, quarter, count in live])
 
 
 def _groups(connection: Connection, *conditions: ColumnElement[bool]) -> Groups:

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
 from meter.billing.arithmetic.cycle import Prepaid
-from meter.billing.arithmetic.units import WHOLE, Carried, CarriedUnits
+from meter.billing.arithmetic.units import WHOLE, CarriedUnits, RunningUnits
 from meter.store.money_schema import billing_periods, postings
 
 WEEK, MONTH = "week", "month"
 _LENGTHS = {WEEK: len("2026-06-01"), MONTH: len("2026-06")}
 
 
-class Ended(Protocol):
+class PeriodEnd(Protocol):
     """Where a settled period ends, in time and in its buyer's chain."""
 
     end_utc_us: int
@@ -54,7 +54,7 @@ def carried_of(row: Any) -> CarriedUnits:
     if row is None:
         return CarriedUnits()
     connected, failed = row.connected_hundredths, row.failed_hundredths
-    return CarriedUnits(Carried(connected, connected // WHOLE), Carried(failed, failed // WHOLE))
+    return CarriedUnits(RunningUnits(connected, connected // WHOLE), RunningUnits(failed, failed // WHOLE))
 
 
 def kept_of(row: Any) -> Prepaid:
@@ -62,7 +62,7 @@ def kept_of(row: Any) -> Prepaid:
     return Prepaid() if row is None else Prepaid(row.prepaid_units, row.prepaid_minor)
 
 
-def spans(before: Ended | None, end_us: int) -> list[ColumnElement[bool]]:
+def spans(before: PeriodEnd | None, end_us: int) -> list[ColumnElement[bool]]:
     """Which postings a period counts that ends at `end_us`, one condition for each index that finds them."""
     at = postings.c.dialout_utc_us
     if before is None:

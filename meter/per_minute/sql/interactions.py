@@ -98,7 +98,7 @@ class Interaction:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class InteractionFilter:
     """Which interactions of a buyer: by when they came in, from `from_us` to before `to_us`, the newest first.
 
     `before`: after which one the page begins, as (received, id) of the last one seen.
@@ -148,7 +148,7 @@ def find(connection: Connection, interaction: str, buyer: str = "") -> Interacti
     return _with_ratings(connection, [row])[0]
 
 
-def find_all(connection: Connection, wanted: Wanted) -> list[Interaction]:
+def find_all(connection: Connection, wanted: InteractionFilter) -> list[Interaction]:
     """The interactions that are wanted, at most `MAX_LISTED`."""
     table = interactions.c
     query = _interactions().where(table.buyer == wanted.buyer)

@@ -20,7 +20,7 @@ from book.model import BuyerState, Rating
 from meter.book.sql.contracts import Contract, read_contracts
 from meter.ledger.sql.ledger import lock_heads
 from meter.outbox.sql import new_row
-from meter.per_minute.reports import MAX_DAYS, Found, Span, body_of, day_of, span_of
+from meter.per_minute.reports import MAX_DAYS, ReportRows, Span, body_of, day_of, span_of
 from meter.per_minute.sql.interactions import Interaction, of_span, with_ratings_at
 from meter.store.money_schema import interactions, reports
 from meter.store.schema import outbox
@@ -37,7 +37,7 @@ class UnknownReportError(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueReport:
     """A report to issue."""
 
     contract: Contract
@@ -57,16 +57,16 @@ class Report:
     body: dict[str, Any]
 
 
-def due_reports(connection: Connection, now_utc_us: int) -> list[Due]:
+def due_reports(connection: Connection, now_utc_us: int) -> list[DueReport]:
     """Reports whose span is over and that were not issued, in the order of time."""
     newest = select(reports.c.buyer, func.max(reports.c.day)).group_by(reports.c.buyer)
     last = {buyer: str(day) for buyer, day in connection.execute(newest)}
-    found: list[Due] = []
+    found: list[DueReport] = []
     for name, contract in read_contracts(connection).items():
         since = _first_day(connection, contract, last.get(name), now_utc_us)
         spans = [] if since is None else _spans(contract, since, now_utc_us)
         is_over = contract.state is BuyerState.CANCELLED
-        found += [Due(contract, span) for span in spans if not is_over or _any(connection, name, span)]
+        found += [DueReport(contract, span) for span in spans if not is_over or _any(connection, name, span)]
     return sorted(found, key=lambda one: (one.span.until_us, one.contract.buyer.name))
 
 
@@ -76,7 +76,7 @@ def next_end(contracts: Iterable[Contract], after_utc_us: int) -> int | None:
     return min((span_of(day_of(after_utc_us, zone), zone).until_us for zone in zones), default=None)
 
 
-def issue(connection: Connection, due: Due, now_utc_us: int) -> Report | None:
+def issue(connection: Connection, due: DueReport, now_utc_us: int) -> Report | None:
     """Issue a report and queue its e-mail; None where it was issued before."""
     buyer, span = due.contract.buyer, due.span
     lock_heads(connection, [buyer.name])
@@ -173,12 +173,12 @@ def _any(connection: Connection, buyer: str, span: Span) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def _found(connection: Connection, buyer: str, span: Span) -> Found:
+def _found(connection: Connection, buyer: str, span: Span) -> ReportRows:
     """What was over in the span; what was over before it and told of since the report before; what was rated in it."""
     known = of_span(connection, buyer, span.from_us - _BACK_US, span.until_us)
     rated = with_ratings_at(connection, buyer, (span.from_us, span.until_us), span.from_us - _RATED_BACK_US)
     over = [one for one in known if span.from_us <= one.at_utc_us < span.until_us]
-    return Found(over, _late(connection, buyer, span, known), rated)
+    return ReportRows(over, _late(connection, buyer, span, known), rated)
 
 
 def _late(connection: Connection, buyer: str, span: Span, known: list[Interaction]) -> list[Interaction]:

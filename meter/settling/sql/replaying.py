@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from book.model import OrderClauses, Terms
 from facts.fact import Fact, Kind, first_of
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Prepaid, make_up_units
-from meter.billing.arithmetic.units import SENT, CarriedUnits, Ordered, paid_in_advance
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, make_up_units
+from meter.billing.arithmetic.units import SENT, CarriedUnits, OrderedUnits, paid_in_advance
 from meter.billing.sql.detail import Bounds, bounds_of, within
 from meter.billing.sql.documents import find
 from meter.billing.sql.weeks import FrozenOrder, frozen_order, terms_of, unit_terms
@@ -45,7 +45,7 @@ class _Week:
     week: Week
     bounds: Bounds
     frozen: FrozenOrder | None
-    bought: Bought | None
+    bought: WeekOrder | None
     terms: Terms  # that price it, as they are
     carried: CarriedUnits
     kept: Prepaid
@@ -80,7 +80,7 @@ async def _replay_buyer(
     name = contract.buyer.name
     carried: CarriedUnits | None = None
     kept = Prepaid()
-    ordered = Ordered()  # under other terms: by the orders of the period
+    ordered = OrderedUnits()  # under other terms: by the orders of the period
     changed = contract
     if other is not None and contract.buyer.terms.name in other:
         changed = replace(contract, versions=tuple(other[contract.buyer.terms.name]))
@@ -107,15 +107,15 @@ async def _replay_buyer(
         report.currency[name] = terms.currency
 
 
-def _bought_under(frozen: FrozenOrder, terms: Terms, before: Ordered) -> tuple[Bought, Ordered]:
+def _bought_under(frozen: FrozenOrder, terms: Terms, before: OrderedUnits) -> tuple[WeekOrder, OrderedUnits]:
     """An order as other terms would have invoiced it, and what orders come to with it."""
     order = replace(frozen.delivered_against, clauses=OrderClauses(terms.order_counts, terms.overrun_percent))
     paid_units = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, before)
     if terms.order_counts == SENT:
         hundredths = before.hundredths + order.quantity * terms.connected_percent
-        before = Ordered(hundredths, before.units + paid_units)
+        before = OrderedUnits(hundredths, before.units + paid_units)
     came_with = Prepaid(make_up_units(order, terms), frozen.make_up_minor)
-    return Bought(order, paid_units, came_with, paid=True), before
+    return WeekOrder(order, paid_units, came_with, paid=True), before
 
 
 def _weeks(contract: Contract, from_us: int, to_us: int) -> Iterator[Week]:

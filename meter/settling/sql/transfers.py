@@ -49,7 +49,7 @@ class SettledTransfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TransferFilter:
     """Which transfers; empty words do not restrict. They ended from `from_us` to before `to_us`.
 
     `known`: only those whose person their buyer knows (facts.disclosure). `after`: the last one that was seen.
@@ -78,7 +78,7 @@ _BY_MINUTE = select(postings.c.key).where(postings.c.key == outcomes.c.transfer 
 _COLUMNS = (*(outcomes.c[one.name] for one in fields(SettledTransfer) if one.name != "by_minute"), _BY_MINUTE)
 
 
-def settled(connection: Connection, wanted: Wanted, limit: int) -> list[SettledTransfer]:
+def settled(connection: Connection, wanted: TransferFilter, limit: int) -> list[SettledTransfer]:
     """At most `limit` transfers, and never more than `MOST`. Raises UnknownTransferError."""
     query = select(*_COLUMNS).where(*_conditions(wanted))
     order = _by_row if connection.dialect.name == "sqlite" else _by_end
@@ -86,7 +86,7 @@ def settled(connection: Connection, wanted: Wanted, limit: int) -> list[SettledT
     return [SettledTransfer(*row) for row in connection.execute(query.limit(min(limit, MOST)))]
 
 
-def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: TransferFilter) -> list[ColumnElement[bool]]:
     found = [outcomes.c[name] == getattr(wanted, name) for name in _EXACT if getattr(wanted, name)]
     if wanted.from_us is not None:
         found.append(outcomes.c.closed_utc_us >= wanted.from_us)
@@ -97,7 +97,7 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     return found
 
 
-def _by_row(connection: Connection, query: Select[Any], wanted: Wanted) -> Select[Any]:
+def _by_row(connection: Connection, query: Select[Any], wanted: TransferFilter) -> Select[Any]:
     last = None
     if wanted.after:
         last = connection.execute(select(_ROW).where(outcomes.c.transfer == wanted.after)).scalar_one_or_none()
@@ -129,7 +129,7 @@ def _first_row(connection: Connection, at_us: int) -> int:
     return low
 
 
-def _by_end(connection: Connection, query: Select[Any], wanted: Wanted) -> Select[Any]:
+def _by_end(connection: Connection, query: Select[Any], wanted: TransferFilter) -> Select[Any]:
     key = tuple_(outcomes.c.closed_utc_us, outcomes.c.transfer)
     if wanted.after:
         at = select(outcomes.c.closed_utc_us).where(outcomes.c.transfer == wanted.after)

@@ -24,7 +24,7 @@ from meter.store.clerk import Clerk
 from meter.store.engine import reading
 from meter.suppression_rows.sql import reading as read
 from meter.suppression_rows.sql import writing as write
-from meter.suppression_rows.sql.writing import Deed, Position
+from meter.suppression_rows.sql.writing import LogEntry, Position
 
 SET_SHOWN = 32  # hex digits of a digest that name it: 128 bits
 SETS_AT_ONCE = 50  # in one transaction: a router's commit waits for no more than that
@@ -183,8 +183,8 @@ class ListRows:
             some = {one: documents[one] for one in missing[at : at + SETS_AT_ONCE]}
             await self._write(write.keep_sets, some, self._clock())
 
-    def _deed(self, name: str, action: str, who: Actor) -> Deed:
-        return Deed(name, action, who, self._clock())
+    def _deed(self, name: str, action: str, who: Actor) -> LogEntry:
+        return LogEntry(name, action, who, self._clock())
 
     async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._reader is not None:

@@ -45,7 +45,7 @@ Position = tuple[int, int]  # version, revision
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class LogEntry:
     """What is done to which list, by whom and when: what every row of the log says."""
 
     name: str
@@ -55,7 +55,7 @@ class Deed:
 
 
 def activate(
-    connection: Connection, new: NewVersion, deed: Deed, expect: Position | None, detail: Mapping[str, object]
+    connection: Connection, new: NewVersion, deed: LogEntry, expect: Position | None, detail: Mapping[str, object]
 ) -> ListVersion:
     """See `ListRows.activate`."""
     stamp = _next_stamp(connection)
@@ -92,7 +92,7 @@ def activate(
     return row
 
 
-def change(connection: Connection, deed: Deed, document: bytes, count: int, expect: Position) -> ListVersion:
+def change(connection: Connection, deed: LogEntry, document: bytes, count: int, expect: Position) -> ListVersion:
     """See `ListRows.change`."""
     stamp = _next_stamp(connection)
     before = find(connection, deed.name)
@@ -144,10 +144,10 @@ def name_lists(
         this = (suppression_lists.c.name == name, suppression_lists.c.version == NAMED_ONLY)
         connection.execute(delete(suppression_lists).where(*this))
         connection.execute(insert(suppression_lists).values(asdict(row)))
-        _record(connection, Deed(name, "named", who, at_utc_us), {"in_force": not active})
+        _record(connection, LogEntry(name, "named", who, at_utc_us), {"in_force": not active})
 
 
-def retire(connection: Connection, deed: Deed, *, unname: bool = False) -> bool:
+def retire(connection: Connection, deed: LogEntry, *, unname: bool = False) -> bool:
     """See `ListRows.retire`."""
     stamp = _next_stamp(connection)
     before = find(connection, deed.name)
@@ -170,7 +170,7 @@ def _named_row(connection: Connection, name: str) -> ListVersion | None:
     return None if row is None else ListVersion(**row)
 
 
-def extend(connection: Connection, deed: Deed, expires_utc_us: int | None) -> bool:
+def extend(connection: Connection, deed: LogEntry, expires_utc_us: int | None) -> bool:
     """See `ListRows.extend`."""
     stamp = _next_stamp(connection)
     row = find(connection, deed.name)
@@ -182,13 +182,13 @@ def extend(connection: Connection, deed: Deed, expires_utc_us: int | None) -> bo
     return True
 
 
-def note(connection: Connection, deed: Deed, detail: Mapping[str, object]) -> None:
+def note(connection: Connection, deed: LogEntry, detail: Mapping[str, object]) -> None:
     """A row of the log for what changed no list."""
     _record(connection, deed, detail)
 
 
 def exempt(
-    connection: Connection, deed: Deed, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
+    connection: Connection, deed: LogEntry, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
 ) -> Exemption:
     """See `ListRows.exempt`."""
     stamp = _next_stamp(connection)
@@ -224,7 +224,7 @@ def revoke(connection: Connection, exemption: int, action: str, who: Actor, at_u
         return False
     found = connection.execute(select(suppression_exemptions).where(suppression_exemptions.c.id == exemption))
     row = Exemption(**found.mappings().one())
-    _record(connection, Deed(row.name, action, who, at_utc_us), _told(row))
+    _record(connection, LogEntry(row.name, action, who, at_utc_us), _told(row))
     return True
 
 
@@ -272,7 +272,7 @@ def _set(connection: Connection, name: str, **values: Any) -> None:
     connection.execute(update(suppression_lists).where(*this).values(**values))
 
 
-def _add_change(connection: Connection, row: ListVersion, document: bytes, deed: Deed) -> None:
+def _add_change(connection: Connection, row: ListVersion, document: bytes, deed: LogEntry) -> None:
     values = {
         "name": row.name,
         "version": row.version,
@@ -296,7 +296,7 @@ def _told(row: Exemption) -> dict[str, object]:
 
 def _record(
     connection: Connection,
-    deed: Deed,
+    deed: LogEntry,
     detail: Mapping[str, object],
     *,
     row: ListVersion | None = None,

@@ -32,7 +32,7 @@ from meter.billing.arithmetic.cycle import Remedy
 from meter.billing.arithmetic.drafts import Issuer
 from meter.billing.cycle import Cycle
 from meter.billing.sql import documents, payments
-from meter.billing.sql.documents import Run
+from meter.billing.sql.documents import BillingRun
 from meter.book.sql import orders
 from meter.book.sql.book import import_file, set_state
 from meter.book.sql.contracts import read_contract
@@ -497,7 +497,7 @@ class Year:
                 return
             transfer = self._dice.choice(fresh)
             deal.spent.add(transfer)
-            asked = desk.Asked("had her in May", "crm", "sim", "duplicate")
+            asked = desk.CreditApplication("had her in May", "crm", "sim", "duplicate")
             try:
                 request = desk.ask(connection, (transfer, deal.name), asked, REASONS, at)
             except CreditError:
@@ -528,7 +528,7 @@ class Year:
                 return
             number = self._dice.choice(made).number
             try:
-                payments.cancel(connection, number, reason="wrong", by="clerk", run=Run(Issuer(), at))
+                payments.cancel(connection, number, reason="wrong", by="clerk", run=BillingRun(Issuer(), at))
             except payments.PaymentError:
                 return
             self._note("cancel", at, buyer=deal.name, number=number)

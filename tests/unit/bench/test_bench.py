@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from bench import buffer, capture, crash, decliner, peer, proc, rows, scenarios, sipp, soak, stage, stats
-from bench.sipp import Noted
-from bench.store import Settled
+from bench.sipp import ScenarioLine
+from bench.store import OutcomeRow
 
 # --- statistics ------------------------------------------------------------------------------------------------------
 
@@ -109,11 +109,11 @@ def test_scenarios_answer_or_decline_as_they_are_told() -> None:
     ],
 )
 def test_what_a_dialer_saw_says_what_the_books_must_hold(seen: list[tuple[str, float]], verdict: str) -> None:
-    assert soak.expected([Noted(what, "a", at_s) for what, at_s in seen]) == verdict
+    assert soak.expected([ScenarioLine(what, "a", at_s) for what, at_s in seen]) == verdict
 
 
-def _settled(call_id: str, verdict: str = "failed", reason: str = "declined", campaign: str = "declined") -> Settled:
-    return Settled(f"t-{call_id}", call_id, campaign, verdict, reason, verdict, 100, 0)
+def _settled(call_id: str, verdict: str = "failed", reason: str = "declined", campaign: str = "declined") -> OutcomeRow:
+    return OutcomeRow(f"t-{call_id}", call_id, campaign, verdict, reason, verdict, 100, 0)
 
 
 def test_two_books_are_held_against_each_other_call_by_call() -> None:
@@ -140,7 +140,7 @@ def test_two_books_are_held_against_each_other_call_by_call() -> None:
 def test_a_kill_leaves_only_the_verdicts_of_the_table(
     kind: str, notes: list[tuple[str, float]], interrupted: bool, allowed: set[str]
 ) -> None:
-    seen = [Noted(what, "a", at_s) for what, at_s in notes]
+    seen = [ScenarioLine(what, "a", at_s) for what, at_s in notes]
     assert crash.may_be(kind, seen, 100.0, interrupted=interrupted) == allowed
 
 

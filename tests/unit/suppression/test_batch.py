@@ -27,7 +27,7 @@ from suppression.batch import BatchRefusedError, Job, Summary, each_line, scrub_
 from suppression.importer import Task, import_file
 from suppression.index import LoadedList, finder, make_part
 from suppression.kinds import Kind
-from suppression.reading.reader import Wanted
+from suppression.reading.reader import ReadOptions
 from suppression.receipt import Signer
 from suppression.scrub import Scrub, State
 from suppression.snapshot import Entries, extent_of, load, write
@@ -60,7 +60,7 @@ def scrubbed(state: State, tmp_path: Path) -> Callable[..., tuple[Summary, dict[
     def go(data: bytes, name: str = "in.csv", column: str = "phone") -> tuple[Summary, dict[str, bytes]]:
         file = tmp_path / name
         file.write_bytes(data)
-        done = scrub_file(state, SIGNER, Job(file, "acme", tmp_path / "out", Wanted(column)))
+        done = scrub_file(state, SIGNER, Job(file, "acme", tmp_path / "out", ReadOptions(column)))
         return done, {kind: (tmp_path / "out" / f"{name}.{kind}.csv").read_bytes() for kind in KINDS}
 
     return go
@@ -91,7 +91,7 @@ def test_every_row_is_in_one_file_byte_for_byte(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "in.csv"
         file.write_bytes(text.encode())
-        done = scrub_file(_state(), SIGNER, Job(file, "acme", Path(folder), Wanted("phone")))
+        done = scrub_file(_state(), SIGNER, Job(file, "acme", Path(folder), ReadOptions("phone")))
         got = {kind: (Path(folder) / f"in.csv.{kind}.csv").read_bytes().decode() for kind in KINDS}
     assert (done.lines, done.header_lines) == (len(rows), 1)
     for kind in KINDS:
@@ -213,7 +213,7 @@ async def test_a_file_that_is_no_list_is_not_read_to_its_end(
     file = tmp_path / "in.csv"
     file.write_text("phone\n" + "x\n" * 5_000_000)
     with pytest.raises(ListRefusedError, match=r"of the first .* is it the right column") as caught:
-        await import_file(store, tmp_path, Task(file, "in", None, wanted=Wanted("phone")), ANN)
+        await import_file(store, tmp_path, Task(file, "in", None, wanted=ReadOptions("phone")), ANN)
     assert caught.value.report is not None
     assert caught.value.report.lines < 3_000_000
     monkeypatch.setattr(importer, "MANY_REJECTS", 10_000)
@@ -221,7 +221,7 @@ async def test_a_file_that_is_no_list_is_not_read_to_its_end(
     for percent, why in ((2.0, "1000 of 1001"), (99.0, "1000 of 1001")):
         with pytest.raises(ListRefusedError, match=why):
             await import_file(
-                store, tmp_path, Task(file, "in", None, wanted=Wanted("phone"), reject_percent=percent), ANN
+                store, tmp_path, Task(file, "in", None, wanted=ReadOptions("phone"), reject_percent=percent), ANN
             )
 
 
@@ -234,7 +234,7 @@ async def test_rejects_past_a_million_are_counted(
     rejects = tmp_path / "rejects.csv"
     for bad, last in ((3, "4,not a phone number"), (7, "5,the first of 4 more that are not listed")):
         file.write_text("phone\n" + "x\n" * bad + "2125550100\n")
-        task = Task(file, "in", None, wanted=Wanted("phone"), reject_percent=100, rejects_file=rejects)
+        task = Task(file, "in", None, wanted=ReadOptions("phone"), reject_percent=100, rejects_file=rejects)
         done = await import_file(store, tmp_path, task, ANN)
         assert done.report.rejected == bad
         assert rejects.read_text().splitlines()[-1] == f",{last},"

@@ -15,7 +15,7 @@ from suppression.activating import ListRefusedError
 from suppression.editing import edit, prune
 from suppression.importer import Mode
 from suppression.scrub import Scrub
-from tests.unit.suppression.test_importer import ANN, FREE, LISTED, _import, _scrub, engine, store
+from tests.unit.suppression.test_importer import ANN, FREE, LISTED, engine, import_list, scrub_with, store
 
 __all__ = ["engine", "store"]  # fixtures
 LISTS: dict[str, str | None] = {"dnc": None, "acme-own": "acme", "bolt-own": "bolt"}
@@ -35,7 +35,7 @@ def closed(scrub: Scrub) -> set[str]:
 async def test_whom_a_list_that_was_never_imported_concerns(
     engine: AsyncEngine, store: ListRows, tmp_path: Path
 ) -> None:
-    scrub = await _scrub(store, tmp_path)
+    scrub = await scrub_with(store, tmp_path)
     assert closed(scrub) == set()
     await name(engine, "acme-own")
     await scrub.reload()
@@ -44,8 +44,8 @@ async def test_whom_a_list_that_was_never_imported_concerns(
     await scrub.reload()
     assert closed(scrub) == set(BUYERS)
     assert set(scrub.broken) == {"dnc", "acme-own"}
-    await _import(store, tmp_path, LISTED)
-    await _import(store, tmp_path, LISTED, name="acme-own", buyer="acme")
+    await import_list(store, tmp_path, LISTED)
+    await import_list(store, tmp_path, LISTED, name="acme-own", buyer="acme")
     await scrub.reload()
     assert (closed(scrub), scrub.check(LISTED, "bolt").hit, scrub.broken) == (set(), "dnc", ())
     assert [one.action for one in await store.log("dnc")] == ["replace", "named"]
@@ -58,11 +58,11 @@ async def test_a_list_that_was_named_is_replaced_and_not_added_to(
     with pytest.raises(ListRefusedError, match="was never imported"):
         await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
     with pytest.raises(ListRefusedError, match="was never imported"):
-        await _import(store, tmp_path, LISTED, mode=Mode.ADD)
+        await import_list(store, tmp_path, LISTED, mode=Mode.ADD)
     with pytest.raises(ListRefusedError, match="does not change hands"):
-        await _import(store, tmp_path, LISTED, buyer="acme")
+        await import_list(store, tmp_path, LISTED, buyer="acme")
     assert not await store.extend("dnc", 1, ANN), "an end would let it lapse"
-    assert (await _import(store, tmp_path, LISTED)).version == 1
+    assert (await import_list(store, tmp_path, LISTED)).version == 1
     with pytest.raises(ValueError, match="does not change hands"):
         async with engine.begin() as connection:
             await connection.run_sync(lambda held: name_lists(held, [("dnc", "acme", "x")], ANN, 1))
@@ -74,7 +74,7 @@ async def test_any_order_of_naming_importing_and_retiring(
 ) -> None:
     """A router that looks now and then says the same as one that has just started, and as the rule."""
     dice = random.Random(seed)
-    looking = await _scrub(store, tmp_path)
+    looking = await scrub_with(store, tmp_path)
     named: set[str] = set()
     in_force: set[str] = set()
     for step in range(40):
@@ -84,7 +84,7 @@ async def test_any_order_of_naming_importing_and_retiring(
                 await name(engine, one)
                 named.add(one)
             case "import":
-                await _import(store, tmp_path, f"+12125551{step:03}", name=one, buyer=LISTS[one])
+                await import_list(store, tmp_path, f"+12125551{step:03}", name=one, buyer=LISTS[one])
                 in_force.add(one)
             case "retire":
                 assert await store.retire(one, ANN) is (one in in_force)
@@ -100,4 +100,4 @@ async def test_any_order_of_naming_importing_and_retiring(
             open_lists = {LISTS[each] for each in named - in_force}
             wanted = set(BUYERS) if None in open_lists else {each for each in BUYERS if each in open_lists}
             assert closed(looking) == wanted, f"seed {seed}, step {step}"
-            assert closed(await _scrub(store, tmp_path)) == wanted, f"seed {seed}, step {step}"
+            assert closed(await scrub_with(store, tmp_path)) == wanted, f"seed {seed}, step {step}"

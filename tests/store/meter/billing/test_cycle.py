@@ -312,7 +312,7 @@ async def test_an_unpaid_orders_rest_can_be_cancelled_by_a_credit_note_and_what_
 ) -> None:
     from meter.billing.arithmetic.drafts import Issuer
     from meter.billing.sql import payments
-    from meter.billing.sql.documents import Run
+    from meter.billing.sql.documents import BillingRun
 
     await books.agree("acme")
     await books.order("acme", WEEK, 200)
@@ -320,7 +320,7 @@ async def test_an_unpaid_orders_rest_can_be_cancelled_by_a_credit_note_and_what_
     await delivered(books, 0, 150)
 
     async def cancel(when: str) -> str:
-        run = Run(Issuer(), at(when))
+        run = BillingRun(Issuer(), at(when))
         return await books.write(
             lambda connection: payments.cancel(connection, "INV-000001", reason="left", by="clerk", run=run)
         )

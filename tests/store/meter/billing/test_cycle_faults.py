@@ -14,7 +14,7 @@ from book.model import BuyerState
 from book.terms import presets
 from meter.billing.arithmetic.cycle import Remedy
 from meter.billing.sql import payments
-from meter.billing.sql.due import StepKind
+from meter.billing.sql.due import TaskKind
 from meter.book.sql.book import BookStore
 from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
 from meter.ledger.sql import ledger
@@ -288,8 +288,8 @@ async def test_a_meter_that_lags_still_holds_who_has_not_paid(books: Books) -> N
     await books.hand_over()
     books.cycle._clock = lambda: at("2026-06-04 17:00")
     assert (await books.cycle._due()).value == "holds"
-    report = await books.cycle.run_once(at("2026-06-15 02:00"), only=StepKind.HOLD)
-    assert [(one.step.kind, one.held) for one in report.done] == [(StepKind.HOLD, True)]
+    report = await books.cycle.run_once(at("2026-06-15 02:00"), only=TaskKind.HOLD)
+    assert [(one.step.kind, one.held) for one in report.done] == [(TaskKind.HOLD, True)]
     assert await books.documents(kind="week") == []
 
 
@@ -307,7 +307,7 @@ async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(
     await books.hand_over()
     report = await books.cycle.run_once(at("2026-06-15 01:00"))
     assert report.waits
-    assert {one.step.kind for one in report.done} == {StepKind.HOLD}
+    assert {one.step.kind for one in report.done} == {TaskKind.HOLD}
     assert await books.documents(kind="week") == []
     follower = Follower(books.engine, SettleOptions())
     assert await follower.catch_up() == 1
@@ -317,7 +317,7 @@ async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(
     assert [one.period for one in await books.documents(kind="week")] == ["2026-06-01", "2026-06-08"]
 
 
-@pytest.mark.parametrize("where", ["meter.billing.cycle.is_behind", "meter.billing.sql.steps.is_behind"])
+@pytest.mark.parametrize("where", ["meter.billing.cycle.is_behind", "meter.billing.sql.tasks.is_behind"])
 async def test_a_meter_that_falls_behind_between_two_looks_settles_the_week_once_it_has_caught_up(
     books: Books, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.billing import documents as papers
-from meter.billing.documents import lines_csv, paper
+from meter.billing.documents import document_file, lines_csv
 from meter.billing.letter import DocumentComposer, HoldComposer
 from meter.billing.sql import documents
 from meter.billing.sql.detail import write_detail
@@ -60,7 +60,7 @@ def text_of(pdf: bytes) -> str:
 
 async def test_a_pdf_shows_what_is_asked_of_whom_and_by_when(books: Books) -> None:
     await billed(books, address=("12 Main Street",), reference="PO 4711")
-    shown = text_of(await paper(books.clerk, "INV-000002", "pdf"))
+    shown = text_of(await document_file(books.clerk, "INV-000002", "pdf"))
     for words in ("Invoice INV-000002", "Acme", "12 Main Street", "PO 4711", "$315.00", "Jun 16, 2026", "207"):
         assert words in shown, shown
 
@@ -69,9 +69,9 @@ async def test_a_document_is_rendered_once_and_stays_as_it_was_sent(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await billed(books)
-    first = [await paper(books.clerk, "INV-000001", form) for form in ("html", "pdf")]
+    first = [await document_file(books.clerk, "INV-000001", form) for form in ("html", "pdf")]
     monkeypatch.setattr(papers, "html_of", lambda body: "another template")
-    assert [await paper(books.clerk, "INV-000001", form) for form in ("html", "pdf")] == first
+    assert [await document_file(books.clerk, "INV-000001", form) for form in ("html", "pdf")] == first
 
 
 async def test_a_buyers_name_is_no_markup_and_no_formula(books: Books) -> None:
@@ -87,7 +87,7 @@ async def test_a_buyers_name_is_no_markup_and_no_formula(books: Books) -> None:
     )
     await books.order("acme", WEEK, 1)
     await books.run("2026-06-02 12:00")
-    html = (await paper(books.clerk, "INV-000001", "html")).decode()
+    html = (await document_file(books.clerk, "INV-000001", "html")).decode()
     assert "<b onload" not in html
     assert "&lt;b onload=x&gt;&amp;Söhne" in html
     body = await books.body("INV-000001")
@@ -137,7 +137,7 @@ async def test_the_mail_brings_the_pdf_the_lines_and_the_transfers(
     assert str(invoice["Subject"]) == "Invoice INV-000002: $315.00, due Jun 16, 2026, 5:00 PM EDT"
     attached = {one.get_filename(): one.get_content() for one in invoice.iter_attachments()}
     assert set(attached) == {"INV-000002.pdf", "INV-000002.csv", "INV-000002-transfers.csv"}
-    assert attached["INV-000002.pdf"] == await paper(books.clerk, "INV-000002", "pdf")
+    assert attached["INV-000002.pdf"] == await document_file(books.clerk, "INV-000002", "pdf")
     assert attached["INV-000002-transfers.csv"].count("\n") == 223
     order = messages["<INV-000001.document@operator.example>"]
     assert {one.get_filename() for one in order.iter_attachments()} == {"INV-000001.pdf", "INV-000001.csv"}
@@ -164,7 +164,7 @@ async def test_a_document_that_is_not_there_is_dead_and_one_without_an_address_w
     with pytest.raises(NobodyError, match="acme has no billing_emails"):
         await composer.compose({"number": "INV-000001"}, books.clerk)
     with pytest.raises(UnknownDocumentError):
-        await paper(books.clerk, "INV-9", "pdf")
+        await document_file(books.clerk, "INV-9", "pdf")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from meter.billing.sql.export import ENTITIES, ExportError, Wanted
+from meter.billing.sql.export import ENTITIES, ExportError, ExportFilter
 from meter.billing.sql.loading import LoadError, Who, load
 from meter.billing.sql.operations import BillingStore
 from tests.store.money_tools import Books, at
@@ -41,7 +41,7 @@ async def billed(books: Books) -> None:
 
 async def exported(books: Books, what: str, **wanted: object) -> str:
     sink = io.StringIO()
-    await BillingStore(books.engine).export(Wanted(what, **wanted), sink)  # type: ignore[arg-type]
+    await BillingStore(books.engine).export(ExportFilter(what, **wanted), sink)  # type: ignore[arg-type]
     return sink.getvalue()
 
 

@@ -125,7 +125,7 @@ async def _play(path: Path) -> None:
     assert await follower.catch_up() == 1
     await follower.close()
     await made.deliver("acme", "2026-06-10 12:00", 191)
-    asked = desk.Asked("had her in May", "crm", "test", "duplicate")
+    asked = desk.CreditApplication("had her in May", "crm", "test", "duplicate")
     request = await made.write(
         lambda connection: desk.ask(connection, ("s-1", "acme"), asked, load_reasons(), at("2026-06-11 09:00"))
     )

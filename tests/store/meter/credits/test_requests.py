@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.billing.arithmetic.units import half_even
 from meter.book.sql.book import UnknownBuyerError
 from meter.credits.letter import CreditComposer
-from meter.credits.rules import CreditError, Refusal, State
+from meter.credits.rules import CreditError, CreditRefusal, State
 from meter.credits.sql.calls import billed_call
-from meter.credits.sql.reading import Wanted, ages, find_all, find_decided, next_open
+from meter.credits.sql.reading import CreditFilter, ages, find_all, find_decided, next_open
 from meter.credits.sql.requests import Decision
 from meter.credits.sql.requests import decide as decide_
 from meter.ledger.accounts import Account, Rule, reversal
@@ -40,7 +40,7 @@ async def books(engine: AsyncEngine) -> AsyncIterator[Books]:
     await made.close()
 
 
-async def _refused(refusal: Refusal, work: object) -> str:
+async def _refused(refusal: CreditRefusal, work: object) -> str:
     with pytest.raises(CreditError) as caught:
         await work  # type: ignore[misc]
     assert caught.value.refusal is refusal
@@ -151,7 +151,7 @@ async def test_the_invoice_of_the_next_tuesday_uses_the_credit(books: Books) -> 
 async def test_one_may_ask_until_the_last_instant_of_the_fourth_day(books: Books) -> None:
     first, second = await _called(books, connected=2)
     await ask(books, first, "2026-06-14 23:59:59.999999")
-    said = await _refused(Refusal.TOO_LATE, ask(books, second, "2026-06-15 00:00"))
+    said = await _refused(CreditRefusal.TOO_LATE, ask(books, second, "2026-06-15 00:00"))
     assert "2026-06-14" in said
 
 
@@ -159,7 +159,7 @@ async def test_only_a_call_that_this_buyer_was_billed_for_can_be_asked_for(books
     [call] = await _called(books, connected=1)
     await books.agree("bolt")
     for transfer, buyer in ((call, "bolt"), ("t-none", "acme"), ("", "acme")):
-        await _refused(Refusal.NOT_BILLED, ask(books, transfer, "2026-06-11 09:00", buyer))
+        await _refused(CreditRefusal.NOT_BILLED, ask(books, transfer, "2026-06-11 09:00", buyer))
     assert (await ask(books, call, "2026-06-11 09:00", "")).buyer == "acme", "asked on behalf of whoever was billed"
 
 
@@ -168,8 +168,8 @@ async def test_a_unit_that_was_taken_back_cannot_be_asked_for_nor_credited(books
     made = await ask(books, first, "2026-06-11 09:00")
     for call in (first, second):
         await books.write(lambda connection, call=call: _take_back(connection, f"{call}:unit"))
-    await _refused(Refusal.NOT_BILLED, ask(books, second, "2026-06-11 09:00"))
-    await _refused(Refusal.NOT_BILLED, decide(books, made.id, "2026-06-12 09:00"))
+    await _refused(CreditRefusal.NOT_BILLED, ask(books, second, "2026-06-11 09:00"))
+    await _refused(CreditRefusal.NOT_BILLED, decide(books, made.id, "2026-06-12 09:00"))
     assert (await decide(books, made.id, "2026-06-12 09:00", approve=False)).state is State.DECLINED
 
 
@@ -186,27 +186,27 @@ async def test_a_unit_of_a_buyer_that_the_book_does_not_know_is_an_error(books: 
 
 async def test_a_valid_call_gets_its_explanation_and_no_request(books: Books) -> None:
     [call] = await _called(books, connected=1)
-    said = await _refused(Refusal.VALID_CALL, ask(books, call, "2026-06-11 09:00", reason="price-shopper"))
+    said = await _refused(CreditRefusal.VALID_CALL, ask(books, call, "2026-06-11 09:00", reason="price-shopper"))
     assert "the conversation, not the sale" in said
-    assert await books.read(lambda connection: find_all(connection, Wanted())) == []
+    assert await books.read(lambda connection: find_all(connection, CreditFilter())) == []
 
 
 async def test_the_reasons_are_those_of_the_buyers_category(books: Books) -> None:
     await books.agree("acme", category="legal")
     [call] = await books.deliver("acme", CALLED, 1)
-    await _refused(Refusal.UNKNOWN_REASON, ask(books, call, "2026-06-11 09:00", reason="no-debt"))
+    await _refused(CreditRefusal.UNKNOWN_REASON, ask(books, call, "2026-06-11 09:00", reason="no-debt"))
     assert (await ask(books, call, "2026-06-11 09:00", reason="has-lawyer")).reason == "has-lawyer"
 
 
 async def test_a_call_is_asked_for_once(books: Books) -> None:
     first, second = await _called(books, connected=2)
     one = await ask(books, first, "2026-06-11 09:00")
-    assert f"request {one.id}" in await _refused(Refusal.ALREADY_OPEN, ask(books, first, "2026-06-11 09:01"))
+    assert f"request {one.id}" in await _refused(CreditRefusal.ALREADY_OPEN, ask(books, first, "2026-06-11 09:01"))
     two = await ask(books, second, "2026-06-11 09:02")
     await decide(books, one.id, "2026-06-12 09:00")
     await decide(books, two.id, "2026-06-12 09:00", approve=False)
-    await _refused(Refusal.ALREADY_CREDITED, ask(books, first, "2026-06-12 10:00"))
-    await _refused(Refusal.DECLINED, ask(books, second, "2026-06-12 10:00"))
+    await _refused(CreditRefusal.ALREADY_CREDITED, ask(books, first, "2026-06-12 10:00"))
+    await _refused(CreditRefusal.DECLINED, ask(books, second, "2026-06-12 10:00"))
 
 
 async def test_a_call_with_a_goodwill_credit_is_not_credited_again(books: Books) -> None:
@@ -217,7 +217,7 @@ async def test_a_call_with_a_goodwill_credit_is_not_credited_again(books: Books)
         "goodwill:1", "acme", Rule.CREDIT, Account.ALLOWANCES, Account.CREDITS, "USD", 100, transfer=call
     )
     await books.write(lambda connection: ledger.append(connection, [goodwill]))
-    await _refused(Refusal.ALREADY_CREDITED, ask(books, call, "2026-06-11 09:00"))
+    await _refused(CreditRefusal.ALREADY_CREDITED, ask(books, call, "2026-06-11 09:00"))
 
 
 # --- the line --------------------------------------------------------------------------------------------------------
@@ -230,28 +230,28 @@ async def test_nothing_expedites_the_oldest_open_request_is_decided_first(books:
     two = await ask(books, theirs, "2026-06-11 09:00", "bolt")
     three = await ask(books, calls[1], "2026-06-11 09:00")
     assert [one.place, two.place, three.place] == [1, 2, 3]
-    said = await _refused(Refusal.NOT_FIRST, decide(books, three.id, "2026-06-12 09:00"))
+    said = await _refused(CreditRefusal.NOT_FIRST, decide(books, three.id, "2026-06-12 09:00"))
     assert (f"request: {one.id} is the oldest" in said, "number 3 in line" in said) == (True, True)
-    await _refused(Refusal.NOT_FIRST, decide(books, two.id, "2026-06-12 09:00"))
+    await _refused(CreditRefusal.NOT_FIRST, decide(books, two.id, "2026-06-12 09:00"))
     assert await books.balances("acme") == {}
     await decide(books, one.id, "2026-06-12 09:00")
     following = await books.read(next_open)
     assert (following and (following.id, following.place)) == (two.id, 1)
-    waiting = await books.read(lambda connection: find_all(connection, Wanted(state="open")))
+    waiting = await books.read(lambda connection: find_all(connection, CreditFilter(state="open")))
     assert [(each.id, each.place) for each in waiting] == [(two.id, 1), (three.id, 2)]
-    mine = await books.read(lambda connection: find_all(connection, Wanted(buyer="acme")))
+    mine = await books.read(lambda connection: find_all(connection, CreditFilter(buyer="acme")))
     assert [each.id for each in mine] == [three.id, one.id]
 
 
 async def test_a_decision_says_why_and_by_whom_and_is_made_once(books: Books) -> None:
     [call] = await _called(books, failed=1)
     made = await ask(books, call, "2026-06-11 09:00")
-    await _refused(Refusal.BAD_EXPLANATION, decide(books, made.id, "2026-06-12 09:00", why=" \n"))
-    await _refused(Refusal.BAD_REVIEWER, decide(books, made.id, "2026-06-12 09:00", reviewer=""))
-    await _refused(Refusal.UNKNOWN_REQUEST, decide(books, made.id + 1, "2026-06-12 09:00"))
+    await _refused(CreditRefusal.BAD_EXPLANATION, decide(books, made.id, "2026-06-12 09:00", why=" \n"))
+    await _refused(CreditRefusal.BAD_REVIEWER, decide(books, made.id, "2026-06-12 09:00", reviewer=""))
+    await _refused(CreditRefusal.UNKNOWN_REQUEST, decide(books, made.id + 1, "2026-06-12 09:00"))
     assert await mails(books) == []
     await decide(books, made.id, "2026-06-12 09:00")
-    said = await _refused(Refusal.NOT_OPEN, decide(books, made.id, "2026-06-12 09:00", approve=False))
+    said = await _refused(CreditRefusal.NOT_OPEN, decide(books, made.id, "2026-06-12 09:00", approve=False))
     assert said == f"request: {made.id} was approved before, by Ann"
     assert len(await mails(books)) == 1
 
@@ -276,16 +276,16 @@ async def test_the_ages_are_those_of_the_line_and_of_what_was_decided(books: Boo
 async def test_a_declined_request_may_be_approved_by_another_reviewer_once(books: Books) -> None:
     [call] = await _called(books, connected=1)
     made = await ask(books, call, "2026-06-11 09:00")
-    await _refused(Refusal.NOT_DECIDED, again(books, made.id, "2026-06-11 10:00"))
+    await _refused(CreditRefusal.NOT_DECIDED, again(books, made.id, "2026-06-11 10:00"))
     await decide(books, made.id, "2026-06-12 09:00", approve=False)
     second = await again(books, made.id, "2026-07-12 09:00")
     assert (second.level, second.first, second.reason, second.place) == (2, made.id, "duplicate", 1)
-    await _refused(Refusal.SAME_REVIEWER, decide(books, second.id, "2026-07-13 09:00", reviewer=" ANN"))
+    await _refused(CreditRefusal.SAME_REVIEWER, decide(books, second.id, "2026-07-13 09:00", reviewer=" ANN"))
     done = await decide(books, second.id, "2026-07-13 09:00", reviewer="Bo")
     assert (done.amount_minor, done.posting) == (4_185, f"credit:{call}")
     for request in (made.id, second.id):
-        await _refused(Refusal.REVIEWED_TWICE, again(books, request, "2026-07-14 09:00"))
-    await _refused(Refusal.ALREADY_CREDITED, ask(books, call, "2026-06-12 09:00"))
+        await _refused(CreditRefusal.REVIEWED_TWICE, again(books, request, "2026-07-14 09:00"))
+    await _refused(CreditRefusal.ALREADY_CREDITED, ask(books, call, "2026-06-12 09:00"))
 
 
 async def test_an_approved_request_may_be_taken_back_and_the_next_invoice_asks_for_it(books: Books) -> None:
@@ -298,7 +298,7 @@ async def test_an_approved_request_may_be_taken_back_and_the_next_invoice_asks_f
     assert await books.balances("acme") == {}
     [back] = [one for one in await books.postings() if one["rule"] == "reversal"]
     assert (back["reverses"], back["reason"], back["by"]) == (f"credit:{call}", "it is no duplicate", "Bo")
-    await _refused(Refusal.DECLINED, ask(books, call, "2026-06-12 09:00"))
+    await _refused(CreditRefusal.DECLINED, ask(books, call, "2026-06-12 09:00"))
 
 
 @pytest.mark.parametrize("approve", [True, False])
@@ -319,7 +319,7 @@ async def test_a_re_review_waits_in_the_same_line(books: Books) -> None:
     await decide(books, one.id, "2026-06-12 09:00", approve=False)
     two = await ask(books, second, "2026-06-12 10:00")
     three = await again(books, one.id, "2026-06-12 11:00")
-    await _refused(Refusal.NOT_FIRST, decide(books, three.id, "2026-06-12 12:00", reviewer="Bo"))
+    await _refused(CreditRefusal.NOT_FIRST, decide(books, three.id, "2026-06-12 12:00", reviewer="Bo"))
     await decide(books, two.id, "2026-06-12 12:00")
     await decide(books, three.id, "2026-06-12 12:00", reviewer="Bo")
 
@@ -331,20 +331,20 @@ async def test_a_decided_request_is_found_by_transfer_call_id_and_caller_id(book
     one = await ask(books, first, "2026-06-11 09:00")
     assert (one.call_id, one.phone) == ("call-1", "+12125550101")
     await decide(books, one.id, "2026-06-12 09:00", approve=False)
-    for wanted in (Wanted(transfer=first), Wanted(call_id="call-1"), Wanted(phone="+12125550101")):
+    for wanted in (CreditFilter(transfer=first), CreditFilter(call_id="call-1"), CreditFilter(phone="+12125550101")):
         found = await books.read(lambda connection, wanted=wanted: find_decided(connection, wanted))
         assert found.id == one.id
     two = await ask(books, second, "2026-06-12 10:00")
-    by_caller = Wanted(phone="+12125550101")
+    by_caller = CreditFilter(phone="+12125550101")
     assert (await books.read(lambda connection: find_decided(connection, by_caller))).id == one.id, "two is open"
     await decide(books, two.id, "2026-06-12 11:00", approve=False)
     with pytest.raises(CreditError, match=f"{two.id} .*{one.id} ") as caught:
         await books.read(lambda connection: find_decided(connection, by_caller))
-    assert caught.value.refusal is Refusal.AMBIGUOUS
+    assert caught.value.refusal is CreditRefusal.AMBIGUOUS
     await again(books, two.id, "2026-06-12 12:00")
     assert (await books.read(lambda connection: find_decided(connection, by_caller))).id == one.id
     with pytest.raises(CreditError, match="there is no request"):
-        await books.read(lambda connection: find_decided(connection, Wanted(call_id="call-3")))
+        await books.read(lambda connection: find_decided(connection, CreditFilter(call_id="call-3")))
 
 
 # --- two at once -----------------------------------------------------------------------------------------------------
@@ -358,8 +358,8 @@ async def test_two_who_ask_for_one_call_at_once_make_one_request(books: Books, e
     )
     await other.close()
     refusals = [one.refusal for one in results if isinstance(one, CreditError)]
-    assert refusals == [Refusal.ALREADY_OPEN] * 7
-    assert len(await books.read(lambda connection: find_all(connection, Wanted()))) == 1
+    assert refusals == [CreditRefusal.ALREADY_OPEN] * 7
+    assert len(await books.read(lambda connection: find_all(connection, CreditFilter()))) == 1
 
 
 async def test_two_who_decide_one_request_at_once_credit_it_once(books: Books, engine: AsyncEngine) -> None:
@@ -376,7 +376,7 @@ async def test_two_who_decide_one_request_at_once_credit_it_once(books: Books, e
     )
     for clerk in clerks:
         await clerk.close()
-    assert [one.refusal for one in results if isinstance(one, CreditError)] == [Refusal.NOT_OPEN] * 5
+    assert [one.refusal for one in results if isinstance(one, CreditError)] == [CreditRefusal.NOT_OPEN] * 5
     assert await books.balances("acme") == {"allowances": 4_500, "credits": -4_500}
     assert [one["key"] for one in await mails(books)] == [f"credit:{first.id}"]
     assert (following := await books.read(next_open)) is not None
@@ -521,7 +521,7 @@ async def _play(folder: Path, acts: list[tuple[int, int, bool]], price: int) -> 
     amount = run.credited() * half_even(price * 93, 100)
     expected = {"allowances": amount, "credits": -amount} if amount else {}
     assert await books.balances("acme") == expected
-    waiting = await books.read(lambda connection: find_all(connection, Wanted(state="open")))
+    waiting = await books.read(lambda connection: find_all(connection, CreditFilter(state="open")))
     assert [one.id for one in waiting] == [request for request, _, _ in run.line]
     assert len(await mails(books)) == sum(map(len, run.states.values()))
     await books.close()

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from facts.disclosure import masked
 from facts.fact import EndCause, Kind, Party
-from meter.events.follower import HandOverError, Stream, Taken
+from meter.events.follower import BatchResult, HandOverError, Stream
 from meter.events.model import Event, EventKind, Events
 from meter.events.sql.streams import Boot, begin, cursors
 from meter.journal.sql.recovery import recover
@@ -30,13 +30,13 @@ class Taker:
         self.ids: list[str] = []
         self.refuse = refuse
 
-    async def __call__(self, events: Sequence[Event], _ends: dict[Boot, int]) -> Taken:
+    async def __call__(self, events: Sequence[Event], _ends: dict[Boot, int]) -> BatchResult:
         if self.refuse:
             self.refuse -= 1
             self.ids += [f"refused {event.id}" for event in events[:1]]
             raise HandOverError("not now")
         self.ids += [event.id for event in events]
-        return Taken.SOON
+        return BatchResult.SOON
 
 
 async def settle(engine: AsyncEngine) -> None:
@@ -160,9 +160,9 @@ async def test_what_later_events_need_is_read_again_after_a_restart(engine: Asyn
     first, second = Taker(), []
     await catch_up(engine, first)
 
-    async def keep(events: Sequence[Event], _ends: dict[Boot, int]) -> Taken:
+    async def keep(events: Sequence[Event], _ends: dict[Boot, int]) -> BatchResult:
         second.extend(events)
-        return Taken.SOON
+        return BatchResult.SOON
 
     rest = Story("t-1")
     rest.facts = story.facts[3:]
@@ -302,7 +302,7 @@ def test_masking_keeps_four_digits_and_leaves_an_empty_number() -> None:
 async def test_a_lease_is_one_holders_until_it_runs_out_is_given_back_or_its_process_dies(engine: AsyncEngine) -> None:
     clerk = Clerk(engine)
 
-    async def takes(who: str, now_us: int) -> Taken:
+    async def takes(who: str, now_us: int) -> BatchResult:
         return await clerk.write(take, "x", who, now_us)
 
     assert await takes("elsewhere/1/1", 1)

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from meter.letters.lead import LeadComposer
-from meter.mail.bounces import LOOKED_AT, Recorded, Report, envelope_sender, read_report, record_report
+from meter.mail.bounces import LOOKED_AT, BounceRecord, Report, envelope_sender, read_report, record_report
 from meter.mail.channel import MailDeliverer
 from meter.mail.message import MailOptions
 from meter.mail.sql.messages import bounce_counts, bounces_of, find_mail, list_mail
@@ -96,7 +96,7 @@ def reading(raw: bytes, options: MailOptions = OPTIONS) -> Report:
     return report
 
 
-async def take(engine: AsyncEngine, raw: bytes, options: MailOptions = OPTIONS) -> list[Recorded]:
+async def take(engine: AsyncEngine, raw: bytes, options: MailOptions = OPTIONS) -> list[BounceRecord]:
     clerk = Clerk(engine)
     try:
         return await record_report(reading(raw, options), options, clerk, now())

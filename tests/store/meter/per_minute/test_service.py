@@ -23,7 +23,7 @@ from meter.per_minute.interactions import InteractionError, RatingKind, Refusal
 from meter.per_minute.rating_letter import RatingComposer
 from meter.per_minute.report_letter import ReportComposer
 from meter.per_minute.sql import interactions, reports
-from meter.per_minute.sql.interactions import Interaction, Wanted
+from meter.per_minute.sql.interactions import Interaction, InteractionFilter
 from meter.settling.follower import Follower, SettleOptions
 from meter.store.money_schema import interactions as table
 from meter.store.money_schema import ratings as rated
@@ -70,7 +70,9 @@ def call(name: str, talk_s: float, agent: str = "ann", buyer: str = "acme", **st
 
 
 async def rows(books: Books) -> list[Interaction]:
-    return await books.read(lambda connection: interactions.find_all(connection, Wanted("acme", limit=1_000)))
+    return await books.read(
+        lambda connection: interactions.find_all(connection, InteractionFilter("acme", limit=1_000))
+    )
 
 
 # --- what is kept and charged ----------------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ async def test_pages_follow_one_another_without_a_gap(books: Books) -> None:
     seen: list[str] = []
     before = None
     for _ in range(10):
-        wanted = Wanted("acme", before=before, limit=3)
+        wanted = InteractionFilter("acme", before=before, limit=3)
         page = await books.read(lambda connection, wanted=wanted: interactions.find_all(connection, wanted))
         if not page:
             break

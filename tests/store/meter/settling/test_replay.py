@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from book.model import Terms
 from facts.fact import Kind, Party
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Prepaid, WeekResult, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, WeekResult, settle_week
 from meter.billing.arithmetic.drafts import week_figures
 from meter.billing.arithmetic.units import WeekUnits
 from meter.billing.sql import weeks
@@ -123,7 +123,7 @@ async def test_a_week_that_a_release_before_settled_as_it_charged_then_is_right(
 ) -> None:
     """Before decision 076 an order that counts what was sent paid for all of that, and was charged for it."""
 
-    def charged_as_sent(week: Week, terms: Terms, bought: Bought, units: WeekUnits, kept: Prepaid) -> WeekResult:
+    def charged_as_sent(week: Week, terms: Terms, bought: WeekOrder, units: WeekUnits, kept: Prepaid) -> WeekResult:
         paid_for = replace(bought, paid_units=quantity, make_up=Prepaid(bought.order.make_up))
         charged = replace(units, billed_connected=units.sent_connected, billed_failed=units.sent_failed)
         return settle_week(week, terms, paid_for, charged, kept)

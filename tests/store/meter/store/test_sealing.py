@@ -18,7 +18,7 @@ from meter.store.engine import open_store
 from meter.store.integration_schema import webhooks
 from meter.store.sealing import KEY_FILE, SealError, SecretBox
 from meter.webhooks.channel import post_signed
-from meter.webhooks.http_post import Poster, PostError, PostOptions
+from meter.webhooks.http_post import HttpPoster, HttpPostError, PostOptions
 from meter.webhooks.management import Condition, condition, trouble
 from meter.webhooks.sql import Standing, Webhook, WebhookError, put_hook, read_hooks, seal_plain
 
@@ -114,8 +114,8 @@ async def test_what_cannot_be_opened_is_said_and_nothing_is_posted(office: Offic
     assert str(office.folder) not in found.unreadable, "its buyer reads that too"
     told = condition(found, Standing()), trouble(found, Standing(error="HTTP 500"))
     assert told == (Condition.FAILING, found.unreadable), "before anything was to be posted"
-    poster = Poster(PostOptions())
-    with pytest.raises(PostError, match=r"cannot be opened|another key"):
+    poster = HttpPoster(PostOptions())
+    with pytest.raises(HttpPostError, match=r"cannot be opened|another key"):
         await post_signed(poster, found, "m-1", b"{}", "agent")
     await poster.close()
     change = Webhook("acme", found.name, "https://crm.example/other")

@@ -29,7 +29,7 @@ from meter.store.clerk import Clerk
 from meter.store.engine import open_store
 from meter.store.integration_schema import webhooks
 from meter.webhooks.channel import STREAM, WebhookOptions
-from meter.webhooks.http_post import ForbiddenTargetError, Poster, PostError, PostOptions, is_public
+from meter.webhooks.http_post import ForbiddenTargetError, HttpPoster, HttpPostError, PostOptions, is_public
 from meter.webhooks.sql import (
     Standing,
     Webhook,
@@ -373,24 +373,24 @@ async def test_without_webhooks_the_journal_is_passed_by_and_nothing_old_is_post
 async def test_a_hidden_private_target_is_refused_and_one_allowed_by_name_is_not(
     endpoint: Endpoint, certificates: Path
 ) -> None:
-    closed = Poster(PostOptions(ca_file=str(certificates / "ca.pem")))
+    closed = HttpPoster(PostOptions(ca_file=str(certificates / "ca.pem")))
     for host in ("localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254", "2130706433"):
         with pytest.raises(ForbiddenTargetError):
             await closed.post(endpoint.url(host=host), b"", ())
     await closed.close()
     assert endpoint.got == []
-    open_ = Poster(post_options(certificates))
+    open_ = HttpPoster(post_options(certificates))
     assert (await open_.post(endpoint.url(), b"{}", (("x", "y"),))).status == 204
-    with pytest.raises(PostError, match="TLS: the certificate is not valid"):
-        await Poster(PostOptions(frozenset({"127.0.0.1"}), ca_file=str(certificates / "ca.pem"))).post(
+    with pytest.raises(HttpPostError, match="TLS: the certificate is not valid"):
+        await HttpPoster(PostOptions(frozenset({"127.0.0.1"}), ca_file=str(certificates / "ca.pem"))).post(
             endpoint.url(host="127.0.0.1"), b"", ()
         )
-    with pytest.raises(PostError, match="TLS: the certificate is not valid"):
-        await Poster(PostOptions(frozenset({"localhost"}))).post(endpoint.url(), b"", ())
+    with pytest.raises(HttpPostError, match="TLS: the certificate is not valid"):
+        await HttpPoster(PostOptions(frozenset({"localhost"}))).post(endpoint.url(), b"", ())
     await endpoint.stop()
     await open_.close()
-    with pytest.raises(PostError, match="not connected"):
-        await Poster(post_options(certificates)).post(endpoint.url(), b"", ())
+    with pytest.raises(HttpPostError, match="not connected"):
+        await HttpPoster(post_options(certificates)).post(endpoint.url(), b"", ())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,18 @@ import httpx
 import pytest
 
 from baton.process import serve, vitals
-from baton.process.health import DRAINING, HUNG_S, OK, START_S, Board, Sign, Watched, own_sign, state_file, write_state
+from baton.process.health import (
+    DRAINING,
+    HUNG_S,
+    OK,
+    START_S,
+    Board,
+    ChildStatus,
+    Sign,
+    own_sign,
+    state_file,
+    write_state,
+)
 from baton.process.notify import Notifier
 from baton.process.vitals import Vitals, alive, portal_up, router_checks
 from book.problems import ConfigError
@@ -155,7 +166,7 @@ def test_a_board_is_looked_at_by_many_at_once(house: _House) -> None:
 
 
 def test_a_child_is_up_from_its_first_sign_and_hangs_when_signs_stop(tmp_path: Path) -> None:
-    child = Watched("router", tmp_path)
+    child = ChildStatus("router", tmp_path)
     assert child.sign().checks == {"process": "is not up"}
     child.started(77)
     child.look()
@@ -177,7 +188,7 @@ def test_a_child_is_up_from_its_first_sign_and_hangs_when_signs_stop(tmp_path: P
 
 
 def test_a_file_of_an_older_child_is_no_sign(tmp_path: Path) -> None:
-    child = Watched("router", tmp_path)
+    child = ChildStatus("router", tmp_path)
     child.started(77)
     write_state(state_file(tmp_path, "router"), 76, {"process": OK})
     child.look()
@@ -188,7 +199,7 @@ def test_a_file_of_an_older_child_is_no_sign(tmp_path: Path) -> None:
 
 
 def test_a_start_has_more_time_than_a_turn_of_the_loop(tmp_path: Path) -> None:
-    child = Watched("router", tmp_path)
+    child = ChildStatus("router", tmp_path)
     child.started(77)
     for _ in range(int(START_S) - 1):
         child.look()
@@ -198,7 +209,7 @@ def test_a_start_has_more_time_than_a_turn_of_the_loop(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_was_paused_makes_no_child_look_hung(tmp_path: Path) -> None:
-    child = Watched("router", tmp_path)
+    child = ChildStatus("router", tmp_path)
     child.started(77)
     write_state(state_file(tmp_path, "router"), 77, {"process": OK})
     child.look()
@@ -207,7 +218,7 @@ def test_a_machine_that_was_paused_makes_no_child_look_hung(tmp_path: Path) -> N
 
 
 def test_a_full_disk_makes_no_child_look_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, child = state_file(tmp_path, "router"), Watched("router", tmp_path)
+    file, child = state_file(tmp_path, "router"), ChildStatus("router", tmp_path)
     child.started(77)
     write_state(file, 77, {"process": OK})
     child.look()
@@ -279,7 +290,7 @@ async def test_what_fails_is_not_noted_as_done() -> None:
 
 
 def test_a_look_that_fails_is_told_and_is_no_hang(tmp_path: Path) -> None:
-    file, child = state_file(tmp_path, "meter"), Watched("meter", tmp_path)
+    file, child = state_file(tmp_path, "meter"), ChildStatus("meter", tmp_path)
     own = Vitals("meter", file)
     child.started(os.getpid())
     own.up(lambda: {"follower": str(1 // 0)})
@@ -469,7 +480,7 @@ async def test_a_loop_that_blocks_is_seen_unfed_and_aborted(
 ) -> None:
     """The parent's own turns, quicker than once a second, on a real child that stops giving signs."""
     monkeypatch.setattr(serve, "BEAT_S", 0.05)
-    child = serve._Child("router", 1.0, Watched("router", tmp_path))
+    child = serve._Child("router", 1.0, ChildStatus("router", tmp_path))
     child.process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", BLOCKS, str(tmp_path), stderr=subprocess.PIPE, cwd=ROOT
     )
@@ -511,7 +522,7 @@ def _ready() -> bytes:
 
 
 async def test_a_parent_that_stops_aborts_nobody(tmp_path: Path) -> None:
-    child = serve._Child("router", 1.0, Watched("router", tmp_path))
+    child = serve._Child("router", 1.0, ChildStatus("router", tmp_path))
     child.watched.started(1)
     child.watched.silent_s = 10 * START_S
     stop = asyncio.Event()

@@ -18,7 +18,7 @@ from baton.scenarios.compare import differences, worth_minor
 from baton.scenarios.facts import Pattern, first_missing
 from baton.scenarios.media import EVENT_TYPE, write_key
 from baton.scenarios.party_xml import PartyError, render
-from baton.scenarios.play import Played, errors, judge, read_calls
+from baton.scenarios.play import StoryResult, errors, judge, read_calls
 from baton.scenarios.story import (
     ChargeEntry,
     ExpectEntry,
@@ -316,9 +316,9 @@ def test_a_pattern_looks_at_kind_leg_and_payload() -> None:
 # --- a story's parties -----------------------------------------------------------------------------------------------
 
 
-def played(tmp_path: Path) -> Played:
+def played(tmp_path: Path) -> StoryResult:
     story: Story = read_story(write(tmp_path, GOOD))
-    made = Played(plan(story, tmp_path / "run", 0, times=1))
+    made = StoryResult(plan(story, tmp_path / "run", 0, times=1))
     made.cast.folder.mkdir()
     (made.cast.folder / "caller.log").write_text("final 486 c1\n")
     made.callees["callee-1"] = read_calls(stats(tmp_path / "one.csv", created=1, failed=0))

@@ -18,8 +18,8 @@ from meter.credits.rules import (
     MAX_WORDS,
     Ages,
     CreditError,
+    CreditRefusal,
     Effect,
-    Refusal,
     State,
     check_explanation,
     check_reason,
@@ -42,7 +42,7 @@ def at(text: str, zone: str = "America/New_York", fold: int = 0) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).timestamp()) * 1_000_000
 
 
-def refused(refusal: Refusal, work: object, *args: object) -> str:
+def refused(refusal: CreditRefusal, work: object, *args: object) -> str:
     with pytest.raises(CreditError) as caught:
         work(*args)  # type: ignore[operator]
     assert caught.value.refusal is refusal
@@ -72,7 +72,7 @@ def test_the_window_ends_with_the_fourth_day_after_the_day_of_the_call(called: s
     window = window_of(at(called, zone), replace(TERMS, time_zone=zone))
     assert window.closes_us == at(closes, zone)
     check_window(window, window.closes_us - 1)
-    said = refused(Refusal.TOO_LATE, check_window, window, window.closes_us)
+    said = refused(CreditRefusal.TOO_LATE, check_window, window, window.closes_us)
     assert (window.last_day.isoformat() in said, zone in said) == (True, True)
 
 
@@ -131,8 +131,8 @@ def test_in_every_category_voicemails_missed_calls_and_price_shoppers_are_valid_
 def test_a_valid_call_is_explained_and_another_reason_named() -> None:
     reasons = load_reasons().of("")
     check_reason(reasons, "duplicate")
-    assert "a sales opportunity" in refused(Refusal.VALID_CALL, check_reason, reasons, "voicemail")
-    said = refused(Refusal.UNKNOWN_REASON, check_reason, reasons, "has-lawyer")
+    assert "a sales opportunity" in refused(CreditRefusal.VALID_CALL, check_reason, reasons, "voicemail")
+    said = refused(CreditRefusal.UNKNOWN_REASON, check_reason, reasons, "has-lawyer")
     assert ("duplicate" in said, "voicemail" in said) == (True, False)
 
 
@@ -172,7 +172,7 @@ def test_words_are_kept_in_lines_without_what_steers_a_terminal_or_a_header() ->
 
 @pytest.mark.parametrize("words", ["", " \n\t ", "\u200b", "w" * (MAX_WORDS + 1), "w\n" * 100_000])
 def test_words_that_are_none_or_too_many_are_refused(words: str) -> None:
-    refused(Refusal.BAD_WORDS, check_words, words)
+    refused(CreditRefusal.BAD_WORDS, check_words, words)
 
 
 @given(st.text(max_size=MAX_WORDS))
@@ -189,9 +189,9 @@ def test_a_re_review_is_another_reviewers_however_the_name_is_written() -> None:
     assert check_reviewer(" Bo ", "Ann") == "Bo"
     assert check_reviewer("ann", None) == "ann"
     for name in ("ann", "ANN", " Ann "):
-        refused(Refusal.SAME_REVIEWER, check_reviewer, name, "Ann")
-    refused(Refusal.BAD_REVIEWER, check_reviewer, " ", None)
-    refused(Refusal.BAD_REVIEWER, check_reviewer, "a" * (MAX_REVIEWER + 1), None)
+        refused(CreditRefusal.SAME_REVIEWER, check_reviewer, name, "Ann")
+    refused(CreditRefusal.BAD_REVIEWER, check_reviewer, " ", None)
+    refused(CreditRefusal.BAD_REVIEWER, check_reviewer, "a" * (MAX_REVIEWER + 1), None)
 
 
 @pytest.mark.parametrize(
@@ -212,13 +212,13 @@ def test_a_credit_is_given_once_and_taken_back_by_a_re_review_alone(
 
 
 def test_every_refusal_has_a_text_that_begins_with_its_field() -> None:
-    assert set(_SAID) == set(Refusal)
+    assert set(_SAID) == set(CreditRefusal)
     fields = {text.partition(": ")[0] for text in _SAID.values()}
     assert fields == {"transfer", "reason", "words", "request", "explanation", "reviewer"}
 
 
 def test_a_refusal_repeats_braces_as_they_are() -> None:
-    error = CreditError(Refusal.NOT_BILLED, transfer="{x}")
+    error = CreditError(CreditRefusal.NOT_BILLED, transfer="{x}")
     assert (error.field, "{x}" in error.detail) == ("transfer", True)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from book.model import Channel
 from meter.per_minute.interactions import RatingKind
-from meter.per_minute.reports import Found, body_of, csv_of, day_of, html_of, shown, span_of
+from meter.per_minute.reports import ReportRows, body_of, csv_of, day_of, html_of, shown, span_of
 from meter.per_minute.sql.interactions import Interaction, RatingRow
 from tests.store.money_tools import at
 
@@ -65,7 +65,7 @@ def one(name: str, kind: Channel = Channel.EMAIL, rating: int = 0, **more: Any) 
 
 
 def body(*found: Interaction, late: tuple[Interaction, ...] = (), rated: tuple[Interaction, ...] = ()) -> Any:
-    return body_of(span_of(date(2026, 6, 2), ZONE), ABOUT, Found(found, late, rated))
+    return body_of(span_of(date(2026, 6, 2), ZONE), ABOUT, ReportRows(found, late, rated))
 
 
 def test_it_says_what_was_resolved_how_fast_how_well_and_at_what_cost() -> None:

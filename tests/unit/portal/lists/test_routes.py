@@ -38,9 +38,9 @@ from portal.lists.models import until_s
 from portal.lists.service import ListsService
 from suppression.activating import ListRefusedError, look
 from suppression.editing import edit
-from suppression.importer import Imported, Task, import_file
+from suppression.importer import ImportResult, Task, import_file
 from suppression.lookups import rows
-from suppression.reading.shapes import Wanted
+from suppression.reading.shapes import ReadOptions
 from suppression.receipt import Signer
 from suppression.scrub import Scrub
 
@@ -231,7 +231,7 @@ async def test_a_name_that_is_taken_stays_taken_and_whose_it_is_is_not_told(api:
 async def test_a_name_taken_while_the_file_came_is_refused_as_politely(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def late(store: Any, data_dir: Path, task: Task, who: Actor, **more: Any) -> Imported:
+    async def late(store: Any, data_dir: Path, task: Task, who: Actor, **more: Any) -> ImportResult:
         faster = Task(task.file, task.name, "bolt", rejects_file=task.rejects_file)
         await import_file(store, data_dir, faster, ANN)
         return await import_file(store, data_dir, task, who, **more)
@@ -504,7 +504,7 @@ async def test_a_full_disk_is_507_before_the_store_feels_it(api: Api, monkeypatc
         full.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=uploads.RESERVE))
         assert "room" in _problem(await api.load("dnc", ONE), 507)["detail"]
 
-    async def broken(number: int) -> Imported:
+    async def broken(number: int) -> ImportResult:
         error = OSError(number, os.strerror(number), "/secret/place")
         raise ListRefusedError(str(error)) from error
 
@@ -551,7 +551,7 @@ class Gate:
         self.inside = self.most = 0
         monkeypatch.setattr(desk_module, "import_file", self._import)
 
-    async def _import(self, *given: Any, **more: Any) -> Imported:
+    async def _import(self, *given: Any, **more: Any) -> ImportResult:
         self.inside += 1
         self.most = max(self.most, self.inside)
         try:
@@ -634,7 +634,7 @@ async def test_files_are_read_beside_the_loop_and_stop_when_the_request_does(
 
 
 async def test_rejects_written_after_the_request_is_gone_go_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def late(_store: Any, _folder: Path, task: Task, _who: Actor, **_: Any) -> Imported:
+    async def late(_store: Any, _folder: Path, task: Task, _who: Actor, **_: Any) -> ImportResult:
         inside.set()
         await gone.wait()
         assert task.rejects_file is not None
@@ -794,7 +794,7 @@ async def test_the_log_says_who_did_what_from_where_and_a_buyer_no_more_than_its
     file = tmp_path / "by-hand.csv"
     file.write_text("12\n")
     with pytest.raises(ListRefusedError):
-        await import_file(api.store, api.folder, Task(file, "mine", "acme", wanted=Wanted("#1")), ANN)
+        await import_file(api.store, api.folder, Task(file, "mine", "acme", wanted=ReadOptions("#1")), ANN)
     await edit(api.store, api.folder, "mine", add={TWO: 0}, remove=[], who=ANN)
     whole = _done(await api.get("/lists/mine/log"))["log"]
     assert [(one["action"], one["by"], one["origin"]) for one in whole] == [

@@ -14,7 +14,7 @@ from book.limits import Usage, spans_at
 from book.model import Book, Buyer, BuyerState, Campaign, Caps, Endpoint, MenuChoice, Order, Strategy, Terms
 from facts.answers import ScrubResult
 from facts.outcome import NOT_ATTEMPTED_REASONS
-from router.routing.selection import REFUSAL_CODES, Question, Selection, area_code, availability, choose
+from router.routing.selection import REFUSAL_CODES, Selection, SelectionRequest, area_code, availability, choose
 from tests.world import did, plain, secure
 
 TERMS = Terms("westlake-fulfillment", order_counts="billed")
@@ -64,7 +64,7 @@ def ask(around: Around, *buyers: Buyer, orders: dict[str, int] | None = None, **
     ordered = {name: (Order(name, WEEK, quantity),) for name, quantity in (orders or {}).items()}
     book = Book(1, {one.name: one for one in buyers}, {"leads": campaign}, ordered)
     question = {"dialled": "leads", "phone": "+12125550100", "state": "NY", "now_utc_us": NOW, **more}
-    return choose(book, Question(**question), around)
+    return choose(book, SelectionRequest(**question), around)
 
 
 def used(**counts: int) -> Usage:
@@ -432,7 +432,7 @@ def test_who_was_offered_to_is_passed_over_in_silence() -> None:
 
 def test_a_buyer_that_is_not_in_the_book_is_passed_over() -> None:
     book = Book(1, {"acme": buyer()}, {"leads": Campaign("leads", ("gone", "acme", "acme"))})
-    assert choose(book, Question("leads", now_utc_us=NOW), Around()).buyer == buyer()
+    assert choose(book, SelectionRequest("leads", now_utc_us=NOW), Around()).buyer == buyer()
 
 
 # --- availability ---
@@ -447,7 +447,7 @@ def test_availability_asks_about_no_prospect_and_looks_at_everybody() -> None:
         buyer("held", state=BuyerState.ON_HOLD),
     ]
     book = Book(1, {one.name: one for one in buyers}, {"leads": Campaign("leads", ("open", "shut", "held"))})
-    found = availability(book, Question("leads", now_utc_us=NOW), around)
+    found = availability(book, SelectionRequest("leads", now_utc_us=NOW), around)
     assert (found.refusal, found.buyer, found.scrub) == ("", buyers[0], None)
     assert {one.buyer: one.reason for one in found.refusals} == {"shut": "closed", "held": "on_hold"}
     assert around.scrubbed == []

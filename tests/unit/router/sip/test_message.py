@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from router.lead import Lead, read_lead
 from router.sip.bodies import MAX_DEPTH, MAX_PARTS, BodyError, lead_part
-from router.sip.message import Read, read_invite, user_of
+from router.sip.message import InviteContent, read_invite, user_of
 
 CALLER, ONE = "+18005550199", "+12125550123"
 SDP = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
@@ -219,7 +219,7 @@ def test_whom_a_request_is_for(request_line: str, user: str) -> None:
 
 def test_nothing_raises() -> None:
     for text in ("", "\r\n", "\r\n\r\n", "x", "INVITE", "\x00" * 100, "\udcff", "a: b\r\n" * 10_000):
-        assert isinstance(read_invite(text), Read)
+        assert isinstance(read_invite(text), InviteContent)
 
 
 @pytest.mark.parametrize("before", ["hi\r\n", "This is a multi-part message in MIME format.\r\n", ""])

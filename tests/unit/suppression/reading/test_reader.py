@@ -19,8 +19,8 @@ from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from suppression.kinds import Kind
 from suppression.reading import reader, rows, sheets, sources, workbooks
-from suppression.reading.reader import ListFile, Reject, UnreadableError, Unused, Wanted
-from suppression.reading.shapes import Part
+from suppression.reading.reader import ListFile, ReadOptions, Reject, UnreadableError, UnusedPart
+from suppression.reading.shapes import PartKind
 from tests.list_files import ONE, ROWS, THREE, TWO, list_file, read_list, why_unreadable, workbook_of, zipped
 
 
@@ -88,7 +88,7 @@ def test_rows_come_as_they_stand_in_the_file(tmp_path: Path) -> None:
         "latin-1"
     )
     file = list_file(tmp_path, text)
-    result = read_list(file, Wanted("phone"))
+    result = read_list(file, ReadOptions("phone"))
     assert result.header == b'id;"Phone";city\r\n'
     assert result.layout.header == ("id", "Phone", "city")
     assert (result.layout.delimiter, result.layout.column) == (";", 1)
@@ -135,7 +135,7 @@ def test_what_begins_with_nothing_for_too_long_is_refused(tmp_path: Path) -> Non
 def test_a_header_alone_is_an_empty_list(tmp_path: Path) -> None:
     result = read_list(list_file(tmp_path, "id,Phone,city\n"))
     assert (result.batches, result.layout.column, result.layout.sure) == ([], 1, False)
-    assert read_list(list_file(tmp_path, "Phone"), Wanted("phone")).header == b"Phone"
+    assert read_list(list_file(tmp_path, "Phone"), ReadOptions("phone")).header == b"Phone"
     assert "no column reads as numbers" in why_unreadable(list_file(tmp_path, "id,name\n"))
 
 
@@ -145,7 +145,7 @@ def test_a_header_alone_is_an_empty_list(tmp_path: Path) -> None:
 def test_all_rows_of_the_sheet_that_is_asked_for_are_read(tmp_path: Path) -> None:
     named = [["Name", "Phone", "Until"], ['A, "B"\nC', 2125550100, date(2030, 5, 1)], [], [None, "no"]]
     file = list_file(tmp_path, workbook_of([], [[None, " "]], named, [["2125550199"]]))
-    result = read_list(file, Wanted("phone", expires_column="until", sheet="List 2"))
+    result = read_list(file, ReadOptions("phone", expires_column="until", sheet="List 2"))
     assert result.keys == [ONE]
     assert result.batches[0].expires is not None
     assert result.batches[0].expires[0] == datetime(2030, 5, 2, 4, tzinfo=UTC).timestamp()  # midnight in New York
@@ -236,7 +236,7 @@ def test_days_are_counted_as_the_workbook_counts_them(tmp_path: Path) -> None:
         book.active.append(row)
     data = io.BytesIO()
     book.save(data)
-    batch = read_list(list_file(tmp_path, data.getvalue()), Wanted(expires_column="until")).batches[0]
+    batch = read_list(list_file(tmp_path, data.getvalue()), ReadOptions(expires_column="until")).batches[0]
     assert batch.expires is not None
     ends = [datetime(2030, 5, 2, 4, tzinfo=UTC), datetime(2030, 5, 1, 10, tzinfo=UTC)]
     assert batch.expires.tolist() == [one.timestamp() for one in ends]
@@ -314,7 +314,9 @@ def test_members_that_are_unlike_the_others_are_named(tmp_path: Path) -> None:
         ("phone;x\n2125550100;1\n", False),
         ("2125550100,1\n", False),
     ):
-        with ListFile(list_file(tmp_path, zipped({"a": "", "b": same, "c": other, "d": same})), Wanted("#1")) as opened:
+        with ListFile(
+            list_file(tmp_path, zipped({"a": "", "b": same, "c": other, "d": same})), ReadOptions("#1")
+        ) as opened:
             assert opened.uneven == (() if alike else ("c",))
             assert opened.header_lines == 2 + other.startswith(("phone", '"phone'))
 
@@ -331,17 +333,17 @@ def test_members_are_read_in_order_each_with_its_own_columns(tmp_path: Path) -> 
     assert result.keys == [ONE, ONE, ONE, ONE, TWO, THREE]
     assert [(one.member, one.line) for one in result.rejects] == [("b.csv", 2), ("c.xlsx: sheet 'List 0'", 3)]
     assert result.header == b"phone,name\n"
-    assert result.unused[-1] == Unused(Part.SHEET, "c.xlsx: sheet 'List 1'")
+    assert result.unused[-1] == UnusedPart(PartKind.SHEET, "c.xlsx: sheet 'List 1'")
 
 
 def test_a_member_can_be_asked_for(tmp_path: Path) -> None:
     file = list_file(tmp_path, zipped({"in/a.csv": ROWS, "read.me": "2125550199", "in/b.csv": "2125550150"}))
     assert "'read.me'" in why_unreadable(file)
-    result = read_list(file, Wanted(member="*.csv"))
+    result = read_list(file, ReadOptions(member="*.csv"))
     assert (len(result.keys), result.skipped) == (4, ("read.me",))
-    alone = read_list(file, Wanted(member="read.me"))
+    alone = read_list(file, ReadOptions(member="read.me"))
     assert ([one.member for one in alone.batches], alone.skipped) == ([""], ("in/a.csv", "in/b.csv"))
-    assert "no member that matches '*.xlsx'" in why_unreadable(file, Wanted(member="*.xlsx"))
+    assert "no member that matches '*.xlsx'" in why_unreadable(file, ReadOptions(member="*.xlsx"))
 
 
 def test_members_of_two_kinds_are_no_list(tmp_path: Path) -> None:
@@ -480,7 +482,7 @@ def test_quotes_that_were_not_meant_swallow_no_rows(tmp_path: Path, how: str, wo
     text = end.join(["phone,note", *(f"21255501{n:02d},{note}" for n, note in notes.items()), ""])
     file = list_file(tmp_path, text)
     assert "line 12: a cell of the row that begins here holds lines that read as rows" in why_unreadable(
-        file, Wanted(words)
+        file, ReadOptions(words)
     )
 
 
@@ -512,7 +514,9 @@ def test_a_quote_left_open_is_said_with_its_line(tmp_path: Path, before: int) ->
 def test_a_row_too_long_is_said_with_its_line(tmp_path: Path, before: int, start: str) -> None:
     long = start + "x" * rows.MAX_ROW + start + "\n"
     text = "phone,note\n" + "2125550100,x\n" * before
-    told = why_unreadable(list_file(tmp_path, f"{text}2125550101,{long}" + "2125550100,x\n" * 400_000), Wanted("phone"))
+    told = why_unreadable(
+        list_file(tmp_path, f"{text}2125550101,{long}" + "2125550100,x\n" * 400_000), ReadOptions("phone")
+    )
     assert told.startswith(f"line {before + 2}: the row that begins here is longer than 1 MB")
     fits = start + "x" * (rows.MAX_ROW - 20) + start + "\n"
-    assert read_list(list_file(tmp_path, f"{text}2125550101,{fits}"), Wanted("phone")).keys[-1] == TWO
+    assert read_list(list_file(tmp_path, f"{text}2125550101,{fits}"), ReadOptions("phone")).keys[-1] == TWO

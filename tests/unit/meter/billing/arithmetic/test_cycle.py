@@ -10,8 +10,17 @@ import pytest
 from book.model import Order, Terms
 from book.terms import presets
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Line, Prepaid, Remedy, WeekResult, make_up_units, remedy, settle_week
-from meter.billing.arithmetic.units import CarriedUnits, Ordered, WeekUnits, bill_week, paid_in_advance
+from meter.billing.arithmetic.cycle import (
+    Line,
+    Prepaid,
+    Remedy,
+    WeekOrder,
+    WeekResult,
+    make_up_units,
+    remedy,
+    settle_week,
+)
+from meter.billing.arithmetic.units import CarriedUnits, OrderedUnits, WeekUnits, bill_week, paid_in_advance
 
 SENT = replace(presets()["westlake-fulfillment"], unit_price_minor=4_500)
 TERMS = replace(SENT, order_counts="billed")
@@ -45,8 +54,8 @@ def settle(
     """Held against the first order that a buyer ever had."""
     bought = None
     if order is not None:
-        units_paid = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, Ordered())
-        bought = Bought(order, units_paid, Prepaid(make_up_units(order, terms), worth), paid)
+        units_paid = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, OrderedUnits())
+        bought = WeekOrder(order, units_paid, Prepaid(make_up_units(order, terms), worth), paid)
     return settle_week(WEEK, terms, bought, week, kept)
 
 

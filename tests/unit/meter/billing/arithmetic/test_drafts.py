@@ -10,8 +10,8 @@ import pytest
 from book.model import Buyer, Order
 from book.terms import presets
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Line, Prepaid, Remedy, remedy, settle_week
-from meter.billing.arithmetic.drafts import Issuer, Stamp, body_of, order_draft, remedy_text, week_draft
+from meter.billing.arithmetic.cycle import Line, Prepaid, Remedy, WeekOrder, remedy, settle_week
+from meter.billing.arithmetic.drafts import Issuer, IssueStamp, body_of, order_draft, remedy_text, week_draft
 from meter.billing.arithmetic.units import WeekUnits
 from meter.billing.documents import shown
 
@@ -28,7 +28,7 @@ def test_the_units_of_an_orders_invoice_are_those_that_it_brings(
 ) -> None:
     terms = replace(SENT, order_counts=counts)
     order = Order("acme", str(WEEK), 200, transfers, transfers, units)
-    bought = Bought(order, 200 if counts == "billed" else 186, Prepaid(units, worth), paid=False)
+    bought = WeekOrder(order, 200 if counts == "billed" else 186, Prepaid(units, worth), paid=False)
     draft = order_draft("", Buyer("acme", "Acme", terms), terms, week=WEEK, bought=bought, due_us=0, notes=())
     assert sum(line.units for line in draft.lines) == bought.paid_units + units
     assert draft.total_minor == bought.paid_units * 4_500
@@ -52,11 +52,11 @@ def test_no_check_and_no_credit_is_promised_of_nothing(counts: str, choice: Reme
 @pytest.mark.parametrize("figure", ["counted", "quantity", "make_up", "overage_counted", "shortfall_counted"])
 def test_no_number_of_transfers_stands_in_a_statement_as_units(figure: str) -> None:
     """Each figure that an order counts as it was sent, by a value of its own: its row says that it is transfers."""
-    bought = Bought(Order("acme", str(WEEK), 200, 10, 10, 9), 186, Prepaid(9, 40_500), paid=True)
+    bought = WeekOrder(Order("acme", str(WEEK), 200, 10, 10, 9), 186, Prepaid(9, 40_500), paid=True)
     units = WeekUnits(190, 1, 176, 1)
     result = settle_week(WEEK, SENT, bought, units)
     draft = week_draft("", Buyer("acme", "Acme", SENT), SENT, result=result, units=units, overage=None)
-    stamp = Stamp("ST-000001", "2026-06-15", "2026-06-15T01:00:00-04:00", None, None, 0)
+    stamp = IssueStamp("ST-000001", "2026-06-15", "2026-06-15T01:00:00-04:00", None, None, 0)
     body = body_of(draft, Issuer(), stamp)
     body["figures"] |= {figure: 7_777}
     rows = [text for text, number, _ in shown(body)["week"] if number == "7,777"]

@@ -10,7 +10,7 @@ import pytest
 
 from book.model import Order, Terms
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Bought, Prepaid, Remedy, WeekResult, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, Remedy, WeekOrder, WeekResult, settle_week
 from meter.billing.arithmetic.forecast import Forecast, Progress, foresee, is_foreseeable
 from meter.billing.arithmetic.units import CarriedUnits, bill_week
 
@@ -27,7 +27,7 @@ def ahead(progress: Progress, order: Order | None, terms: Terms = TERMS) -> Fore
     percent = 93 if terms.order_counts == "sent" else 100
     bought = None
     if order is not None:
-        bought = Bought(order, order.quantity * percent // 100, Prepaid(), paid=True)
+        bought = WeekOrder(order, order.quantity * percent // 100, Prepaid(), paid=True)
 
     def settle(more: int) -> WeekResult:
         units, _ = bill_week(CarriedUnits(), {percent: progress.counted + more}, {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from meter.billing.arithmetic.units import (
-    Carried,
     CarriedUnits,
+    RunningUnits,
     WeekUnits,
     bill,
     bill_week,
@@ -17,17 +17,17 @@ from meter.billing.arithmetic.units import (
 
 
 def test_a_hundred_sent_are_ninety_three_billed() -> None:
-    assert bill(Carried(), {93: 100}) == (93, Carried(9300, 93))
+    assert bill(RunningUnits(), {93: 100}) == (93, RunningUnits(9300, 93))
 
 
 def test_the_week_of_the_domain_leaves_a_fraction() -> None:
-    billed, carried = bill(Carried(), {93: 207})
+    billed, carried = bill(RunningUnits(), {93: 207})
     assert billed == 192
     assert carried.fraction == 51  # 192.51
 
 
 def test_units_one_at_a_time_do_not_drift() -> None:
-    carried, bills = Carried(), []
+    carried, bills = RunningUnits(), []
     for _ in range(100):
         billed, carried = bill(carried, {93: 1})
         bills.append(billed)
@@ -37,20 +37,20 @@ def test_units_one_at_a_time_do_not_drift() -> None:
 
 
 def test_a_week_without_units_bills_nothing_and_keeps_the_fraction() -> None:
-    carried = Carried(19_251, 192)
+    carried = RunningUnits(19_251, 192)
     assert bill(carried, {}) == (0, carried)
 
 
 def test_terms_that_change_in_mid_week_leave_one_fraction() -> None:
     # 0.93 x 50 = 46.5 and 0.88 x 50 = 44: 90.5, not 46 + 44 with two fractions
-    assert bill(Carried(), {93: 50, 88: 50}) == (90, Carried(9050, 90))
-    assert bill(Carried(9050, 90), {93: 50}) == (47, Carried(13_700, 137))
+    assert bill(RunningUnits(), {93: 50, 88: 50}) == (90, RunningUnits(9050, 90))
+    assert bill(RunningUnits(9050, 90), {93: 50}) == (47, RunningUnits(13_700, 137))
 
 
 def test_failed_units_are_billed_whole_unless_the_terms_say_less() -> None:
     week, carried = bill_week(CarriedUnits(), {93: 207}, {100: 8})
     assert week == WeekUnits(sent_connected=207, sent_failed=8, billed_connected=192, billed_failed=8)
-    assert carried == CarriedUnits(Carried(19_251, 192), Carried(800, 8))
+    assert carried == CarriedUnits(RunningUnits(19_251, 192), RunningUnits(800, 8))
     week, carried = bill_week(carried, {}, {50: 3})
     assert (week.sent_failed, week.billed_failed, carried.failed.fraction) == (3, 1, 50)
 
@@ -61,45 +61,45 @@ def test_the_two_kinds_keep_fractions_of_their_own() -> None:
 
 
 def test_a_reversal_takes_back_what_its_unit_brought() -> None:
-    before = Carried(19_251, 192)
+    before = RunningUnits(19_251, 192)
     billed, after = bill(before, {93: 1})
     assert (billed, after.fraction) == (1, 44)
     assert bill(after, {93: -1}) == (-1, before)
 
 
 def test_a_reversal_at_a_percentage_that_is_no_longer_in_force() -> None:
-    _, carried = bill(Carried(), {93: 100})
+    _, carried = bill(RunningUnits(), {93: 100})
     billed, carried = bill(carried, {88: 10, 93: -1})
-    assert (billed, carried) == (7, Carried(10_087, 100))
+    assert (billed, carried) == (7, RunningUnits(10_087, 100))
 
 
 def test_late_outcomes_in_a_piece_of_their_own_add_up_to_the_same() -> None:
-    own, carried = bill(Carried(4_270, 42), {93: 12})
+    own, carried = bill(RunningUnits(4_270, 42), {93: 12})
     late, after = bill(carried, {93: 3, 88: 1})
-    assert (own + late, after) == bill(Carried(4_270, 42), {93: 15, 88: 1})
+    assert (own + late, after) == bill(RunningUnits(4_270, 42), {93: 15, 88: 1})
 
 
 def test_more_taken_back_than_ever_counted_is_refused() -> None:
     with pytest.raises(ValueError, match="93 hundredths of a unit more were taken back than ever counted"):
-        bill(Carried(), {93: -1})
+        bill(RunningUnits(), {93: -1})
 
 
 @pytest.mark.parametrize(("hundredths", "billed"), [(9_300, 92), (9_300, 94), (0, 1), (100, 0)])
 def test_a_sum_and_a_bill_that_do_not_belong_together_are_refused(hundredths: int, billed: int) -> None:
     with pytest.raises(ValueError, match=f"{billed} units were billed for {hundredths} hundredths"):
-        Carried(hundredths, billed)
+        RunningUnits(hundredths, billed)
 
 
 @pytest.mark.parametrize("percent", [-1, 101])
 def test_a_percentage_is_from_0_to_100(percent: int) -> None:
     with pytest.raises(ValueError, match=f"{percent} is no percentage"):
-        bill(Carried(), {93: 1, percent: 1})
+        bill(RunningUnits(), {93: 1, percent: 1})
     with pytest.raises(ValueError, match=f"{percent} is no percentage"):
         credit_minor(4_500, percent)
 
 
 def test_the_ends_of_that_range_are_percentages() -> None:
-    assert bill(Carried(), {0: 5, 100: 5}) == (5, Carried(500, 5))
+    assert bill(RunningUnits(), {0: 5, 100: 5}) == (5, RunningUnits(500, 5))
     assert (credit_minor(4_500, 0), credit_minor(4_500, 100)) == (0, 4_500)
 
 

@@ -8,16 +8,16 @@ from sqlalchemy import Connection
 
 from meter.billing.arithmetic.months import Month
 from meter.billing.sql import months, payments, weeks
-from meter.billing.sql.documents import Run
-from meter.billing.sql.due import Step, StepKind, due_steps, is_behind
+from meter.billing.sql.documents import BillingRun
+from meter.billing.sql.due import DueTask, TaskKind, due_tasks, is_behind
 from meter.book.sql.contracts import Contract, read_contracts
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class TaskResult:
     """One step that did something: the documents that are new, or the change of state."""
 
-    step: Step
+    step: DueTask
     documents: tuple[str, ...] = ()
     held: bool = False
 
@@ -26,25 +26,27 @@ class NotCountedError(ValueError):
     """Closed transfers are not counted yet, so what a week or month comes to is not known."""
 
 
-def perform(connection: Connection, step: Step, contract: Contract, run: Run, counted_by_us: int) -> Done:
+def perform(
+    connection: Connection, step: DueTask, contract: Contract, run: BillingRun, counted_by_us: int
+) -> TaskResult:
     """Do one step in the caller's write transaction.
 
     Raises NotCountedError for all but a hold, while facts that closed transfers by `counted_by_us` are not counted.
     """
-    if step.kind is StepKind.HOLD:
-        return Done(step, held=payments.hold(connection, step.period, run.now_utc_us))
+    if step.kind is TaskKind.HOLD:
+        return TaskResult(step, held=payments.hold(connection, step.period, run.now_utc_us))
     if is_behind(connection, counted_by_us):
         raise NotCountedError("closed transfers are not counted yet")
-    if step.kind is StepKind.SETUP:
-        return Done(step, tuple(months.set_up(connection, contract, run)))
-    if step.kind is StepKind.MONTH:
+    if step.kind is TaskKind.SETUP:
+        return TaskResult(step, tuple(months.set_up(connection, contract, run)))
+    if step.kind is TaskKind.MONTH:
         zone = contract.terms_at(step.at_us - 1).time_zone
-        return Done(step, tuple(months.invoice_month(connection, contract, Month(step.period, zone), run)))
-    work = weeks.settle if step.kind is StepKind.SETTLE else weeks.tuesday
-    return Done(step, tuple(work(connection, contract, contract.week_from(step.period), run)))
+        return TaskResult(step, tuple(months.invoice_month(connection, contract, Month(step.period, zone), run)))
+    work = weeks.settle if step.kind is TaskKind.SETTLE else weeks.tuesday
+    return TaskResult(step, tuple(work(connection, contract, contract.week_from(step.period), run)))
 
 
-def look(connection: Connection, now: int, settle_after_us: int) -> tuple[dict[str, Contract], list[Step]]:
+def look(connection: Connection, now: int, settle_after_us: int) -> tuple[dict[str, Contract], list[DueTask]]:
     """Every contract, and the steps that are due by `now`."""
     contracts = read_contracts(connection)
-    return contracts, due_steps(connection, contracts, now, settle_after_us)
+    return contracts, due_tasks(connection, contracts, now, settle_after_us)
