@@ -184,8 +184,8 @@ def _print_rejects(report: ReadReport, *, err: bool) -> None:
         typer.echo(f"  all of them: {report.rejects_file}", err=err)
 
 
-def _where(one: Reject) -> str:
-    return f"{one.member}, line {one.line}" if one.member else f"line {one.line}"
+def _where(reject: Reject) -> str:
+    return f"{reject.member}, line {reject.line}" if reject.member else f"line {reject.line}"
 
 
 def until_us(text: str, zone: str = DEFAULT_TIME_ZONE) -> int | None:

@@ -33,11 +33,11 @@ def _tell(text: str) -> None:
     _errors.print(text)
 
 
-def _finish(found: list[Row], out: Path) -> None:
-    rows.show(found)
-    rows.write(found, out)
-    missed = sum(row.met is False for row in found)
-    _tell(f"{len(found)} rows in {out}; {missed} missed their target")
+def _finish(results: list[Row], out: Path) -> None:
+    rows.show(results)
+    rows.write(results, out)
+    missed = sum(row.met is False for row in results)
+    _tell(f"{len(results)} rows in {out}; {missed} missed their target")
 
 
 def _folder(keep: Path | None, name: str) -> Path:

@@ -169,8 +169,8 @@ def fill(expression: str, values: Mapping[str, str]) -> str:
     return expression
 
 
-def _legend(template: str, one: Mapping[str, Any]) -> str:
-    labels = one["metric"]
+def _legend(template: str, target: Mapping[str, Any]) -> str:
+    labels = target["metric"]
     return re.sub(r"{{ *(\w+) *}}", lambda found: labels.get(found[1], ""), template)
 
 

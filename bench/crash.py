@@ -149,54 +149,54 @@ def _gather(ground: Ground, name: str, live: int, times_s: tuple[float, float], 
     )
 
 
-def rows(found: CrashRound) -> list[Row]:
+def rows(crash: CrashRound) -> list[Row]:
     """What one round comes to."""
-    rang = {call_id.rpartition("-")[0] for call_id in found.invited}
-    recorded = {one.transfer for one in found.settled}
+    rang = {call_id.rpartition("-")[0] for call_id in crash.invited}
+    recorded = {outcome.transfer for outcome in crash.settled}
     missing = sorted(rang - recorded)
-    wrong = wrong_verdicts(found)
-    connected = sum(one.verdict == "connected" for one in found.settled)
-    mails = by_transfer(found.mails)
-    failed = {one.transfer for one in found.settled if one.counts_as == "failed"}
+    wrong = wrong_verdicts(crash)
+    connected = sum(outcome.verdict == "connected" for outcome in crash.settled)
+    mails = by_transfer(crash.mails)
+    failed = {outcome.transfer for outcome in crash.settled if outcome.counts_as == "failed"}
     unsent = sorted(failed - set(mails))
     ids = sum(len(set(ids)) > 1 for ids in mails.values())
     repeats = sum(len(ids) - 1 for ids in mails.values())
-    verdicts = f"{connected} connected, {len(failed)} failed, {len(found.interrupted)} interrupted"
-    enough = found.live * 9 // 10  # a load that did not come about proves nothing
-    said = [
+    verdicts = f"{connected} connected, {len(failed)} failed, {len(crash.interrupted)} interrupted"
+    enough = crash.live * 9 // 10  # a load that did not come about proves nothing
+    figures = [
         Row(
             "transfers in the journal",
-            len(found.started),
+            len(crash.started),
             "",
             f">= {enough}",
-            len(found.started) >= enough,
+            len(crash.started) >= enough,
             note=verdicts,
         ),
         none_of("rang and missing", len(missing), f"of {len(rang)}" + " ".join(["", *missing[:_SHOWN]])),
         none_of("wrong verdicts", len(wrong), "; ".join(wrong[:_SHOWN])),
-        none_of("left open", found.left_open),
-        none_of("transfers settled twice", len(found.settled) - len(recorded)),
-        none_of("breaks in the journal", found.journal_problems),
-        none_of("e-mails missing", len(unsent), f"of {len(failed)}; {found.mails_waiting} still wait"),
+        none_of("left open", crash.left_open),
+        none_of("transfers settled twice", len(crash.settled) - len(recorded)),
+        none_of("breaks in the journal", crash.journal_problems),
+        none_of("e-mails missing", len(unsent), f"of {len(failed)}; {crash.mails_waiting} still wait"),
         none_of("e-mails of no failed transfer", len(set(mails) - failed)),
         none_of("repeats under another Message-ID", ids, f"{repeats} repeats"),
-        at_most("until a router listens again", found.ready_s, 10, "s"),
+        at_most("until a router listens again", crash.ready_s, 10, "s"),
     ]
-    if not found.interrupted:
-        said.append(seen("nothing was interrupted", 0, "", "the kill came too late to say anything"))
-    return [_named(found.name, row) for row in said]
+    if not crash.interrupted:
+        figures.append(seen("nothing was interrupted", 0, "", "the kill came too late to say anything"))
+    return [_named(crash.name, row) for row in figures]
 
 
 def _named(name: str, row: Row) -> Row:
     return Row(f"{name}: {row.name}", row.value, row.unit, row.target, row.met, note=row.note)
 
 
-def wrong_verdicts(found: CrashRound) -> list[str]:
+def wrong_verdicts(crash: CrashRound) -> list[str]:
     """Transfers whose verdict is not what the outcome table says of what was seen before the kill."""
     wrong = []
-    for one in found.settled:
-        notes = found.dialers.get(one.campaign, {}).get(one.sip_call_id, [])
-        allowed = may_be(one.campaign, notes, found.killed_s, interrupted=one.transfer in found.interrupted)
+    for one in crash.settled:
+        notes = crash.dialers.get(one.campaign, {}).get(one.sip_call_id, [])
+        allowed = may_be(one.campaign, notes, crash.killed_s, interrupted=one.transfer in crash.interrupted)
         said = f"{one.verdict}/{one.reason}"
         if said not in allowed:
             wrong.append(f"{one.transfer} ({one.campaign}): {said}, not {' or '.join(sorted(allowed))}")

@@ -87,41 +87,43 @@ async def _apart(what: str, *words: object) -> dict[str, float]:
     return found
 
 
-def _import_rows(found: dict[str, float]) -> list[Row]:
-    note = f"{found['lines']:,.0f} lines of CSV in random order, {found['entries']:,.0f} distinct"
-    each = found["file_bytes"] / found["entries"]
+def _import_rows(measured: dict[str, float]) -> list[Row]:
+    note = f"{measured['lines']:,.0f} lines of CSV in random order, {measured['entries']:,.0f} distinct"
+    each = measured["file_bytes"] / measured["entries"]
     return [
-        at_least("lists: import", found["lines"] / found["cpu_s"], 2e6, "lines/CPU s", note),
-        at_most("lists: memory of an import", found["rss_mb"], 1024, "MB", "at its highest"),
+        at_least("lists: import", measured["lines"] / measured["cpu_s"], 2e6, "lines/CPU s", note),
+        at_most("lists: memory of an import", measured["rss_mb"], 1024, "MB", "at its highest"),
         at_most("lists: on disk", each, 2.2, "bytes/number"),
     ]
 
 
-def _batch_rows(found: dict[str, float]) -> list[Row]:
-    note = f"{found['lines']:,.0f} lines, {found['suppressed']:,.0f} of them suppressed"
-    return [at_least("lists: scrub of a file", found["lines"] / found["cpu_s"], 1e6, "lines/CPU s", note)]
+def _batch_rows(measured: dict[str, float]) -> list[Row]:
+    note = f"{measured['lines']:,.0f} lines, {measured['suppressed']:,.0f} of them suppressed"
+    return [at_least("lists: scrub of a file", measured["lines"] / measured["cpu_s"], 1e6, "lines/CPU s", note)]
 
 
-def _look_rows(found: dict[str, float], what: str) -> list[Row]:
-    each = found["list_mb"] * 2**20 / found["entries"]
+def _look_rows(measured: dict[str, float], what: str) -> list[Row]:
+    each = measured["list_mb"] * 2**20 / measured["entries"]
     rows = [
-        _middle(found, what),
+        _middle(measured, what),
         at_most(
-            f"lists: scrub p99, {what}", found["p99_us"], 50, "us", f"{LOOKS:,} numbers at random, {ROUNDS} rounds"
+            f"lists: scrub p99, {what}", measured["p99_us"], 50, "us", f"{LOOKS:,} numbers at random, {ROUNDS} rounds"
         ),
-        seen(f"lists: start, {what}", found["start_s"], "s", f"{found['lists']:,.0f} lists, files warm"),
+        seen(f"lists: start, {what}", measured["start_s"], "s", f"{measured['lists']:,.0f} lists, files warm"),
     ]
-    if found["lists"] <= OWN_LISTS + 1:
-        rows.append(at_most("lists: start of the national list, warm", found["alone_s"], 2, "s", "read and verified"))
+    if measured["lists"] <= OWN_LISTS + 1:
+        rows.append(
+            at_most("lists: start of the national list, warm", measured["alone_s"], 2, "s", "read and verified")
+        )
         rows.append(at_most("lists: in memory", each, 2.2, "bytes/number", "what loading it adds to the process"))
     return rows
 
 
-def _middle(found: dict[str, float], what: str) -> Row:
+def _middle(measured: dict[str, float], what: str) -> Row:
     name, note = f"lists: scrub p50, {what}", "verdict, evidence and receipt"
-    if found["lists"] <= OWN_LISTS + 1:
-        return at_most(name, found["p50_us"], 15, "us", note)
-    return seen(name, found["p50_us"], "us", note)
+    if measured["lists"] <= OWN_LISTS + 1:
+        return at_most(name, measured["p50_us"], 15, "us", note)
+    return seen(name, measured["p50_us"], "us", note)
 
 
 def _write_registry(file: Path, lines: int) -> None:

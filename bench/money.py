@@ -176,7 +176,7 @@ async def _invoicing(file: Path, transfers: int, buyers: int, tell: Callable[[st
         pdf_of(html)
         pdfs.append(time.process_time() - begun)
     await books.close()
-    size = sum(one.stat().st_size for one in file.parent.glob(f"{file.name}*")) / 1e9
+    size = sum(file_part.stat().st_size for file_part in file.parent.glob(f"{file.name}*")) / 1e9
     made = f"{len(report.documents):,} documents, {lines:,} CSV lines; {wall:.0f} s on the clock"
     return [
         at_most(f"invoices, {buyers:,} buyers, {lines:,} transfers", seconds, 60, "CPU s", made),

@@ -143,17 +143,17 @@ async def measure(
     ]
 
 
-def _cpu(found: PairedRuns) -> list[tuple[float, float]]:
-    return [(one.cpu_ms, other.cpu_ms) for one, other in zip(found.baton, found.peer, strict=True)]
+def _cpu(pairs: PairedRuns) -> list[tuple[float, float]]:
+    return [(one.cpu_ms, other.cpu_ms) for one, other in zip(pairs.baton, pairs.peer, strict=True)]
 
 
-def _parts(found: PairedRuns) -> list[Row]:
+def _parts(pairs: PairedRuns) -> list[Row]:
     """The same by process: where the difference is."""
     rows = []
-    for name in sorted({part for run in found.baton for part in run.parts_ms}):
+    for name in sorted({part for run in pairs.baton for part in run.parts_ms}):
         both = [
             (one.parts_ms.get(name, 0.0), other.parts_ms.get(name, 0.0))
-            for one, other in zip(found.baton, found.peer, strict=True)
+            for one, other in zip(pairs.baton, pairs.peer, strict=True)
         ]
         more = [one - other for one, other in both]
         low, high = bootstrap(more)

@@ -114,10 +114,10 @@ async def against_before(
 
 
 async def two_batons(
-    folder: Path, one: Made, other: Made, tell: Callable[[str], None], *, how: How
+    folder: Path, ours: Made, theirs: Made, tell: Callable[[str], None], *, how: How
 ) -> list[PairedRuns]:
     """The same load on two Batons, side by side, pair by pair. Raises BenchError as `measure` does."""
-    ground = await _set_up(folder, None, one, other)
+    ground = await _set_up(folder, None, ours, theirs)
     assert isinstance(ground.peer, Baton)
     try:
         for side in (ground.peer, ground.baton):
@@ -136,11 +136,11 @@ def ours(folder: Path, buyers: tuple[Buyer, ...]) -> Baton:
     return Baton(folder, buyers, suppressed=SUPPRESSED)
 
 
-async def _set_up(folder: Path, peer_root: Path | None, one: Made = ours, other: Made | None = None) -> Field:
+async def _set_up(folder: Path, peer_root: Path | None, own: Made = ours, theirs: Made | None = None) -> Field:
     answers_port, rings_port = free_port(), free_port()
     places = (answers_port, *[rings_port] * 4)
     uris = tuple(f"sip:agent{n}@{HOST}:{port}" for n, port in enumerate(places))
-    baton = one(folder / "baton", (Buyer("five", uris),))
+    baton = own(folder / "baton", (Buyer("five", uris),))
     parties = baton.processes
     for name, port, what in (
         ("answers", answers_port, scenarios.Callee(answer_ms=ANSWER_MS)),
@@ -153,8 +153,8 @@ async def _set_up(folder: Path, peer_root: Path | None, one: Made = ours, other:
     dialer.write_text(scenarios.dialer(TALK_MS))
     numbers = sipp.write_numbers(parties.folder / "numbers.csv", NUMBERS)
     peer: Peer | Baton
-    if other is not None:
-        peer = other(folder / "other", baton.buyers)
+    if theirs is not None:
+        peer = theirs(folder / "other", baton.buyers)
     else:
         assert peer_root is not None
         peer = Peer(peer_root, free_port(), answers_port, rings_port, parties)
@@ -209,18 +209,18 @@ def _name(pid: int, root: int) -> str:
     return "supervisor" if pid == root else next((name for name in ("router", "meter") if name in words), "other")
 
 
-def rows(found: PairedRuns) -> list[Row]:
+def rows(pairs: PairedRuns) -> list[Row]:
     """What the pairs at one rate come to."""
-    ratios = [ours.cpu_ms / theirs.cpu_ms for ours, theirs in zip(found.baton, found.peer, strict=True)]
+    ratios = [ours.cpu_ms / theirs.cpu_ms for ours, theirs in zip(pairs.baton, pairs.peer, strict=True)]
     low, high = bootstrap(ratios)
     ratio = median(ratios)
-    mean = median([run.cpu_ms for run in found.baton]), median([run.cpu_ms for run in found.peer])
+    mean = median([run.cpu_ms for run in pairs.baton]), median([run.cpu_ms for run in pairs.peer])
     parts = ", ".join(
-        f"{name} {median([run.parts_ms.get(name, 0.0) for run in found.baton]):.2f}" for name in found.baton[0].parts_ms
+        f"{name} {median([run.parts_ms.get(name, 0.0) for run in pairs.baton]):.2f}" for name in pairs.baton[0].parts_ms
     )
     each = " ".join(f"{one:.2f}" for one in ratios)
     cpu = Row(
-        f"CPU a transfer at {found.rate}/s",
+        f"CPU a transfer at {pairs.rate}/s",
         mean[0],
         "ms",
         f"ratio <= {CPU_RATIO}",
@@ -229,23 +229,23 @@ def rows(found: PairedRuns) -> list[Row]:
         ratio,
         f"{parts}; {len(ratios)} pairs; ratios {each}; 95 % interval of the median {low:.2f} to {high:.2f}",
     )
-    failed = sum(run.failed for run in found.baton)
-    theirs = sum(run.failed for run in found.peer)
-    lost = none_of(f"failed transfers at {found.rate}/s", failed, f"Asterisk: {theirs}")
-    return [cpu, *_setup(found), lost]
+    failed = sum(run.failed for run in pairs.baton)
+    theirs = sum(run.failed for run in pairs.peer)
+    lost = none_of(f"failed transfers at {pairs.rate}/s", failed, f"Asterisk: {theirs}")
+    return [cpu, *_setup(pairs), lost]
 
 
-def rows_before(found: PairedRuns) -> list[Row]:
+def rows_before(measured: PairedRuns) -> list[Row]:
     """This Baton's figures over the earlier one's; met unless the 95 % interval lies above the limit."""
     setups = [
         (percentile(ours.setup_ms, 50), percentile(theirs.setup_ms, 50))
-        for ours, theirs in zip(found.baton, found.peer, strict=True)
+        for ours, theirs in zip(measured.baton, measured.peer, strict=True)
         if ours.setup_ms and theirs.setup_ms
     ]
-    cpus = [(ours.cpu_ms, theirs.cpu_ms) for ours, theirs in zip(found.baton, found.peer, strict=True)]
-    lost = none_of(f"failed transfers at {found.rate}/s", sum(run.failed for run in found.baton))
+    cpus = [(ours.cpu_ms, theirs.cpu_ms) for ours, theirs in zip(measured.baton, measured.peer, strict=True)]
+    lost = none_of(f"failed transfers at {measured.rate}/s", sum(run.failed for run in measured.baton))
     return [
-        over(f"{what} at {found.rate}/s, over the Baton before", pairs, WORSE)
+        over(f"{what} at {measured.rate}/s, over the Baton before", pairs, WORSE)
         for what, pairs in (("CPU", cpus), ("set-up p50", setups))
     ] + [lost]
 
@@ -268,13 +268,13 @@ def over(name: str, pairs: Sequence[tuple[float, float]], limit: float) -> Row:
     )
 
 
-def _setup(found: PairedRuns) -> list[Row]:
-    ours = [one for run in found.baton for one in run.setup_ms]
-    theirs = [one for run in found.peer for one in run.setup_ms]
-    name = f"set-up at {found.rate}/s"
+def _setup(pairs: PairedRuns) -> list[Row]:
+    ours = [setup_ms for run in pairs.baton for setup_ms in run.setup_ms]
+    theirs = [setup_ms for run in pairs.peer for setup_ms in run.setup_ms]
+    name = f"set-up at {pairs.rate}/s"
     differences = [
-        percentile(one.setup_ms, 99) - percentile(other.setup_ms, 99)
-        for one, other in zip(found.baton, found.peer, strict=True)
+        percentile(own.setup_ms, 99) - percentile(peer.setup_ms, 99)
+        for own, peer in zip(pairs.baton, pairs.peer, strict=True)
     ]
     low, high = bootstrap(differences)
     p50, p99, most = ((percentile(ours, percent), percentile(theirs, percent)) for percent in (50, 99, 100))

@@ -204,16 +204,16 @@ def _look(
                 names = set(re.findall(r"\bbaton_\w+", expression))
                 name = f"{board.name}: {answer.panel.title}"
                 (quiet if names & QUIET.keys() else empty).append(f"{name}: {expression}")
-    for one in empty:
-        tell(f"no data: {one}")
-    for one in quiet:
-        tell(f"quiet in this run: {one}")
+    for alert in empty:
+        tell(f"no data: {alert}")
+    for alert in quiet:
+        tell(f"quiet in this run: {alert}")
     window_s = round(ended - started)
     fired = {
-        one["metric"]["alertname"]
-        for one in prometheus.now(f'max_over_time(ALERTS{{alertstate="firing"}}[{window_s}s])')
+        alert["metric"]["alertname"]
+        for alert in prometheus.now(f'max_over_time(ALERTS{{alertstate="firing"}}[{window_s}s])')
     }
-    pending = {one["metric"]["alertname"] for one in prometheus.now('ALERTS{alertstate="pending"}')}
+    pending = {alert["metric"]["alertname"] for alert in prometheus.now('ALERTS{alertstate="pending"}')}
     broken = prometheus.broken_rules()
     unexpected = sorted(fired - EXPECTED_ALERTS.keys())
     return [

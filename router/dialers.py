@@ -167,21 +167,24 @@ class Doorman:
                 return self._check(dialer, method, said, now_us)
         return Proof.NONE
 
-    def _check(self, dialer: Dialer, method: str, said: dict[str, str], now_us: int) -> Proof:
-        nonce, count = said.get("nonce", ""), said.get("nc", "") if said.get("qop") else ""  # else nothing covers it
-        algorithm = _ALGORITHMS.get(said.get("algorithm", "MD5").upper())
-        if algorithm is None or said.get("qop", "auth") != "auth":
+    def _check(self, dialer: Dialer, method: str, answer: dict[str, str], now_us: int) -> Proof:
+        nonce, count = (
+            answer.get("nonce", ""),
+            answer.get("nc", "") if answer.get("qop") else "",
+        )  # else nothing covers it
+        algorithm = _ALGORITHMS.get(answer.get("algorithm", "MD5").upper())
+        if algorithm is None or answer.get("qop", "auth") != "auth":
             return Proof.WRONG
 
         def digest(text: str) -> str:
             return algorithm(text.encode("utf-8", "replace")).hexdigest()
 
         secret = digest(f"{dialer.username}:{REALM}:{dialer.password}")
-        asked = digest(f"{method}:{said.get('uri', '')}")
-        middle = f"{nonce}:{count}:{said.get('cnonce', '')}:auth" if said.get("qop") else nonce
+        asked = digest(f"{method}:{answer.get('uri', '')}")
+        middle = f"{nonce}:{count}:{answer.get('cnonce', '')}:auth" if answer.get("qop") else nonce
         good = digest(f"{secret}:{middle}:{asked}")
-        same_user = hmac.compare_digest(said.get("username", "").encode(), dialer.username.encode())
-        if not (hmac.compare_digest(good.encode(), said.get("response", "").lower().encode()) and same_user):
+        same_user = hmac.compare_digest(answer.get("username", "").encode(), dialer.username.encode())
+        if not (hmac.compare_digest(good.encode(), answer.get("response", "").lower().encode()) and same_user):
             return Proof.WRONG
         if not self._fresh(nonce, now_us) or count in self._used.get(nonce, ()):
             return Proof.STALE

@@ -63,9 +63,10 @@ class Recorder:
         if file:
             cut = self._engine.stop_recording(shell.start.invite.handle) < 0
 
-            def done(found: FinishedRecording) -> None:
-                short = replace(found, error="cut short: the disk took no more") if cut and not found.error else found
-                self._call_soon(lambda: self.recorded(shell.transfer, short))
+            def done(recording: FinishedRecording) -> None:
+                if cut and not recording.error:
+                    recording = replace(recording, error="cut short: the disk took no more")
+                self._call_soon(lambda: self.recorded(shell.transfer, recording))
 
             self._files.finish(file, done)
 

@@ -203,7 +203,7 @@ async def activate_with(
     data_dir: Path,
     new: NewVersion,
     change: Change,
-    who: Actor,
+    actor: Actor,
     *,
     action: str,
     expect: tuple[int, int] | None,
@@ -215,7 +215,7 @@ async def activate_with(
         counted = await asyncio.to_thread(_counted, data_dir / new.file, new, change, kind)
         new = replace(new, change=encode(change), count=counted)
     try:
-        return await store.activate(new, who, action=action, expect=expect, detail=detail)
+        return await store.activate(new, actor, action=action, expect=expect, detail=detail)
     except ValueError as error:
         raise ListRefusedError(str(error)) from error
 

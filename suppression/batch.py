@@ -210,22 +210,22 @@ class _Judge:
             self.exempted += bool(applied) and not name
         return verdicts
 
-    def _on(self, one: LoadedList, numbers: Keys) -> Mask:
+    def _on(self, listed: LoadedList, numbers: Keys) -> Mask:
         """Which of some numbers, in order, are on a list."""
-        if one.snapshot is None or (one.expires_s is not None and self._now_s >= one.expires_s):
+        if listed.snapshot is None or (listed.expires_s is not None and self._now_s >= listed.expires_s):
             return np.zeros(len(numbers), np.bool_)
-        if one.kind is not Kind.NUMBER:
-            return self._each(one, numbers)
-        found = find_sorted(one.snapshot, numbers)
-        if one.change:
-            changed = np.isin(numbers, _numbers((*one.change.add, *one.change.remove)))
-            found[changed] = self._each(one, numbers[changed])
-        if "expires" in one.snapshot.sections:
-            found[found] = self._each(one, numbers[found])
+        if listed.kind is not Kind.NUMBER:
+            return self._each(listed, numbers)
+        found = find_sorted(listed.snapshot, numbers)
+        if listed.change:
+            changed = np.isin(numbers, _numbers((*listed.change.add, *listed.change.remove)))
+            found[changed] = self._each(listed, numbers[changed])
+        if "expires" in listed.snapshot.sections:
+            found[found] = self._each(listed, numbers[found])
         return found
 
-    def _each(self, one: LoadedList, numbers: Keys) -> Mask:
-        each = (one.has(Probe(number), self._now_s) for number in numbers.tolist())
+    def _each(self, listed: LoadedList, numbers: Keys) -> Mask:
+        each = (listed.has(Probe(number), self._now_s) for number in numbers.tolist())
         return np.fromiter(each, np.bool_, len(numbers))
 
 

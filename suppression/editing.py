@@ -70,7 +70,7 @@ class EditResult:
 
 
 async def edit(
-    store: ListStore, data_dir: Path, name: str, *, add: Mapping[str, int], remove: Iterable[str], who: Actor
+    store: ListStore, data_dir: Path, name: str, *, add: Mapping[str, int], remove: Iterable[str], actor: Actor
 ) -> EditResult:
     """Add and remove entries, in any usual spelling; beside an added one the Unix second of its end, 0 for none.
 
@@ -87,9 +87,9 @@ async def edit(
         change, already, absent = _effective(base.loaded, add, remove)
         version = base.version
         if change:
-            count = version.count + sum(base.loaded.until(one) is None for one in change.add) - len(change.remove)
+            count = version.count + sum(base.loaded.until(entry) is None for entry in change.add) - len(change.remove)
             try:
-                version = await store.change(name, encode(change), count, who, action="edit", expect=base.expect)
+                version = await store.change(name, encode(change), count, actor, action="edit", expect=base.expect)
             except StaleError:
                 continue
         done = EditResult(
@@ -103,14 +103,14 @@ async def edit(
         )
         if version.revision >= FOLD_REVISIONS or _many(base, change):
             try:
-                await fold(store, data_dir, name, who)
+                await fold(store, data_dir, name, actor)
             except ListRefusedError as error:  # the change is in force all the same; the next one tries again
                 _log.warning("suppression_fold_failed", list=name, error=str(error))
         return done
     raise never_still(name)
 
 
-async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Activation:
+async def fold(store: ListStore, data_dir: Path, name: str, actor: Actor) -> Activation:
     """Write a new version that holds what the list and its changes hold; entries whose time has run out are left out.
 
     Raises ListRefusedError.
@@ -124,7 +124,7 @@ async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Activ
         now_s = int(time.time())
 
         def passed() -> Iterator[Entries]:
-            return (_unexpired(one, now_s) for one in merge(base.layers, Tally()))
+            return (_unexpired(entries, now_s) for entries in merge(base.layers, Tally()))
 
         return passed, snapshot.extent_of(passed(), kind)
 
@@ -137,7 +137,7 @@ async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Activ
         expires_utc_us=before.expires_utc_us,
         merges=True,
     )
-    entry = LogEntry(who, "fold", lambda: {"changes": before.revision})
+    entry = LogEntry(actor, "fold", lambda: {"changes": before.revision})
     try:
         return await put_in_force(store, data_dir, build, plan, entry)
     except (snapshot.SnapshotError, OSError) as error:
@@ -145,7 +145,7 @@ async def fold(store: ListStore, data_dir: Path, name: str, who: Actor) -> Activ
 
 
 async def restore(
-    store: ListStore, data_dir: Path, name: str, version: int, who: Actor, *, drop_changes: bool = False
+    store: ListStore, data_dir: Path, name: str, version: int, actor: Actor, *, drop_changes: bool = False
 ) -> ListVersion:
     """Put an older version in force again, as a new one, with the changes it had in its time.
 
@@ -191,7 +191,7 @@ async def restore(
         detail = {"of": version, "carried": len(carried.add) + len(carried.remove)}
         with contextlib.suppress(StaleError):
             return await activate_with(
-                store, data_dir, new, change, who, action="restore", expect=now.expect, detail=detail
+                store, data_dir, new, change, actor, action="restore", expect=now.expect, detail=detail
             )
     raise never_still(name)
 

@@ -114,7 +114,7 @@ async def import_file(
     store: ListStore,
     data_dir: Path,
     task: Task,
-    who: Actor,
+    actor: Actor,
     *,
     progress: Progress | None = None,
     confirm: Confirm | None = None,
@@ -140,7 +140,7 @@ async def import_file(
                 store,
                 data_dir,
                 task,
-                who=who,
+                actor=actor,
                 collected=collected,
                 source_checksum=opened.checksum,
                 report=report,
@@ -151,7 +151,7 @@ async def import_file(
         refused.report = report
         if not task.dry_run and _NAME.fullmatch(task.name):
             await store.refused(
-                task.name, who, action=f"refused_{task.mode}", detail=_detail(task, report, str(refused))
+                task.name, actor, action=f"refused_{task.mode}", detail=_detail(task, report, str(refused))
             )
         raise refused from error
     return ImportResult(
@@ -302,7 +302,7 @@ async def _make(
     data_dir: Path,
     task: Task,
     *,
-    who: Actor,
+    actor: Actor,
     collected: Collector,
     source_checksum: str,
     report: ReadReport,
@@ -339,7 +339,7 @@ async def _make(
         keep_changes=task.keep_changes and task.mode is Mode.REPLACE,
         dry_run=task.dry_run,
     )
-    entry = LogEntry(who, str(task.mode), lambda: _detail(task, report, ""))
+    entry = LogEntry(actor, str(task.mode), lambda: _detail(task, report, ""))
     return await put_in_force(store, data_dir, build, plan, entry)
 
 

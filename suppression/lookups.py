@@ -95,16 +95,16 @@ async def since_when(
     probe: Probe,
 ) -> ListMatch:
     """Since when a list has a number that is on it: back through changes and versions to where it was not."""
-    entry = next(one for one in _entries(loaded.kind, probe) if loaded.until(one) is not None)
+    entry = next(candidate for candidate in _entries(loaded.kind, probe) if loaded.until(candidate) is not None)
     expires_s = loaded.until(entry) or 0
     since = await asyncio.to_thread(_by_hand, changes, loaded.kind, entry)
     exact = True
     if since is None:
         since = (version.imported_utc_us, version.imported_by)
-        older = [one for one in await store.history(version.name) if one.version < version.version]
-        for one in reversed(older):
-            its = await store.changes(one.name, one.version)
-            before = await asyncio.to_thread(load_list, data_dir / one.file, one, its, mapped=True)
+        older = [candidate for candidate in await store.history(version.name) if candidate.version < version.version]
+        for candidate in reversed(older):
+            its = await store.changes(candidate.name, candidate.version)
+            before = await asyncio.to_thread(load_list, data_dir / candidate.file, candidate, its, mapped=True)
             if before.snapshot is None:
                 exact = False
                 break
@@ -112,7 +112,7 @@ async def since_when(
             if then is None:
                 break
             hand = await asyncio.to_thread(_by_hand, its, before.kind, then)
-            since = hand or (one.imported_utc_us, one.imported_by)
+            since = hand or (candidate.imported_utc_us, candidate.imported_by)
             if hand is not None:
                 break
     return ListMatch(

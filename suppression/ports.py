@@ -35,7 +35,13 @@ class ListStore(ListReader, Protocol):
         """All changes of a version, by revision."""
 
     async def activate(
-        self, new: NewVersion, who: Actor, *, action: str, expect: tuple[int, int] | None, detail: Mapping[str, object]
+        self,
+        new: NewVersion,
+        actor: Actor,
+        *,
+        action: str,
+        expect: tuple[int, int] | None,
+        detail: Mapping[str, object],
     ) -> ListVersion:
         """Put a version in force and the one before out of it, at once.
 
@@ -44,14 +50,14 @@ class ListStore(ListReader, Protocol):
         """
 
     async def change(
-        self, name: str, document: bytes, count: int, who: Actor, *, action: str, expect: tuple[int, int]
+        self, name: str, document: bytes, count: int, actor: Actor, *, action: str, expect: tuple[int, int]
     ) -> ListVersion:
         """Make a change to the version in force. Raises StaleError."""
 
-    async def refused(self, name: str, who: Actor, *, action: str, detail: Mapping[str, object]) -> None:
+    async def refused(self, name: str, actor: Actor, *, action: str, detail: Mapping[str, object]) -> None:
         """Put on the log that a list was not activated, and why."""
 
-    async def extend(self, name: str, expires_utc_us: int | None, who: Actor) -> bool:
+    async def extend(self, name: str, expires_utc_us: int | None, actor: Actor) -> bool:
         """Set until when a whole list holds, None: for ever. False where it is not in force."""
 
     async def prunable(self, keep: int) -> Sequence[ListVersion]:

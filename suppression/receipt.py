@@ -80,9 +80,9 @@ class Signer:
             said["exempt"] = list(claims.exempt)
         return self.sign_document(said)
 
-    def sign_document(self, said: Mapping[str, object]) -> str:
+    def sign_document(self, claims: Mapping[str, object]) -> str:
         """Any claims, signed: the receipt of a file's scrub has others."""
-        signed = self._head + _encoded(orjson.dumps(said))
+        signed = self._head + _encoded(orjson.dumps(claims))
         keyed = self._hmac.copy()
         keyed.update(signed)
         return (signed + b"." + _encoded(keyed.digest())).decode("ascii")
@@ -125,19 +125,19 @@ def load_signer(folder: Path, key: str = "", older: Iterable[str] = ()) -> Signe
     return Signer(own_key(folder / KEY_FILE), [one.encode() for one in older])
 
 
-def _claims(said: dict[str, object]) -> Claims:
+def _claims(claims: dict[str, object]) -> Claims:
     try:
-        sets, exempt = cast("list[str]", said["lists"]), cast("list[int]", said.get("exempt", []))
-        verdict = str(said["verdict"])
+        sets, exempt = cast("list[str]", claims["lists"]), cast("list[int]", claims.get("exempt", []))
+        verdict = str(claims["verdict"])
         return Claims(
-            transfer=str(said["jti"]),
-            buyer=str(said["buyer"]),
+            transfer=str(claims["jti"]),
+            buyer=str(claims["buyer"]),
             reason="" if verdict == "pass" else verdict,
-            hit=str(said.get("hit", "")),
-            number=str(said["number"]),
+            hit=str(claims.get("hit", "")),
+            number=str(claims["number"]),
             sets=tuple(map(str, sets)),
             exempt=tuple(map(int, exempt)),
-            at_s=int(str(said["iat"])),
+            at_s=int(str(claims["iat"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ReceiptError("is no receipt of a scrub: a claim is missing") from error

@@ -69,11 +69,11 @@ def mask(text: str) -> str:
     return _NUMBER.sub(_masked, text)
 
 
-def _masked(found: re.Match[str]) -> str:
-    text = found.group()
-    if found["kept"]:
+def _masked(match: re.Match[str]) -> str:
+    text = match.group()
+    if match["kept"]:
         return text
-    before = found["named"] or found["bearer"]
+    before = match["named"] or match["bearer"]
     if before:
         return before + HIDDEN
     if ":" in text or text.startswith("whsec_"):
@@ -184,10 +184,10 @@ def configure(
     `level` and those of single parts (`levels`) are of LEVELS, else ValueError. `sample`: the share of an event's lines
     that is kept, 0 to 1. `process`: the part to which loggers without a name belong.
     """
-    for one in (level, *(levels or {}).values()):
-        if one not in LEVELS:
-            raise ValueError(f"log level: {one!r} is none of {', '.join(LEVELS)}")
-    own = {part: _NUMBERS[one] for part, one in (levels or {}).items()}
+    for name in (level, *(levels or {}).values()):
+        if name not in LEVELS:
+            raise ValueError(f"log level: {name!r} is none of {', '.join(LEVELS)}")
+    own = {part: _NUMBERS[name] for part, name in (levels or {}).items()}
     number = _NUMBERS[level]
     sieve = _Sieve(number, own, sample or {})
     before: list[structlog.types.Processor] = [

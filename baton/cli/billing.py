@@ -75,12 +75,12 @@ def run(
         finally:
             await cycle.close()
 
-    found = with_store(place, work)
-    if isinstance(found, list):
-        _print_steps(found, as_json=as_json)
+    results = with_store(place, work)
+    if isinstance(results, list):
+        _print_steps(results, as_json=as_json)
     else:
-        _print_report(found, as_json=as_json)
-        if found.trouble or found.waits:
+        _print_report(results, as_json=as_json)
+        if results.trouble or results.waits:
             raise typer.Exit(1)
 
 
@@ -105,11 +105,11 @@ def forecast(
     async def work(engine: AsyncEngine) -> list[OrderForecast]:
         return await forecasts(engine, at_us, buyer)
 
-    found = with_store(find_place(config, store), work)
+    foreseen = with_store(find_place(config, store), work)
     if as_json:
         from dataclasses import asdict
 
-        print_json([asdict(one) for one in found])
+        print_json([asdict(row) for row in foreseen])
     else:
         columns = (
             "buyer",
@@ -123,21 +123,21 @@ def forecast(
             "refund or credit",
             "choice",
         )
-        print_table(columns, [_forecast_row(one) for one in found])
-        out("range: four weeks of five; before Wednesday nothing is foreseen" if found else "no orders this week")
+        print_table(columns, [_forecast_row(row) for row in foreseen])
+        out("range: four weeks of five; before Wednesday nothing is foreseen" if foreseen else "no orders this week")
 
 
-def _forecast_row(one: OrderForecast) -> list[Any]:
+def _forecast_row(forecast: OrderForecast) -> list[Any]:
     from meter.text.localised import DEFAULT_LOCALE, money_text
 
-    row = [one.buyer, one.week, one.covered, one.counted]
-    if one.forecast is None:
-        return [*row, "", "", "", "", "", one.remedy.value]
-    low, expected, high = one.forecast.low, one.forecast.expected, one.forecast.high
+    row = [forecast.buyer, forecast.week, forecast.covered, forecast.counted]
+    if forecast.forecast is None:
+        return [*row, "", "", "", "", "", forecast.remedy.value]
+    low, expected, high = forecast.forecast.low, forecast.forecast.expected, forecast.forecast.high
     over = f"{low.overage_counted} to {high.overage_counted}" if high.overage_counted else ""
     short = f"{high.shortfall_counted} to {low.shortfall_counted}" if low.shortfall_counted else ""
-    amount = money_text(expected.shortfall_minor, one.currency, DEFAULT_LOCALE) if expected.shortfall_minor else ""
-    return [*row, expected.units, f"{low.units} to {high.units}", over, short, amount, one.remedy.value]
+    amount = money_text(expected.shortfall_minor, forecast.currency, DEFAULT_LOCALE) if expected.shortfall_minor else ""
+    return [*row, expected.units, f"{low.units} to {high.units}", over, short, amount, forecast.remedy.value]
 
 
 @terms.command("list")

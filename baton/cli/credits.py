@@ -67,8 +67,8 @@ def list_(
     from meter.credits.sql.reading import CreditFilter, find_all
 
     wanted = CreditFilter(buyer=buyer, state=state.value if state else "", limit=limit)
-    found = _read(config, store, lambda clerk: clerk.read(lambda connection: find_all(connection, wanted)))
-    rows = [_as_dict(one, numbers=numbers) for one in found]
+    requests = _read(config, store, lambda clerk: clerk.read(lambda connection: find_all(connection, wanted)))
+    rows = [_as_dict(row, numbers=numbers) for row in requests]
     if as_json:
         print_json(rows)
         return
@@ -76,18 +76,18 @@ def list_(
         ("id", "re-review of", "place", "asked", "buyer", "transfer", "caller", "reason", "state", "amount"),
         [
             (
-                one["id"],
-                one["first"],
-                one["place"] or None,
-                when(one["asked_utc_us"]),
-                one["buyer"],
-                one["transfer"],
-                one["phone"],
-                one["reason"],
-                one["state"],
-                _amount(one),
+                row["id"],
+                row["first"],
+                row["place"] or None,
+                when(row["asked_utc_us"]),
+                row["buyer"],
+                row["transfer"],
+                row["phone"],
+                row["reason"],
+                row["state"],
+                _amount(row),
             )
-            for one in rows
+            for row in rows
         ],
     )
 
@@ -280,8 +280,8 @@ def _asked(words: str, by: str, reason: str = "") -> CreditApplication:
     return CreditApplication(words, by or getpass.getuser(), f"cli:{socket.gethostname()}", reason)
 
 
-def _print(found: Request, *, numbers: bool, as_json: bool) -> None:
-    one = _as_dict(found, numbers=numbers)
+def _print(request: Request, *, numbers: bool, as_json: bool) -> None:
+    one = _as_dict(request, numbers=numbers)
     if as_json:
         print_json(one)
         return
@@ -302,17 +302,17 @@ def _print_lines(text: str) -> None:
         out(f"  {clean(line)}")
 
 
-def _as_dict(one: Request, *, numbers: bool) -> dict[str, Any]:
+def _as_dict(request: Request, *, numbers: bool) -> dict[str, Any]:
     from telemetry.logs import mask
 
-    found = asdict(one)
+    found = asdict(request)
     return found if numbers else found | {"phone": mask(found["phone"])}
 
 
-def _amount(one: dict[str, Any]) -> str:
+def _amount(row: dict[str, Any]) -> str:
     from meter.text.localised import DEFAULT_LOCALE, money_text
 
-    return money_text(one["amount_minor"], one["currency"], DEFAULT_LOCALE) if one["currency"] else ""
+    return money_text(row["amount_minor"], row["currency"], DEFAULT_LOCALE) if row["currency"] else ""
 
 
 def _hours(duration_us: int) -> str:

@@ -97,8 +97,8 @@ def load(
     would = "would be " if dry_run else ""
     out(f"{loaded.new:,} {what} {would}loaded, {loaded.known:,} were there already")
     if what == "orders":
-        for one in with_store(place, partial(_unreachable, has_mail=has_mail(config, store))):
-            typer.echo(f"warning: {one}", err=True)
+        for warning in with_store(place, partial(_unreachable, has_mail=has_mail(config, store))):
+            typer.echo(f"warning: {warning}", err=True)
 
 
 async def _unreachable(engine: AsyncEngine, *, has_mail: bool) -> list[str]:

@@ -109,12 +109,12 @@ def get(
         from meter.billing.sql.operations import BillingStore
         from meter.store.clerk import Clerk
 
-        found = BillingStore(engine)
+        billing = BillingStore(engine)
         if form == "csv":
-            return lines_csv(await found.body(number)).encode()
+            return lines_csv(await billing.body(number)).encode()
         if form == "json":
-            return orjson.dumps(await found.body(number), option=orjson.OPT_INDENT_2)
-        await found.document(number)
+            return orjson.dumps(await billing.body(number), option=orjson.OPT_INDENT_2)
+        await billing.document(number)
         clerk = Clerk(engine)
         try:
             return await document_file(clerk, number, form)
@@ -230,16 +230,28 @@ def _state(document: Document) -> str:
     return "unpaid, buyer held" if document.held_utc_us is not None else "open"
 
 
-def _row(one: Document) -> list[Any]:
+def _row(document: Document) -> list[Any]:
     from meter.text.localised import DEFAULT_LOCALE, money_text
 
-    amounts = [money_text(minor, one.currency, DEFAULT_LOCALE) for minor in (one.total_minor, one.applied_minor)]
-    left = money_text(one.open_minor, one.currency, DEFAULT_LOCALE) if one.open_minor else ""
-    due = when(one.due_utc_us)[:16]
-    return [one.number, one.kind, one.buyer, one.period, one.issued_on, due, *amounts, left, _state(one)]
+    amounts = [
+        money_text(minor, document.currency, DEFAULT_LOCALE) for minor in (document.total_minor, document.applied_minor)
+    ]
+    left = money_text(document.open_minor, document.currency, DEFAULT_LOCALE) if document.open_minor else ""
+    due = when(document.due_utc_us)[:16]
+    return [
+        document.number,
+        document.kind,
+        document.buyer,
+        document.period,
+        document.issued_on,
+        due,
+        *amounts,
+        left,
+        _state(document),
+    ]
 
 
-def _as_dict(one: Document) -> dict[str, Any]:
+def _as_dict(document: Document) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return asdict(one)
+    return asdict(document)

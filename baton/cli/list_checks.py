@@ -113,12 +113,12 @@ class _NoStore:
     async def changes(self, name: str, version: int) -> Sequence[ListChange]:  # noqa: ARG002
         return ()
 
-    async def refused(self, name: str, who: Actor, *, action: str, detail: Mapping[str, object]) -> None: ...
+    async def refused(self, name: str, actor: Actor, *, action: str, detail: Mapping[str, object]) -> None: ...
 
     async def activate(
         self,
         new: NewVersion,
-        who: Actor,  # noqa: ARG002
+        actor: Actor,  # noqa: ARG002
         *,
         action: str,  # noqa: ARG002
         expect: tuple[int, int] | None,  # noqa: ARG002
@@ -131,14 +131,14 @@ class _NoStore:
         name: str,
         document: bytes,  # noqa: ARG002
         count: int,  # noqa: ARG002
-        who: Actor,  # noqa: ARG002
+        actor: Actor,  # noqa: ARG002
         *,
         action: str,  # noqa: ARG002
         expect: tuple[int, int],  # noqa: ARG002
     ) -> ListVersion:
         raise _DryRunError(name)
 
-    async def extend(self, name: str, expires_utc_us: int | None, who: Actor) -> bool:  # noqa: ARG002
+    async def extend(self, name: str, expires_utc_us: int | None, actor: Actor) -> bool:  # noqa: ARG002
         raise _DryRunError(name)
 
     async def prunable(self, keep: int) -> Sequence[ListVersion]:  # noqa: ARG002

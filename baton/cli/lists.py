@@ -187,7 +187,7 @@ def _edit(
 
         until_s = (until_us(expires, await zone_of_list(engine, name)) or 0) // 1_000_000
         add = dict.fromkeys(adding, until_s)
-        return await edit(list_store(engine), place.data_dir, name, add=add, remove=removing, who=who())
+        return await edit(list_store(engine), place.data_dir, name, add=add, remove=removing, actor=who())
 
     done = with_store(place, work)
     out(f"list {name}: version {done.version}.{done.revision}, {done.count:,} numbers")
@@ -294,7 +294,7 @@ def exempt(
             raise CommandError("--expires: an exemption has an end")
         try:
             done = await list_store(engine).exempt(
-                name, wanted, buyer=buyer or None, reason=reason, expires_utc_us=until, who=who()
+                name, wanted, buyer=buyer or None, reason=reason, expires_utc_us=until, actor=who()
             )
         except ValueError as error:
             raise CommandError(str(error)) from error

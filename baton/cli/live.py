@@ -133,12 +133,12 @@ def reload(config: _Config = None, as_json: JsonOption = False) -> None:
         raise CommandError("; ".join(map(str, silent)))
 
 
-def _tell_reload(found: dict[str, list[str]], *, some: bool) -> None:
-    for name in found["applied"]:
+def _tell_reload(settings: dict[str, list[str]], *, some: bool) -> None:
+    for name in settings["applied"]:
         out(f"in force: {clean(name)}")
-    for name in found["needs_restart"]:
+    for name in settings["needs_restart"]:
         out(f"needs a restart: {clean(name)}")
-    if some and not found["applied"]:
+    if some and not settings["applied"]:
         out("nothing has changed that a running process can take")
 
 
@@ -200,39 +200,46 @@ def _console() -> Any:
     return console if console.is_terminal else Console(highlight=False, width=200)
 
 
-def _page(found: dict[str, Any]) -> RenderableType:
+def _page(view: dict[str, Any]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    state = "draining" if found["draining"] else "taking calls"
-    head = f"router {found['router']}: {state}; {found['transfers']} transfers, {found['arrivals']} arriving, "
-    parts: list[RenderableType] = [Text(clean(f"{head}{found['slots_used']} of {found['slots_max']} slots"))]
-    if found["live"]:
-        parts.append(_table(_COLUMNS, [_transfer(one) for one in found["live"]]))
-        hidden = found["transfers"] - len(found["live"])
+    state = "draining" if view["draining"] else "taking calls"
+    head = f"router {view['router']}: {state}; {view['transfers']} transfers, {view['arrivals']} arriving, "
+    parts: list[RenderableType] = [Text(clean(f"{head}{view['slots_used']} of {view['slots_max']} slots"))]
+    if view["live"]:
+        parts.append(_table(_COLUMNS, [_transfer(one) for one in view["live"]]))
+        hidden = view["transfers"] - len(view["live"])
         if hidden > 0:
             parts.append(Text(f"and {hidden} more"))
-    if found["arriving"]:
-        rows = [(one["campaign"], one["caller"], one["stage"], _seconds(one["age_ms"])) for one in found["arriving"]]
+    if view["arriving"]:
+        rows = [(one["campaign"], one["caller"], one["stage"], _seconds(one["age_ms"])) for one in view["arriving"]]
         parts.append(_table(("arriving at", "caller", "stage", "age"), rows))
-    if found["trunks"]:
-        parts.append(_table(("trunk", "health", "probes in a row", "answer"), [_trunk(one) for one in found["trunks"]]))
+    if view["trunks"]:
+        parts.append(_table(("trunk", "health", "probes in a row", "answer"), [_trunk(one) for one in view["trunks"]]))
     return Group(*parts)
 
 
-def _transfer(one: dict[str, Any]) -> tuple[_Cell, ...]:
-    legs = [f"{leg['endpoint']} {leg['phase']} {_seconds(leg['phase_ms'])}".rstrip() for leg in one["legs"]]
-    due = one["next"]
+def _transfer(transfer: dict[str, Any]) -> tuple[_Cell, ...]:
+    legs = [f"{leg['endpoint']} {leg['phase']} {_seconds(leg['phase_ms'])}".rstrip() for leg in transfer["legs"]]
+    due = transfer["next"]
     next_ = "" if due is None else f"{due['timer']}{' ' + str(due['leg']) if due['leg'] else ''} in "
     next_ += "" if due is None else _seconds(due["in_ms"])
-    names = (one["transfer"], one["campaign"], one["buyer"], one["dialer"], one["caller"], one["phase"])
-    return (*names, _seconds(one["age_ms"]), _seconds(one["dialout_ms"]), legs, next_)
+    names = (
+        transfer["transfer"],
+        transfer["campaign"],
+        transfer["buyer"],
+        transfer["dialer"],
+        transfer["caller"],
+        transfer["phase"],
+    )
+    return (*names, _seconds(transfer["age_ms"]), _seconds(transfer["dialout_ms"]), legs, next_)
 
 
-def _trunk(one: dict[str, Any]) -> tuple[str, ...]:
-    streak = one["streak"]
+def _trunk(trunk: dict[str, Any]) -> tuple[str, ...]:
+    streak = trunk["streak"]
     said = f"{abs(streak)} {'bad' if streak < 0 else 'good'}" if streak else ""
-    return one["name"], one["health"], said, "" if one["took_ms"] is None else f"{one['took_ms']:.1f} ms"
+    return trunk["name"], trunk["health"], said, "" if trunk["took_ms"] is None else f"{trunk['took_ms']:.1f} ms"
 
 
 def _seconds(ms: int | None) -> str:

@@ -161,13 +161,13 @@ def _looked_up(number: str, buyer: str, place: Place) -> tuple[list[ListMatch], 
     return with_store(place, work)
 
 
-def _print_found(found: list[ListMatch], result: ScrubResult | None) -> None:
-    for one in found:
+def _print_found(matches: list[ListMatch], result: ScrubResult | None) -> None:
+    for one in matches:
         since = when(one.since_utc_us) if one.exact else f"{when(one.since_utc_us)} or before"
         until = f", until {_utc(one.expires_s)}" if one.expires_s else ""
         whose = "applies to everyone" if one.buyer is None else f"of buyer {one.buyer}"
         out(f"on list {one.name} ({whose}) since {since}, by {one.by}{until}")
-    if not found:
+    if not matches:
         out("on no list")
     if result is not None:
         by = f" by exemption {', '.join(map(str, result.exempt))}" if result.exempt and not result.reason else ""
@@ -250,17 +250,17 @@ def stats(config: ConfigOption = None, store: StoreOption = "", as_json: JsonOpt
         raise typer.Exit(1)
 
 
-def _size(one: Any) -> dict[str, Any]:
-    row = one.version
+def _size(size: Any) -> dict[str, Any]:
+    row = size.version
     return {
         "list": row.name,
         "applies_to": row.buyer or "everyone",
         "kind": row.kind,
         "version": f"{row.version}.{row.revision}",
         "numbers": row.count,
-        "bytes": one.file_bytes,
+        "bytes": size.file_bytes,
         "days_old": int((time.time() - row.imported_utc_us / 1e6) // 86_400),
-        "usable": one.usable,
+        "usable": size.usable,
     }
 
 
@@ -339,39 +339,39 @@ def verify_receipt(
     keys = signer(place)
     text = sys.stdin.read() if receipt == "-" else receipt
     try:
-        said = keys.verify_document(text)
+        claims = keys.verify_document(text)
         proven = keys.proves(keys.verify(text), text, number_of(number, "--number")) if number else None
     except ReceiptError as error:
         raise CommandError(f"the receipt {error}") from error
-    digests = said.get("lists")
+    digests = claims.get("lists")
 
     async def work(engine: AsyncEngine) -> Evidence:
         from suppression.lookups import evidence
 
-        wanted = [str(one) for one in digests] if isinstance(digests, list) else []
+        wanted = [str(digest) for digest in digests] if isinstance(digests, list) else []
         return evidence(wanted, await list_store(engine).sets_like(wanted))
 
-    found = with_store(place, work)
+    proof = with_store(place, work)
     if as_json:
-        print_json({"said": said, "number_matches": proven} | asdict(found))
+        print_json({"said": claims, "number_matches": proven} | asdict(proof))
     else:
-        _print_receipt(said, found)
+        _print_receipt(claims, proof)
         if proven is not None:
             out("  it is of that number" if proven else "  it is of ANOTHER number")
-    if proven is False or found.missing or found.changed:
+    if proven is False or proof.missing or proof.changed:
         raise typer.Exit(1)
 
 
-def _print_receipt(said: dict[str, object], found: Evidence) -> None:
+def _print_receipt(claims: dict[str, object], evidence: Evidence) -> None:
     out("genuine: signed by this Baton and unchanged since")
-    for key, value in said.items():
+    for key, value in claims.items():
         if key not in ("iss", "lists"):
             out(f"  {key}: {_utc(int(str(value))) if key == 'iat' else value}")
-    for one in found.lists:
+    for one in evidence.lists:
         out(f"  consulted {one['name']} version {one['version']}.{one['revision']}, {one['state']}")
-    for digest in found.missing:
+    for digest in evidence.missing:
         out(f"  the record of the lists {digest} is MISSING")
-    for digest in found.changed:
+    for digest in evidence.changed:
         out(f"  the record of the lists {digest} was CHANGED since, and does not count")
 
 

@@ -67,8 +67,8 @@ def set_(
         order = Order(buyer, order.week, quantity, before.make_up)
         was = was if before != order else "is so already"
     out(f"{buyer}, week of {order.week}: {_bought(order, what)}{f', {was}' if was else ''}")
-    for one in warnings:
-        typer.echo(f"warning: {one}", err=True)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 async def _told(engine: AsyncEngine, order: Order, *, has_mail: bool) -> tuple[str, tuple[str, ...]]:
@@ -147,23 +147,23 @@ def _bought(order: Order, what: str) -> str:
     return f"{order.quantity:,} {what}".rstrip() + (f" and {order.make_up:,} to make up" if order.make_up else "")
 
 
-def _row(one: OrderProgress) -> list[Any]:
-    order = one.order
+def _row(progress: OrderProgress) -> list[Any]:
+    order = progress.order
     return [
         order.buyer,
         order.week,
         order.quantity,
-        one.make_up,
-        one.counts,
-        one.units,
-        one.live,
-        one.left,
-        one.most,
+        progress.make_up,
+        progress.counts,
+        progress.units,
+        progress.live,
+        progress.left,
+        progress.most,
     ]
 
 
-def _as_dict(one: OrderProgress) -> dict[str, Any]:
-    order = {"buyer": one.order.buyer, "week": one.order.week, "quantity": one.order.quantity}
-    found = asdict(one)
+def _as_dict(progress: OrderProgress) -> dict[str, Any]:
+    order = {"buyer": progress.order.buyer, "week": progress.order.week, "quantity": progress.order.quantity}
+    found = asdict(progress)
     del found["order"]
-    return {**order, **found, "left": one.left}
+    return {**order, **found, "left": progress.left}

@@ -270,8 +270,10 @@ def _money(row: dict[str, Any]) -> str:
     return money_text(row["amount_minor"], row["currency"], DEFAULT_LOCALE)
 
 
-def _payment_row(one: dict[str, Any]) -> tuple[Any, ...]:
-    back = f"{when(one['reversed_utc_us'])[:10]}: {one['reversed_why']}" if one["reversed_utc_us"] else ""
-    recorded = when(one["recorded_utc_us"])[:16]
-    return (one["buyer"], one["reference"], _money(one), one["received_on"], one["method"], one["document"] or "",
-            recorded, one["by"], back)  # fmt: skip
+def _payment_row(payment: dict[str, Any]) -> tuple[Any, ...]:
+    back = f"{when(payment['reversed_utc_us'])[:10]}: {payment['reversed_why']}" if payment["reversed_utc_us"] else ""
+    recorded = when(payment["recorded_utc_us"])[:16]
+    return (
+        *(payment["buyer"], payment["reference"], _money(payment), payment["received_on"], payment["method"]),
+        *(payment["document"] or "", recorded, payment["by"], back),
+    )

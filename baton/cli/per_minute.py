@@ -94,8 +94,8 @@ def list_interactions(
         read_contract(connection, buyer)
         return find_all(connection, wanted)
 
-    found = _with_clerk(find_place(config, store), lambda clerk: clerk.read(work))
-    rows = [_as_dict(one, numbers=numbers) for one in found]
+    page = _with_clerk(find_place(config, store), lambda clerk: clerk.read(work))
+    rows = [_as_dict(row, numbers=numbers) for row in page]
     if as_json:
         print_json(rows)
         return
@@ -103,18 +103,18 @@ def list_interactions(
         ("id", "kind", "came in", "customer", "agent", "time, s", "resolved", "increments", "cost", "rating"),
         [
             (
-                one["id"],
-                one["kind"],
-                when(one["received_utc_us"]),
-                one["customer"],
-                one["agent"],
-                f"{one['handled_ms'] / 1000:.3f}",
-                one["resolved"],
-                one["increments"],
-                _amount(one),
-                one["rating"],
+                row["id"],
+                row["kind"],
+                when(row["received_utc_us"]),
+                row["customer"],
+                row["agent"],
+                f"{row['handled_ms'] / 1000:.3f}",
+                row["resolved"],
+                row["increments"],
+                _amount(row),
+                row["rating"],
             )
-            for one in rows
+            for row in rows
         ],
     )
 
@@ -151,25 +151,27 @@ def add_interactions(
     from meter.per_minute.sql.interactions import add
 
     now = _now()
-    said = _read_file(file, now)
+    reports = _read_file(file, now)
     link = _link(config)
 
     def work(connection: Any) -> list[tuple[Interaction, bool]]:
         made = []
-        for line, one in said:
+        for line, report in reports:
             try:
-                made.append(add(connection, one, now, ask=link is not None))
+                made.append(add(connection, report, now, ask=link is not None))
             except InteractionError as error:
                 raise CommandError(f"{file}:{line}: {error}; nothing was kept") from error
         return made
 
-    found = _with_clerk(find_place(config, store), lambda clerk: clerk.write(work))
+    kept = _with_clerk(find_place(config, store), lambda clerk: clerk.write(work))
     if as_json:
-        print_json([{"id": one.id, "new": is_new, "amount_minor": one.amount_minor} for one, is_new in found])
+        print_json([{"id": report.id, "new": is_new, "amount_minor": report.amount_minor} for report, is_new in kept])
         return
-    for one, is_new in found:
-        state = f"kept, {one.increments} started increments, {_amount(asdict(one))}" if is_new else "was kept before"
-        out(f"{one.id} {clean(one.reference)}: {state}")
+    for report, is_new in kept:
+        state = (
+            f"kept, {report.increments} started increments, {_amount(asdict(report))}" if is_new else "was kept before"
+        )
+        out(f"{report.id} {clean(report.reference)}: {state}")
 
 
 @interactions.command("rate")
@@ -208,24 +210,24 @@ def list_reports(
     """List daily reports, the newest first."""
     from meter.per_minute.sql.reports import read_all
 
-    found = _with_clerk(
+    page = _with_clerk(
         find_place(config, store), lambda clerk: clerk.read(lambda connection: read_all(connection, buyer, limit))
     )
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(report) for report in page])
         return
     print_table(
         ("buyer", "day", "interactions", "resolved", "average rating", "issued"),
         [
             (
-                one.buyer,
-                one.day,
-                one.body["interactions"],
-                one.body["resolved"],
-                _rating(one.body["average_rating_x100"]),
-                when(one.issued_utc_us),
+                report.buyer,
+                report.day,
+                report.body["interactions"],
+                report.body["resolved"],
+                _rating(report.body["average_rating_x100"]),
+                when(report.issued_utc_us),
             )
-            for one in found
+            for report in page
         ],
     )
 
@@ -380,8 +382,8 @@ def _instant(option: str, text: str) -> int:
     return int(aware.timestamp()) * 1_000_000
 
 
-def _print(found: Interaction, *, numbers: bool, as_json: bool) -> None:
-    one = _as_dict(found, numbers=numbers)
+def _print(interaction: Interaction, *, numbers: bool, as_json: bool) -> None:
+    one = _as_dict(interaction, numbers=numbers)
     if as_json:
         print_json(one)
         return
@@ -401,18 +403,18 @@ def _print(found: Interaction, *, numbers: bool, as_json: bool) -> None:
         out(f"rated {when(rating['at_utc_us'])}: {said}{': ' + words if words else ''}")
 
 
-def _as_dict(one: Interaction, *, numbers: bool) -> dict[str, Any]:
+def _as_dict(interaction: Interaction, *, numbers: bool) -> dict[str, Any]:
     from telemetry.logs import mask
 
-    rating = one.rating
-    found = asdict(one) | {"rating": rating.rating if rating else None}
+    rating = interaction.rating
+    found = asdict(interaction) | {"rating": rating.rating if rating else None}
     return found if numbers else found | {"customer": mask(found["customer"])}
 
 
-def _amount(one: dict[str, Any]) -> str:
+def _amount(row: dict[str, Any]) -> str:
     from meter.text.localised import DEFAULT_LOCALE, money_text
 
-    return money_text(one["amount_minor"], one["currency"], DEFAULT_LOCALE) if one["currency"] else ""
+    return money_text(row["amount_minor"], row["currency"], DEFAULT_LOCALE) if row["currency"] else ""
 
 
 def _rating(average_x100: int | None) -> str:

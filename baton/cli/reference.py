@@ -92,30 +92,30 @@ def api_page() -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _operation(title: str, one: dict[str, Any]) -> Iterator[str]:
+def _operation(title: str, operation: dict[str, Any]) -> Iterator[str]:
     yield f"## {title}"
-    yield one["description"] + (" Needs a token." if one.get("security") else "")
+    yield operation["description"] + (" Needs a token." if operation.get("security") else "")
     parameters = [
         (f"`{said['name']}`", said["in"], "required" if said["required"] else "", said.get("description", ""))
-        for said in one.get("parameters", [])
+        for said in operation.get("parameters", [])
     ]
     if parameters:
         yield _table(("Parameter", "In", "", "Meaning"), parameters)
-    for kind, body in one.get("requestBody", {}).get("content", {}).items():
+    for kind, body in operation.get("requestBody", {}).get("content", {}).items():
         schema = body["schema"]
         yield f"Body, `{kind}`: an object of at most {schema['maxProperties']} fields; others than these may be given."
         yield _fields(schema)
         yield f"```json\n{orjson.dumps(body['example']).decode()}\n```"
     answers = [
         (code, f"`{_schema_name(said)}`" if said.get("content") else "", said["description"])
-        for code, said in sorted(one["responses"].items())
+        for code, said in sorted(operation["responses"].items())
     ]
     yield _table(("Status", "Schema", "Meaning"), answers)
 
 
-def _schema_name(said: dict[str, Any]) -> str:
+def _schema_name(content: dict[str, Any]) -> str:
     """What is answered; of a file, which has no schema, its media type."""
-    media, one = next(iter(said["content"].items()))
+    media, one = next(iter(content["content"].items()))
     schema = one.get("schema", {})
     return str(schema.get("items", schema).get("$ref", media)).rpartition("/schemas/")[2]
 
@@ -131,12 +131,12 @@ def _fields(schema: dict[str, Any]) -> str:
     return _table(("Field", "Type", "", "Meaning"), rows)
 
 
-def _json_type(one: dict[str, Any]) -> str:
-    if "$ref" in one:
-        return f"`{one['$ref'].rpartition('/')[2]}`"
-    if one.get("type") == "array":
-        return f"list of {_json_type(one['items'])}"
-    return str(one.get("format") or one.get("type", ""))
+def _json_type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    if schema.get("type") == "array":
+        return f"list of {_json_type(schema['items'])}"
+    return str(schema.get("format") or schema.get("type", ""))
 
 
 def _section(name: str, annotation: Any, prefix: str) -> Iterator[str]:

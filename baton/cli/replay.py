@@ -56,21 +56,21 @@ def replay(
     span = (instant(since, start=True, option="--from"), instant(until, start=True, option="--to"))
     if span[0] >= span[1]:
         raise CommandError(f"--to: {until} is not after {since}")
-    other = _profiles(terms) if terms is not None else None
+    versions = _profiles(terms) if terms is not None else None
 
     async def work(engine: AsyncEngine) -> ReplayReport:
         from meter.settling.sql.replaying import replay as run
 
-        return await run(engine, *span, other=other, buyer=buyer)
+        return await run(engine, *span, versions=versions, buyer=buyer)
 
     report = with_store(find_place(config, store), work)
     if as_json:
         print_json(_as_dict(report))
-    elif other is None:
+    elif versions is None:
         _print_check(report)
     else:
         _print_difference(report)
-    if other is None and not report.is_same:
+    if versions is None and not report.is_same:
         raise typer.Exit(1)
 
 

@@ -56,7 +56,7 @@ def list_(
     from meter.journal.sql.reading import OPEN, list_transfers
     from telemetry.logs import mask
 
-    known = [OPEN, *(one.value for one in Verdict)]
+    known = [OPEN, *(row.value for row in Verdict)]
     if verdict and verdict not in known:
         raise typer.BadParameter(f"{verdict!r} is none of {', '.join(known)}", param_hint="--verdict")
     since_utc_us = _instant(since)
@@ -64,15 +64,15 @@ def list_(
     async def work(engine: AsyncEngine) -> list[TransferRow]:
         return await list_transfers(engine, buyer=buyer, verdict=verdict, since_utc_us=since_utc_us, limit=limit)
 
-    rows = [asdict(one) for one in with_store(find_place(config, store), work)]
+    rows = [asdict(row) for row in with_store(find_place(config, store), work)]
     if not numbers:
-        rows = [one | {"phone": mask(one["phone"])} for one in rows]
+        rows = [row | {"phone": mask(row["phone"])} for row in rows]
     if as_json:
         print_json(rows)
         return
     print_table(
         ("started", *(name.replace("_", " ") for name in _SHOWN)),
-        [(when(one["started_utc_us"]), *(one[name] for name in _SHOWN)) for one in rows],
+        [(when(row["started_utc_us"]), *(row[name] for name in _SHOWN)) for row in rows],
     )
 
 
@@ -161,8 +161,8 @@ def verify(
     else:
         for lost in missing:
             out(lost)
-        for one in facts.problems:
-            out(f"{one.router} boot {one.boot} fact {one.seq}: {one.what}")
+        for fault in facts.problems:
+            out(f"{fault.router} boot {fault.boot} fact {fault.seq}: {fault.what}")
         for problem in ledger.problems:
             out(problem)
         out(f"{facts.facts:,} facts in {facts.chains} chains: {_whole(facts.problem_count)}")

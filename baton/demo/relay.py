@@ -85,10 +85,10 @@ def _is(data: bytes, sender: str, pattern: str) -> bool:
     return answers and data.startswith(f"SIP/2.0 {what[0]} ".encode())
 
 
-def _same(one: bytes, other: bytes) -> bool:
+def _same(left: bytes, right: bytes) -> bool:
     marks = (b"call-id", b"cseq", b"to")
-    starts = one.partition(b"\r\n")[0] == other.partition(b"\r\n")[0]
-    return starts and all(_header(one, name) == _header(other, name) for name in marks)
+    starts = left.partition(b"\r\n")[0] == right.partition(b"\r\n")[0]
+    return starts and all(_header(left, name) == _header(right, name) for name in marks)
 
 
 def _header(data: bytes, name: bytes) -> bytes:

@@ -164,6 +164,6 @@ def _judge(stage: Stage, result: Result) -> None:
             _expect(played, "winner", winners, [story.winner])
 
 
-def _expect(played: StoryResult, what: str, found: Any, expected: Any) -> None:
-    if found != expected:
-        played.problems.append(f"{what}: {found}, expected {expected}")
+def _expect(played: StoryResult, what: str, actual: Any, expected: Any) -> None:
+    if actual != expected:
+        played.problems.append(f"{what}: {actual}, expected {expected}")

@@ -75,10 +75,10 @@ def campaigns_of(settings: Settings) -> dict[str, frozenset[str] | None]:
     return {one.name: None if one.campaigns is None else frozenset(one.campaigns) for one in settings.dialers}
 
 
-def _token(one: PortalToken) -> Token:
-    secrets = tuple(secret.get_secret_value() for secret in one.signing_secrets)
-    if one.operator:
-        return Token(one.name, one.digest, Scope.OPERATOR)
-    if one.buyer is not None:
-        return Token(one.name, one.digest, Scope.BUYER, one.buyer)
-    return Token(one.name, one.digest, Scope.DIALER, one.dialer or "", secrets)
+def _token(token: PortalToken) -> Token:
+    secrets = tuple(secret.get_secret_value() for secret in token.signing_secrets)
+    if token.operator:
+        return Token(token.name, token.digest, Scope.OPERATOR)
+    if token.buyer is not None:
+        return Token(token.name, token.digest, Scope.BUYER, token.buyer)
+    return Token(token.name, token.digest, Scope.DIALER, token.dialer or "", secrets)

@@ -371,16 +371,16 @@ def engine_config(settings: Settings) -> EngineConfig:
     return EngineConfig(
         listeners=tuple(
             Listener(
-                transport=one.transport,
-                address=str(one.address),
-                port=one.port,
-                public_address=one.public_address,
-                certificate=path(one.certificate_file),
-                key=path(one.key_file),
-                ca_file=path(one.ca_file),
-                srtp=one.srtp or (Srtp.OPTIONAL if one.transport is Transport.TLS else Srtp.OFF),
+                transport=listener.transport,
+                address=str(listener.address),
+                port=listener.port,
+                public_address=listener.public_address,
+                certificate=path(listener.certificate_file),
+                key=path(listener.key_file),
+                ca_file=path(listener.ca_file),
+                srtp=listener.srtp or (Srtp.OPTIONAL if listener.transport is Transport.TLS else Srtp.OFF),
             )
-            for one in settings.listeners
+            for listener in settings.listeners
         ),
         max_calls=settings.router.max_calls,
         rtp_port_min=settings.router.rtp_port_min,
@@ -393,40 +393,40 @@ def engine_config(settings: Settings) -> EngineConfig:
         clock_hz=settings.router.media_clock_hz,
         dialogs_file=str(settings.store.data_dir / f"router-{settings.router.name}.dialogs"),
         trace_bytes=settings.router.trace_mb << 20,
-        nameservers=tuple(str(one) for one in settings.router.nameservers) or system_nameservers(),
+        nameservers=tuple(str(listener) for listener in settings.router.nameservers) or system_nameservers(),
     )
 
 
 def router_config(settings: Settings) -> RouterConfig:
     """The router's view of the settings."""
     carriers = {
-        one.name: Carrier(
-            one.name,
+        section.name: Carrier(
+            section.name,
             Target(
-                uri=one.uri,
-                transport=Transport(one.transport),
-                srtp=one.srtp,
-                verify_tls=one.verify_tls,
-                username=one.username,
-                password=one.password.get_secret_value(),
-                policy=one.to_policy(),
+                uri=section.uri,
+                transport=Transport(section.transport),
+                srtp=section.srtp,
+                verify_tls=section.verify_tls,
+                username=section.username,
+                password=section.password.get_secret_value(),
+                policy=section.to_policy(),
             ),
         )
-        for one in settings.carriers
+        for section in settings.carriers
     }
     dialers = tuple(
         Dialer(
-            name=one.name,
-            networks=tuple(one.allow),
-            username=one.username,
-            password=one.password.get_secret_value(),
-            max_calls=one.max_calls,
-            max_per_second=one.max_per_second,
-            refer_hosts=tuple(host.lower() for host in one.refer_hosts),
-            campaigns=frozenset(one.campaigns) if one.campaigns is not None else None,
-            nat=one.nat,
+            name=section.name,
+            networks=tuple(section.allow),
+            username=section.username,
+            password=section.password.get_secret_value(),
+            max_calls=section.max_calls,
+            max_per_second=section.max_per_second,
+            refer_hosts=tuple(host.lower() for host in section.refer_hosts),
+            campaigns=frozenset(section.campaigns) if section.campaigns is not None else None,
+            nat=section.nat,
         )
-        for one in settings.dialers
+        for section in settings.dialers
     )
     told = settings.router
     return RouterConfig(

@@ -80,19 +80,19 @@ def merged(now: Settings, wanted: Settings, live: Mapping[str, frozenset[str] | 
     return now.model_copy(update=updates)
 
 
-def differences(one: Settings, other: Settings, sections: Iterable[str] = Settings.model_fields) -> list[str]:
+def differences(before: Settings, after: Settings, sections: Iterable[str] = Settings.model_fields) -> list[str]:
     """Names of what differs: `router.max_calls`, `dialers.west`; never a value, which may be a secret."""
-    return [name for section in sections for name in _differ(section, one, other)]
+    return [name for section in sections for name in _differ(section, before, after)]
 
 
-def _of_router(one: Settings, other: Settings) -> list[str]:
+def _of_router(before: Settings, after: Settings) -> list[str]:
     """Sections of which a router tells: not of the portal's, which is another process, where there is one."""
-    portal = one.portal is not None and other.portal is not None
+    portal = before.portal is not None and after.portal is not None
     return [section for section in Settings.model_fields if section != "portal" or not portal]
 
 
-def _differ(section: str, one: Settings, other: Settings) -> Iterator[str]:
-    old, new = getattr(one, section), getattr(other, section)
+def _differ(section: str, running: Settings, wanted: Settings) -> Iterator[str]:
+    old, new = getattr(running, section), getattr(wanted, section)
     if old == new:
         return
     if isinstance(old, tuple):

@@ -53,7 +53,7 @@ def main(
 
     def show(result: Result) -> None:
         if screen.is_terminal:
-            done = sum(one.seconds > 0 for one in result.stories)
+            done = sum(story.seconds > 0 for story in result.stories)
             screen.print(f"{done} of {len(result.stories)} played", end="\r")
 
     result = asyncio.run(run(place, chosen, times=times, load=load, rate=rate, show=show))

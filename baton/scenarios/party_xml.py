@@ -26,21 +26,21 @@ def render(file: Path, keys: Mapping[str, str | int], common: Mapping[str, str |
     Raises PartyError.
     """
     text = _with_parts(file, file.read_text(encoding="utf-8"), stories / "common" / "parts")
-    used = {found.group(1) for found in _VALUE.finditer(text)}
+    used = {match.group(1) for match in _VALUE.finditer(text)}
     strangers = set(keys) - used
     if strangers:
         raise PartyError(f"{file}: uses no {', '.join(sorted(strangers))}, which the story gives a value")
     values = {**common, **keys}
 
-    def value_of(found: re.Match[str]) -> str:
-        name, default = found.groups()
+    def value_of(match: re.Match[str]) -> str:
+        name, default = match.groups()
         if name in values:
             return str(values[name])
         if default is None:
             raise PartyError(f"{file}: needs a value for {name}")
         return str(default)
 
-    text = _LONE.sub(lambda found: "" if not value_of(found) else found.group(), text)
+    text = _LONE.sub(lambda match: "" if not value_of(match) else match.group(), text)
     return _VALUE.sub(value_of, text)
 
 

@@ -59,10 +59,10 @@ class CreditComposer:
         )
 
 
-def _shown(found: LetterSubject, reasons: ReasonBook) -> dict[str, Any]:
+def _shown(subject: LetterSubject, reasons: ReasonBook) -> dict[str, Any]:
     """What the templates show; texts in one line each, the long ones as lists of lines."""
-    request, buyer = found.request, found.contract.buyer
-    zone = ZoneInfo(found.contract.terms_at(found.dialout_utc_us).time_zone)
+    request, buyer = subject.request, subject.contract.buyer
+    zone = ZoneInfo(subject.contract.terms_at(subject.dialout_utc_us).time_zone)
     amount = abs(request.amount_minor or 0)
     return {
         "buyer": one_line(buyer.title or buyer.name, 200),
@@ -70,8 +70,8 @@ def _shown(found: LetterSubject, reasons: ReasonBook) -> dict[str, Any]:
         "of": request.first,
         "transfer": one_line(request.transfer, 64),
         "call_id": one_line(request.call_id, 64),
-        "called": when_text(found.dialout_utc_us, zone, buyer.locale),
-        "called_short": short_when_text(found.dialout_utc_us, zone, buyer.locale),
+        "called": when_text(subject.dialout_utc_us, zone, buyer.locale),
+        "called_short": short_when_text(subject.dialout_utc_us, zone, buyer.locale),
         "asked": when_text(request.asked_utc_us, zone, buyer.locale),
         "reason": one_line(reasons.title(request.reason), 200),
         "words": _lines(request.words),

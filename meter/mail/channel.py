@@ -212,8 +212,8 @@ def _lost(waits_for: str, refused: Sequence[Recipient]) -> Exception:
     return NeverDeliverableError(f"refused: {said}")
 
 
-def _said(one: Recipient) -> str:
-    return one_line(f"{one.code or ''} {one.said}", 300)
+def _said(recipient: Recipient) -> str:
+    return one_line(f"{recipient.code or ''} {recipient.said}", 300)
 
 
 async def compose(order: object, composers: Mapping[str, Composer], clerk: Clerk) -> Letter:

@@ -170,11 +170,11 @@ def _heading(letter: Letter, *, utf8: bool) -> list[Address]:
     return [one for one in found if utf8 or one.username.isascii()]
 
 
-def _attach(message: EmailMessage, one: Attachment) -> None:
-    main, _, sub = one.content_type.partition("/")
-    name = one_line(one.filename, 100)
+def _attach(message: EmailMessage, attachment: Attachment) -> None:
+    main, _, sub = attachment.content_type.partition("/")
+    name = one_line(attachment.filename, 100)
     params = {"charset": "utf-8"} if main == "text" else None
-    message.add_attachment(one.content, maintype=main, subtype=sub, filename=name, params=params)
+    message.add_attachment(attachment.content, maintype=main, subtype=sub, filename=name, params=params)
 
 
 def address_of(name: str, text: str) -> Address:

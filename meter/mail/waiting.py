@@ -54,10 +54,10 @@ class Releaser:
         return count
 
 
-def show_waiting(found: list[Waiting]) -> None:
+def show_waiting(waiting: list[Waiting]) -> None:
     """Set the gauge of what waits for an address: failed leads, and everything else."""
     for what, some in (
-        ("lead", [one for one in found if one.field == "lead_emails"]),
-        ("other", [one for one in found if one.field != "lead_emails"]),
+        ("lead", [one for one in waiting if one.field == "lead_emails"]),
+        ("other", [one for one in waiting if one.field != "lead_emails"]),
     ):
         metrics.MAIL_WAITING.labels(what).set(sum(one.messages for one in some))

@@ -120,9 +120,9 @@ def _buyer(name: str, state: str, since_utc_us: int | None) -> tuple[str, dict[s
     return _said(f"buyers/{name}/state", buyer=name, state=state, since_utc_us=since_utc_us)
 
 
-def _trunk(one: TrunkState) -> tuple[str, dict[str, Any]]:
-    fields = {"router": one.router, "trunk": one.trunk, "state": one.state, "since_utc_us": one.since_utc_us}
-    return _said(f"trunks/{one.router}/{one.trunk}/state", **fields)
+def _trunk(trunk: TrunkState) -> tuple[str, dict[str, Any]]:
+    fields = {"router": trunk.router, "trunk": trunk.trunk, "state": trunk.state, "since_utc_us": trunk.since_utc_us}
+    return _said(f"trunks/{trunk.router}/{trunk.trunk}/state", **fields)
 
 
 def _heads(connection: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -134,5 +134,5 @@ def _heads(connection: Any) -> list[tuple[str, dict[str, Any]]]:
     return [_said("journal/heads", day=row.day, digest=row.digest, documents=heads["documents"], **told)]
 
 
-def _order(one: OrderNow) -> tuple[str, dict[str, Any]]:
-    return _said(f"buyers/{one.buyer}/order", buyer=one.buyer, week=one.week, **one.units)
+def _order(order: OrderNow) -> tuple[str, dict[str, Any]]:
+    return _said(f"buyers/{order.buyer}/order", buyer=order.buyer, week=order.week, **order.units)

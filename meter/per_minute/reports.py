@@ -73,39 +73,41 @@ def day_of(at_us: int, zone: str) -> date:
     return day if at_us < span_of(day, zone).until_us else day + timedelta(days=1)
 
 
-def body_of(span: Span, about: Mapping[str, Any], found: ReportRows) -> dict[str, Any]:
+def body_of(span: Span, about: Mapping[str, Any], rows: ReportRows) -> dict[str, Any]:
     """Everything that a report says. `about`: buyer, title, locale, zone and currency."""
-    every = [*found.interactions, *found.late]
-    resolved = [one for one in every if one.resolved]
-    took_us = [max(0, one.at_utc_us - one.received_utc_us) for one in resolved]
-    holding = [(one, one.rating) for one in found.rated]
+    every = [*rows.interactions, *rows.late]
+    resolved = [interaction for interaction in every if interaction.resolved]
+    took_us = [max(0, interaction.at_utc_us - interaction.received_utc_us) for interaction in resolved]
+    holding = [(interaction, interaction.rating) for interaction in rows.rated]
     ratings = [
         {
-            "id": one.id,
-            "kind": one.kind.value,
-            "reference": one.reference,
+            "id": interaction.id,
+            "kind": interaction.kind.value,
+            "reference": interaction.reference,
             "rating": rating.rating,
             "by": rating.kind.value,
         }
-        for one, rating in holding
+        for interaction, rating in holding
         if rating is not None
     ]
-    late = {one.id for one in found.late}
+    late = {interaction.id for interaction in rows.late}
     return {
         **about,
         "day": span.day.isoformat(),
         "from_utc_us": span.from_us,
         "until_utc_us": span.until_us,
         "interactions": len(every),
-        "late": len(found.late),
+        "late": len(rows.late),
         "resolved": len(resolved),
         "average_resolution_ms": half_even(sum(took_us), len(took_us) * 1_000) if took_us else None,
-        "average_rating_x100": average_x100([one.rating.rating for one in found.rated if one.rating is not None]),
+        "average_rating_x100": average_x100(
+            [interaction.rating.rating for interaction in rows.rated if interaction.rating is not None]
+        ),
         "ratings": ratings,
         "cost": _cost(every, str(about["currency"])),
         "kinds": [_kind(kind, every) for kind in Channel],
-        "levels": [_level(one) for one in levels_of(every)],
-        "list": [_listed(one, late=one.id in late) for one in every],
+        "levels": [_level(interaction) for interaction in levels_of(every)],
+        "list": [_listed(interaction, late=interaction.id in late) for interaction in every],
     }
 
 
@@ -155,10 +157,10 @@ def csv_of(body: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _cost(found: Iterable[Interaction], currency: str) -> list[dict[str, Any]]:
+def _cost(interactions: Iterable[Interaction], currency: str) -> list[dict[str, Any]]:
     """By currency; of nothing, nothing in the contract's."""
     sums = {currency: 0}
-    for one in found:
+    for one in interactions:
         if one.amount_minor:
             sums[one.currency] = sums.get(one.currency, 0) + one.amount_minor
     if len(sums) > 1 and not sums[currency]:
@@ -178,67 +180,71 @@ def _kind(kind: Channel, every: Iterable[Interaction]) -> dict[str, Any]:
     }
 
 
-def _level(one: Level) -> dict[str, Any]:
-    return {"name": one.name, "met": one.met, "of": one.of, "percent_x10": one.percent_x10}
+def _level(level: Level) -> dict[str, Any]:
+    return {"name": level.name, "met": level.met, "of": level.of, "percent_x10": level.percent_x10}
 
 
-def _listed(one: Interaction, *, late: bool) -> dict[str, Any]:
-    rating = one.rating
+def _listed(interaction: Interaction, *, late: bool) -> dict[str, Any]:
+    rating = interaction.rating
     return {
-        "id": one.id,
-        "kind": one.kind.value,
-        "reference": one.reference,
-        "received_utc_us": one.received_utc_us,
-        "ended_utc_us": one.ended_utc_us,
-        "answered": one.started_utc_us is not None,
-        "resolved": one.resolved,
-        "handled_ms": one.handled_ms,
-        "increments": one.increments,
-        "amount_minor": one.amount_minor,
-        "currency": one.currency,
+        "id": interaction.id,
+        "kind": interaction.kind.value,
+        "reference": interaction.reference,
+        "received_utc_us": interaction.received_utc_us,
+        "ended_utc_us": interaction.ended_utc_us,
+        "answered": interaction.started_utc_us is not None,
+        "resolved": interaction.resolved,
+        "handled_ms": interaction.handled_ms,
+        "increments": interaction.increments,
+        "amount_minor": interaction.amount_minor,
+        "currency": interaction.currency,
         "rating": rating.rating if rating else None,
         "rated_by": rating.kind.value if rating else "",
         "late": late,
     }
 
 
-def _shown_kind(one: Mapping[str, Any], locale: str) -> dict[str, str]:
+def _shown_kind(kind: Mapping[str, Any], locale: str) -> dict[str, str]:
     number = partial(number_text, locale=locale)
     return {
-        "kind": _KINDS[Channel(one["kind"])],
-        "interactions": number(one["interactions"]),
-        "resolved": number(one["resolved"]),
-        "increments": number(one["increments"]),
-        "cost": money_text(one["minor"], one["currency"], locale) if one["currency"] else "",
+        "kind": _KINDS[Channel(kind["kind"])],
+        "interactions": number(kind["interactions"]),
+        "resolved": number(kind["resolved"]),
+        "increments": number(kind["increments"]),
+        "cost": money_text(kind["minor"], kind["currency"], locale) if kind["currency"] else "",
     }
 
 
-def _shown_level(one: Mapping[str, Any], locale: str) -> dict[str, str]:
-    number, tenths = partial(number_text, locale=locale), one["percent_x10"]
+def _shown_level(level: Mapping[str, Any], locale: str) -> dict[str, str]:
+    number, tenths = partial(number_text, locale=locale), level["percent_x10"]
     return {
-        "name": _LEVELS.get(one["name"], one["name"]),
-        "met": f"{number(one['met'])} of {number(one['of'])}" if one["of"] else "none to measure",
+        "name": _LEVELS.get(level["name"], level["name"]),
+        "met": f"{number(level['met'])} of {number(level['of'])}" if level["of"] else "none to measure",
         "percent": f"{tenths // 10}.{tenths % 10} %" if tenths is not None else "",
     }
 
 
-def _shown_one(one: Mapping[str, Any], link: Callable[[str], str], zone: ZoneInfo, locale: str) -> dict[str, Any]:
-    state = "resolved" if one["resolved"] else "open" if one["answered"] else "not answered"
+def _shown_one(
+    interaction: Mapping[str, Any], link: Callable[[str], str], zone: ZoneInfo, locale: str
+) -> dict[str, Any]:
+    state = "resolved" if interaction["resolved"] else "open" if interaction["answered"] else "not answered"
     return {
-        "name": _name(one),
-        "link": link(one["id"]),
-        "kind": one["kind"],
-        "received": short_when_text(one["received_utc_us"], zone, locale),
-        "state": f"{state}, told late" if one["late"] else state,
-        "handled": _duration(one["handled_ms"]),
-        "amount": money_text(one["amount_minor"], one["currency"], locale) if one["currency"] else "",
-        "rating": one["rating"] or "",
+        "name": _name(interaction),
+        "link": link(interaction["id"]),
+        "kind": interaction["kind"],
+        "received": short_when_text(interaction["received_utc_us"], zone, locale),
+        "state": f"{state}, told late" if interaction["late"] else state,
+        "handled": _duration(interaction["handled_ms"]),
+        "amount": money_text(interaction["amount_minor"], interaction["currency"], locale)
+        if interaction["currency"]
+        else "",
+        "rating": interaction["rating"] or "",
     }
 
 
-def _name(one: Mapping[str, Any]) -> str:
+def _name(interaction: Mapping[str, Any]) -> str:
     """By which people know it: the reference of who reported it, of a call its transfer."""
-    return one_line(one["reference"], 120) or one_line(one["id"], 64)
+    return one_line(interaction["reference"], 120) or one_line(interaction["id"], 64)
 
 
 def _duration(duration_ms: int | None) -> str:

@@ -53,28 +53,28 @@ class Level:
         return half_even(self.met * 1_000, self.of) if self.of else None
 
 
-def answered_in_time(one: ServedInteraction) -> bool | None:
+def answered_in_time(interaction: ServedInteraction) -> bool | None:
     """Before the third ring; None: not a call, or its caller left before that could be said."""
-    if one.kind is not Channel.CALL:
+    if interaction.kind is not Channel.CALL:
         return None
-    if one.started_utc_us is not None:
-        return one.ring_to_answer_ms is not None and one.ring_to_answer_ms <= RING_MS
-    left_early = one.ring_to_answer_ms is not None and one.ring_to_answer_ms < RING_MS
+    if interaction.started_utc_us is not None:
+        return interaction.ring_to_answer_ms is not None and interaction.ring_to_answer_ms <= RING_MS
+    left_early = interaction.ring_to_answer_ms is not None and interaction.ring_to_answer_ms < RING_MS
     return None if left_early else False
 
 
-def held_briefly(one: ServedInteraction) -> bool | None:
+def held_briefly(interaction: ServedInteraction) -> bool | None:
     """No hold above 10 s; None: not a call that was answered."""
-    if one.kind is not Channel.CALL or one.started_utc_us is None:
+    if interaction.kind is not Channel.CALL or interaction.started_utc_us is None:
         return None
-    return one.longest_hold_ms <= HOLD_MS
+    return interaction.longest_hold_ms <= HOLD_MS
 
 
-def mail_in_time(one: ServedInteraction) -> bool | None:
+def mail_in_time(interaction: ServedInteraction) -> bool | None:
     """Answered within 6 hours; None: not an e-mail."""
-    if one.kind is not Channel.EMAIL:
+    if interaction.kind is not Channel.EMAIL:
         return None
-    return one.ended_utc_us is not None and one.ended_utc_us - one.received_utc_us <= EMAIL_US
+    return interaction.ended_utc_us is not None and interaction.ended_utc_us - interaction.received_utc_us <= EMAIL_US
 
 
 _LEVELS: tuple[tuple[str, Callable[[ServedInteraction], bool | None]], ...] = (
@@ -84,9 +84,9 @@ _LEVELS: tuple[tuple[str, Callable[[ServedInteraction], bool | None]], ...] = (
 )
 
 
-def levels_of(found: Iterable[ServedInteraction]) -> tuple[Level, ...]:
+def levels_of(interactions: Iterable[ServedInteraction]) -> tuple[Level, ...]:
     """Every level over these interactions."""
-    listed = list(found)
+    listed = list(interactions)
     made = []
     for name, met in _LEVELS:
         said = [one for one in map(met, listed) if one is not None]

@@ -143,10 +143,10 @@ class _Job:
     answer: asyncio.Future[Any]
 
 
-def _answer(answer: asyncio.Future[Any], found: object, error: Exception | None) -> None:
+def _answer(answer: asyncio.Future[Any], result: object, error: Exception | None) -> None:
     if answer.done():  # who asked was cancelled; the transaction was done all the same
         return
     if error is None:
-        answer.set_result(found)
+        answer.set_result(result)
     else:
         answer.set_exception(error)

@@ -39,24 +39,24 @@ def _machine() -> str:
     return f"{socket.gethostname()}.{known}.{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
-def take(connection: Connection, name: str, who: str, now_utc_us: int) -> bool:
+def take(connection: Connection, name: str, holder: str, now_utc_us: int) -> bool:
     """Take or keep a lease for `LEASE_US` from now; False: another has it."""
     until = now_utc_us + LEASE_US
     found = connection.execute(
         select(leases.c.holder, leases.c.until_utc_us).where(leases.c.name == name)
     ).one_or_none()
     if found is None:
-        connection.execute(insert(leases).values(name=name, holder=who, until_utc_us=until))
+        connection.execute(insert(leases).values(name=name, holder=holder, until_utc_us=until))
         return True
-    if found.holder != who and found.until_utc_us > now_utc_us and not _is_dead(found.holder):
+    if found.holder != holder and found.until_utc_us > now_utc_us and not _is_dead(found.holder):
         return False
     this = (leases.c.name == name, leases.c.holder == found.holder, leases.c.until_utc_us == found.until_utc_us)
-    return bool(connection.execute(update(leases).where(*this).values(holder=who, until_utc_us=until)).rowcount)
+    return bool(connection.execute(update(leases).where(*this).values(holder=holder, until_utc_us=until)).rowcount)
 
 
-def give_back(connection: Connection, name: str, who: str) -> None:
+def give_back(connection: Connection, name: str, holder: str) -> None:
     """End a lease, if it is still one's own."""
-    connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == who))
+    connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
 
 
 def _started(pid: int) -> str:
@@ -68,8 +68,8 @@ def _started(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]
 
 
-def _is_dead(who: str) -> bool:
+def _is_dead(holder: str) -> bool:
     """Whether a holder was a process of this machine that has ended."""
-    machine, _, rest = who.partition("/")
+    machine, _, rest = holder.partition("/")
     pid, _, started = rest.partition("/")
     return machine == _machine() and pid.isdigit() and _started(int(pid)) != started

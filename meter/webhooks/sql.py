@@ -136,7 +136,7 @@ def put_hook(connection: Connection, hook: Webhook, *, roll: bool = False) -> We
     check(hook)
     if connection.execute(select(buyers.c.name).where(buyers.c.name == hook.buyer)).first() is None:
         raise LookupError(f"no buyer is called {hook.buyer!r}")
-    known = {one.name: one for one, _ in read_hooks(connection, hook.buyer)}
+    known = {known_hook.name: known_hook for known_hook, _ in read_hooks(connection, hook.buyer)}
     before = known.get(hook.name)
     if before is None and len(known) >= MAX_HOOKS:
         raise WebhookError(f"name: {hook.buyer!r} has {MAX_HOOKS} webhooks already")

@@ -156,7 +156,7 @@ async def post_entries(request: Request, token: BuyerOrOperator, name: ListName)
     add, remove = _entries(await read_model(request, ListEdit), Kind(row.kind), zone)
     async with lists.looking():
         try:
-            done = await edit(lists.store, lists.data_dir, name, add=add, remove=remove, who=_author(request, token))
+            done = await edit(lists.store, lists.data_dir, name, add=add, remove=remove, actor=_author(request, token))
         except ListRefusedError as error:
             raise await _refusal(lists, error) from error
     _log.info("list_edited", list=name, by=token.name, added=done.added, removed=done.removed)

@@ -230,16 +230,16 @@ class ListFile:
             stream = opener(self._stack if alone else stack)
             head, last, pieces = peek(stream.pieces, HEAD)
             try:
-                found = decide(head, self._wanted, where, last=last, delimiter=stream.delimiter)
+                match = decide(head, self._wanted, where, last=last, delimiter=stream.delimiter)
             except ColumnError as error:
                 if not is_sheet:
                     raise
                 refusal = error
             else:
-                if is_sheet and found.layout.guessed and not found.layout.readable:
+                if is_sheet and match.layout.guessed and not match.layout.readable:
                     refusal = ColumnError(f"{where}: none of its first rows reads as a number; name the column")
             if refusal is not None:  # a sheet of remarks beside one of numbers, perhaps
-                found = LayoutMatch(
+                match = LayoutMatch(
                     Layout(
                         self._wanted.kind or Kind.NUMBER, stream.delimiter, columns=(), guessed=True, width=MAX_COLUMNS
                     )
@@ -248,8 +248,8 @@ class ListFile:
             name=name,
             where=where,
             open=opener,
-            found=found,
-            rest=after(pieces, found.offset) if alone else None,
+            found=match,
+            rest=after(pieces, match.offset) if alone else None,
             refusal=refusal,
         )
 
@@ -294,10 +294,10 @@ def _named(part: _Part) -> tuple[str, ...]:
     return tuple(one.casefold() for one in part.found.layout.column_names)
 
 
-def _alike(one: Layout, other: Layout) -> bool:
+def _alike(first: Layout, second: Layout) -> bool:
     """Whether rows of both may stand under one header."""
-    return (one.header, one.delimiter, one.columns, one.area_column, one.expires_column) == (
-        *(other.header, other.delimiter, other.columns, other.area_column, other.expires_column),
+    return (first.header, first.delimiter, first.columns, first.area_column, first.expires_column) == (
+        *(second.header, second.delimiter, second.columns, second.area_column, second.expires_column),
     )
 
 

@@ -89,7 +89,7 @@ class Lists(RuleBasedStateMachine):
                     name,
                     add=dict.fromkeys((_spelt(one, spelt) for one in add), 0),
                     remove=[_spelt(one, spelt) for one in remove],
-                    who=ANN,
+                    actor=ANN,
                 )
             )
         self.wanted = self.wanted - remove | add

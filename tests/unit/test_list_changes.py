@@ -37,11 +37,11 @@ def store(engine: AsyncEngine) -> ListRows:
 async def test_changes_by_hand_count_what_they_changed(store: ListRows, tmp_path: Path) -> None:
     await import_list(store, tmp_path, LISTED, "+12125550111")
     done = await edit(
-        store, tmp_path, "dnc", add={"(212) 555-0199": 0, LISTED: 0}, remove=["212-555-0111", "2125550177"], who=ANN
+        store, tmp_path, "dnc", add={"(212) 555-0199": 0, LISTED: 0}, remove=["212-555-0111", "2125550177"], actor=ANN
     )
     assert (done.added, done.removed, done.already, done.absent, done.count) == (1, 1, 1, 1, 2)
     assert (done.version, done.revision) == (1, 1)
-    nothing = await edit(store, tmp_path, "dnc", add={LISTED: 0}, remove=["2125550177"], who=ANN)
+    nothing = await edit(store, tmp_path, "dnc", add={LISTED: 0}, remove=["2125550177"], actor=ANN)
     assert (nothing.revision, nothing.already, nothing.absent) == (1, 1, 1)
     for add, remove, message in (
         ({"nonsense": 0}, [], "entry 1 to be added: not a phone number; nothing was changed"),
@@ -50,7 +50,7 @@ async def test_changes_by_hand_count_what_they_changed(store: ListRows, tmp_path
         ({f"+1212555{at:04}": 0 for at in range(1001)}, [], "1001 entries: more than 1000"),
     ):
         with pytest.raises(ListRefusedError, match=message):
-            await edit(store, tmp_path, "dnc", add=add, remove=remove, who=ANN)
+            await edit(store, tmp_path, "dnc", add=add, remove=remove, actor=ANN)
     assert await numbers_of(store, tmp_path) == [LISTED, FREE]
 
 
@@ -61,7 +61,7 @@ async def test_many_changes_are_folded_into_a_file_by_themselves(
     await import_list(store, tmp_path, LISTED)
     scrub = await scrub_with(store, tmp_path)
     for at in range(12):
-        await edit(store, tmp_path, "dnc", add={f"+1212556{at:04}": 0}, remove=[], who=ANN)
+        await edit(store, tmp_path, "dnc", add={f"+1212556{at:04}": 0}, remove=[], actor=ANN)
         await scrub.reload()
         assert scrub.check(f"+1212556{at:04}", "acme").hit == "dnc"
     found = await store.find("dnc")
@@ -74,9 +74,9 @@ async def test_an_older_version_is_restored_with_its_changes_and_with_those_made
     store: ListRows, tmp_path: Path
 ) -> None:
     await import_list(store, tmp_path, LISTED)
-    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], actor=ANN)
     await import_list(store, tmp_path, FREE)
-    await edit(store, tmp_path, "dnc", add={"+12125550122": 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550122": 0}, remove=[], actor=ANN)
     done = await restore(store, tmp_path, "dnc", 1, ANN)
     assert (done.version, done.revision, done.count) == (3, 1, 3)
     assert await numbers_of(store, tmp_path) == [LISTED, "+12125550111", "+12125550122"]
@@ -109,7 +109,7 @@ async def test_old_files_are_deleted_and_those_that_are_needed_are_not(store: Li
 
 async def test_what_was_changed_by_hand_is_not_forgotten_by_a_fold(store: ListRows, tmp_path: Path) -> None:
     await import_list(store, tmp_path, LISTED, "+12125550111")
-    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=["+12125550111"], who=ANN)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=["+12125550111"], actor=ANN)
     await fold(store, tmp_path, "dnc", ANN)
     await import_list(store, tmp_path, "+12125550122", mode=Mode.ADD)
     kept = await import_list(store, tmp_path, LISTED, "+12125550111", keep_changes=True)
@@ -128,11 +128,11 @@ async def test_a_fold_during_an_import_does_not_hide_what_was_changed(
     store: ListRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await import_list(store, tmp_path, LISTED)
-    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], actor=ANN)
     collect = importer._collect
 
     async def meanwhile() -> None:
-        await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[LISTED], who=ANN)
+        await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[LISTED], actor=ANN)
         await fold(store, tmp_path, "dnc", ANN)
 
     def slow(*given: Any, **options: Any) -> None:
@@ -152,7 +152,7 @@ async def test_restore_and_fold_leave_the_lists_own_end_alone(store: ListRows, t
     restored = await restore(store, tmp_path, "dnc", 1, ANN)
     assert restored.expires_utc_us is None
     await store.extend("dnc", 3_000_000_000_000_000, ANN)
-    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], actor=ANN)
     await fold(store, tmp_path, "dnc", ANN)
     found = await store.find("dnc")
     assert found is not None
@@ -164,7 +164,7 @@ async def test_restore_and_fold_leave_the_lists_own_end_alone(store: ListRows, t
 
 async def test_changes_by_hand_come_along_when_a_buyer_begins_to_send_hashes(store: ListRows, tmp_path: Path) -> None:
     await import_list(store, tmp_path, LISTED, "+12125550111")
-    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=["+12125550111"], who=ANN)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=["+12125550111"], actor=ANN)
     hashes = [digests(Kind.SHA1, number)[2].hex() for number in (12_125_550_100, 12_125_550_111)]
     task = Task(csv_file(tmp_path, *hashes), "dnc", None, keep_changes=True)
     await import_file(store, tmp_path, task, ANN)
@@ -182,14 +182,14 @@ async def test_changes_by_hand_come_along_when_a_buyer_begins_to_send_hashes(sto
 async def test_a_list_whose_time_ran_out_comes_back_whole(store: ListRows, tmp_path: Path) -> None:
     wall = 1_800_000_000.0
     await import_list(store, tmp_path, LISTED)
-    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], actor=ANN)
     scrub = await scrub_with(store, tmp_path, wall=lambda: wall)
     await store.extend("dnc", int(wall * 1e6) + 1, ANN)
     wall += 10
     assert await scrub.reload()
     assert not await scrub.reload()
     assert (scrub.check(LISTED, "acme").reason, scrub.broken, scrub.entries) == ("", (), 0)
-    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], actor=ANN)
     await scrub.reload()
     await store.extend("dnc", None, ANN)
     await scrub.reload()

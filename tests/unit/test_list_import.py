@@ -48,7 +48,7 @@ async def test_files_added_at_once_are_all_in(store: ListRows, tmp_path: Path) -
     files = [csv_file(tmp_path, "phone", f"+1212555{at:04}", name=f"{at}.csv") for at in range(4)]
     await asyncio.gather(
         *(import_file(store, tmp_path, Task(one, "dnc", None, Mode.ADD), ANN) for one in files),
-        *(edit(store, tmp_path, "dnc", add={f"+1212556{at:04}": 0}, remove=[], who=ANN) for at in range(4)),
+        *(edit(store, tmp_path, "dnc", add={f"+1212556{at:04}": 0}, remove=[], actor=ANN) for at in range(4)),
     )
     wanted = {LISTED, *(f"+1212555{at:04}" for at in range(4)), *(f"+1212556{at:04}" for at in range(4))}
     assert set(await numbers_of(store, tmp_path)) == wanted
@@ -61,13 +61,13 @@ async def test_what_was_changed_by_hand_during_an_import_stays_changed(
     store: ListRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await import_list(store, tmp_path, LISTED)
-    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], actor=ANN)
     collect = importer._collect
 
     def slow(*given: Any, **options: Any) -> None:
         collect(*given, **options)
         asyncio.run_coroutine_threadsafe(
-            edit(store, tmp_path, "dnc", add={"+12125550122": 0}, remove=[LISTED], who=ANN), loop
+            edit(store, tmp_path, "dnc", add={"+12125550122": 0}, remove=[LISTED], actor=ANN), loop
         ).result(20)
 
     loop = asyncio.get_running_loop()
@@ -82,7 +82,7 @@ async def test_replacing_drops_what_was_changed_by_hand_says_so_and_can_keep_it(
     store: ListRows, tmp_path: Path
 ) -> None:
     await import_list(store, tmp_path, LISTED)
-    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[LISTED], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[LISTED], actor=ANN)
     kept = await import_list(store, tmp_path, LISTED, FREE, keep_changes=True)
     assert (kept.report.dropped, kept.entries, kept.revision) == (0, 2, 1)
     assert set(await numbers_of(store, tmp_path)) == {FREE, "+12125550111"}
@@ -97,7 +97,7 @@ async def test_a_file_adds_and_removes(store: ListRows, tmp_path: Path) -> None:
     await import_list(store, tmp_path, LISTED, "+12125550111")
     added = await import_list(store, tmp_path, FREE, LISTED, mode=Mode.ADD)
     assert (added.before, added.entries, added.version) == (2, 3, 2)
-    await edit(store, tmp_path, "dnc", add={"+12125550122": 0}, remove=[FREE], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550122": 0}, remove=[FREE], actor=ANN)
     removed = await import_list(store, tmp_path, "+12125550111", "+12125550177", mode=Mode.REMOVE)
     assert (removed.before, removed.entries) == (3, 2)
     assert await numbers_of(store, tmp_path) == [LISTED, "+12125550122"]
@@ -213,7 +213,7 @@ async def test_a_hashed_list_suppresses_whatever_spelling_was_hashed(
     scrub = await scrub_with(store, tmp_path)
     assert scrub.check(LISTED, "acme").hit == "dnc"
     assert scrub.check("+12125550140", "acme").reason == ""
-    done = await edit(store, tmp_path, "dnc", add={"+12125550140": 0}, remove=[LISTED], who=ANN)
+    done = await edit(store, tmp_path, "dnc", add={"+12125550140": 0}, remove=[LISTED], actor=ANN)
     assert (done.added, done.removed) == (1, 1)
     await scrub.reload()
     assert scrub.check(LISTED, "acme").reason == ""
@@ -233,7 +233,7 @@ async def test_entries_expire_each_by_its_date_and_a_list_as_a_whole(store: List
     file = csv_file(tmp_path, *lines)
     task = Task(file, "dnc", None, wanted=ReadOptions(column="phone", expires_column="until"))
     await import_file(store, tmp_path, task, ANN)
-    await edit(store, tmp_path, "dnc", add={"+12125550122": int(wall) + 5}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={"+12125550122": int(wall) + 5}, remove=[], actor=ANN)
     scrub = await scrub_with(store, tmp_path, wall=lambda: wall)
 
     def on() -> list[bool]:
@@ -260,9 +260,9 @@ async def test_adding_never_ends_what_is_on_the_list(store: ListRows, tmp_path: 
     found = await store.find("dnc")
     assert found is not None
     assert found.expires_utc_us == 3_000_000_000_000_000
-    done = await edit(store, tmp_path, "dnc", add={LISTED: later}, remove=[], who=ANN)
+    done = await edit(store, tmp_path, "dnc", add={LISTED: later}, remove=[], actor=ANN)
     assert (done.added, done.already) == (0, 1)
-    longer = await edit(store, tmp_path, "dnc", add={FREE: later + 5}, remove=[], who=ANN)
+    longer = await edit(store, tmp_path, "dnc", add={FREE: later + 5}, remove=[], actor=ANN)
     assert (longer.added, longer.already) == (1, 0)
     scrub = await scrub_with(store, tmp_path, wall=lambda: wall)
     assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, FREE)] == [True, True]
@@ -276,7 +276,7 @@ async def test_adding_never_ends_what_is_on_the_list(store: ListRows, tmp_path: 
     with pytest.raises(ListRefusedError, match="an expiry goes with numbers that are added"):
         await import_list(store, tmp_path, FREE, mode=Mode.REMOVE, expires_utc_us=3_000_000_000_000_000)
     with pytest.raises(ListRefusedError, match="ends after 2106"):
-        await edit(store, tmp_path, "dnc", add={"+12125550111": 2**32}, remove=[], who=ANN)
+        await edit(store, tmp_path, "dnc", add={"+12125550111": 2**32}, remove=[], actor=ANN)
 
 
 async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: ListRows, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def order_draft(
     lines = [DraftLine(text, units, price, line_minor(units, price))]
     if make_up:
         lines.append(_make_up_line(terms, make_up, bought.make_up.units))
-    said = (
+    order_notes = (
         f"The order counts {COUNTED[terms.order_counts]}.",
         f"The week runs from Monday {week} 00:00 to Monday {week.later(1)} 00:00, {week.zone}.",
         f"It may run over by {order_overrun(terms, order)} {COUNTED_IN[terms.order_counts]}, which are then invoiced.",
@@ -202,7 +202,7 @@ def order_draft(
         terms=terms,
         period=str(week),
         lines=tuple(lines),
-        notes=said,
+        notes=order_notes,
         due_us=due_us,
         uses_credits=True,
         figures=figures,
@@ -274,8 +274,8 @@ def week_draft(
             " nothing is chosen."
         )
     if result.awaiting:
-        said = _amount_of(result.awaiting, result)
-        notes.append(f"{said} fall short of an order that is not paid: settled once it is.")
+        remainder = _amount_of(result.awaiting, result)
+        notes.append(f"{remainder} fall short of an order that is not paid: settled once it is.")
     figures = week_figures(result, units) | {"price_minor": price, "overage_invoice": overage}
     return Draft(
         key=key,

@@ -127,32 +127,32 @@ class _TakenBackError(Exception):
     """Rolls a transaction back that did what it was to try."""
 
 
-def _load_order(connection: Connection, row: OrderRow, who: Who) -> bool:
+def _load_order(connection: Connection, row: OrderRow, author: Who) -> bool:
     order = Order(row.buyer, row.week, row.quantity, row.make_up or 0)
-    return set_order(connection, order, who.now_utc_us, keep_make_up=row.make_up is None)
+    return set_order(connection, order, author.now_utc_us, keep_make_up=row.make_up is None)
 
 
-def _load_payment(connection: Connection, row: PaymentRow, who: Who) -> bool:
+def _load_payment(connection: Connection, row: PaymentRow, author: Who) -> bool:
     payment = Payment(**row.model_dump())
-    return payments.record(connection, payment, who.by, who.now_utc_us).new
+    return payments.record(connection, payment, author.by, author.now_utc_us).new
 
 
-def _load_refund(connection: Connection, row: RefundRow, who: Who) -> bool:
+def _load_refund(connection: Connection, row: RefundRow, author: Who) -> bool:
     there = connection.execute(select(refunds.c.reference).where(refunds.c.id == row.refund)).scalar_one_or_none()
     if there == row.reference:
         return False
-    payments.pay_refund(connection, row.refund, reference=row.reference, by=who.by, now_utc_us=who.now_utc_us)
+    payments.pay_refund(connection, row.refund, reference=row.reference, by=author.by, now_utc_us=author.now_utc_us)
     return True
 
 
-def _load_remedy(connection: Connection, row: RemedyRow, who: Who) -> bool:
+def _load_remedy(connection: Connection, row: RemedyRow, author: Who) -> bool:
     contract = read_contract(connection, row.buyer)
     week = contract.week_from(row.week) if row.week else None
-    before = who.now_utc_us + 1
+    before = author.now_utc_us + 1
     if chosen(connection, row.buyer, row.week or None, before) is row.remedy:
         return False
     payments.choose(
-        connection, row.buyer, row.remedy, week=week, by=who.by, origin=who.origin, now_utc_us=who.now_utc_us
+        connection, row.buyer, row.remedy, week=week, by=author.by, origin=author.origin, now_utc_us=author.now_utc_us
     )
     return True
 
@@ -165,7 +165,7 @@ LOADERS: dict[str, tuple[type[Model], Callable[..., bool]]] = {
 }
 
 
-async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run: bool = False) -> LoadCounts:
+async def load(engine: AsyncEngine, entity: str, text: str, author: Who, *, dry_run: bool = False) -> LoadCounts:
     """Load a file's rows: first all are tried, and taken back, then all are written, in short transactions each.
 
     Raises LoadError with every problem that the trial finds, and nothing is written. Should one come up only afterwards
@@ -180,7 +180,7 @@ async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run
     for batch in _batches(rows):
         with contextlib.suppress(_TakenBackError):
             async with engine.begin() as connection:
-                await connection.run_sync(_try, batch, work, who, tried=tried, problems=problems)
+                await connection.run_sync(_try, batch, work, author, tried=tried, problems=problems)
         await asyncio.sleep(_PAUSE_S)
     if problems.count:
         raise LoadError(problems.told, problems.count)
@@ -189,7 +189,7 @@ async def load(engine: AsyncEngine, entity: str, text: str, who: Who, *, dry_run
     loaded = LoadCounts()
     for batch in _batches(rows):
         async with engine.begin() as connection:
-            await connection.run_sync(_write, batch, work, who, loaded)
+            await connection.run_sync(_write, batch, work, author, loaded)
         await asyncio.sleep(_PAUSE_S)
     return loaded
 
@@ -203,7 +203,7 @@ def _try(
     connection: Connection,
     rows: list[tuple[int, Model]],
     work: Callable[..., bool],
-    who: Who,
+    author: Who,
     *,
     tried: LoadCounts,
     problems: _Problems,
@@ -211,7 +211,7 @@ def _try(
     for line, row in rows:
         try:
             with connection.begin_nested():
-                is_new = work(connection, row, who)
+                is_new = work(connection, row, author)
         except _Refused as error:
             problems.add(line, str(error))
             continue
@@ -221,12 +221,12 @@ def _try(
 
 
 def _write(
-    connection: Connection, rows: list[tuple[int, Model]], work: Callable[..., bool], who: Who, loaded: LoadCounts
+    connection: Connection, rows: list[tuple[int, Model]], work: Callable[..., bool], author: Who, loaded: LoadCounts
 ) -> None:
     new = 0
     for line, row in rows:
         try:
-            new += work(connection, row, who)
+            new += work(connection, row, author)
         except _Refused as error:
             before = f"what stands before line {rows[0][0]} was loaded" if loaded.new or loaded.known else ""
             raise LoadError([f"line {line}: {error}", *([before] if before else [])], 1) from error

@@ -64,7 +64,7 @@ def _documents(connection: Connection) -> Iterator[str]:
             continue  # its digest was found to be wrong
         due_us = None if body["due_at"] is None else _instant(body["due_at"])
         issued_us = _instant(body["issued_at"])
-        said = (
+        stated = (
             body["kind"],
             body["buyer"]["name"],
             body["currency"],
@@ -75,7 +75,7 @@ def _documents(connection: Connection) -> Iterator[str]:
         )
         second_us = row.issued_utc_us // 1_000_000 * 1_000_000  # the body tells it to the second
         columns = (row.kind, row.buyer, row.currency, row.period, row.issued_on, second_us, row.due_utc_us)
-        for name, here, there in zip(_SHOWN, columns, said, strict=True):
+        for name, here, there in zip(_SHOWN, columns, stated, strict=True):
             if here != there:
                 yield f"{row.number}: {name} is {here}, its body says {there}"
         if applied.get(row.number, 0) != row.applied_minor:
@@ -162,7 +162,7 @@ def _invoices_of_nothing(connection: Connection, named: set[str]) -> Iterator[st
 
 def _weeks(connection: Connection) -> Iterator[str]:
     """Settled weeks: against their statement, and what became of their shortfall against the ledger."""
-    said = _of_rules(connection, Rule.REMEDY)
+    remedies = _of_rules(connection, Rule.REMEDY)
     named: set[str] = set()
     query = select(billing_periods, documents.c.body.label("statement")).outerjoin(
         documents, documents.c.number == billing_periods.c.document
@@ -187,20 +187,20 @@ def _weeks(connection: Connection) -> Iterator[str]:
             value = own.get(figure, own.get(figure.replace("counted", "units"), 0))
             if getattr(row, column) != value:
                 yield f"{where}: {column} is {getattr(row, column)}, its figures say {value}"
-        yield from _remedy(row, "remedied", row.remedy, row.short_minor, said)
-        yield from _remedy(row, "awaited", row.awaited, row.awaiting_minor, said)
+        yield from _remedy(row, "remedied", row.remedy, row.short_minor, remedies)
+        yield from _remedy(row, "awaited", row.awaited, row.awaiting_minor, remedies)
     made = connection.execute(select(documents.c.number).where(documents.c.kind == "week")).scalars()
     for number in sorted(set(made) - named):
         yield f"{number}: there is no week that it is the statement of"
 
 
-def _remedy(row: Any, what: str, choice: str | None, amount: int, said: Mapping[str, Posting]) -> Iterator[str]:
+def _remedy(row: Any, what: str, choice: str | None, amount: int, remedies: Mapping[str, Posting]) -> Iterator[str]:
     part = "short" if what == "remedied" else "awaiting"
     is_short = bool(getattr(row, f"{part}_counted") or getattr(row, f"{part}_units"))
     is_done = getattr(row, f"{what}_utc_us") is not None
     if (choice is not None) != (is_short and is_done) or choice not in _CHOICES:
         yield f"week of {row.period} of {row.buyer}: {what} as {choice}, which cannot be"
-    posting = said.get(f"remedy:{row.buyer}:{row.period}:{what}")
+    posting = remedies.get(f"remedy:{row.buyer}:{row.period}:{what}")
     account = _REMEDIED.get(choice or "")
     made = None if posting is None else (posting.credit, posting.amount)
     if made != ((account, amount) if account is not None and amount else None):

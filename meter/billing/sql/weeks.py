@@ -145,7 +145,7 @@ def tuesday(connection: Connection, contract: Contract, week: Week, run: Billing
     """
     buyer = contract.buyer.name
     lock_heads(connection, [buyer])
-    said = remedy_all(connection, contract, week, run)
+    notes = remedy_all(connection, contract, week, run)
     frozen = frozen_order(connection, contract, week)
     numbers: list[str] = []
     if frozen is None or frozen.invoice or state_of(connection, buyer) is BuyerState.CANCELLED:
@@ -153,7 +153,7 @@ def tuesday(connection: Connection, contract: Contract, week: Week, run: Billing
     if not frozen.order.quantity:
         return numbers  # make-up alone: nothing is asked for, and what is ordered still gets its invoice
     if frozen.terms.rating is not Rating.UNIT:
-        if said:
+        if notes:
             return numbers  # remedies do not wait for an order that cannot be invoiced: the next look tells of it
         raise ValueError(f"order of {week}: terms {frozen.terms.name!r} are not paid by the unit, but by the minute")
     bought = as_invoiced(connection, frozen)
@@ -165,7 +165,7 @@ def tuesday(connection: Connection, contract: Contract, week: Week, run: Billing
         week=week,
         bought=bought,
         due_us=due,
-        notes=said,
+        notes=notes,
     )
     total = _invoice(draft, Account.PREPAID)
     number = _issue(connection, contract, run, draft, moves=[total], numbers=numbers)

@@ -249,13 +249,13 @@ def _with_passwords(raw: Raw, old: Raw | None) -> Raw:
     return {**raw, "endpoints": [_with_password(one, known) for one in given]}
 
 
-def _with_password(one: Any, known: Mapping[str, Raw]) -> Any:
-    if not isinstance(one, dict) or SECRET in one or not isinstance(one.get("name"), str):
-        return one
-    before = known.get(one["name"])
-    if before is None or one.get("username", "") != before["username"]:
-        return one
-    return {**one, SECRET: before[SECRET]}
+def _with_password(endpoint: Any, known: Mapping[str, Raw]) -> Any:
+    if not isinstance(endpoint, dict) or SECRET in endpoint or not isinstance(endpoint.get("name"), str):
+        return endpoint
+    before = known.get(endpoint["name"])
+    if before is None or endpoint.get("username", "") != before["username"]:
+        return endpoint
+    return {**endpoint, SECRET: before[SECRET]}
 
 
 def _plain_table(table: Raw) -> Raw:

@@ -163,11 +163,11 @@ def _span(order: Order, terms: Terms) -> tuple[int, int]:
     return midnight_us(monday, terms.time_zone), midnight_us(monday + timedelta(days=7), terms.time_zone)
 
 
-def _check_may_change(order: Order, found: Any) -> None:
-    if found.invoice:
-        raise OrderError(f"week: the order for {order.week} was invoiced as {found.invoice}; cancel that first")
-    if order.make_up < found.make_up_owed:
-        raise OrderError(f"make_up: {found.make_up_owed} are owed for an earlier week and cannot become fewer")
+def _check_may_change(order: Order, row: Any) -> None:
+    if row.invoice:
+        raise OrderError(f"week: the order for {order.week} was invoiced as {row.invoice}; cancel that first")
+    if order.make_up < row.make_up_owed:
+        raise OrderError(f"make_up: {row.make_up_owed} are owed for an earlier week and cannot become fewer")
 
 
 def _check_is_open(connection: Connection, order: Order) -> None:

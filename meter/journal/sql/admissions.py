@@ -169,17 +169,17 @@ def _state_refusal(buyer: str, states: dict[str, str]) -> str:
     return _NO_BUYER if state is None else _STATE_REFUSALS.get(state, "")
 
 
-def _reserve(connection: Connection, router: str, boot: str, one: Candidate, limits: Limits) -> str:
-    if _THERE.rows(connection, of_transfer=one.transfer):
+def _reserve(connection: Connection, router: str, boot: str, candidate: Candidate, limits: Limits) -> str:
+    if _THERE.rows(connection, of_transfer=candidate.transfer):
         return ""
-    refusal = _limit_reached(connection, one.buyer, limits)
+    refusal = _limit_reached(connection, candidate.buyer, limits)
     if not refusal:
         _ADD.rows(
             connection,
-            transfer=one.transfer,
+            transfer=candidate.transfer,
             router=router,
             boot=boot,
-            buyer=one.buyer,
+            buyer=candidate.buyer,
             phone=limits.phone,
             admitted_utc_us=limits.at_us,
             state=LIVE,

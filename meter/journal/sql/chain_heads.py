@@ -113,10 +113,10 @@ def _ledger(connection: Connection, heads: Mapping[str, Any]) -> Iterator[str]:
         yield from _said(f"ledger of {one['buyer']}: {one['seq']}", found, one["digest"], heads["at"])
 
 
-def _said(what: str, found: Any, digest: str, at: str) -> Iterator[str]:
-    if found is None:
+def _said(what: str, head: Any, digest: str, at: str) -> Iterator[str]:
+    if head is None:
         yield f"{what} was there at {at}, and is not: is this an older copy of the store?"
-    elif bytes(found).hex() != digest:
+    elif bytes(head).hex() != digest:
         yield f"{what} is another than at {at}"
 
 

@@ -175,8 +175,8 @@ def _known(connection: Connection, keys: Sequence[str]) -> dict[str, Posting]:
     return {row.key: to_posting(row) for row in found}
 
 
-def _same(one: Posting, other: Posting) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in _FIELDS if name not in _MADE_WHEN)
+def _same(kept: Posting, posting: Posting) -> bool:
+    return all(getattr(kept, name) == getattr(posting, name) for name in _FIELDS if name not in _MADE_WHEN)
 
 
 @cache

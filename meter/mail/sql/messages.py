@@ -183,5 +183,5 @@ def _mail_row(row: Row[Any]) -> MailRow:
     )
 
 
-def _addresses(found: object) -> tuple[str, ...]:
-    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+def _addresses(column: object) -> tuple[str, ...]:
+    return tuple(one for one in column if isinstance(one, str)) if isinstance(column, list) else ()

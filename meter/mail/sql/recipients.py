@@ -78,15 +78,15 @@ def put_recipients(connection: Connection, message_id: str, created_utc_us: int,
             _bounce(connection, message_id, created_utc_us, one)
 
 
-def _bounce(connection: Connection, message_id: str, created_utc_us: int, one: Recipient) -> None:
-    seed = f"smtp\0{message_id}\0{created_utc_us}\0{one.address}\0{one.at_utc_us}"
+def _bounce(connection: Connection, message_id: str, created_utc_us: int, recipient: Recipient) -> None:
+    seed = f"smtp\0{message_id}\0{created_utc_us}\0{recipient.address}\0{recipient.at_utc_us}"
     row = {
-        "at_utc_us": one.at_utc_us,
+        "at_utc_us": recipient.at_utc_us,
         "message_id": message_id,
-        "recipient": one.address,
+        "recipient": recipient.address,
         "permanent": True,
         "status": "",
-        "diagnostic": f"{one.code or ''} {one.said}".strip()[:MAX_ERROR],
+        "diagnostic": f"{recipient.code or ''} {recipient.said}".strip()[:MAX_ERROR],
         "checksum": hashlib.sha256(seed.encode()).hexdigest(),
     }
     connection.execute(insert(mail_bounces).values(**row))
@@ -203,8 +203,8 @@ def order_warnings(connection: Connection, buyer: Buyer, *, has_mail: bool) -> t
     return tuple(found)
 
 
-def _of_buyer(one: Waiting) -> tuple[str, str]:
-    return one.buyer, one.field
+def _of_buyer(waiting: Waiting) -> tuple[str, str]:
+    return waiting.buyer, waiting.field
 
 
 def _present(connection: Connection) -> dict[str, set[str]]:

@@ -26,9 +26,9 @@ class Topic:
     payload: bytes
 
 
-def encoded(said: Mapping[str, Any]) -> bytes:
+def encoded(payload: Mapping[str, Any]) -> bytes:
     """A payload as it is kept and sent."""
-    return orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
 
 
 def read_topics(connection: Connection) -> list[Topic]:

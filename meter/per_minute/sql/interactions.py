@@ -112,31 +112,31 @@ class InteractionFilter:
     limit: int = 100
 
 
-def add(connection: Connection, said: Reported, now_utc_us: int, *, ask: bool) -> tuple[Interaction, bool]:
+def add(connection: Connection, report: Reported, now_utc_us: int, *, ask: bool) -> tuple[Interaction, bool]:
     """Keep and charge a report; whether it is new. `ask`: the customer may be asked for a rating.
 
     Raises InteractionError: another content under this reference, no such buyer, or terms that are not by the minute.
     """
     try:
-        contract = read_contract(connection, said.buyer)
+        contract = read_contract(connection, report.buyer)
     except UnknownBuyerError as error:
         raise InteractionError("buyer", str(error)) from error
-    lock_heads(connection, [said.buyer])
+    lock_heads(connection, [report.buyer])
     table = interactions.c
-    this = and_(table.buyer == said.buyer, table.kind == said.kind.value, table.reference == said.reference)
+    this = and_(table.buyer == report.buyer, table.kind == report.kind.value, table.reference == report.reference)
     there = connection.execute(select(table.id, table.checksum).where(this)).one_or_none()
     if there is not None:
-        if there.checksum != said.checksum:
+        if there.checksum != report.checksum:
             raise InteractionError("reference", "was reported before, with other content", Refusal.CONFLICT)
         return find(connection, there.id), False
-    charged, posting = _charge(contract, said, now_utc_us)
-    connection.execute(insert(interactions).values(**_row(said, charged, now_utc_us)))
+    charged, posting = _charge(contract, report, now_utc_us)
+    connection.execute(insert(interactions).values(**_row(report, charged, now_utc_us)))
     if posting is not None:
         append(connection, [posting])
-    to = mail_address(said.customer) if ask and contract.buyer.ask_rating else ""
+    to = mail_address(report.customer) if ask and contract.buyer.ask_rating else ""
     if to:
-        connection.execute(insert(outbox).values(**ask_message(said.id, to, now_utc_us)))
-    return find(connection, said.id), True
+        connection.execute(insert(outbox).values(**ask_message(report.id, to, now_utc_us)))
+    return find(connection, report.id), True
 
 
 def find(connection: Connection, interaction: str, buyer: str = "") -> Interaction:
@@ -191,50 +191,50 @@ def _asks(document: bytes) -> bool:
     return isinstance(found, dict) and found.get("ask_rating") is True
 
 
-def _charge(contract: Contract, said: Reported, now_utc_us: int) -> tuple[Charged, Posting | None]:
+def _charge(contract: Contract, report: Reported, now_utc_us: int) -> tuple[Charged, Posting | None]:
     """By the terms in force when the work began. Raises InteractionError where these are not by the minute."""
-    terms = contract.terms_at(said.started_us)
+    terms = contract.terms_at(report.started_us)
     if terms.rating is not RatedBy.MINUTE:
         raise InteractionError("buyer", f"does not pay by the minute under terms {terms.name!r}, then in force")
-    rated = rate((said.ended_us - said.started_us) // 1000, terms)
+    rated = rate((report.ended_us - report.started_us) // 1000, terms)
     charged = Charged(rated.increments, rated.amount_minor, terms.currency)
     if not rated.increments:
         return charged, None
     return charged, Posting(
-        key=f"interaction:{said.id}",
-        buyer=said.buyer,
+        key=f"interaction:{report.id}",
+        buyer=report.buyer,
         rule=Rule.MINUTES,
         debit=Account.UNBILLED_MINUTES,
         credit=Account.DELIVERED,
         asset=INCREMENT,
         amount=rated.increments,
-        unit=said.kind.value,
+        unit=report.kind.value,
         units=rated.increments,
         price_minor=terms.minute_price_minor,
         terms_name=terms.name,
         terms_version=terms.version,
-        dialout_utc_us=said.started_us,
+        dialout_utc_us=report.started_us,
         posted_utc_us=now_utc_us,
     )
 
 
-def _row(said: Reported, charged: Charged, now_utc_us: int) -> dict[str, Any]:
+def _row(report: Reported, charged: Charged, now_utc_us: int) -> dict[str, Any]:
     return {
-        "id": said.id,
-        "buyer": said.buyer,
-        "kind": said.kind.value,
-        "reference": said.reference,
-        "checksum": said.checksum,
-        "agent": said.agent,
-        "customer": said.customer,
-        "received_utc_us": said.received_us,
-        "started_utc_us": said.started_us,
-        "ended_utc_us": said.ended_us,
-        "handled_ms": (said.ended_us - said.started_us) // 1000,
-        "resolved": said.resolved,
+        "id": report.id,
+        "buyer": report.buyer,
+        "kind": report.kind.value,
+        "reference": report.reference,
+        "checksum": report.checksum,
+        "agent": report.agent,
+        "customer": report.customer,
+        "received_utc_us": report.received_us,
+        "started_utc_us": report.started_us,
+        "ended_utc_us": report.ended_us,
+        "handled_ms": (report.ended_us - report.started_us) // 1000,
+        "resolved": report.resolved,
         "ring_to_answer_ms": None,
         "longest_hold_ms": 0,
-        "text": said.text,
+        "text": report.text,
         "recording": "",
         "increments": charged.increments,
         "amount_minor": charged.amount_minor,

@@ -23,13 +23,13 @@ MAX_CALLER_RATINGS = 20  # of one interaction: who has a link may change their m
 
 
 def file_rating(
-    connection: Connection, interaction: str, kind: RatingKind, said: tuple[int, str, str], now_utc_us: int
+    connection: Connection, interaction: str, kind: RatingKind, statement: tuple[int, str, str], now_utc_us: int
 ) -> Interaction:
     """File a rating, its words and who says so; the interaction with it. The same as holds already is not repeated.
 
     Raises InteractionError: unknown, a wrong field, or rated by its caller too often.
     """
-    rating, words, by = said
+    rating, words, by = statement
     checked_rating(rating, words, by)
     found = find(connection, interaction)
     lock_heads(connection, [found.buyer])

@@ -55,11 +55,11 @@ class _Week:
 
 
 async def replay(
-    engine: AsyncEngine, from_us: int, to_us: int, *, other: Versions | None = None, buyer: str = ""
+    engine: AsyncEngine, from_us: int, to_us: int, *, versions: Versions | None = None, buyer: str = ""
 ) -> ReplayReport:
-    """Replay the service weeks that begin in `from_us` to before `to_us`; under `other` terms where these are given.
+    """Replay the service weeks that begin in `from_us` to before `to_us`; under `versions` terms where these are given.
 
-    `other` replaces profiles of the same name. Instants in microseconds UTC.
+    `versions` replaces profiles of the same name. Instants in microseconds UTC.
     """
     clerk = Clerk(engine)
     report = ReplayReport()
@@ -68,42 +68,42 @@ async def replay(
         if buyer and buyer not in contracts:
             raise UnknownBuyerError(f"no buyer is called {buyer!r}")
         for name in [buyer] if buyer else sorted(contracts):
-            await _replay_buyer(clerk, contracts[name], (from_us, to_us), other, report)
+            await _replay_buyer(clerk, contracts[name], (from_us, to_us), versions, report)
     finally:
         await clerk.close()
     return report
 
 
 async def _replay_buyer(
-    clerk: Clerk, contract: Contract, span: tuple[int, int], other: Versions | None, report: ReplayReport
+    clerk: Clerk, contract: Contract, span: tuple[int, int], versions: Versions | None, report: ReplayReport
 ) -> None:
     name = contract.buyer.name
     carried: CarriedUnits | None = None
     kept = Prepaid()
     ordered = OrderedUnits()  # under other terms: by the orders of the period
     changed = contract
-    if other is not None and contract.buyer.terms.name in other:
-        changed = replace(contract, versions=tuple(other[contract.buyer.terms.name]))
+    if versions is not None and contract.buyer.terms.name in versions:
+        changed = replace(contract, versions=tuple(versions[contract.buyer.terms.name]))
     for week in _weeks(contract, *span):
-        found = await clerk.read(_look, contract, week)
-        if found.is_passed:
+        replayed = await clerk.read(_look, contract, week)
+        if replayed.is_passed:
             continue
         units: list[Unit] = []
-        terms = found.terms if changed is contract else unit_terms(changed, week)
-        async for history, posted in _transfers(clerk, name, found.bounds):
+        terms = replayed.terms if changed is contract else unit_terms(changed, week)
+        async for history, posted in _transfers(clerk, name, replayed.bounds):
             report.transfers += 1
             units += _again(history, posted, changed, contract, report)
-        units += await clerk.read(_reversals, name, found.bounds)
-        if not units and found.frozen is None and found.was is None:
+        units += await clerk.read(_reversals, name, replayed.bounds)
+        if not units and replayed.frozen is None and replayed.was is None:
             continue
-        bought = found.bought
+        bought = replayed.bought
         if carried is None:
-            carried, kept = found.carried, found.kept
-        if changed is not contract and found.frozen is not None:
-            bought, ordered = _bought_under(found.frozen, terms, ordered)
-        as_sent = found.as_sent and changed is contract
+            carried, kept = replayed.carried, replayed.kept
+        if changed is not contract and replayed.frozen is not None:
+            bought, ordered = _bought_under(replayed.frozen, terms, ordered)
+        as_sent = replayed.as_sent and changed is contract
         charge, carried, kept = charge_of(week, units, carried, terms=terms, bought=bought, kept=kept, as_sent=as_sent)
-        report.weeks.append(WeekReplayed(name, str(week), found.was, charge))
+        report.weeks.append(WeekReplayed(name, str(week), replayed.was, charge))
         report.currency[name] = terms.currency
 
 
@@ -204,15 +204,15 @@ def _look(connection: Connection, contract: Contract, week: Week) -> _Week:
             was=None,
             is_passed=is_passed,
         )
-    said = orjson.loads(row.body)
+    body = orjson.loads(row.body)
     was = Charge(
-        connected=said["sent_connected"],
-        failed=said["sent_failed"],
-        billed=said["billed_connected"] + said["billed_failed"],
+        connected=body["sent_connected"],
+        failed=body["sent_failed"],
+        billed=body["billed_connected"] + body["billed_failed"],
         earned_minor=_earned(connection, name, str(week)),
         overage_minor=find(connection, row.overage).total_minor if row.overage else 0,
     )
-    as_sent = said["counts"] == SENT and "paid_units" not in said
+    as_sent = body["counts"] == SENT and "paid_units" not in body
     if as_sent and frozen is not None and bought is not None:  # a present came with as many units as transfers
         bought = replace(bought, make_up=Prepaid(frozen.order.make_up, frozen.make_up_minor))
     return _Week(

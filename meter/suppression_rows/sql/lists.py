@@ -117,7 +117,7 @@ class ListRows:
     async def activate(
         self,
         new: NewVersion,
-        who: Actor,
+        actor: Actor,
         *,
         action: str,
         expect: Position | None,
@@ -128,36 +128,36 @@ class ListRows:
         `expect`: (version, revision) that must be in force; None: none is. `detail` goes on the log, as JSON. Raises
         StaleError where it is otherwise, ValueError where another owner has the name.
         """
-        return await self._write(write.activate, new, self._deed(new.name, action, who), expect, detail)
+        return await self._write(write.activate, new, self._deed(new.name, action, actor), expect, detail)
 
     async def change(
-        self, name: str, document: bytes, count: int, who: Actor, *, action: str, expect: Position
+        self, name: str, document: bytes, count: int, actor: Actor, *, action: str, expect: Position
     ) -> ListVersion:
         """Add a change to the version in force, `count` entries being in force with it. Raises StaleError."""
-        return await self._write(write.change, self._deed(name, action, who), document, count, expect)
+        return await self._write(write.change, self._deed(name, action, actor), document, count, expect)
 
-    async def retire(self, name: str, who: Actor, *, unname: bool = False) -> bool:
+    async def retire(self, name: str, actor: Actor, *, unname: bool = False) -> bool:
         """Put a list out of force; False where it was not in force.
 
         One that an import of the configuration named closes whom it concerns from now on, unless `unname`: then nobody
         asks for it any more.
         """
-        return await self._write(write.retire, self._deed(name, "retire", who), unname=unname)
+        return await self._write(write.retire, self._deed(name, "retire", actor), unname=unname)
 
-    async def extend(self, name: str, expires_utc_us: int | None, who: Actor) -> bool:
+    async def extend(self, name: str, expires_utc_us: int | None, actor: Actor) -> bool:
         """Set when the whole list ceases to apply, None: never; False where it is not in force."""
-        return await self._write(write.extend, self._deed(name, "expiry", who), expires_utc_us)
+        return await self._write(write.extend, self._deed(name, "expiry", actor), expires_utc_us)
 
-    async def refused(self, name: str, who: Actor, *, action: str, detail: Mapping[str, object]) -> None:
+    async def refused(self, name: str, actor: Actor, *, action: str, detail: Mapping[str, object]) -> None:
         """Put on the log that a list was not activated, and why."""
-        await self._write(write.note, self._deed(name, action, who), detail)
+        await self._write(write.note, self._deed(name, action, actor), detail)
 
-    async def log_scrub(self, name: str, who: Actor, detail: Mapping[str, object]) -> None:
+    async def log_scrub(self, name: str, actor: Actor, detail: Mapping[str, object]) -> None:
         """Put on the log that many numbers were looked up; `name` may be empty."""
-        await self._write(write.note, self._deed(name, "scrub", who), detail)
+        await self._write(write.note, self._deed(name, "scrub", actor), detail)
 
     async def exempt(
-        self, name: str, number: int, *, buyer: str | None, reason: str, expires_utc_us: int, who: Actor
+        self, name: str, number: int, *, buyer: str | None, reason: str, expires_utc_us: int, actor: Actor
     ) -> Exemption:
         """Let a number (E.164 digits) that is on a global list pass, to one buyer or (None) to all, until it expires.
 
@@ -165,16 +165,16 @@ class ListRows:
         """
         if not reason.strip():
             raise ValueError("an exemption needs a reason")
-        deed = self._deed(name, "exempt", who)
+        deed = self._deed(name, "exempt", actor)
         if expires_utc_us <= deed.at_utc_us:
             raise ValueError("an exemption must expire in the future")
         return await self._write(
             write.exempt, deed, number=number, buyer=buyer, reason=reason, expires_utc_us=expires_utc_us
         )
 
-    async def revoke(self, exemption: int, who: Actor) -> bool:
+    async def revoke(self, exemption: int, actor: Actor) -> bool:
         """End an exemption; False where there is none of that id or it is revoked already."""
-        return await self._write(write.revoke, exemption, "revoke_exemption", who, self._clock())
+        return await self._write(write.revoke, exemption, "revoke_exemption", actor, self._clock())
 
     async def keep_sets(self, documents: Mapping[str, bytes]) -> None:
         """Make sure that these documents, by SHA-256 in hex, are on record; what is there stays as it is."""
@@ -183,8 +183,8 @@ class ListRows:
             some = {one: documents[one] for one in missing[at : at + SETS_AT_ONCE]}
             await self._write(write.keep_sets, some, self._clock())
 
-    def _deed(self, name: str, action: str, who: Actor) -> LogEntry:
-        return LogEntry(name, action, who, self._clock())
+    def _deed(self, name: str, action: str, actor: Actor) -> LogEntry:
+        return LogEntry(name, action, actor, self._clock())
 
     async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._reader is not None:

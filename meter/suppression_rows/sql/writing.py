@@ -107,7 +107,7 @@ def change(connection: Connection, deed: LogEntry, document: bytes, count: int, 
 
 
 def name_lists(
-    connection: Connection, lists: Iterable[tuple[str, str | None, str]], who: Actor, at_utc_us: int
+    connection: Connection, lists: Iterable[tuple[str, str | None, str]], actor: Actor, at_utc_us: int
 ) -> None:
     """Note that these lists (name, owner, file that is never there) are asked for, for good.
 
@@ -137,14 +137,14 @@ def name_lists(
             active=active,
             expires_utc_us=None,
             imported_utc_us=at_utc_us,
-            imported_by=who.by,
+            imported_by=actor.by,
             based_on=None,
             stamp=stamp,
         )
         this = (suppression_lists.c.name == name, suppression_lists.c.version == NAMED_ONLY)
         connection.execute(delete(suppression_lists).where(*this))
         connection.execute(insert(suppression_lists).values(asdict(row)))
-        _record(connection, LogEntry(name, "named", who, at_utc_us), {"in_force": not active})
+        _record(connection, LogEntry(name, "named", actor, at_utc_us), {"in_force": not active})
 
 
 def retire(connection: Connection, deed: LogEntry, *, unname: bool = False) -> bool:
@@ -215,16 +215,16 @@ def exempt(
     return row
 
 
-def revoke(connection: Connection, exemption: int, action: str, who: Actor, at_utc_us: int) -> bool:
+def revoke(connection: Connection, exemption: int, action: str, actor: Actor, at_utc_us: int) -> bool:
     """See `ListRows.revoke`."""
     stamp = _next_stamp(connection)
     this = (suppression_exemptions.c.id == exemption, suppression_exemptions.c.revoked_utc_us.is_(None))
-    values = {"revoked_utc_us": at_utc_us, "revoked_by": who.by, "stamp": stamp}
+    values = {"revoked_utc_us": at_utc_us, "revoked_by": actor.by, "stamp": stamp}
     if not connection.execute(update(suppression_exemptions).where(*this).values(values)).rowcount:
         return False
     found = connection.execute(select(suppression_exemptions).where(suppression_exemptions.c.id == exemption))
     row = Exemption(**found.mappings().one())
-    _record(connection, LogEntry(row.name, action, who, at_utc_us), _told(row))
+    _record(connection, LogEntry(row.name, action, actor, at_utc_us), _told(row))
     return True
 
 

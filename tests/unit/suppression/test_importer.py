@@ -72,8 +72,8 @@ async def test_many_lists_of_a_buyer_are_looked_up_together_and_the_one_that_hit
         assert scrub.check(f"+1212555{at + 100:04}", "acme").hit == f"l{at:02}"
     assert scrub.check("+12125550050", "acme").reason == ""
     assert scrub.check("+12125550000", "bolt").reason == ""
-    await edit(store, tmp_path, "l03", add={}, remove=["+12125550103"], who=ANN)
-    await edit(store, tmp_path, "l04", add={"+12125550050": 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "l03", add={}, remove=["+12125550103"], actor=ANN)
+    await edit(store, tmp_path, "l04", add={"+12125550050": 0}, remove=[], actor=ANN)
     await scrub.reload()
     assert scrub.check("+12125550103", "acme").reason == ""
     assert scrub.check("+12125550050", "acme").hit == "l04"
@@ -136,7 +136,7 @@ async def test_a_change_on_record_that_is_damaged_refuses_too(
     store: ListRows, engine: AsyncEngine, tmp_path: Path
 ) -> None:
     await import_list(store, tmp_path, LISTED)
-    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], actor=ANN)
     async with engine.begin() as connection:
         await connection.exec_driver_sql("UPDATE suppression_changes SET document = CAST('{}' AS BLOB)")
     scrub = await scrub_with(store, tmp_path)
@@ -229,10 +229,15 @@ async def test_people_with_an_exemption_pass_a_global_list_until_it_ends(store: 
     await import_list(store, tmp_path, LISTED, FREE)
     await import_list(store, tmp_path, LISTED, name="acme-own", buyer="acme")
     first = await store.exempt(
-        "dnc", 12_125_550_100, buyer=None, reason="consent of 2026-11-01", expires_utc_us=2_000_000_000_000_000, who=ANN
+        "dnc",
+        12_125_550_100,
+        buyer=None,
+        reason="consent of 2026-11-01",
+        expires_utc_us=2_000_000_000_000_000,
+        actor=ANN,
     )
     second = await store.exempt(
-        "dnc", 12_125_550_199, buyer="bolt", reason="customer", expires_utc_us=2_000_000_000_000_000, who=ANN
+        "dnc", 12_125_550_199, buyer="bolt", reason="customer", expires_utc_us=2_000_000_000_000_000, actor=ANN
     )
     scrub = await scrub_with(store, tmp_path, wall=lambda: wall)
     assert (scrub.check(LISTED, "bolt").reason, scrub.check(LISTED, "bolt").exempt) == ("", (first.id,))
@@ -247,14 +252,14 @@ async def test_people_with_an_exemption_pass_a_global_list_until_it_ends(store: 
     assert scrub.check(FREE, "bolt").reason == ""
     with pytest.raises(ValueError, match="acme-own"):
         await store.exempt(
-            "acme-own", 12_125_550_100, buyer=None, reason="no", expires_utc_us=2_000_000_000_000_000, who=ANN
+            "acme-own", 12_125_550_100, buyer=None, reason="no", expires_utc_us=2_000_000_000_000_000, actor=ANN
         )
 
 
 async def test_since_when_a_number_is_on_a_list(store: ListRows, tmp_path: Path) -> None:
     await import_list(store, tmp_path, FREE)
     await import_list(store, tmp_path, FREE, LISTED)
-    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], who=Actor("bea", "test"))
+    await edit(store, tmp_path, "dnc", add={"+12125550111": 0}, remove=[], actor=Actor("bea", "test"))
     await import_list(store, tmp_path, LISTED, FREE, "+12125550111", "+12125550122")
     versions = await store.history("dnc")
 
@@ -307,13 +312,13 @@ async def test_a_store_that_went_on_from_a_copy_is_noticed(tmp_path: Path) -> No
     await first.dispose()
     late.write_bytes(early.read_bytes())
     second = await open_store(f"sqlite+aiosqlite:///{late}")
-    await edit(ListRows(second), tmp_path, "dnc", add={}, remove=[LISTED], who=ANN)
+    await edit(ListRows(second), tmp_path, "dnc", add={}, remove=[LISTED], actor=ANN)
     scrub = await scrub_with(ListRows(second), tmp_path)
     assert scrub.check(LISTED, "acme").reason == ""
     await second.dispose()
     third = await open_store(f"sqlite+aiosqlite:///{early}")
     store = ListRows(third)
-    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)  # as many changes as were lost
+    await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], actor=ANN)  # as many changes as were lost
     scrub._store = store
     assert await scrub.reload()
     result = scrub.check(LISTED, "acme")

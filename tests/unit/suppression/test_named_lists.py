@@ -56,7 +56,7 @@ async def test_a_list_that_was_named_is_replaced_and_not_added_to(
 ) -> None:
     await name(engine, "dnc")
     with pytest.raises(ListRefusedError, match="was never imported"):
-        await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], who=ANN)
+        await edit(store, tmp_path, "dnc", add={FREE: 0}, remove=[], actor=ANN)
     with pytest.raises(ListRefusedError, match="was never imported"):
         await import_list(store, tmp_path, LISTED, mode=Mode.ADD)
     with pytest.raises(ListRefusedError, match="does not change hands"):

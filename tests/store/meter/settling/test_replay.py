@@ -159,7 +159,7 @@ async def test_under_other_terms_it_tells_the_difference_in_money(
     books: Books, terms: Any, difference: int | None
 ) -> None:
     await billed(books)
-    report = await replay(books.engine, *SPAN, other={"contract": (terms,)})
+    report = await replay(books.engine, *SPAN, versions={"contract": (terms,)})
     was, now = report.by_buyer()["acme"]
     assert was == 931_500
     if difference is None:  # the caller hung up after 40 s of talk: short calls, and free

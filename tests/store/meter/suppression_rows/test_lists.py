@@ -302,11 +302,11 @@ async def test_the_database_itself_refuses_to_change_the_log(
 async def test_an_exemption_is_valid_until_it_expires_or_is_revoked(store: ListRows, hands: Hands) -> None:
     list_ = await _activate(store, _version())
     until = hands.us + HOUR_US
-    one = await store.exempt("dnc", NUMBER, buyer="acme", reason="signed 3 May", expires_utc_us=until, who=BO)
+    one = await store.exempt("dnc", NUMBER, buyer="acme", reason="signed 3 May", expires_utc_us=until, actor=BO)
     assert (one.name, one.number, one.buyer, one.reason) == ("dnc", NUMBER, "acme", "signed 3 May")
     assert (one.expires_utc_us, one.added_utc_us, one.added_by, one.origin) == (until, hands.us, "bo", BO.origin)
     assert (one.revoked_utc_us, one.stamp) == (None, await store.stamp())
-    two = await store.exempt("dnc", NUMBER, buyer=None, reason="asked us to", expires_utc_us=until + 1, who=ANN)
+    two = await store.exempt("dnc", NUMBER, buyer=None, reason="asked us to", expires_utc_us=until + 1, actor=ANN)
     assert two.id != one.id
     assert await store.exemptions() == (one, two)
     assert (await store.since(list_.stamp)).exemptions == (one, two)
@@ -341,14 +341,14 @@ async def test_only_a_number_on_a_global_list_in_force_is_exempt_and_for_a_reaso
         ("dnc", "why", hands.us, "must expire in the future"),
     ):
         with pytest.raises(ValueError, match=told):
-            await store.exempt(name, NUMBER, buyer=None, reason=reason, expires_utc_us=until, who=ANN)
+            await store.exempt(name, NUMBER, buyer=None, reason=reason, expires_utc_us=until, actor=ANN)
     assert await _seen(store) == before
-    await store.exempt("dnc", NUMBER, buyer=None, reason="why", expires_utc_us=later, who=ANN)
+    await store.exempt("dnc", NUMBER, buyer=None, reason="why", expires_utc_us=later, actor=ANN)
 
 
 async def test_the_log_does_not_say_who_is_exempt(store: ListRows, hands: Hands) -> None:
     await _activate(store, _version())
-    one = await store.exempt("dnc", NUMBER, buyer=None, reason=f"{NUMBER} rang", expires_utc_us=hands.us + 1, who=ANN)
+    one = await store.exempt("dnc", NUMBER, buyer=None, reason=f"{NUMBER} rang", expires_utc_us=hands.us + 1, actor=ANN)
     await store.revoke(one.id, BO)
     revoked, exempt, _ = await store.log("dnc")
     assert (revoked.action, exempt.action) == ("revoke_exemption", "exempt")
@@ -477,7 +477,7 @@ async def _write_much(url: str, name: str, hands: Hands) -> int:
         row = await store.change(name, b"a", 1, ANN, action="add", expect=(turn + 1, 0))
         await store.change(name, b"b", 2, ANN, action="add", expect=(row.version, row.revision))
         one = await store.exempt(
-            "shared", NUMBER + turn, buyer=None, reason="why", expires_utc_us=hands.us + 1, who=ANN
+            "shared", NUMBER + turn, buyer=None, reason="why", expires_utc_us=hands.us + 1, actor=ANN
         )
         await _change_shared(store, name.encode())
         done += 5

@@ -795,7 +795,7 @@ async def test_the_log_says_who_did_what_from_where_and_a_buyer_no_more_than_its
     file.write_text("12\n")
     with pytest.raises(ListRefusedError):
         await import_file(api.store, api.folder, Task(file, "mine", "acme", wanted=ReadOptions("#1")), ANN)
-    await edit(api.store, api.folder, "mine", add={TWO: 0}, remove=[], who=ANN)
+    await edit(api.store, api.folder, "mine", add={TWO: 0}, remove=[], actor=ANN)
     whole = _done(await api.get("/lists/mine/log"))["log"]
     assert [(one["action"], one["by"], one["origin"]) for one in whole] == [
         ("edit", "ann", "cli:noc-desk-7"),
@@ -884,7 +884,9 @@ async def test_a_list_that_cannot_be_read_clears_nobody(api: Api) -> None:
 async def test_an_exemption_is_told(api: Api) -> None:
     await api.load("dnc", ONE)
     end = int((time.time() + 3600) * 1_000_000)
-    done = await api.store.exempt("dnc", int(ONE), buyer=None, reason="consent on record", expires_utc_us=end, who=ANN)
+    done = await api.store.exempt(
+        "dnc", int(ONE), buyer=None, reason="consent on record", expires_utc_us=end, actor=ANN
+    )
     found = _done(await api.post("/check", {"number": ONE, "buyer": "acme"}))
     assert (found["verdict"], found["exempt"], len(found["on"])) == ("pass", [done.id], 1)
 
