@@ -77,7 +77,7 @@ def run(
 
     results = with_store(place, work)
     if isinstance(results, list):
-        _print_steps(results, as_json=as_json)
+        _print_tasks(results, as_json=as_json)
     else:
         _print_report(results, as_json=as_json)
         if results.trouble or results.waits:
@@ -247,10 +247,10 @@ def _every(config: ConfigOption, store: str, name: str = "") -> list[tuple[str, 
     return [one for one in found if not name or one[1].name == name]
 
 
-def _print_steps(steps: list[DueTask], *, as_json: bool) -> None:
+def _print_tasks(tasks: list[DueTask], *, as_json: bool) -> None:
     rows = [
         {"due": when(one.at_us), "step": one.kind.name.lower(), "buyer": one.buyer, "period": one.period}
-        for one in steps
+        for one in tasks
     ]
     if as_json:
         print_json(rows)
@@ -262,16 +262,16 @@ def _print_steps(steps: list[DueTask], *, as_json: bool) -> None:
 def _print_report(report: RunReport, *, as_json: bool) -> None:
     rows: list[dict[str, Any]] = [
         {
-            "due": when(one.step.at_us),
-            "step": one.step.kind.name.lower(),
-            "buyer": one.step.buyer,
-            "period": one.step.period,
+            "due": when(one.task.at_us),
+            "step": one.task.kind.name.lower(),
+            "buyer": one.task.buyer,
+            "period": one.task.period,
             "documents": " ".join(one.documents) or "on hold",
         }
         for one in report.done
     ]
     trouble = [
-        {"step": one.step.kind.name.lower(), "buyer": one.step.buyer, "period": one.step.period, "why": one.why}
+        {"step": one.task.kind.name.lower(), "buyer": one.task.buyer, "period": one.task.period, "why": one.why}
         for one in report.trouble
     ]
     if as_json:

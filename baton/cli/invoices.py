@@ -75,16 +75,16 @@ def show(
     if as_json:
         print_json({**_as_dict(document), "body": body})
         return
-    paper = shown(body)
-    out(f"{paper['title']} {number} for {document.buyer}, issued {paper['issued']}")
-    rows = [[one["text"], one["units"], one["price"], one["amount"], one["opens"]] for one in paper["lines"]]
+    page = shown(body)
+    out(f"{page['title']} {number} for {document.buyer}, issued {page['issued']}")
+    rows = [[one["text"], one["units"], one["price"], one["amount"], one["opens"]] for one in page["lines"]]
     print_table(("line", "units", "price", "amount", "transfers of"), rows)
-    if paper["week"]:
-        print_table(("in this week", "number", "amount"), [list(row) for row in paper["week"]])
-    out(f"total {paper['total']}, credits used {paper['applied'] or 'none'}, to pay {paper['asked']}")
-    if paper["due"]:
-        out(f"due {paper['due']}; {_state(document)}")
-    for note in paper["notes"]:
+    if page["week"]:
+        print_table(("in this week", "number", "amount"), [list(row) for row in page["week"]])
+    out(f"total {page['total']}, credits used {page['applied'] or 'none'}, to pay {page['asked']}")
+    if page["due"]:
+        out(f"due {page['due']}; {_state(document)}")
+    for note in page["notes"]:
         out(f"- {note}")
 
 

@@ -1,7 +1,7 @@
 """The billing cycle: does what is due, in the order of time, and waits for what comes next.
 
-Each step is a transaction of its own and does nothing where it was done; so the cycle may be killed between any two,
-run twice at once, or not run for weeks, and comes to the same books (domain, section 6). A step that cannot be done,
+Each task is a transaction of its own and does nothing where it was done; so the cycle may be killed between any two,
+run twice at once, or not run for weeks, and comes to the same books (domain, section 6). A task that cannot be done,
 such as an order under terms by the minute, is told and tried again with the next look; it holds up no other buyer.
 
 A service week is settled when it has been over for a while and the meter has settled every closing fact there is: what
@@ -47,14 +47,14 @@ class CycleOptions:
 
     issuer: Issuer = field(default_factory=Issuer)
     settle_after_us: int = SETTLE_AFTER_US
-    gives_way: bool = False  # pauses after each step for as long as it took: others wait for SQLite's one writer
+    gives_way: bool = False  # pauses after each task for as long as it took: others wait for SQLite's one writer
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One step that could not be done, and why."""
+    """One task that could not be done, and why."""
 
-    step: DueTask
+    task: DueTask
     why: str
 
 
@@ -105,9 +105,9 @@ class Cycle:
         self._seen: _LastLook | None = None
 
     async def run_once(self, as_of_us: int | None = None, *, only: TaskKind | None = None) -> RunReport:
-        """Do everything that is due at `as_of_us`, by default now, or only steps of one kind; what it did. Idempotent.
+        """Do everything that is due at `as_of_us`, by default now, or only tasks of one kind; what it did. Idempotent.
 
-        `only` is for holds, which depend on no other step: they are all that is done while closing facts wait.
+        `only` is for holds, which depend on no other task: they are all that is done while closing facts wait.
         """
         now = self._clock() if as_of_us is None else as_of_us
         report = RunReport()
@@ -115,14 +115,14 @@ class Cycle:
         for _ in range(MAX_ROUNDS):
             if only is None and await self._clerk.read(is_behind, self._counted_by(now)):
                 report.waits, only = True, TaskKind.HOLD
-            contracts, steps = await self._clerk.read(look, now, self._options.settle_after_us)
-            waiting = [step for step in steps if step not in stuck and only in (None, step.kind)]
+            contracts, tasks = await self._clerk.read(look, now, self._options.settle_after_us)
+            waiting = [task for task in tasks if task not in stuck and only in (None, task.kind)]
             if not waiting:
                 break
-            # Within a day nothing depends on what another step brings forth; after it, look again.
-            for step in (one for one in waiting if one.at_us < waiting[0].at_us + DAY_US):
-                stuck.add(step)
-                await self._do(step, contracts[step.buyer], now, report)
+            # Within a day nothing depends on what another task brings forth; after it, look again.
+            for task in (one for one in waiting if one.at_us < waiting[0].at_us + DAY_US):
+                stuck.add(task)
+                await self._do(task, contracts[task.buyer], now, report)
         if report.documents:
             self._on_documents()
         return report
@@ -132,9 +132,9 @@ class Cycle:
         return max(now, self._clock()) - LAG_US
 
     async def preview(self, as_of_us: int) -> list[DueTask]:
-        """The steps that are due at an instant; nothing is done."""
-        _, steps = await self._clerk.read(look, as_of_us, self._options.settle_after_us)
-        return steps
+        """The tasks that are due at an instant; nothing is done."""
+        _, tasks = await self._clerk.read(look, as_of_us, self._options.settle_after_us)
+        return tasks
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until told to stop: at each boundary of the calendar, and whenever the book or an invoice asks for it."""
@@ -171,16 +171,16 @@ class Cycle:
         self._seen = _LastLook(signs.book, boundary if boundary is not None else now + DAY_US)
         return _Due.EVERYTHING
 
-    async def _do(self, step: DueTask, contract: Contract, now: int, report: RunReport) -> None:
+    async def _do(self, task: DueTask, contract: Contract, now: int, report: RunReport) -> None:
         run = BillingRun(self._options.issuer, now)
         started = time.monotonic()
         try:
-            done = await self._clerk.write(perform, step, contract, run, self._counted_by(now))
+            done = await self._clerk.write(perform, task, contract, run, self._counted_by(now))
         except NotCountedError:
             report.waits = True
             return
         except (ValueError, LookupError) as error:
-            report.trouble.append(Trouble(step, str(error)))
+            report.trouble.append(Trouble(task, str(error)))
             return
         if done.documents or done.held:
             report.done.append(done)
@@ -190,11 +190,11 @@ class Cycle:
 
 def _tell(report: RunReport) -> None:
     for done in report.done:
-        step = done.step
-        metrics.BILLING_STEPS.labels(step.kind.name.lower()).inc()
+        task = done.task
+        metrics.BILLING_STEPS.labels(task.kind.name.lower()).inc()
         _log.info(
-            "billed", step=step.kind.name.lower(), buyer=step.buyer, period=step.period, documents=list(done.documents)
+            "billed", step=task.kind.name.lower(), buyer=task.buyer, period=task.period, documents=list(done.documents)
         )
     for one in report.trouble:
-        _log.error("cannot be billed", buyer=one.step.buyer, period=one.step.period, why=one.why)
+        _log.error("cannot be billed", buyer=one.task.buyer, period=one.task.period, why=one.why)
     metrics.BILLING_TROUBLE.set(len(report.trouble))

@@ -26,7 +26,7 @@ from facts.fact import Fact, Kind, first_of, until_closed
 from facts.outcome import CountsAs, Outcome, OutcomeTerms, decide
 from facts.payloads import transfer_closed
 from facts.start_payload import lead_emails, lead_fields, parties, terms
-from meter.billing.arithmetic.minutes import rate
+from meter.billing.arithmetic.minutes import minute_charge
 from meter.ledger.accounts import INCREMENT, UNIT, Account, Posting, Rule
 from meter.outbox.sql import new_row, waits_for
 from meter.per_minute.interactions import Charged, call_row, mail_address
@@ -155,7 +155,7 @@ class _About:
         minimum_ms = max(0, self.terms.minute_minimum_ms or 0)
         price = self.terms.minute_price_minor  # None in facts of before it was told: the invoice looks it up
         clauses = replace(_BY_MINUTE, minute_increment_ms=increment_ms, minute_minimum_ms=minimum_ms)
-        rated = rate(outcome.talk_ms, clauses)
+        rated = minute_charge(outcome.talk_ms, clauses)
         if not rated.increments:
             return None
         return Posting(

@@ -19,8 +19,8 @@ from facts.outcome import CountsAs, Outcome, OutcomeTerms, decide
 from facts.start_payload import all_secure, with_buffer
 from facts.start_payload import terms as terms_of
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, settle_week
-from meter.billing.arithmetic.minutes import rate
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, week_result
+from meter.billing.arithmetic.minutes import minute_charge
 from meter.billing.arithmetic.units import CarriedUnits, bill_week
 from meter.ledger.accounts import INCREMENT, UNIT, Posting
 
@@ -108,7 +108,7 @@ def decide_under(history: Sequence[Fact], terms: Terms) -> tuple[Outcome, Unit |
     clauses = OutcomeTerms(terms.talk_connected_ms, CountsAs(terms.unreachable), CountsAs(terms.caller_abandon))
     outcome = decide(facts, clauses)
     if terms.rating is Rating.MINUTE:
-        rated = rate(outcome.talk_ms, terms)
+        rated = minute_charge(outcome.talk_ms, terms)
         unit = Unit(INCREMENT, "call", rated.increments, None, terms.minute_price_minor)
         return outcome, unit if rated.increments else None
     if outcome.counts_as is CountsAs.FREE:
@@ -146,7 +146,7 @@ def charge_of(
     charged = billed
     if as_sent:
         charged = replace(billed, billed_connected=billed.sent_connected, billed_failed=billed.sent_failed)
-    result = settle_week(week, terms, bought, charged, kept)
+    result = week_result(week, terms, bought, charged, kept)
     charge = Charge(
         connected=billed.sent_connected,
         failed=billed.sent_failed,

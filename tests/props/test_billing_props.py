@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from book.model import Order, Terms
 from book.terms import presets
 from meter.billing.arithmetic.calendar import Week, deadline_us, week_of
-from meter.billing.arithmetic.cycle import Prepaid, Remedy, WeekOrder, make_up_units, remedy, settle_week
-from meter.billing.arithmetic.minutes import rate
+from meter.billing.arithmetic.cycle import Prepaid, Remedy, WeekOrder, make_up_units, remedy, week_result
+from meter.billing.arithmetic.minutes import minute_charge
 from meter.billing.arithmetic.units import (
     CarriedUnits,
     OrderedUnits,
@@ -184,7 +184,7 @@ def test_every_unit_is_covered_charged_owed_or_kept(  # noqa: PLR0917 - as hypot
     units = WeekUnits(connected, failed, connected * 93 // 100, failed)
     kept = kept if kept.units else Prepaid()
     bought = bought_first(order, terms, worth if order.make_up else 0, paid=paid)
-    result = settle_week(Week(FIRST, TERMS.time_zone), terms, bought, units, kept)
+    result = week_result(Week(FIRST, TERMS.time_zone), terms, bought, units, kept)
     over, short, awaiting = result.overage, result.shortfall, result.awaiting
     had = bought.paid_units + bought.make_up.units + kept.units
     assert had + over.units - short.units - awaiting.units - result.kept.units == units.billed
@@ -228,7 +228,7 @@ def test_over_any_weeks_a_buyer_pays_for_what_was_billed_and_what_is_still_to_co
         paid_units = paid_in_advance(terms.order_counts, quantity, 93, ordered)
         if counts[number] == "sent":
             ordered = OrderedUnits(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
-        result = settle_week(week, terms, WeekOrder(order, paid_units, Prepaid(came, worth), paid=True), units, kept)
+        result = week_result(week, terms, WeekOrder(order, paid_units, Prepaid(came, worth), paid=True), units, kept)
         kept = result.kept
         settled = remedy(choice, result.shortfall, week)
         money += paid_units * 4_500 + result.overage.amount_minor
@@ -260,7 +260,7 @@ def test_at_any_prices_whoever_gets_nothing_gets_every_cent_back(
         terms = replace(TERMS, unit_price_minor=price, order_counts=counts)
         paid_units = paid_in_advance(counts, quantity, 93, ordered)
         ordered = OrderedUnits(ordered.hundredths + 93 * quantity, ordered.units + paid_units)
-        result = settle_week(week, terms, WeekOrder(order, paid_units, Prepaid(came, worth), paid=True), WeekUnits())
+        result = week_result(week, terms, WeekOrder(order, paid_units, Prepaid(came, worth), paid=True), WeekUnits())
         settled = remedy(choice, result.shortfall, week)
         paid += paid_units * price
         if choice is Remedy.MAKE_UP:
@@ -293,8 +293,8 @@ def test_a_call_cut_between_increments_costs_the_same(
     increment: int, pieces: list[int], last_ms: int, price: int
 ) -> None:
     terms = replace(MINUTES, minute_increment_ms=increment, minute_price_minor=price)
-    parts = [rate(piece * increment, terms) for piece in pieces] + [rate(last_ms, terms)]
-    whole = rate(sum(part.talk_ms for part in parts), terms)
+    parts = [minute_charge(piece * increment, terms) for piece in pieces] + [minute_charge(last_ms, terms)]
+    whole = minute_charge(sum(part.talk_ms for part in parts), terms)
     assert sum(part.increments for part in parts) == whole.increments
     assert sum(part.charged_ms for part in parts) == whole.charged_ms
     assert sum(part.amount_minor for part in parts) == whole.amount_minor
@@ -305,7 +305,11 @@ def test_charged_time_holds_the_talk_and_no_increment_that_was_not_started(
     talk_ms: int, more_ms: int, increment: int, minimum: int
 ) -> None:
     terms = replace(MINUTES, minute_increment_ms=increment, minute_minimum_ms=minimum)
-    one, other, both = rate(talk_ms, terms), rate(more_ms, terms), rate(talk_ms + more_ms, terms)
+    one, other, both = (
+        minute_charge(talk_ms, terms),
+        minute_charge(more_ms, terms),
+        minute_charge(talk_ms + more_ms, terms),
+    )
     assert talk_ms <= one.charged_ms < max(talk_ms, minimum) + increment
     assert one.charged_ms == one.increments * increment
     assert one.amount_minor == one.increments * 118

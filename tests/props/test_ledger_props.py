@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
 from book.terms import presets
-from meter.billing.arithmetic.minutes import rate
+from meter.billing.arithmetic.minutes import minute_charge
 from meter.ledger.accounts import UNIT, Account, Posting, Rule, reversal
 from meter.ledger.sql import ledger
 from meter.store.engine import open_store
@@ -248,7 +248,7 @@ def test_talk_cut_into_pieces_never_costs_less_and_time_and_money_are_those_of_i
     increment: int, minimum: int, pieces: list[int], price: int
 ) -> None:
     terms = replace(MINUTES, minute_increment_ms=increment, minute_minimum_ms=minimum, minute_price_minor=price)
-    parts, whole = [rate(piece, terms) for piece in pieces], rate(sum(pieces), terms)
+    parts, whole = [minute_charge(piece, terms) for piece in pieces], minute_charge(sum(pieces), terms)
     assert sum(one.talk_ms for one in parts) == whole.talk_ms
     assert sum(one.charged_ms for one in parts) >= whole.charged_ms >= whole.talk_ms
     assert sum(one.amount_minor for one in parts) >= whole.amount_minor

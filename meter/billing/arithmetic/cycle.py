@@ -111,13 +111,13 @@ class WeekResult:
         return prepaid - owed - self.kept.amount_minor
 
     @property
-    def remedies(self) -> dict[Remedy, Settlement]:
+    def remedies(self) -> dict[Remedy, ShortfallRemedy]:
         """What each choice would make of the shortfall."""
         return {choice: remedy(choice, self.shortfall, self.week) for choice in Remedy}
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class ShortfallRemedy:
     """A shortfall, remedied.
 
     `amount_minor`: the check; the credit; or what the made-up units are worth, which is paid to nobody but is what they
@@ -133,7 +133,7 @@ class Settlement:
     order_week: Week
 
 
-def settle_week(
+def week_result(
     week: Week, terms: Terms, bought: WeekOrder | None, units: WeekUnits, kept: Prepaid = Prepaid()
 ) -> WeekResult:
     """Hold a week's units against its order. Pure; domain, section 6.
@@ -214,14 +214,14 @@ def _share(prepaid: Prepaid, units: int) -> int:
     return half_even(prepaid.amount_minor * units, prepaid.units) if prepaid.units else 0
 
 
-def remedy(choice: Remedy | None, short: Line, week: Week) -> Settlement:
+def remedy(choice: Remedy | None, short: Line, week: Week) -> ShortfallRemedy:
     """What a choice makes of a shortfall, settled on the Tuesday after `week`.
 
     That is the week which fell short, or a later one where the shortfall had to await its payment. None: not chosen.
     """
     chosen = choice or DEFAULT_REMEDY
     due_on = week.check_due_on if chosen is Remedy.REFUND else week.make_up_week.order_invoice_on
-    return Settlement(
+    return ShortfallRemedy(
         remedy=chosen,
         units=short.units,
         amount_minor=short.amount_minor,

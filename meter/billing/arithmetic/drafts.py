@@ -15,7 +15,7 @@ from typing import Any
 from book.limits import make_up_of, order_overrun
 from book.model import Buyer, Terms
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Line, Remedy, Settlement, WeekOrder, WeekResult
+from meter.billing.arithmetic.cycle import Line, Remedy, ShortfallRemedy, WeekOrder, WeekResult
 from meter.billing.arithmetic.units import SENT, WeekUnits, line_minor
 
 SCHEMA = 1  # of the body
@@ -373,7 +373,7 @@ def week_figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
     }
 
 
-def remedy_text(settlement: Settlement, week: str, counts: str) -> str:
+def remedy_text(settlement: ShortfallRemedy, week: str, counts: str) -> str:
     """What became of a shortfall, in one line; `counts`: how the order of the week that fell short counted.
 
     Where nothing was paid for what is short, nothing is paid back: it is then no credit, and no check is made out.

@@ -23,7 +23,7 @@ class MinuteCharge:
     amount_minor: int
 
 
-def rate(talk_ms: int, terms: Terms) -> MinuteCharge:
+def minute_charge(talk_ms: int, terms: Terms) -> MinuteCharge:
     """Rate one call by its talk in ms, rounded down; 0 is a call that nobody answered, and free.
 
     A call with any talk is charged as one of `minute_minimum_ms` at least. Raises ValueError for a negative talk and

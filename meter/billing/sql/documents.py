@@ -275,7 +275,7 @@ def open_of(connection: Connection, number: str) -> int:
     return total
 
 
-def mark_settled(connection: Connection, number: str, now_utc_us: int) -> bool:
+def mark_paid(connection: Connection, number: str, now_utc_us: int) -> bool:
     """Write down whether an invoice is paid in full, after its receivable has moved; returns that."""
     paid = open_of(connection, number) <= 0
     this = documents.c.number == number

@@ -1,7 +1,7 @@
-"""What billing has to do by an instant: the steps of every buyer's weeks and months, in the order of time.
+"""What billing has to do by an instant: the tasks of every buyer's weeks and months, in the order of time.
 
-A step is a reason to look, not an order: who performs it looks again in its own transaction, so a step that was done
-meanwhile does nothing. Nothing is remembered of which steps ran; that follows from what is written, and so runs that
+A task is a reason to look, not an order: `tasks.perform` reads again in its own transaction, so a task that was done
+meanwhile does nothing. Nothing is remembered of which tasks ran; that follows from what is written, and so runs that
 were missed are caught up with in order.
 
     SETTLE   a service week is over: its units, its overage, its statement
@@ -60,7 +60,7 @@ class DueTask:
 def due_tasks(
     connection: Connection, contracts: Mapping[str, Contract], now_utc_us: int, settle_after_us: int
 ) -> list[DueTask]:
-    """Every step that is due by `now_utc_us`. Reads a few rows per buyer."""
+    """Every task that is due by `now_utc_us`. Reads a few rows per buyer."""
     look = _Look(connection, now_utc_us, settle_after_us)
     found: set[DueTask] = set()
     for contract in contracts.values():
@@ -70,7 +70,7 @@ def due_tasks(
 
 
 def next_boundary(contracts: Mapping[str, Contract], after_utc_us: int, settle_after_us: int) -> int | None:
-    """The next instant at which the calendar alone makes a step due: a week settled, a Tuesday noon, a month over."""
+    """The next instant at which the calendar alone makes a task due: a week settled, a Tuesday noon, a month over."""
     found: set[int] = set()
     for contract in contracts.values():
         week = contract.week_at(after_utc_us)
@@ -99,57 +99,57 @@ class _Look:
         self._over = now_utc_us - settle_after_us  # what ended by then may be settled
         self._heads = {row.buyer: row.seq for row in connection.execute(select(ledger_heads))}
         self._last = _last_periods(connection)
-        self._orders = _unsettled_orders(connection)
+        self._orders = _unclosed_orders(connection)
         self._open = _open_weeks(connection)
 
     def weeks(self, contract: Contract) -> set[DueTask]:
         name = contract.buyer.name
-        steps: set[DueTask] = set()
+        tasks: set[DueTask] = set()
         to_settle = {week for week in self._weeks_with_units(contract) if week.end_us <= self._over}
         for monday, invoiced in self._orders.get(name, []):
             week = contract.week_from(monday)
             if week.end_us <= self._over:
                 to_settle.add(week)
             if not invoiced and week.order_invoice_at <= self._now and contract.state is not BuyerState.CANCELLED:
-                steps.add(DueTask(week.order_invoice_at, TaskKind.TUESDAY, name, str(week)))
+                tasks.add(DueTask(week.order_invoice_at, TaskKind.TUESDAY, name, str(week)))
         open_weeks = {contract.week_from(monday) for monday, since in self._open.get(name, []) if since is None}
         for week in to_settle | open_weeks:
             if week in to_settle:
-                steps.add(DueTask(week.end_us, TaskKind.SETTLE, name, str(week)))
+                tasks.add(DueTask(week.end_us, TaskKind.SETTLE, name, str(week)))
             if week.remedy_closes_at <= self._now:
-                steps.add(DueTask(week.remedy_closes_at, TaskKind.TUESDAY, name, str(week.make_up_week)))
+                tasks.add(DueTask(week.remedy_closes_at, TaskKind.TUESDAY, name, str(week.make_up_week)))
         for _, paid_us in self._open.get(name, []):
             if paid_us is not None:  # what awaited its payment is settled with the next Tuesday
                 week = _tuesday_after(contract, paid_us)
                 if week.order_invoice_at <= self._now:
-                    steps.add(DueTask(week.order_invoice_at, TaskKind.TUESDAY, name, str(week)))
-        return steps
+                    tasks.add(DueTask(week.order_invoice_at, TaskKind.TUESDAY, name, str(week)))
+        return tasks
 
     def months(self, contract: Contract) -> set[DueTask]:
         name, terms = contract.buyer.name, contract.terms_at(self._now)
-        steps = self._months_over(contract, terms)
+        tasks = self._months_over(contract, terms)
         by_minute = terms.rating is Rating.MINUTE
         if by_minute and terms.setup_fee_minor and contract.state is BuyerState.ACTIVE and not self._is_set_up(name):
-            first = min([self._now, *(one.at_us - 1 for one in steps)])  # before the first month, caught up with or not
-            steps.add(DueTask(first, TaskKind.SETUP, name, ""))
-        return steps
+            first = min([self._now, *(one.at_us - 1 for one in tasks)])  # before the first month, caught up with or not
+            tasks.add(DueTask(first, TaskKind.SETUP, name, ""))
+        return tasks
 
     def _months_over(self, contract: Contract, terms: Terms) -> set[DueTask]:
         name, by_minute = contract.buyer.name, terms.rating is Rating.MINUTE
-        steps: set[DueTask] = set()
+        tasks: set[DueTask] = set()
         last = self._last.get((name, "month"))
         if last is None and not any(one.rating is Rating.MINUTE for one in contract.versions):
-            return steps  # no index tells increments from units: looking for some would read all that it ever posted
+            return tasks  # no index tells increments from units: looking for some would read all that it ever posted
         first, newest = self._span(name, INCREMENT, last)
         has_lines = by_minute and contract.buyer.extra_lines and contract.state is not BuyerState.CANCELLED
         if first is None and not (has_lines and last):
-            return steps
+            return tasks
         month = month_of(first, terms.time_zone) if first is not None else Month(str(last and last.period), "").later(1)
         month = Month(month.name, terms.time_zone)
         while month.end_us <= self._over and (newest is None or month.start_us <= newest or has_lines):
-            steps.add(DueTask(month.end_us, TaskKind.MONTH, name, month.name))
+            tasks.add(DueTask(month.end_us, TaskKind.MONTH, name, month.name))
             month = month.later(1)
-        return steps
+        return tasks
 
     def holds(self) -> set[DueTask]:
         query = select(documents.c.due_utc_us, documents.c.buyer, documents.c.number)
@@ -199,7 +199,7 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What says cheaply whether a look at all steps is worth it."""
+    """What says cheaply whether a look at all tasks is worth it."""
 
     book: int  # version: an order, a payment's release and a change of terms raise it
     is_behind: bool  # there are closing facts that the meter has not settled for a while
@@ -259,7 +259,7 @@ def _last_periods(connection: Connection) -> dict[tuple[str, str], _Last]:
     return found
 
 
-def _unsettled_orders(connection: Connection) -> dict[str, list[tuple[str, bool]]]:
+def _unclosed_orders(connection: Connection) -> dict[str, list[tuple[str, bool]]]:
     """By buyer: the weeks of orders that are not settled, and whether each was invoiced or is make-up alone."""
     joined = and_(billing_periods.c.buyer == orders.c.buyer, billing_periods.c.period == orders.c.week)
     query = (

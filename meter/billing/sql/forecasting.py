@@ -13,7 +13,7 @@ from book.hours import open_times
 from book.limits import binds, make_up_of, order_most
 from book.model import BuyerState, Rating, Terms
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import DEFAULT_REMEDY, Prepaid, Remedy, WeekOrder, WeekResult, settle_week
+from meter.billing.arithmetic.cycle import DEFAULT_REMEDY, Prepaid, Remedy, WeekOrder, WeekResult, week_result
 from meter.billing.arithmetic.forecast import Forecast, Progress, foresee, is_foreseeable
 from meter.billing.arithmetic.units import SENT, WHOLE, CarriedUnits, bill_week
 from meter.billing.sql.remedy import choice_of
@@ -107,7 +107,7 @@ class _WeekEnd:
         connected = dict(self.kinds["connected"])
         connected[percent] = connected.get(percent, 0) + more
         units, _ = bill_week(self.carried, connected, self.kinds["failed"])
-        return settle_week(self.week, self.terms, self.bought, units, self.kept)
+        return week_result(self.week, self.terms, self.bought, units, self.kept)
 
 
 def _earlier(connection: Connection, buyer: str, week: Week) -> list[int]:

@@ -101,7 +101,7 @@ def record(connection: Connection, payment: Payment, by: str, now_utc_us: int) -
     if left:
         moves.append(_move(payment, Account.CREDITS, left, number=None, by=by, now_utc_us=now_utc_us))
     append(connection, moves)
-    settled = tuple(number for number, _ in applied if documents.mark_settled(connection, number, now_utc_us))
+    settled = tuple(number for number, _ in applied if documents.mark_paid(connection, number, now_utc_us))
     return PaymentResult(
         new=True,
         applied=tuple(applied),
@@ -127,7 +127,7 @@ def reverse(connection: Connection, buyer: str, reference: str, *, reason: str, 
     changed = {"reversed_utc_us": now_utc_us, "reversed_by": by, "reversed_why": reason}
     connection.execute(update(payments).where(payments.c.id == there.id).values(**changed))
     numbers = [one.document for one in made if one.document is not None]
-    return [number for number in numbers if not documents.mark_settled(connection, number, now_utc_us)]
+    return [number for number in numbers if not documents.mark_paid(connection, number, now_utc_us)]
 
 
 def _payment(connection: Connection, buyer: str, reference: str) -> Any:
@@ -214,7 +214,7 @@ def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Bi
         now_utc_us=run.now_utc_us,
     )
     append(connection, moves)
-    documents.mark_settled(connection, number, run.now_utc_us)
+    documents.mark_paid(connection, number, run.now_utc_us)
     _reopen(connection, document.buyer, week, row, run.now_utc_us)
     release(connection, document.buyer, run.now_utc_us)
     return issued.number

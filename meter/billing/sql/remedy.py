@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, or_, select, update
 
 from book.model import BuyerState
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Line, Remedy, Settlement, remedy
+from meter.billing.arithmetic.cycle import Line, Remedy, ShortfallRemedy, remedy
 from meter.billing.arithmetic.drafts import remedy_text
 from meter.billing.sql import documents
 from meter.billing.sql.documents import BillingRun
@@ -90,7 +90,7 @@ def _remedy(
     return remedy_text(settlement, str(short_week), counts) + "."
 
 
-def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run: BillingRun) -> None:
+def _add_make_up(connection: Connection, buyer: str, settlement: ShortfallRemedy, run: BillingRun) -> None:
     this = (orders.c.buyer == buyer, orders.c.week == str(settlement.order_week))
     moved = connection.execute(
         update(orders)
@@ -119,7 +119,9 @@ def _add_make_up(connection: Connection, buyer: str, settlement: Settlement, run
     raise_version(connection)
 
 
-def _add_refund(connection: Connection, key: str, settlement: Settlement, posting: Posting, run: BillingRun) -> None:
+def _add_refund(
+    connection: Connection, key: str, settlement: ShortfallRemedy, posting: Posting, run: BillingRun
+) -> None:
     connection.execute(
         insert(refunds).values(
             key=key,

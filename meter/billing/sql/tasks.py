@@ -1,4 +1,4 @@
-"""A step of the billing cycle, performed in one transaction."""
+"""Performs a task of the billing cycle in one transaction."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from meter.book.sql.contracts import Contract, read_contracts
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """One step that did something: the documents that are new, or the change of state."""
+    """One task that did something: the documents that are new, or the change of state."""
 
-    step: DueTask
+    task: DueTask
     documents: tuple[str, ...] = ()
     held: bool = False
 
@@ -27,26 +27,26 @@ class NotCountedError(ValueError):
 
 
 def perform(
-    connection: Connection, step: DueTask, contract: Contract, run: BillingRun, counted_by_us: int
+    connection: Connection, task: DueTask, contract: Contract, run: BillingRun, counted_by_us: int
 ) -> TaskResult:
-    """Do one step in the caller's write transaction.
+    """Perform one task in the caller's write transaction.
 
     Raises NotCountedError for all but a hold, while facts that closed transfers by `counted_by_us` are not counted.
     """
-    if step.kind is TaskKind.HOLD:
-        return TaskResult(step, held=payments.hold(connection, step.period, run.now_utc_us))
+    if task.kind is TaskKind.HOLD:
+        return TaskResult(task, held=payments.hold(connection, task.period, run.now_utc_us))
     if is_behind(connection, counted_by_us):
         raise NotCountedError("closed transfers are not counted yet")
-    if step.kind is TaskKind.SETUP:
-        return TaskResult(step, tuple(months.set_up(connection, contract, run)))
-    if step.kind is TaskKind.MONTH:
-        zone = contract.terms_at(step.at_us - 1).time_zone
-        return TaskResult(step, tuple(months.invoice_month(connection, contract, Month(step.period, zone), run)))
-    work = weeks.settle if step.kind is TaskKind.SETTLE else weeks.tuesday
-    return TaskResult(step, tuple(work(connection, contract, contract.week_from(step.period), run)))
+    if task.kind is TaskKind.SETUP:
+        return TaskResult(task, tuple(months.set_up(connection, contract, run)))
+    if task.kind is TaskKind.MONTH:
+        zone = contract.terms_at(task.at_us - 1).time_zone
+        return TaskResult(task, tuple(months.invoice_month(connection, contract, Month(task.period, zone), run)))
+    work = weeks.close_week if task.kind is TaskKind.SETTLE else weeks.tuesday
+    return TaskResult(task, tuple(work(connection, contract, contract.week_from(task.period), run)))
 
 
 def look(connection: Connection, now: int, settle_after_us: int) -> tuple[dict[str, Contract], list[DueTask]]:
-    """Every contract, and the steps that are due by `now`."""
+    """Every contract, and the tasks that are due by `now`."""
     contracts = read_contracts(connection)
     return contracts, due_tasks(connection, contracts, now, settle_after_us)

@@ -1,8 +1,8 @@
-"""The steps of a service week, each one transaction: settle it, and on Tuesday its remedy and the next order's invoice.
+"""The tasks of a service week, each one transaction: close it; on Tuesday, its remedy and the next order's invoice.
 
-`settle` freezes a week: which units are in it follows from the end of the buyer's chain at that moment, so a unit that
-is posted later is, by its place in the chain, one of the next week's. Everything here is asked for again and again and
-done once: the row of the period, the keys of the documents and the order's own invoice say that it was.
+`close_week` freezes a week: the end of the buyer's chain at that moment says which units are in it, so a unit that is
+posted later is, by its place in the chain, one of the next week's. Everything here is called again and again and done
+once: the row of the period, the keys of the documents and the order's own invoice say that it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from book.model import BuyerState, Order, Rating, Terms
 from meter.billing.arithmetic.calendar import Week, deadline_us, local_day
-from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, WeekResult, make_up_units, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, WeekResult, make_up_units, week_result
 from meter.billing.arithmetic.drafts import Draft, order_draft, overage_draft, week_draft, week_figures
 from meter.billing.arithmetic.units import (
     SENT,
@@ -68,7 +68,7 @@ class FrozenOrder:
         return WeekOrder(self.delivered_against, self.paid_units, self.came_with, paid)
 
 
-def settle(connection: Connection, contract: Contract, week: Week, run: BillingRun) -> list[str]:
+def close_week(connection: Connection, contract: Contract, week: Week, run: BillingRun) -> list[str]:
     """Settle a week that is over; the numbers of the documents that are new. Nothing where there is nothing in it."""
     buyer = contract.buyer.name
     through = lock_heads(connection, [buyer])[buyer][0]
@@ -85,7 +85,7 @@ def settle(connection: Connection, contract: Contract, week: Week, run: BillingR
     units, after = bill_week(carried, kinds["connected"], kinds["failed"])
     terms = terms_of(connection, contract, week, frozen)
     bought = frozen.bought(paid=_is_paid(connection, frozen.invoice)) if frozen else None
-    result = settle_week(week, terms, bought, units, periods.kept_of(since))
+    result = week_result(week, terms, bought, units, periods.kept_of(since))
     append(connection, [*_billed(buyer, week, units, run), *_earned(buyer, terms, result, run)])
     numbers: list[str] = []
     overage = None

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select
 from book.model import Channel
 from book.model import Rating as RatedBy
 from facts.disclosure import Claim
-from meter.billing.arithmetic.minutes import rate
+from meter.billing.arithmetic.minutes import minute_charge
 from meter.book.sql.book import UnknownBuyerError
 from meter.book.sql.contracts import Contract, read_contract
 from meter.ledger.accounts import INCREMENT, Account, Posting, Rule
@@ -196,7 +196,7 @@ def _charge(contract: Contract, report: Reported, now_utc_us: int) -> tuple[Char
     terms = contract.terms_at(report.started_us)
     if terms.rating is not RatedBy.MINUTE:
         raise InteractionError("buyer", f"does not pay by the minute under terms {terms.name!r}, then in force")
-    rated = rate((report.ended_us - report.started_us) // 1000, terms)
+    rated = minute_charge((report.ended_us - report.started_us) // 1000, terms)
     charged = Charged(rated.increments, rated.amount_minor, terms.currency)
     if not rated.increments:
         return charged, None

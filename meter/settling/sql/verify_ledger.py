@@ -83,7 +83,7 @@ async def verify_ledger(engine: AsyncEngine) -> LedgerReport:
             if chain.seq < seq or (chain.seq == seq and chain.digest != digest):
                 findings.add(f"ledger of {buyer}: ends at {chain.seq}, its head says {seq}")
             await clerk.read(_check_balances, buyer, findings)
-        papers = await clerk.read(_check_documents, findings)
+        document_count = await clerk.read(_check_documents, findings)
         await clerk.read(_check_money, findings)
         settled = await _check_outcomes(clerk, findings)
     finally:
@@ -91,7 +91,7 @@ async def verify_ledger(engine: AsyncEngine) -> LedgerReport:
     return LedgerReport(
         buyers=len(heads),
         postings=count,
-        documents=papers,
+        documents=document_count,
         outcomes=settled,
         problems=tuple(findings.kept),
         problem_count=findings.count,

@@ -1,4 +1,4 @@
-"""Reading the suppression tables. Each function runs inside the caller's transaction, whose connection comes last."""
+"""Reading the suppression tables. Each function runs inside the caller's transaction, whose connection comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changing the suppression tables. Each function is a whole transaction, whose connection comes last.
+"""Changing the suppression tables. Each function is a whole transaction, whose connection comes first.
 
 Stamps. A transaction that changes what readers see first takes the next stamp: it raises the one row of
 `suppression_state` and gives that number to every row it writes, those that go out of force included. On SQLite write

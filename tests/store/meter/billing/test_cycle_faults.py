@@ -289,7 +289,7 @@ async def test_a_meter_that_lags_still_holds_who_has_not_paid(books: Books) -> N
     books.cycle._clock = lambda: at("2026-06-04 17:00")
     assert (await books.cycle._due()).value == "holds"
     report = await books.cycle.run_once(at("2026-06-15 02:00"), only=TaskKind.HOLD)
-    assert [(one.step.kind, one.held) for one in report.done] == [(TaskKind.HOLD, True)]
+    assert [(one.task.kind, one.held) for one in report.done] == [(TaskKind.HOLD, True)]
     assert await books.documents(kind="week") == []
 
 
@@ -307,7 +307,7 @@ async def test_by_hand_no_week_is_settled_while_transfers_of_it_are_not_counted(
     await books.hand_over()
     report = await books.cycle.run_once(at("2026-06-15 01:00"))
     assert report.waits
-    assert {one.step.kind for one in report.done} == {TaskKind.HOLD}
+    assert {one.task.kind for one in report.done} == {TaskKind.HOLD}
     assert await books.documents(kind="week") == []
     follower = Follower(books.engine, SettleOptions())
     assert await follower.catch_up() == 1
@@ -395,20 +395,20 @@ async def test_a_week_waits_for_the_one_before_it_that_could_not_be_settled(
     for monday in ("2026-06-08", "2026-06-15"):
         await books.order("acme", monday, 10)
     await books.run("2026-06-09 12:00")
-    real = weeks.settle_week
+    real = weeks.week_result
 
     def fails(week: object, *args: object, **kwargs: object) -> object:
         if str(week) == "2026-06-08":
             raise ValueError("this one cannot")
         return real(week, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(weeks, "settle_week", fails)
+    monkeypatch.setattr(weeks, "week_result", fails)
     report = await books.cycle.run_once(at("2026-06-22 01:00"))
     assert [one.why for one in report.trouble] == [
         "this one cannot",
         "week of 2026-06-15: the week of 2026-06-08 is not settled yet",
     ]
-    monkeypatch.setattr(weeks, "settle_week", real)
+    monkeypatch.setattr(weeks, "week_result", real)
     await books.run("2026-06-22 01:01")
     assert [one.period for one in await books.documents(kind="week")] == ["2026-06-08", "2026-06-15"]
 

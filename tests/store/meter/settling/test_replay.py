@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from book.model import Terms
 from facts.fact import Kind, Party
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, WeekResult, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, WeekOrder, WeekResult, week_result
 from meter.billing.arithmetic.drafts import week_figures
 from meter.billing.arithmetic.units import WeekUnits
 from meter.billing.sql import weeks
@@ -126,7 +126,7 @@ async def test_a_week_that_a_release_before_settled_as_it_charged_then_is_right(
     def charged_as_sent(week: Week, terms: Terms, bought: WeekOrder, units: WeekUnits, kept: Prepaid) -> WeekResult:
         paid_for = replace(bought, paid_units=quantity, make_up=Prepaid(bought.order.make_up))
         charged = replace(units, billed_connected=units.sent_connected, billed_failed=units.sent_failed)
-        return settle_week(week, terms, paid_for, charged, kept)
+        return week_result(week, terms, paid_for, charged, kept)
 
     def figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
         return {name: value for name, value in week_figures(result, units).items() if name not in NEW}
@@ -137,7 +137,7 @@ async def test_a_week_that_a_release_before_settled_as_it_charged_then_is_right(
     await books.pay("acme", 1_000_000, "2026-06-03 10:00")
     await call(books, connected=207, failed=15)
     with monkeypatch.context() as then:
-        then.setattr(weeks, "settle_week", charged_as_sent)
+        then.setattr(weeks, "week_result", charged_as_sent)
         then.setattr(weeks, "week_figures", figures)
         await books.run("2026-06-15 01:00")
     async with books.engine.begin() as connection:  # as migration 0008 leaves it

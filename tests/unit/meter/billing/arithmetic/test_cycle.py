@@ -18,7 +18,7 @@ from meter.billing.arithmetic.cycle import (
     WeekResult,
     make_up_units,
     remedy,
-    settle_week,
+    week_result,
 )
 from meter.billing.arithmetic.units import CarriedUnits, OrderedUnits, WeekUnits, bill_week, paid_in_advance
 
@@ -56,7 +56,7 @@ def settle(
     if order is not None:
         units_paid = paid_in_advance(terms.order_counts, order.quantity, terms.connected_percent, OrderedUnits())
         bought = WeekOrder(order, units_paid, Prepaid(make_up_units(order, terms), worth), paid)
-    return settle_week(WEEK, terms, bought, week, kept)
+    return week_result(WEEK, terms, bought, week, kept)
 
 
 # "price 4,500 cents, order 200, 93 %, `billed`. Week: 207 connected (fraction carried in: 0) ..."

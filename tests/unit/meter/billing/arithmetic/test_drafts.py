@@ -10,7 +10,7 @@ import pytest
 from book.model import Buyer, Order
 from book.terms import presets
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Line, Prepaid, Remedy, WeekOrder, remedy, settle_week
+from meter.billing.arithmetic.cycle import Line, Prepaid, Remedy, WeekOrder, remedy, week_result
 from meter.billing.arithmetic.drafts import Issuer, IssueStamp, body_of, order_draft, remedy_text, week_draft
 from meter.billing.arithmetic.units import WeekUnits
 from meter.billing.documents import shown
@@ -54,7 +54,7 @@ def test_no_number_of_transfers_stands_in_a_statement_as_units(figure: str) -> N
     """Each figure that an order counts as it was sent, by a value of its own: its row says that it is transfers."""
     bought = WeekOrder(Order("acme", str(WEEK), 200, 10, 10, 9), 186, Prepaid(9, 40_500), paid=True)
     units = WeekUnits(190, 1, 176, 1)
-    result = settle_week(WEEK, SENT, bought, units)
+    result = week_result(WEEK, SENT, bought, units)
     draft = week_draft("", Buyer("acme", "Acme", SENT), SENT, result=result, units=units, overage=None)
     stamp = IssueStamp("ST-000001", "2026-06-15", "2026-06-15T01:00:00-04:00", None, None, 0)
     body = body_of(draft, Issuer(), stamp)

@@ -10,7 +10,7 @@ import pytest
 
 from book.model import Order, Terms
 from meter.billing.arithmetic.calendar import Week
-from meter.billing.arithmetic.cycle import Prepaid, Remedy, WeekOrder, WeekResult, settle_week
+from meter.billing.arithmetic.cycle import Prepaid, Remedy, WeekOrder, WeekResult, week_result
 from meter.billing.arithmetic.forecast import Forecast, Progress, foresee, is_foreseeable
 from meter.billing.arithmetic.units import CarriedUnits, bill_week
 
@@ -31,7 +31,7 @@ def ahead(progress: Progress, order: Order | None, terms: Terms = TERMS) -> Fore
 
     def settle(more: int) -> WeekResult:
         units, _ = bill_week(CarriedUnits(), {percent: progress.counted + more}, {})
-        return settle_week(WEEK, terms, bought, units)
+        return week_result(WEEK, terms, bought, units)
 
     return foresee(progress, order.quantity if order else 0, settle)
 
