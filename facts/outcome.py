@@ -136,14 +136,14 @@ class Outcome:
     def as_closed(self) -> TransferClosed:
         """As the closing fact says it."""
         return TransferClosed(
-            self.verdict.value,
-            self.reason.value,
-            self.counts_as.value,
-            self.row,
-            self.attempt_ms,
-            self.talk_ms,
-            self.buffer_ms,
-            self.evidence,
+            verdict=self.verdict.value,
+            reason=self.reason.value,
+            counts_as=self.counts_as.value,
+            row=self.row,
+            attempt_ms=self.attempt_ms,
+            talk_ms=self.talk_ms,
+            buffer_ms=self.buffer_ms,
+            evidence=self.evidence,
         )
 
 

@@ -352,14 +352,14 @@ def interrupted(fact: Fact) -> Interrupted:
 def transfer_closed(fact: Fact) -> TransferClosed:
     payload = stored(fact)
     return TransferClosed(
-        text(payload, "verdict"),
-        text(payload, "reason"),
-        text(payload, "counts_as"),
-        whole(payload, "row"),
-        whole(payload, "attempt_ms"),
-        whole(payload, "talk_ms"),
-        whole(payload, "buffer_ms"),
-        wholes(payload, "evidence"),
+        verdict=text(payload, "verdict"),
+        reason=text(payload, "reason"),
+        counts_as=text(payload, "counts_as"),
+        row=whole(payload, "row"),
+        attempt_ms=whole(payload, "attempt_ms"),
+        talk_ms=whole(payload, "talk_ms"),
+        buffer_ms=whole(payload, "buffer_ms"),
+        evidence=wholes(payload, "evidence"),
     )
 
 

@@ -233,12 +233,12 @@ def parties(started: Fact) -> Parties:
     """These alone of `transfer_started`."""
     payload = stored(started)
     return Parties(
-        text(payload, "call_id"),
-        text(payload, "sip_call_id"),
-        text(payload, "dialer"),
-        text(payload, "campaign"),
-        text(payload, "buyer"),
-        text(payload, "phone"),
+        call_id=text(payload, "call_id"),
+        sip_call_id=text(payload, "sip_call_id"),
+        dialer=text(payload, "dialer"),
+        campaign=text(payload, "campaign"),
+        buyer=text(payload, "buyer"),
+        phone=text(payload, "phone"),
     )
 
 
@@ -303,12 +303,12 @@ def _endpoints(payload: Mapping[str, Any]) -> tuple[Endpoint, ...]:
     return tuple(
         [
             Endpoint(
-                whole(item, "leg"),
-                text(item, "name"),
-                text(item, "kind"),
-                text(item, "transport"),
-                text(item, "srtp"),
-                truth(item, "secure"),
+                leg=whole(item, "leg"),
+                name=text(item, "name"),
+                kind=text(item, "kind"),
+                transport=text(item, "transport"),
+                srtp=text(item, "srtp"),
+                secure=truth(item, "secure"),
             )
             for item in objects(payload, "endpoints")
         ]
@@ -320,20 +320,20 @@ def _terms(payload: Mapping[str, Any]) -> Terms:
     if not clauses:
         return Terms()
     return Terms(
-        text(clauses, "name"),
-        whole(clauses, "version"),
-        text(clauses, "rating"),
-        whole(clauses, "connected_percent"),
-        whole(clauses, "failed_percent"),
-        whole(clauses, "talk_connected_ms"),
-        text(clauses, "unreachable"),
-        text(clauses, "caller_abandon"),
-        text(clauses, "time_zone"),
-        text(clauses, "currency"),
-        whole(clauses, "unit_price_minor"),
-        whole(clauses, "minute_price_minor"),
-        whole(clauses, "minute_increment_ms"),
-        whole(clauses, "minute_minimum_ms"),
+        name=text(clauses, "name"),
+        version=whole(clauses, "version"),
+        rating=text(clauses, "rating"),
+        connected_percent=whole(clauses, "connected_percent"),
+        failed_percent=whole(clauses, "failed_percent"),
+        talk_connected_ms=whole(clauses, "talk_connected_ms"),
+        unreachable=text(clauses, "unreachable"),
+        caller_abandon=text(clauses, "caller_abandon"),
+        time_zone=text(clauses, "time_zone"),
+        currency=text(clauses, "currency"),
+        unit_price_minor=whole(clauses, "unit_price_minor"),
+        minute_price_minor=whole(clauses, "minute_price_minor"),
+        minute_increment_ms=whole(clauses, "minute_increment_ms"),
+        minute_minimum_ms=whole(clauses, "minute_minimum_ms"),
     )
 
 

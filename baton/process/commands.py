@@ -26,24 +26,24 @@ _STATES = {"pause": BuyerState.PAUSED, "resume": BuyerState.ACTIVE}
 def executor(engine: AsyncEngine, data_dir: Path) -> Execute:
     """What does commands on this store."""
 
-    async def execute(command: str, payload: Mapping[str, Any], by: Commander) -> dict[str, Any]:
+    async def execute(command: str, arguments: Mapping[str, Any], by: Commander) -> dict[str, Any]:
         if command == "suppress":
-            return await _suppress(engine, data_dir, payload, by)
-        return await _set_state(engine, _STATES[command], payload, by)
+            return await _suppress(engine, data_dir, arguments, by)
+        return await _set_state(engine, _STATES[command], arguments, by)
 
     return execute
 
 
 async def _set_state(
-    engine: AsyncEngine, state: BuyerState, payload: Mapping[str, Any], by: Commander
+    engine: AsyncEngine, state: BuyerState, arguments: Mapping[str, Any], by: Commander
 ) -> dict[str, Any]:
-    buyer = _text(payload, "buyer") or by.buyer
+    buyer = _text(arguments, "buyer") or by.buyer
     if not buyer:
         raise CommandError("buyer: is required")
     if by.buyer and buyer != by.buyer:
         raise CommandError("buyer: is another's")
     change = set_own_state if by.buyer else set_state
-    said_by, reason = BY_PREFIX + by.name, _text(payload, "reason")[:MAX_REASON]
+    said_by, reason = BY_PREFIX + by.name, _text(arguments, "reason")[:MAX_REASON]
     clerk = Clerk(engine)
     try:
         now_us = time.time_ns() // 1000
@@ -58,8 +58,8 @@ async def _set_state(
     return {"buyer": buyer, "before": made.before.value, "state": made.after.value, "stops": stops}
 
 
-async def _suppress(engine: AsyncEngine, data_dir: Path, payload: Mapping[str, Any], by: Commander) -> dict[str, Any]:
-    name, numbers = _text(payload, "list"), payload.get("numbers")
+async def _suppress(engine: AsyncEngine, data_dir: Path, arguments: Mapping[str, Any], by: Commander) -> dict[str, Any]:
+    name, numbers = _text(arguments, "list"), arguments.get("numbers")
     if not name:
         raise CommandError("list: is required")
     if not isinstance(numbers, list) or not numbers or not all(isinstance(one, str) for one in numbers):
@@ -76,8 +76,8 @@ async def _suppress(engine: AsyncEngine, data_dir: Path, payload: Mapping[str, A
     return {"list": name, "added": done.added, "already": done.already, "entries": done.count}
 
 
-def _text(payload: Mapping[str, Any], name: str) -> str:
-    value = payload.get(name, "")
+def _text(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments.get(name, "")
     if not isinstance(value, str):
         raise CommandError(f"{name}: is not text")
     return value

@@ -81,7 +81,7 @@ class EndpointPut(EndpointEntry):
 class StateChange(Body):
     """Why a buyer is paused or resumed."""
 
-    reason: str = Field("", max_length=500, description="BuyerRecord beside the change.")
+    reason: str = Field("", max_length=500, description="Kept beside the change.")
 
 
 class BuyerLine(BaseModel):

@@ -80,9 +80,60 @@ def start_of(
     given, unread = own_call_id(invite.headers)
     call_id = before.call_id if before else given or transfer
     offers = before.offers + 1 if before else 1
+    started = _started(
+        invite,
+        lead,
+        selection,
+        dialer=dialer,
+        call_id=call_id,
+        problems=(*lead.problems, *filter(None, [unread])),
+        terms=terms,
+        key=key,
+        offers=offers,
+        sign=sign,
+    )
+    offered = before.offered if before else frozenset[str]()
+    return Start(
+        transfer=transfer,
+        invite=invite,
+        plan=plan_of(selection, outcome_terms, refusal=refusal, answered=answered, limits=plan_limits),
+        endpoints=selection.endpoints,
+        buyer=buyer.name if buyer else "",
+        phone=lead.phone,
+        payload=started.as_payload(),
+        scrub=started.scrub,
+        terms=outcome_terms,
+        refusal=refusal,
+        refusal_code=REFUSAL_CODES.get(refusal, REFUSAL_CODES[Reason.FAULT]),
+        campaign=selection.campaign,
+        call_id=call_id,
+        offered=offered | {buyer.name} if buyer else offered,
+        offers=offers,
+        dialer=dialer,
+        limits=limits,
+        lead=lead,
+        key=key,
+        carriers={one.carrier: carriers[one.carrier] for one in selection.endpoints if one.carrier in carriers},
+    )
+
+
+def _started(
+    invite: Invite,
+    lead: Lead,
+    selection: Selection,
+    *,
+    dialer: str,
+    call_id: str,
+    problems: tuple[str, ...],
+    terms: Terms,
+    key: str,
+    offers: int,
+    sign: Sign,
+) -> TransferStarted:
+    """What is written down before anything rings."""
+    buyer, scrub = selection.buyer, selection.scrub
     name = buyer.name if buyer else ""
-    scrub = _scrub(selection.scrub, name, sign) if selection.scrub is not None else None
-    started = TransferStarted(
+    return TransferStarted(
         call_id=call_id,
         sip_call_id=invite.sip_call_id,
         dialer=dialer,
@@ -97,35 +148,12 @@ def start_of(
         ring_timeout_ms=selection.ring_timeout_ms,
         terms=terms,
         seed=selection.seed,
-        lead_problems=(*lead.problems, *filter(None, [unread])),
+        lead_problems=problems,
         refusals=tuple(_refusal(refusal, sign) for refusal in selection.refusals),
         left_out=tuple(LeftOut(endpoint, why) for endpoint, why in selection.left_out),
         key=key or None,
         offer=offers if offers > 1 else None,
-        scrub=scrub,
-    )
-    offered = before.offered if before else frozenset[str]()
-    return Start(
-        transfer=transfer,
-        invite=invite,
-        plan=plan_of(selection, outcome_terms, refusal=refusal, answered=answered, limits=plan_limits),
-        endpoints=selection.endpoints,
-        buyer=name,
-        phone=lead.phone,
-        payload=started.as_payload(),
-        scrub=scrub,
-        terms=outcome_terms,
-        refusal=refusal,
-        refusal_code=REFUSAL_CODES.get(refusal, REFUSAL_CODES[Reason.FAULT]),
-        campaign=selection.campaign,
-        call_id=call_id,
-        offered=offered | {buyer.name} if buyer else offered,
-        offers=offers,
-        dialer=dialer,
-        limits=limits,
-        lead=lead,
-        key=key,
-        carriers={one.carrier: carriers[one.carrier] for one in selection.endpoints if one.carrier in carriers},
+        scrub=_scrub(scrub, name, sign) if scrub is not None else None,
     )
 
 
@@ -207,7 +235,9 @@ def _terms(selection: Selection) -> Terms:
 
 def _endpoint(number: int, endpoint: Endpoint) -> StartedEndpoint:
     kind, transport, srtp = endpoint.kind.value, endpoint.transport.value, endpoint.srtp.value
-    return StartedEndpoint(number, endpoint.name, kind, transport, srtp, endpoint.secure)
+    return StartedEndpoint(
+        leg=number, name=endpoint.name, kind=kind, transport=transport, srtp=srtp, secure=endpoint.secure
+    )
 
 
 def _refusal(refusal: BuyerRefusal, sign: Sign) -> RefusedBuyer:

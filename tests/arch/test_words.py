@@ -10,7 +10,15 @@ ROOT = Path(__file__).parents[2]
 OURS = ("baton", "book", "config", "facts", "meter", "portal", "router", "suppression", "telemetry")
 MAX_POSITIONAL = 5  # of a call: more are told apart by their names alone
 MAX_FUNCTION = 60  # lines: what fits on a screen
-VARIADIC = {"Table", "select", "add_row", "pack", "Filter", "documented"}  # any number of the same kind, or not ours
+VARIADIC = {
+    "Table",
+    "select",
+    "add_row",
+    "pack",
+    "Filter",
+    "documented",
+    "Services",
+}  # any number of the same kind, or not ours
 LISTENERS = {"_keep", "_keep_log"}  # SQLAlchemy calls its listeners with the table first
 HISTORY = "meter/store/migrations/versions/"  # migrations are what they were when they ran
 RIDDLES = {"one", "other", "found", "said", "who"}  # which noun of the trade is meant, the reader would have to guess
