@@ -1,4 +1,4 @@
-"""What the commands on suppression lists share: the store of lists, who acts, keys, progress on the terminal."""
+"""Shared by the commands on suppression lists: the store of lists, the actor, keys, progress on the terminal."""
 # ruff: noqa: PLC0415 - as in baton.cli.console
 
 from __future__ import annotations

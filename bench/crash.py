@@ -1,4 +1,4 @@
-"""kill -9 amid live transfers, in every phase of one: what do the books say after the restart?
+"""Kills a router amid live transfers, in every phase, and checks the records after the restart.
 
 Alive at the kill: transfers that ring, that talk under 15 s, that talk past 15 s, and some that were declined a moment
 before, whose e-mails stand in the outbox while the mail server takes its time. Once the router alone is killed (its

@@ -1,4 +1,4 @@
-"""What it costs a transfer to be watched: metrics scraped, events over MQTT, webhooks, logs, SIP traces; on and off.
+"""The cost of observation per transfer: metrics, events over MQTT, webhooks, logs, SIP traces; on and off.
 
 Two Batons of this tree under the same load, in alternating pairs, as in `bench.pairs`. One tells nothing: no broker,
 no webhook, no trace, no line in the log for a transfer, nobody scrapes it. The other does all of it: Mosquitto on a

@@ -1,4 +1,4 @@
-"""One line of the benchmark: what was measured, what it should be, and whether it is."""
+"""One row of the benchmark: the measured value, its target, and whether it was met."""
 
 from __future__ import annotations
 

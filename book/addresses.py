@@ -1,4 +1,4 @@
-"""Whether what a buyer pays for can reach it by e-mail: said at check, import and order (domain, section 7)."""
+"""Checks that a buyer has the e-mail addresses that its leads and documents need (domain, section 7)."""
 
 from __future__ import annotations
 

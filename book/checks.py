@@ -1,4 +1,4 @@
-"""What only shows when the entries of a book are held against each other and against the settings.
+"""Checks the entries of a book against each other and against the settings.
 
 The checks read the raw tables, not the validated values: an entry that has a problem of its own still counts as a name
 that others may use, so one mistake is reported once. Values of the wrong type are left to validation.
@@ -28,7 +28,7 @@ def cross_problems(document: Document, presets: frozenset[str]) -> list[Problem]
 
 
 def cross_warnings(document: Document) -> list[Problem]:
-    """What works, and is seldom meant."""
+    """Warnings: valid entries that are seldom intended."""
     warnings: list[Problem] = []
     seen: dict[str, str] = {}
     for path, buyer in document.entries("buyers"):

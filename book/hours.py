@@ -1,4 +1,4 @@
-"""Opening hours as people write them: `mon-fri 09:00-12:30`. Gaps between spans are the breaks.
+"""Opening hours as text: `mon-fri 09:00-12:30`. Gaps between spans are the breaks.
 
 A span that ends at or before its start goes over midnight. `24:00` ends a day. A buyer is open while the clock on its
 wall shows a time within a span: where the clock is put forward the time left out is nobody's, where it is put back the

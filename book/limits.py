@@ -1,4 +1,4 @@
-"""What a buyer may still get: its caps, its order of the running week, and prospects it had before.
+"""The limits of a buyer: its caps, its order of the running week, and the prospects that it has had before.
 
 Pure. The same figures are asked for three times: by selection, from a snapshot that may be half a second old; by the
 store, in the transaction that admits a transfer, where they are exact; and by people. A unit is counted from admission:
@@ -94,7 +94,7 @@ class OrderLimit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the store holds a new transfer of one buyer against. With nothing but `at_us` it is counted, not limited."""
+    """The limits that the store checks a new transfer of one buyer against; with `at_us` alone it is only counted."""
 
     at_us: int
     phone: str = ""

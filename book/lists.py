@@ -1,4 +1,4 @@
-"""Suppression lists as they are on record: versions, changes made by hand, exemptions, the log. Values alone.
+"""Suppression lists as recorded in the store: versions, manual changes, exemptions, the log. Values alone.
 
 A list's state is named by (name, version, revision): the version is a file, the revision counts the changes made to it
 by hand since. `state` is the checksum of exactly that: of the file at revision 0; after each change of the state

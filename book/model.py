@@ -131,7 +131,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class TrunkPolicy:
-    """How one trunk wants to be spoken to: the same for a buyer's trunk and for a carrier of the operator's."""
+    """The SIP policy of one trunk: the same for a buyer's trunk and for a carrier of the operator's."""
 
     codecs: tuple[str, ...] = ()  # names of `CODECS` in order of preference; empty: what the dialer offers
     caller_id: str = ""  # user part of From; empty: the prospect's number; `anonymous`: RFC 3323

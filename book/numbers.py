@@ -1,4 +1,4 @@
-"""One normaliser for phone numbers: of leads, of suppression lists, of whoever looks one up.
+"""The one normaliser of phone numbers: of leads, of list entries and of look-ups.
 
 A list that says `(212) 555-0100` and a lead that says `tel:+1-212-555-0100` are the same number or the list is worth
 nothing, so both sides go through `normalise` and no other code decides what a number is. A number is kept as the

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration file, as values: every problem at once, each with its place.
+"""The problems of a configuration file as values: all at once, each with its path and line.
 
 A problem names the path of the setting as a person would write it (`listeners[1].port`) and, where it can be told, the
 line of the file or the environment variable that gave it. Secrets are never repeated in a message.

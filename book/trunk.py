@@ -1,4 +1,4 @@
-"""What may be said of a trunk, be it a buyer's endpoint or a carrier of the operator's: one model for both."""
+"""The settings of a trunk: one model for a buyer's endpoint and for a carrier of the operator's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _registrar(value: str) -> str:
 
 
 class TrunkEntry(Model):
-    """How a trunk wants to be spoken to."""
+    """The SIP settings of a trunk."""
 
     codecs: tuple[Annotated[str, AfterValidator(_codec)], ...] = Field(
         (), description="`PCMU`, `PCMA`, `G722`, `opus`, in order of preference; empty: what the dialer offers."

@@ -1,4 +1,4 @@
-"""Everything that can be said about a configuration file without starting it: `baton check`.
+"""Checks a configuration file without starting a process: `baton check`.
 
 Settings and book are validated together, so that one run shows all problems; then the files they name are looked at.
 """

@@ -1,4 +1,4 @@
-"""The section `[webhooks]`: how, and to whom, buyers' HTTPS endpoints are posted to."""
+"""The section `[webhooks]`: how events are sent to buyers' HTTPS endpoints, and which hosts are allowed."""
 
 from __future__ import annotations
 

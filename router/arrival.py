@@ -1,4 +1,4 @@
-"""What happens to a call before it is a transfer: its lead is fetched, its caller is greeted and presses a key.
+"""A call before it is a transfer: fetches its lead, greets its caller and waits for a key.
 
 Nothing is dialled here and nothing counts. A caller who leaves is handed on as well, marked as gone, so that the call
 is on the record. Calls whose lead came along and whose campaign has no greeting never see this.
@@ -41,7 +41,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ArrivalResult:
-    """How it came out: the caller's state, the key that was pressed, and the lead that was fetched."""
+    """The result of an arrival: the caller's state, the key that was pressed, and the lead that was fetched."""
 
     answered: bool = False
     gone: bool = False

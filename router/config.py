@@ -1,4 +1,4 @@
-"""What a router is told by its operator: who may send, how to reach the telephone network, and its limits."""
+"""The router's configuration: dialers, carriers and limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Carrier:
 
 @dataclass(frozen=True, slots=True)
 class RouterConfig:
-    """What a router is told. Durations in ms, 0: never."""
+    """The router's configuration. Durations in ms, 0: never."""
 
     dialers: tuple[Dialer, ...]
     carriers: dict[str, Carrier] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Who may send: addresses, digest authentication, rate and concurrency, and lock-out after wrong passwords.
+"""Admits dialers: addresses, digest authentication, rate limit and concurrency, and lock-out after wrong passwords.
 
 Digest by RFC 8760 with SHA-256 first and MD5 (RFC 7616) for those who know nothing else, qop `auth`. A nonce carries
 its own time under a keyed hash, so none has to be remembered before it is used; each count of a nonce is taken once.
@@ -58,7 +58,7 @@ class TurnAway:
 
 
 class Proof(Enum):
-    """What an INVITE's credentials come to."""
+    """The result of checking an INVITE's credentials."""
 
     GOOD = "good"
     NONE = "none"  # none given: ask

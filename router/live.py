@@ -1,4 +1,4 @@
-"""What is up in a router right now, as values for people: every call with its state, its age and its next deadline.
+"""A live view of a router: every call with its state, its age and its next deadline.
 
 Pure: it reads the router and changes nothing. Ages and waits are in ms of the router's own clock, rounded down. A
 caller's number goes through `mask` before it is in any value.

@@ -1,4 +1,4 @@
-"""Recording of live transfers: which file, when it starts and ends, and the facts about it."""
+"""Records live transfers: chooses the file, starts and stops the recording, and reports the facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting a version in force: against whatever happens to the list meanwhile, and without ever showing half of it.
+"""Activates a version of a list in one step, also where the list is changed by others at the same time.
 
 The store swaps versions only where the list still is as it was looked at. Where it has moved on, a version that stands
 for itself takes the changes made since along; one that was built upon the list is built again.
@@ -101,7 +101,7 @@ class VersionPlan:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """What the log says of an activation; `detail` is called once the version is built."""
+    """The log entry of an activation; `detail` is called once the version is built."""
 
     who: Actor
     action: str

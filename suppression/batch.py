@@ -1,4 +1,4 @@
-"""A whole file scrubbed for a buyer: who may be transferred, who may not, and lines of which that cannot be said.
+"""Scrubs a whole file for a buyer: lines that may be transferred, suppressed lines, and lines that cannot be read.
 
 Rows are kept as they stand in the file, byte for byte; those suppressed get the list that has them as one more column,
 those that cannot be read the reason. A line is in exactly one of the three files. One with several numbers is

@@ -1,4 +1,4 @@
-"""Changes made to a list by hand: numbers added and removed, kept in the store until they are folded into a new file.
+"""Manual changes of a list: numbers added and removed, kept in the store until they are folded into a new file.
 
 A document is canonical JSON, so that its checksum is the change's:
 

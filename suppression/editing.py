@@ -1,4 +1,4 @@
-"""Lists changed by hand: numbers added and removed, changes folded into a file, an older version restored."""
+"""Edits lists: adds and removes numbers, folds changes into a file, restores an older version."""
 
 from __future__ import annotations
 

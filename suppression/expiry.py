@@ -1,4 +1,4 @@
-"""Until when an entry or a whole list holds, as people write it: a day, through its end, or an instant.
+"""Parses the expiry of an entry or of a whole list: a day, through its end, or an instant.
 
 A day is one of a contract's calendar (domain, section 10): of a buyer's list it ends where the buyer's terms have their
 zone, of a global one where the operator has his. A time that does not say its distance to UTC is of the same clock.

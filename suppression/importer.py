@@ -1,4 +1,4 @@
-"""A file in, a list in force out: replaced, added to, or with numbers taken away.
+"""Imports a list file: replaces a list, adds to it, or removes numbers from it.
 
 The file is read as a stream, sorted within bounded memory and written as a new version; only then the store puts it in
 force, at once. Each line that cannot be read is a reject with its line number, kept in a file; past a threshold of

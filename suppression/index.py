@@ -1,4 +1,4 @@
-"""Lists in memory: is this number on it?
+"""Lists in memory, and the look-up of a number in them.
 
 A `LoadedList` is one state of one list, exact: its file, the changes made to it since, and the expiry of entries. A
 `Part` is what applies together, the global lists or those of one buyer. Nearly every number is on none of them, so a

@@ -1,4 +1,4 @@
-"""What the entries of a list are: numbers, or digests of numbers for those who do not show them.
+"""The kinds of list entries: phone numbers, or digests of phone numbers.
 
 A hashed list does not say what was hashed: `+12125550100`, `12125550100` or `2125550100`. One that guessed wrong would
 let everybody through and nobody would notice. So nothing is declared and nothing is guessed: a look-up tries all three.
@@ -38,7 +38,7 @@ _BYTES = {Kind.NUMBER: 0, Kind.MD5: 16, Kind.SHA1: 20, Kind.SHA256: 32}
 
 
 def spellings(number: int) -> tuple[bytes, ...]:
-    """What people hash of a number: E.164, E.164 without plus, and in North America the ten digits."""
+    """The spellings of a number that are commonly hashed: E.164 with and without plus, in North America ten digits."""
     digits = b"%d" % number
     if number in _NANP:
         return b"+" + digits, digits, digits[1:]

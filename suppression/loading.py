@@ -1,4 +1,4 @@
-"""A list from its file and its changes into memory, checked all over."""
+"""Loads a list from its file and its changes into memory, and verifies both."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def checked(version: ListVersion, changes: Sequence[ListChange]) -> Change:
 
 
 def seen(file: Path) -> tuple[int, ...]:
-    """What a file looks like from outside: another value after it was repaired."""
+    """A fingerprint of a file by its metadata: another value after the file was repaired."""
     try:
         found = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Look-ups for people: which lists have a number and since when, what a list holds, what there is."""
+"""Look-ups for operators: which lists have a number and since when, the entries of a list, the sizes of all lists."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ListMatch:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What stands behind a receipt: lists that were consulted, of the sets that prove themselves. Others by digest."""
+    """The lists that a receipt names: those of the sets whose record is intact; the others by digest."""
 
     lists: tuple[dict[str, Any], ...]
     missing: tuple[str, ...]  # not on record
@@ -163,7 +163,7 @@ def _until(part: Entries) -> list[int]:
 
 
 def sizes(data_dir: Path, lists: Sequence[ListVersion], broken: Sequence[str]) -> list[Size]:
-    """How the lists lie on disk."""
+    """The size of each list's file, and whether the list can be used."""
     found = []
     for one in lists:
         file = data_dir / one.file

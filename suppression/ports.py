@@ -1,4 +1,4 @@
-"""What suppression needs of the store, as protocols it declares itself; `meter.suppression_rows` implements them.
+"""The protocols through which suppression reads and writes the store; `meter.suppression_rows` implements them.
 
 The values that cross are those of `book.lists`.
 """
@@ -12,7 +12,7 @@ from book.lists import Actor, ListChange, ListNews, ListVersion, NewVersion
 
 
 class ListReader(Protocol):
-    """What the call path needs."""
+    """What a router reads of the lists."""
 
     async def stamp(self) -> int: ...
     async def since(self, stamp: int) -> ListNews:

@@ -1,4 +1,4 @@
-"""A scrub's receipt: what was asked, what the lists said, and which they were, signed.
+"""The signed receipt of a scrub: the number's hash, the verdict, and the lists that were consulted.
 
 It is a JSON Web Token (RFC 7519) in the compact form of RFC 7515, signed by HMAC-SHA256 (RFC 7518 section 3.2), so that
 anybody can read it and whoever has the key can verify it. The number itself is not in it: its keyed hash is, which

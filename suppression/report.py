@@ -1,4 +1,4 @@
-"""The report of an import: what was read in a list file, and what was not, whether or not the list was activated."""
+"""The report of an import: lines read, rejected and left unused, whether or not the list was activated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suppression.reading.reader import Layout, Reject, UnusedPart
 
 @dataclass(slots=True)
 class ReadReport:
-    """What was in a file."""
+    """The counts and findings of one file."""
 
     lines: int = 0  # with content, header not counted
     repeats: int = 0

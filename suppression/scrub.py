@@ -1,4 +1,4 @@
-"""May this number be transferred to this buyer? All lists of the buyer and all global ones, in one call, fail closed.
+"""Decides whether a number may be transferred to a buyer: looks up all global lists and the buyer's; fails closed.
 
 `reload` loads what is new and swaps it in at once; calls in progress do not notice. `check` looks only at what is in
 memory and takes microseconds. It refuses (`suppression_unavailable`) where any list that applies could not be loaded
@@ -177,7 +177,7 @@ class Scrub:
 
     @property
     def state(self) -> State:
-        """What is in force, for those who look at many numbers. Empty before the first `reload`."""
+        """The lists in force, for batches of numbers. Empty before the first `reload`."""
         return self._state or State()
 
     @property

@@ -71,7 +71,7 @@ class Entries:
         return len(self.keys)
 
     def only(self, which: slice | npt.NDArray[np.bool_]) -> Entries:
-        """Those at some places."""
+        """The entries at these positions."""
         return Entries(
             self.keys[which],
             None if self.rest is None else self.rest[which],

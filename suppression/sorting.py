@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(slots=True)
 class Tally:
-    """What a merge came to. `own` counts the distinct entries of the last layer."""
+    """The counts of a merge. `own` counts the distinct entries of the last layer."""
 
     count: int = 0
     own: int = 0
@@ -152,7 +152,7 @@ class Collector:
         self.taken += len(entries)
 
     def layer(self, *, removes: bool = False, extends: bool = False) -> Layer:
-        """All that was taken. The last run stays in memory."""
+        """A layer of all entries added so far. The last run stays in memory."""
         if self._held:
             self._runs.append(HeldRun(self._sorted()))
         return Layer(tuple(self._runs), removes, extends)

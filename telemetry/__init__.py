@@ -1,1 +1,1 @@
-"""Metrics and logs: what a running Baton tells about itself."""
+"""Metrics and logs of a running Baton."""

@@ -395,7 +395,7 @@ class MetricsServer:
 
 
 def registry() -> CollectorRegistry:
-    """What is to be served: the sum over all processes where they share a folder, else this process's own."""
+    """The registry to serve: the sum over all processes where they share a folder, else this process's own."""
     if not os.environ.get(MULTIPROCESS_VARIABLE):
         return REGISTRY
     shared = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""What all commands share: options, the store they work on, and output.
+"""Shared by all commands: options, opening the store, output.
 
 Names and phrases in the store may come from the network; `clean` keeps them from steering a terminal.
 """

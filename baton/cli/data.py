@@ -1,4 +1,4 @@
-"""Commands that move rows: `export` writes what the store knows, `load` brings rows of files into it."""
+"""Commands that move rows: `export` writes the store's rows to files, `load` writes rows of files into the store."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that look suppression lists up, and `scrub`: who is on them, what was done to them, what was signed."""
+"""Commands that read suppression lists, and `scrub`: look-ups, versions, the log, receipts."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations

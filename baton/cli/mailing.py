@@ -1,4 +1,4 @@
-"""What the commands on e-mail share: settings turned into a way to compose and send, and what is wrong with either."""
+"""Shared by the commands on e-mail: composers and senders made from the settings, and the faults of both."""
 
 from __future__ import annotations
 

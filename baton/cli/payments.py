@@ -1,4 +1,4 @@
-"""Commands on money that came and goes: `payments`, `refunds`, `remedies`."""
+"""Commands on payments in and out: `payments`, `refunds`, `remedies`."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands on what happened: `transfers list`, `transfers show`, `journal verify`, `journal heads`."""
+"""Commands on transfers and the journal: `transfers list`, `transfers show`, `journal verify`, `journal heads`."""
 # ruff: noqa: PLC0415 - imports stand in the commands, see baton.cli.main
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Races that no clock of SIPp's could promise: messages are held until all of a transfer's are there, then let go.
+"""A relay that makes races certain: it holds a transfer's messages until all are there, then releases them.
 
 A relay stands between the router and a party, on UDP. What fits one of the gate's patterns is held by the number of the
 prospect, which every message of a transfer bears; once each pattern has its message they leave in the gate's order,

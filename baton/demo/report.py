@@ -1,4 +1,4 @@
-"""What the demo shows: live progress, then the table, the e-mails, and where everything is; or one JSON object."""
+"""The output of the demo: live progress, then the table, the e-mails, and where everything is; or one JSON object."""
 
 from __future__ import annotations
 

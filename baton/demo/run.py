@@ -1,4 +1,4 @@
-"""The demo's course: import the book, serve, let every dialer call at once, watch, and gather what came of it."""
+"""Runs the demo: imports the book, serves, lets every dialer call at once, and gathers the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's stage: which program listens where, and the configuration that tells Baton of it."""
+"""The demo's ports and the configuration file that names them."""
 
 from __future__ import annotations
 

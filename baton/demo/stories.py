@@ -1,4 +1,4 @@
-"""The demo's stories: who does what, and what it must come to.
+"""The demo's stories: how each party behaves, and the expected verdict.
 
 Each story has a buyer and a campaign of its own, named like the story. Times are in milliseconds: for the callees
 from the INVITE they get, for the caller from the answer (talk) or from its INVITE (giving up).

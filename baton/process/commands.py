@@ -1,4 +1,4 @@
-"""Does what comes by MQTT as a command: pause, resume, suppress. The meter reads and answers (`meter.mqtt`)."""
+"""Executes the commands that arrive by MQTT: pause, resume, suppress. `meter.mqtt` receives and answers them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the processes are: live, ready, started. Each says so itself, once a second, from its own event loop.
+"""Health of the processes: live, ready, started. Each reports once a second, from its own event loop.
 
 A child of `baton serve` writes `health-NAME.json` into the folder that it shares with its parent, that of the metrics.
 The parent looks once a second. A file that stays as it was means that the child's loop does not turn, whatever else is

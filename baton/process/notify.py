@@ -1,4 +1,4 @@
-"""What systemd is told: the protocol of sd_notify(3), datagrams of `NAME=value` lines to the socket in NOTIFY_SOCKET.
+"""Notifies systemd by the protocol of sd_notify(3): datagrams of `NAME=value` lines to the socket in NOTIFY_SOCKET.
 
 Without that variable nothing is sent and every call is free. The socket may be a path or, with a leading @, an abstract
 one. A datagram that cannot be delivered is given up, and the first of a row of them logged: the service goes on.

@@ -1,4 +1,4 @@
-"""What may be asked of a running portal over its control socket: to take the configuration anew.
+"""The commands of a running portal's control socket: reload the configuration.
 
 Tokens, the campaigns of dialers and the log are in force at once: a token that is gone from the file is nobody's from
 then on, and the streams there are end, so that each client is asked again who it is. The rest of `[portal]` waits for

@@ -1,4 +1,4 @@
-"""What may be asked of a running router over its control socket: look, trace, drain, take the configuration anew.
+"""The commands of a running router's control socket: live view, trace, drain, reload of the configuration.
 
 `reload` brings into force what can be without touching a call that is up; what needs a restart stays as it was and is
 reported by name, at this reload and at each later one, until the restart. A file with problems changes nothing.

@@ -1,4 +1,4 @@
-"""A process's own account of itself: the signs that it gives, and what router and portal look at for them.
+"""A process's report on its own health: its signs of life, and the checks of router and portal.
 
 `alive` runs a process with it. Under a parent the signs go to the file that the parent watches. Alone the process
 serves its own pages beside its metrics, and tells systemd where that has started it.

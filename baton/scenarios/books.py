@@ -1,4 +1,4 @@
-"""What Baton wrote down of a run: for each transfer its facts, its outcome as it was settled, and what was posted."""
+"""Reads the records of a run: for each transfer its facts, its settled outcome, and its postings."""
 
 from __future__ import annotations
 

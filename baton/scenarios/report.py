@@ -1,4 +1,4 @@
-"""What a run shows: a line for each story, and for each that failed the difference and where to look."""
+"""The output of a run: a line for each story, and for each that failed the difference and where to look."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class CycleOptions:
-    """Who issues, and how long after its end a week is settled."""
+    """The issuer, and how long after its end a week is closed."""
 
     issuer: Issuer = field(default_factory=Issuer)
     settle_after_us: int = SETTLE_AFTER_US
@@ -60,7 +60,7 @@ class Trouble:
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did."""
+    """The tasks that a run did, and those that could not be done."""
 
     done: list[TaskResult] = field(default_factory=list)
     trouble: list[Trouble] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Documents as people read them: HTML, PDF and CSV, made of the body that was frozen when they were issued.
+"""Renders documents as HTML, PDF and CSV from the body that was frozen when they were issued.
 
 HTML and PDF are one template. A document is rendered once and kept, so what was sent is what is shown, whatever becomes
 of the template; the CSV of its lines and the list of the transfers behind them follow from data that never changes.
@@ -96,7 +96,7 @@ def lines_csv(body: Mapping[str, Any]) -> str:
 
 
 def shown(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows: the body with its amounts and dates in the buyer's way."""
+    """The template's values: the body with its amounts and dates in the buyer's locale."""
     locale, currency, zone = body["locale"], body["currency"], ZoneInfo(body["time_zone"])
     money = partial(money_text, currency=currency, locale=locale)
     units = partial(number_text, locale=locale)

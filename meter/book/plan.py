@@ -1,4 +1,4 @@
-"""What an import would do to the book, decided before anything is written. Pure: values in, a plan out.
+"""Plans an import of the book before anything is written. Pure: values in, a plan out.
 
 A conflict is an entry that the store has with other content; it names the fields that differ, never their values, for
 an endpoint's password is one of them. A fault stands in the way even where conflicts are to be replaced.

@@ -1,4 +1,4 @@
-"""Credits: until when a buyer may ask for one and why, what a review may decide, and every refusal (domain, section 8).
+"""The rules of credits: deadlines, reasons, decisions of a review, and every refusal (domain, section 8).
 
 A request is made once per call and waits in one line with all others; reviews take them first in, first out. Once it is
 decided it may be re-reviewed once, by another reviewer, in the same line. What a decision does to the books:
@@ -91,7 +91,7 @@ _SAID: Mapping[CreditRefusal, str] = {
 
 
 class CreditError(ValueError):
-    """What was asked cannot be; `refusal` says why, the message names the field."""
+    """The request cannot be done; `refusal` says why, the message names the field."""
 
     def __init__(self, refusal: CreditRefusal, **values: Any) -> None:
         super().__init__(_SAID[refusal].format(**values))
@@ -115,7 +115,7 @@ class State(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a decision does to the books."""
+    """The effect of a decision on the ledger."""
 
     NOTHING = "nothing"
     CREDIT = "credit"

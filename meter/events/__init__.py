@@ -1,1 +1,1 @@
-"""Events of transfers, made of the journal's facts, for those who are told."""
+"""Events of transfers, made of the journal's facts, for MQTT, webhooks and the feed."""

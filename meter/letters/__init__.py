@@ -1,1 +1,1 @@
-"""Letters that need what was settled: the lead of a failed transfer, the heads of the chains."""
+"""Letters made of settled transfers: the lead of a failed transfer; and the heads of the chains."""

@@ -1,4 +1,4 @@
-"""Bounces: which message a report of failed delivery is about, and what it says of each recipient.
+"""Parses bounces: the message that a delivery report is about, and the status of each recipient.
 
 The envelope sender of a message is `NAME+TOKEN@DOMAIN` (a variable envelope return path), TOKEN the number of its
 outbox row and an HMAC over that and its message id; so a report that comes back to it can neither be invented nor moved
@@ -64,7 +64,7 @@ class FailedRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a report says, before anybody has looked whether it is about a message of ours."""
+    """A delivery report as parsed; whether it is about a message of ours is not known yet."""
 
     failed: tuple[FailedRecipient, ...]  # none: it tells of delays that are over, or of success
     token: str  # of the address it came to; empty where it has none

@@ -1,4 +1,4 @@
-"""Letters: what an e-mail says, apart from how it is sent, and the message made of it.
+"""Letters: the content of an e-mail, and the MIME message made of it.
 
 A composer makes a letter from an order of the outbox; `to_message` makes the message, the same each time: the
 Message-ID is the outbox's, the Date that of what happened, so a repeat is recognised. Headers hold one line each,

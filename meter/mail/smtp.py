@@ -1,4 +1,4 @@
-"""One message to a mail server, and what the server said to each of its recipients (RFC 5321 section 3.3).
+"""Hands one message to a mail server, with the server's reply to each recipient (RFC 5321 section 3.3).
 
 Replies are per recipient: to each RCPT, and to the DATA for those that were accepted. 5yz is for good (4.2.1), but not
 552 to a RCPT, which old servers say where there are too many (4.5.3.1.10). What the connection's end leaves open, the
@@ -28,7 +28,7 @@ _NO_UTF8 = "the server does not take addresses beyond ASCII (SMTPUTF8, RFC 6531)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of one recipient: taken, retried or refused. `of_message`: it was the message that was refused."""
+    """The server's reply for one recipient: taken, retried or refused. `of_message`: the message was refused."""
 
     state: str
     code: int  # 0: no reply of the server's

@@ -1,4 +1,4 @@
-"""E-mails that wait for an address: sent once their buyer has one, however it came there, and told of until then.
+"""E-mails that wait for an address: sent once their buyer has one, and shown by a gauge until then.
 
 Looked at every few seconds, by whoever runs a meter, with a mail server or without: one query by an index where nothing
 waits.

@@ -1,4 +1,4 @@
-"""Commands that come by MQTT: who sent one, whether it may, and the reply.
+"""Receives commands by MQTT: authenticates the sender, checks its rights, and replies.
 
 A command is a JSON envelope on `{prefix}/commands/{name}`, where the name is who sends it:
 

@@ -1,4 +1,4 @@
-"""The retained MQTT topics: buyers, their orders of the week, trunks. What differs from what stands there is published.
+"""The retained MQTT topics: buyers, their orders of the week, trunks. A payload is published where it changed.
 
     buyers/{buyer}/state            active, paused, on_hold or cancelled, and since when
     buyers/{buyer}/order            this week's order and how far it has come

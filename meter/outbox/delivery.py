@@ -1,4 +1,4 @@
-"""Delivering the outbox: one loop per channel, at least once, in the order of each key.
+"""Delivers the outbox: one loop per channel, at least once, in the order of each key.
 
 A message that fails is tried again after 5 s, then twice as long each time up to 15 minutes, with jitter so that a
 server that comes back is not hit by all at once. It is given up when it has failed for five days, or at once where the

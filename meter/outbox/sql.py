@@ -1,4 +1,4 @@
-"""The outbox's rows: which messages are due, and what became of them.
+"""The rows of the outbox: messages that are due, and the results of their attempts.
 
 A message waits as `pending` until it is `done` or, given up, `dead`; an e-mail that nobody can be sent is `waiting`
 until there is an address, and holds up nobody. Of each key only the oldest pending message is
@@ -55,7 +55,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one attempt. For `pending`, `next_try_utc_us` says when it is due again."""
+    """The result of one attempt. For `pending`, `next_try_utc_us` says when it is due again."""
 
     id: int
     state: str

@@ -1,4 +1,4 @@
-"""The e-mail that asks who was served how it was, with the signed link to say so (domain, section 9).
+"""The e-mail that asks a customer for a rating, with a signed link (domain, section 9).
 
 It goes once per interaction, to the customer's own address, and names the buyer alone: whoever reads it knows what it
 was about. Names of the network go through `meter.text.hostile`.

@@ -1,4 +1,4 @@
-"""The daily report of per-minute service: its span, what it says, and how it reads (domain, section 9).
+"""The daily report of per-minute service: its span, its figures, and its text (domain, section 9).
 
 A report is named by the day on which it ends: it covers the time since 23:30 of the day before, in the zone of the
 terms, so 24 hours, or 23 or 25 where the clock changes. An interaction belongs to the day on which it was over. What
@@ -54,7 +54,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class ReportRows:
-    """What a report is made of: what was over in its span, what was told late, and what was rated in it."""
+    """The rows of a report: interactions that ended in its span, those reported late, and ratings filed in it."""
 
     interactions: Sequence[Interaction]
     late: Sequence[Interaction]
@@ -112,7 +112,7 @@ def body_of(span: Span, about: Mapping[str, Any], rows: ReportRows) -> dict[str,
 
 
 def shown(body: Mapping[str, Any], link: Callable[[str], str] | None = None) -> dict[str, Any]:
-    """What the templates show, in the buyer's way. `link`: the address of an interaction by its id."""
+    """The templates' values, in the buyer's locale. `link`: the address of an interaction by its id."""
     locale, zone = str(body["locale"]), ZoneInfo(body["zone"])
     to = link or (lambda _: "")
     late = {one["id"] for one in body["list"] if one["late"]}

@@ -1,4 +1,4 @@
-"""The service levels of per-minute service (domain, section 9), each as how many of how many met it.
+"""The service levels of per-minute service (domain, section 9), each as the count that met it and the count in all.
 
     calls    answered before the third ring: within 12 s of the first 18x, two full cycles of 6 s
     hold     no hold above 10 s, of the calls that were answered
@@ -23,7 +23,7 @@ EMAIL_US = 6 * 3_600 * 1_000_000  # domain 9: within 6 hours
 
 
 class ServedInteraction(Protocol):
-    """What the levels read of an interaction."""
+    """The fields of an interaction that the levels read."""
 
     @property
     def kind(self) -> Channel: ...

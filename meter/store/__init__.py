@@ -1,1 +1,1 @@
-"""Everything that speaks SQL: tables, migrations, the journal's writer and reader, the book, settlement, the outbox."""
+"""The store: engine, tables, migrations, clerks, leases, guards. The rooms' own SQL is in the rooms."""

@@ -1,4 +1,4 @@
-"""Has anything been written since I last looked? On SQLite one PRAGMA answers, without reading a table.
+"""Detects whether anything was written since the last check. On SQLite one PRAGMA answers, without reading a table.
 
 `PRAGMA data_version` changes when another connection has committed; a clerk's own commits do not count, and whoever
 wakes after its own writes does not need them. On PostgreSQL there is nothing as cheap: the answer is always yes, and

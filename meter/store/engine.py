@@ -239,5 +239,5 @@ def _upgrade(connection: Connection) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without the statement; engines from here never put parameters, a lead's fields, into errors."""
+    """The first line of an error, without the statement. Engines from here put no parameters (leads) into errors."""
     return str(error).partition("\n")[0]

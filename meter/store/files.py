@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, whatever happens while they are written."""
+"""Writes files atomically: whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of what others are told and may ask for: followers of the journal, retained topics, commands, webhooks.
+"""The tables of integration: followers of the journal, retained topics, commands, webhooks.
 
 Types and units as in `meter.store.schema`.
 """

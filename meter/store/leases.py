@@ -1,4 +1,4 @@
-"""Leases: who does what only one process may do at a time.
+"""Leases: one process at a time does a job that only one may do.
 
 A holder is named by machine, process and the process's start, so one that has died on this machine, or with it, is
 replaced at once; one elsewhere when its lease has run out. Clocks of machines that share a store must agree within

@@ -1,4 +1,4 @@
-"""Waiting in a loop that is to end when it is told to."""
+"""A pause in a loop that ends early when the loop is to stop."""
 
 from __future__ import annotations
 

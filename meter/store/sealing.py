@@ -45,7 +45,7 @@ class SecretBox:
         return _SEALED + nonce + _cipher(keys[0]).encrypt(nonce, plain, about.encode())
 
     def open(self, stored: bytes, about: str) -> bytes:
-        """What was sealed for that row. Raises SealError."""
+        """The secret that was sealed for that row. Raises SealError."""
         if not stored.startswith(_SEALED):
             return stored
         nonce, sealed = stored[1 : 1 + _NONCE], stored[1 + _NONCE :]

@@ -1,1 +1,1 @@
-"""Webhooks: what is posted to buyers' HTTPS endpoints."""
+"""Webhooks: events sent to buyers' HTTPS endpoints."""

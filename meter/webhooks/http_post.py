@@ -1,4 +1,4 @@
-"""HTTPS POST to hosts that buyers name, which may be anything: guarded, bounded, and never redirected.
+"""HTTPS POST to hosts that buyers name, and that may therefore be hostile: guarded, bounded, never redirected.
 
 A host is resolved once and the addresses that came are looked at before anything is sent, so that a name cannot change
 between the look and the connection (DNS rebinding). Addresses that are not global (private, loopback, link-local,
@@ -37,7 +37,7 @@ _BITS_32 = 0xFFFF_FFFF
 
 
 class HttpPostError(Exception):
-    """Nothing was posted, or nobody knows; the message says why, without anything that the far end said."""
+    """The request failed, or its result is not known; the message says why, in no words of the far end."""
 
 
 class ForbiddenTargetError(HttpPostError):
@@ -62,7 +62,7 @@ class HttpAnswer:
 
 
 class HttpPoster:
-    """Posts. To be used on one loop, and closed."""
+    """Sends HTTPS POST requests over a pool of connections. To be used on one loop, and closed."""
 
     def __init__(self, options: PostOptions) -> None:
         self._timeout_s = options.timeout_s

@@ -1,4 +1,4 @@
-"""What those who manage webhooks need, by the command line and over HTTP: finding, putting, and trying one out."""
+"""Management of webhooks for the command line and the portal: finding, creating, changing, and testing them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UnknownWebhookError(LookupError):
 
 
 class Condition(StrEnum):
-    """How posting to a webhook goes, in a word."""
+    """The condition of a webhook's deliveries, in a word."""
 
     OK = "ok"
     FAILING = "failing"

@@ -1,4 +1,4 @@
-"""Buyers' webhooks in the store: which there are, what is queued for them, and how posting to them goes."""
+"""Buyers' webhooks in the store: their settings, their queued messages, and the standing of their deliveries."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How posting to a webhook goes. Times in microseconds UTC."""
+    """The standing of a webhook's deliveries. Times in microseconds UTC."""
 
     failing_since_utc_us: int | None = None
     failures: int = 0

@@ -1,1 +1,1 @@
-"""Whom a transfer goes to: which buyer, which endpoints, and a reason for every refusal."""
+"""Routing: selects the buyer and the endpoints of a transfer, with a reason for every refusal."""

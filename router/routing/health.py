@@ -1,4 +1,4 @@
-"""Is a trunk worth ringing? Probes with hysteresis: up, suspect, down. `Trunks` decides, `Prober` asks.
+"""Health of trunks by probes with hysteresis: up, suspect, down. `Trunks` decides, `Prober` sends OPTIONS.
 
 A trunk that is probed is `up` until proven otherwise: a router that has just started rings everybody. One bad probe
 makes it `suspect`, which still rings; `down_after` in a row make it `down`, which does not; `up_after` good ones in a
@@ -75,7 +75,7 @@ class Trunks:
                 yield trunk
 
     def note(self, name: str, code: int, took_us: int) -> None:
-        """What a probe came to; code 0: no answer."""
+        """Takes a probe's result; code 0: no answer."""
         trunk = self._trunks.get(name)
         if trunk is None:
             return

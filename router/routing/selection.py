@@ -47,7 +47,7 @@ REFUSAL_CODES: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class SelectionRequest:
-    """What is asked for. `seed` is recorded with the answer; `offered` are the buyers that this prospect had before."""
+    """The call to be routed. `seed` is recorded with the result; `offered`: buyers that this prospect had before."""
 
     dialled: str  # user part of the request URI
     phone: str = ""  # E.164
@@ -59,7 +59,7 @@ class SelectionRequest:
 
 
 class Surroundings(Protocol):
-    """What is known now besides the book. Cheap: no I/O. Never raises."""
+    """The state of the moment beside the book. Cheap: no I/O. Never raises."""
 
     def usage(self, buyer: str) -> Usage:
         """The buyer's counts as of the last look at the store."""

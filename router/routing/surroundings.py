@@ -1,4 +1,4 @@
-"""What selection asks about the moment: who is up, which trunks may ring, what the lists say.
+"""The state of the moment for selection: live transfers, healthy trunks, verdicts of the lists.
 
 Concurrency is counted from the live transfers themselves, never kept as a number that could drift (lessons 18).
 """

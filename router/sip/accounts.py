@@ -62,7 +62,7 @@ def _of_accounts(policy: TrunkPolicy) -> TrunkPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LocalAddress:
-    """How a leg leaves this machine. `address` is ours on the route there; empty where it is not known."""
+    """The listener and local address by which a leg leaves; `address` is empty where the route is not known."""
 
     listener: Listener | None = None
     address: str = ""
@@ -130,7 +130,7 @@ class Accounts:
         return self._accounts[key]
 
     def registration(self, account: Any, code: int, *, good: bool) -> None:
-        """What a registrar said; kept by the account's number."""
+        """The registrar's answer; kept by the account's number."""
         number = account.getId()
         if self._registered.get(number) != good:
             (_log.info if good else _log.warning)("registration", account=number, code=code, good=good)

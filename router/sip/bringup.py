@@ -1,4 +1,4 @@
-"""What an engine tells the library as it comes up, and what it asks of it before it trusts it."""
+"""Brings up the library: PJSIP's configuration, the codecs, and a probe of how many calls it carries."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Callbacks(Protocol):
-    """What PJSIP tells the engine."""
+    """The callbacks from PJSIP to the engine."""
 
     def on_incoming(self, account: Any, slot: int, text: str, source: str) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Dialogs that are not what they seem: answers that are not believed, and calls that a router which died has left.
+"""Ends abnormal dialogs: late or forged answers, and calls that were left up by a router that died.
 
 The native side (scripts/pjsua2/baton_dialogs.i, baton_left.i) does it; here it is begun, counted and told.
 """

@@ -1,4 +1,4 @@
-"""Reading the one message that matters as a whole: the dialer's INVITE.
+"""Reads the dialer's INVITE.
 
 PJSIP has parsed and accepted the message before we see it; here its headers become a map, its From a caller, and the
 JSON part of its body a lead. Nothing here is trusted and nothing raises. What cannot be read with certainty is said,
@@ -46,7 +46,7 @@ class InviteContent:
 
 
 def read_invite(text: str, *, lead: bool = True) -> InviteContent:
-    """All that the router wants of it. `lead` False: the sender is nobody's, and nothing of the body is read."""
+    """Parse what the router needs. `lead` False: the sender is unknown, and nothing of the body is read."""
     request, headers, body, unread = split_message(text)
     caller = caller_unread = lead_json = None
     try:

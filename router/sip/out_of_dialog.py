@@ -1,4 +1,4 @@
-"""Requests outside dialogs: who may send any, OPTIONS that ask for availability, and our own probes of trunks."""
+"""Requests outside dialogs: their admission, OPTIONS for availability, and our own probes of trunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading our build of pjsua2, and what an engine is told and refuses to start without."""
+"""Loads our build of pjsua2; the engine's configuration and what it cannot start without."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """What one engine is told. `max_calls` counts slots: a transfer to five endpoints uses six."""
+    """The configuration of one engine. `max_calls` counts slots: a transfer to five endpoints uses six."""
 
     listeners: tuple[Listener, ...]
     max_calls: int = 1000

@@ -1,4 +1,4 @@
-"""A dialer that moves its end of a call: INVITE with Replaces (RFC 3891), or REFER (RFC 3515).
+"""Moves a dialer's end of a call: INVITE with Replaces (RFC 3891), or REFER (RFC 3515).
 
 The transfer goes on: its leg keeps its handle and gets another dialog underneath. With Replaces the new dialog is there
 at once; with REFER the engine dials it and changes over when it answers. Whether either is allowed is the router's to

@@ -1,4 +1,4 @@
-"""The last SIP messages as the engine keeps them, made fit to be shown: numbers, secrets and the lead masked.
+"""Masks the SIP messages of the engine's trace: numbers, secrets and the lead.
 
 Shown is what is known to hold nobody; all else is hidden. Headers that are technical are shown with
 `telemetry.logs.mask`,

@@ -1,4 +1,4 @@
-"""Writing what goes out: URIs and headers from values that may be hostile."""
+"""Writes URIs and headers of outgoing requests from values that may be hostile."""
 
 from __future__ import annotations
 

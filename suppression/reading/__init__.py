@@ -1,4 +1,4 @@
-"""List files in, keys out: CSV and its relatives, GZ, ZIP, XLSX and UTF-16, as a stream and by whole columns at a time.
+"""Reads list files (CSV and its relatives, GZ, ZIP, XLSX, UTF-16) into keys, as a stream, a whole column at a time.
 
 Belongs here: what a file is (`sources`, `archives`, `sheets`), where its rows and cells begin (`rows`), which column to
 read (`layout`), what a cell says (`cells`, and `book.numbers` above all), and `reader`, which puts these

@@ -1,4 +1,4 @@
-"""Members of a ZIP archive: which are lists, and their bytes."""
+"""Reads ZIP archives: which members are lists, and their bytes."""
 
 from __future__ import annotations
 

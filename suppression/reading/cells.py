@@ -1,4 +1,4 @@
-"""What cells say, a whole column at a time. What is not plain stays undone, and is read by the functions for one cell.
+"""Parses cells a whole column at a time; cells in an unusual form are left to the functions that parse a single cell.
 
 The quick way for numbers must never say anything else than `book.numbers.normalise`; a random test compares. It
 gathers the cells of one length as columns of characters, and reads together those that have their digits at the same

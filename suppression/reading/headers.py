@@ -1,4 +1,4 @@
-"""Names of columns: which of them are known, so that a first row that has them is a header and no data.
+"""Known column names: a first row that has one is a header and no data.
 
 A first row that cannot be read is a header with certainty where it has a name from here, or where somebody says so. Any
 other is a line of the list, and is rejected as one: `unknown` above a column of numbers may well be what is left of a

@@ -1,4 +1,4 @@
-"""Where the rows of a text begin, how they are divided, and what stands above them: told, or seen in the first rows.
+"""Determines the layout of a text: where its rows begin, their delimiter, and the lines above them.
 
 Which of the columns hold numbers is chosen in `choice`. What stands above the rows is accounted for: a line that tells
 the delimiter, lines that somebody said to skip, and the header.

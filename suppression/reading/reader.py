@@ -1,4 +1,4 @@
-"""A list file of any usual form, read as a stream of batches: what the rest of Baton imports of this package.
+"""Reads a list file of any usual form as a stream of batches. The rest of Baton imports this module of the package.
 
 A file is a text, an archive of several, or a workbook of several sheets. Each of these parts has a layout of its own,
 and what is said of the file must hold for each. What of a part is not read is told when it was read to its end.

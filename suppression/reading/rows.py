@@ -1,4 +1,4 @@
-"""Where rows and cells begin and end: RFC 4180 as Python's `csv` reads it, found for megabytes of text at once.
+"""Splits text into rows and cells, megabytes at once: RFC 4180 as Python's `csv` reads it.
 
 A line end or delimiter counts where the number of quotes before it is even. That is exact as long as every quote opens
 or closes a cell or is one of a doubled pair; text with any other quote (`5" pipe`) goes to the slow path, row by row.
@@ -33,7 +33,7 @@ def after_empty_lines(text: bytes, at: int, end: int) -> int:
 
 
 def unquote(raw: bytes) -> bytes:
-    """What a cell says, given its bytes in the file."""
+    """The text of a cell, given its bytes in the file."""
     found = _QUOTED.fullmatch(raw) if raw.startswith(b'"') else None
     return raw if found is None else found[1].replace(b'""', b'"') + found[2]
 

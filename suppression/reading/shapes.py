@@ -1,4 +1,4 @@
-"""What is asked of a list file, what was decided about it, and what comes out of it."""
+"""The values of reading a list file: options, layout, batches, rejects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ColumnError(UnreadableError):
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What the operator says of a file. Raises UnreadableError where no file could be read so.
+    """How the operator wants a file read. Raises UnreadableError for options that contradict each other.
 
     A column is said by its name in the header (letter case is ignored) or as "#2", counted from 1.
     """
@@ -60,7 +60,7 @@ class ReadOptions:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those said to hold the numbers."""
+        """The columns named for the numbers."""
         said = (self.column,) if isinstance(self.column, str) else self.column
         return tuple(one for one in said if one)
 

@@ -1,4 +1,4 @@
-"""Bytes of a list file as pieces of text: what it is by its first bytes, unpacked and decoded on the way.
+"""Reads the bytes of a list file as pieces of text: recognised by its first bytes, unpacked and decoded.
 
 What is damaged or cut short raises UnreadableError wherever that shows, for half a list is worse than yesterday's.
 """

@@ -1,4 +1,4 @@
-"""Cells that nobody reads: whether they look like numbers, and so should have been read.
+"""Watches the columns that are not read: whether their cells look like phone numbers, and so should have been read.
 
 What columns hold is decided by the first rows, and a file may go on otherwise: a second telephone begins on line 5,000,
 a row has a cell more than the others. So while rows pass, the cells beside the columns that are read are counted, whole

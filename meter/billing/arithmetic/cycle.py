@@ -1,4 +1,4 @@
-"""What a service week comes to: overage, shortfall, and what each remedy would be (domain, section 6).
+"""The result of a service week: overage, shortfall, and the amount of each remedy (domain, section 6).
 
 An order is stated in what it counts: live transfers as sent, or billed units. So are its overrun, overage and
 shortfall; what they come to is always reckoned in billed units (decision 076):

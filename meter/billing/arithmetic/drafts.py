@@ -1,4 +1,4 @@
-"""What a document says, before it has its number: invoices, credit notes, the statement of a week.
+"""Drafts of documents, before they have a number: invoices, credit notes, the statement of a week.
 
 Pure: figures in, a draft out. The body is plain data, frozen as canonical JSON when the document is issued; HTML, PDF
 and CSV are made of it and of nothing else, so that they cannot differ and never change. A line that counts units says

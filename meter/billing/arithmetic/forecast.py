@@ -1,4 +1,4 @@
-"""What a running week may come to: the expected overage or shortfall of an order, with its range, and the remedies.
+"""Forecast of a running week: the expected overage or shortfall of an order, with its range, and the remedies.
 
 What the order counts is taken to come at a steady rate per open hour of the buyer. What is known of that rate, from
 the weeks before and from the hours so far, is a gamma distribution; what is still to come is then negative binomial.

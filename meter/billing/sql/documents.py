@@ -49,7 +49,7 @@ class UnknownDocumentError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class BillingRun:
-    """Who issues, and when: the instant of the run, in microseconds UTC."""
+    """The issuer of documents, and the instant of the run in microseconds UTC."""
 
     issuer: Issuer
     now_utc_us: int
@@ -76,7 +76,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class IssueResult:
-    """What issuing came to: the number, and whether it is new."""
+    """The number of a document, and whether this issued it."""
 
     number: str
     new: bool
@@ -226,7 +226,7 @@ def find_all(
 
 
 def body(connection: Connection, number: str) -> dict[str, Any]:
-    """What a document says. Raises UnknownDocumentError."""
+    """The frozen body of a document. Raises UnknownDocumentError."""
     found = connection.execute(select(documents.c.body).where(documents.c.number == number)).scalar_one_or_none()
     if found is None:
         raise UnknownDocumentError(f"there is no document {number!r}")

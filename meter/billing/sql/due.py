@@ -1,4 +1,4 @@
-"""What billing has to do by an instant: the tasks of every buyer's weeks and months, in the order of time.
+"""The tasks that billing has due at an instant: those of every buyer's weeks and months, in the order of time.
 
 A task is a reason to look, not an order: `tasks.perform` reads again in its own transaction, so a task that was done
 meanwhile does nothing. Nothing is remembered of which tasks ran; that follows from what is written, and so runs that
@@ -199,7 +199,7 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What says cheaply whether a look at all tasks is worth it."""
+    """Signs, cheap to read, of whether any task may be due."""
 
     book: int  # version: an order, a payment's release and a change of terms raise it
     is_behind: bool  # there are closing facts that the meter has not settled for a while

@@ -1,4 +1,4 @@
-"""Everything that the store knows of money, row by row, as CSV or JSON Lines; and the general journal for accountants.
+"""Exports the rows of money as CSV or JSON Lines, and the general journal for accountants.
 
 A row has the columns of its table, times in microseconds UTC as they are kept, amounts in minor units beside their
 currency. Bytes are hex, documents of JSON stand as JSON. In CSV a text that a spreadsheet would run gets an apostrophe

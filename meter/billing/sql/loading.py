@@ -1,4 +1,4 @@
-"""Rows from files into the store: orders, payments, checks sent, remedies. All of a file, or nothing of it.
+"""Loads rows of files into the store: orders, payments, checks sent, remedies. All of a file, or nothing of it.
 
 CSV with a heading line, or JSON Lines. Every line is read, checked and tried before anything is written, and every
 problem is told with its line and field. What is there already, by its own key, is left as it is; so a file can be

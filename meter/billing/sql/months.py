@@ -1,4 +1,4 @@
-"""The steps of a buyer who pays by the minute: the set-up fee, once, and each month in arrears (domain, section 9)."""
+"""The tasks of a buyer who pays by the minute: the set-up fee, once, and each month in arrears (domain, section 9)."""
 
 from __future__ import annotations
 

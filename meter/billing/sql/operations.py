@@ -1,4 +1,4 @@
-"""Money for those who ask by hand: each method is one transaction on the async engine. Amounts in minor units.
+"""Money for the command line and the portal: each method is one transaction. Amounts in minor units.
 
 Business errors: `PaymentError`, `LedgerError`, `UnknownDocumentError`, `UnknownBuyerError`.
 """
@@ -71,7 +71,7 @@ class BillingStore:
         return await self._read(lambda connection: documents.find(connection, number))
 
     async def body(self, number: str) -> dict[str, Any]:
-        """What a document says. Raises UnknownDocumentError."""
+        """The frozen body of a document. Raises UnknownDocumentError."""
         return await self._read(lambda connection: documents.body(connection, number))
 
     async def detail(self, number: str) -> str:

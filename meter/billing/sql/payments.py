@@ -1,4 +1,4 @@
-"""Payments, and what follows from them: invoices settled, holds set and released, invoices cancelled, checks sent.
+"""Payments and their consequences: invoices paid, holds set and released, invoices cancelled, checks sent.
 
 A payment is known by the reference that the bank or the payer gave it: the same one is recorded once, and the same
 reference with another content is an error. It goes to the invoice that it names, else to the open ones in the order in
@@ -37,7 +37,7 @@ METHODS = ("check", "ach", "wire", "card", "cash", "other")
 
 
 class PaymentError(ValueError):
-    """What was asked cannot be: the message names the field."""
+    """The request cannot be done: the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class PaymentResult:
-    """What a payment did. `new` is False where it was recorded before; `left_minor` became an open credit."""
+    """The effect of a payment. `new` is False where it was recorded before; `left_minor` became an open credit."""
 
     new: bool
     applied: tuple[tuple[str, int], ...] = ()

@@ -1,4 +1,4 @@
-"""Does every table of money say what the ledger and the documents say?
+"""Verifies that every table of money agrees with the ledger and the documents.
 
 The postings are chained and the bodies of documents have digests; all else could be changed without a trace, and is
 held against them here: what an invoice asks for and by when, whether it is paid, what was frozen of an order, what a

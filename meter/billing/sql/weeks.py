@@ -60,7 +60,7 @@ class FrozenOrder:
 
     @property
     def came_with(self) -> Prepaid:
-        """What its make-up brings along."""
+        """The amount that its make-up brings along, in minor units."""
         return Prepaid(make_up_units(self.order, self.terms), self.make_up_minor)
 
     def bought(self, *, paid: bool) -> WeekOrder:

@@ -1,4 +1,4 @@
-"""Checks that wait: the money that they give back has not come, or was taken back (domain, section 6).
+"""Withheld checks: the payment that they refund has not come, or was taken back (domain, section 6).
 
 A check for what a week fell short of waits while the invoice of that week's order is open, as when its payment bounced
 after the remedy; one for open credits while these are below nothing. It is on the worklist again once that is over.

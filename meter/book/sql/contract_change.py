@@ -1,4 +1,4 @@
-"""What may not change in a contract: its currency and its zone, while anything of it is open (domain, section 5).
+"""Refuses changes of a contract's currency and time zone while anything of it is open (domain, section 5).
 
 All versions of a profile share both, always: a version comes into force on a day to come, and nobody knows what is open
 then. So who changes them takes a profile of another name, once nothing is asked for, owed, or waiting to be billed.

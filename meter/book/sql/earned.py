@@ -1,4 +1,4 @@
-"""What an import leaves alone: the rating that an endpoint's calls have earned it (`meter.per_minute.sql.ratings`)."""
+"""Keeps the ratings that endpoints have earned through an import (`meter.per_minute.sql.ratings`)."""
 
 from __future__ import annotations
 

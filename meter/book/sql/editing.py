@@ -64,7 +64,7 @@ class BuyerRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
-    """What a change came to."""
+    """The result of a change."""
 
     kept: BuyerRecord
     created: bool

@@ -94,7 +94,7 @@ class OrderStore:
 
 
 def warnings_of(order: Order, terms: Terms, today: date) -> tuple[str, ...]:
-    """What can be ordered and is seldom meant."""
+    """Warnings: orders that are valid and seldom intended."""
     if not order.quantity:
         return ()
     found = []

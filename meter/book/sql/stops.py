@@ -1,4 +1,4 @@
-"""Why a buyer is not served: reasons that are each ended by their own cause, of which its state follows (domain 6).
+"""The reasons for which a buyer is not served, each ended by its own cause; its state follows from them (domain 6).
 
 `unpaid` is the weekly cycle's and ends with the payment; `held`, `paused` and `cancelled` are set by hand and end with
 a resume. So a hold by hand never hides an unpaid invoice, and a resume never serves who has not paid. Whatever changes

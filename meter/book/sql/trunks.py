@@ -1,4 +1,4 @@
-"""The trunks as each router sees them: written by the router, read by who publishes or shows it."""
+"""The state of each router's trunks: written by the router, read by MQTT and the portal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrunkState:
 
 
 def read_trunks(connection: Connection) -> list[TrunkState]:
-    """What every router last said."""
+    """The last state that each router wrote of its trunks."""
     return [TrunkState(*row) for row in connection.execute(select(trunk_states).order_by(*trunk_states.primary_key))]
 
 

@@ -1,4 +1,4 @@
-"""The calls that credits are asked for: what a buyer was billed for one, at which price, and until when it may ask.
+"""The calls for which credits are requested: the amount billed, its price, and the deadline for a request.
 
 A credit gives back what the unit cost: at the price of the order of the week of dial-out, or where nothing was ordered
 by the terms in force as that week begins. The window follows from the terms in force at dial-out.

@@ -1,4 +1,4 @@
-"""Credit requests as they stand in the store: one, many, the line, and how long reviews take."""
+"""Reads credit requests: a single one, a page of them, the queue for review, and how long reviews take."""
 
 from __future__ import annotations
 

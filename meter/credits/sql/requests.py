@@ -1,4 +1,4 @@
-"""Credit requests: asking, deciding in the order of asking, re-reviews, and what a decision posts.
+"""Files credit requests, decides them in the order of filing, re-reviews them, and posts the decisions.
 
 Everything that writes here first takes the line (on PostgreSQL a lock of the table, on SQLite the one writer there is),
 so that ids are given and decided in one order, and then the buyer's chain. A decision, its posting and its e-mail are

@@ -1,1 +1,1 @@
-"""The SQL of those who follow the journal."""
+"""The SQL of the followers of the journal."""

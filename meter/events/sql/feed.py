@@ -1,4 +1,4 @@
-"""The feed of events: where in the journal a subscriber is, and what comes after that.
+"""The feed of events: a subscriber's position in the journal, and the events after it.
 
 A position is the subscriber's own to keep, so it has to be small and to hold for ever. It names the last boot, in the
 order in which boots were registered, of which anything is behind it (`upto`), and those up to there that may still
@@ -55,7 +55,7 @@ class PlacedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What comes after a position. `more`: there is more already, or there may be."""
+    """The events after a position. `more`: there is more already, or there may be."""
 
     events: tuple[PlacedEvent, ...]
     position: Position

@@ -1,4 +1,4 @@
-"""Following the journal: what each follower has still to tell, and how far it has come.
+"""Follows the journal: each follower's cursors, and the facts after them.
 
 The journal is its own queue of events (decision 080): a follower has a cursor per (router, boot) and reads the durable
 facts after it. The cursor moves when the facts were dealt with, so what a crash interrupts is told again, and nothing
@@ -31,7 +31,7 @@ _ALL = f"SELECT {', '.join(facts.c.keys())} FROM facts"  # noqa: S608 - names of
 
 @dataclass(frozen=True, slots=True)
 class StreamBatch:
-    """What is new. `facts` of one boot stand in their order; `before` has earlier facts of transfers not known yet."""
+    """The rows after a follower's cursors. `facts` are in order per boot; `before`: earlier facts of new transfers."""
 
     facts: list[Fact] = field(default_factory=list)
     before: dict[str, list[Fact]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The ends of all chains on a day, kept apart from the store, so that an older copy of the whole of it is noticed.
+"""The heads of all chains on a day, exported so that a store restored from an older copy is noticed.
 
 A chain shows what was changed in its middle; it cannot show that its newest part is gone, as it is where somebody puts
 yesterday's copy in the place of the store. Who has the ends as they were holds the store against them: each must still
@@ -89,13 +89,13 @@ def newest(connection: Connection) -> Any:
 
 
 def of_day(connection: Connection, day: str) -> bytes | None:
-    """What was kept of a day."""
+    """The heads kept of a day."""
     found = connection.execute(select(chain_heads.c.body).where(chain_heads.c.day == day)).scalar_one_or_none()
     return None if found is None else bytes(found)
 
 
 def missing(connection: Connection, heads: Mapping[str, Any]) -> list[str]:
-    """What the store lacks of what was exported; nothing where it holds all of it."""
+    """The exported heads that the store lacks; nothing where it holds all of them."""
     return [*_facts(connection, heads), *_ledger(connection, heads), *_documents(connection, heads)]
 
 

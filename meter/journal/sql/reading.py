@@ -1,4 +1,4 @@
-"""Transfers as they stand in the store: the facts of one, or a list of many, settled and still open."""
+"""Reads transfers: the facts of one, or a list of many, settled and open."""
 
 from __future__ import annotations
 

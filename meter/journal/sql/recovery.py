@@ -1,4 +1,4 @@
-"""What a dead router left open is closed.
+"""Closes the transfers that a dead router left open.
 
 For every boot of this router that is over, each transfer with `transfer_started` and no `transfer_closed` gets two
 facts at the end of that boot's own chain: `interrupted`, and the closing fact with what the outcome table says of it

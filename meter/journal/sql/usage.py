@@ -1,4 +1,4 @@
-"""What each counted buyer has had, for selection: a snapshot of the admissions, refreshed twice a second.
+"""Usage of each counted buyer, for selection: a snapshot of the admissions, refreshed twice a second.
 
 It may lag, and nothing depends on it being exact: it keeps a buyer that is full from being offered, the store decides
 (`meter.journal.sql.admissions`). So it may be cheap. A row never changes once it is settled; what was settled longer

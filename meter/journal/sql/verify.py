@@ -1,4 +1,4 @@
-"""Is the journal whole? Every chain is computed again from its first fact.
+"""Verifies the journal: every chain is computed again from its first fact.
 
 Per (router, boot) the sequence numbers must run from 1 without a gap, and each digest must be that of its predecessor's
 stored digest and its own row. So a changed row is found at itself, a row changed together with its digest at its

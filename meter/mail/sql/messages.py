@@ -1,4 +1,4 @@
-"""What e-mail needs of the store: messages as people look at them, bounces, a buyer's addresses.
+"""The rows of e-mail: messages for the command line, bounces, a buyer's addresses.
 
 A message counts as `bounced` where it was handed to the server and a report of permanent failure came since it was last
 queued. Bounced messages outlive the others in the outbox, so that they can be sent again.
@@ -53,7 +53,7 @@ class MailRow:
 
 @dataclass(frozen=True, slots=True)
 class BounceRow:
-    """What became of one recipient, as a mail server reported it. `message_id` is empty where it is none of ours."""
+    """The delivery status of one recipient, as a mail server reported it. `message_id` empty: none of ours."""
 
     at_utc_us: int
     message_id: str

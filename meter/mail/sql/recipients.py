@@ -37,7 +37,7 @@ _FRESH: dict[str, Any] = {"state": PENDING, "attempts": 0, "done_utc_us": None, 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """How one address of a message stands. Times in microseconds UTC; `next_try_utc_us` while it is retried."""
+    """The delivery state of one address of a message. Times in microseconds UTC; `next_try_utc_us`: of a retry."""
 
     address: str
     state: str  # taken, retried, refused
@@ -184,7 +184,7 @@ def release(connection: Connection, rows: Sequence[int], now_utc_us: int) -> int
 
 
 def waiting(connection: Connection) -> list[Waiting]:
-    """What waits for an address, by buyer."""
+    """The messages that wait for an address, by buyer."""
     query = select(outbox.c.waits_for, func.count(), func.min(outbox.c.created_utc_us))
     rows = connection.execute(query.where(IS_WAITING).group_by(outbox.c.waits_for))
     split = [((for_ or "").partition("/"), count, oldest) for for_, count, oldest in rows]
@@ -192,7 +192,7 @@ def waiting(connection: Connection) -> list[Waiting]:
 
 
 def order_warnings(connection: Connection, buyer: Buyer, *, has_mail: bool) -> tuple[str, ...]:
-    """What keeps that from reaching a buyer which it will pay for (domain, section 7)."""
+    """Warnings: leads or documents of a buyer that no e-mail could deliver (domain, section 7)."""
     found = [f"{field}: {what}" for field, what in address_warnings(buyer)]
     if not has_mail and pays_failed(buyer):
         found.append(NO_MAIL)

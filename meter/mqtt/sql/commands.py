@@ -1,4 +1,4 @@
-"""Commands that came by MQTT and what was replied."""
+"""Commands received by MQTT, and their replies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reply:
 
 
 def find_reply(connection: Connection, by: str, command_id: str) -> Reply | None:
-    """What was replied to a command before; None: it is new."""
+    """The earlier reply to a command; None: the command is new."""
     this = (commands.c.by == by, commands.c.id == command_id)
     row = connection.execute(select(commands).where(*this)).one_or_none()
     return None if row is None else Reply(row.by, row.id, row.command, orjson.loads(row.reply))

@@ -1,4 +1,4 @@
-"""Retained MQTT topics: what stands there now, with its version, and the message that brings a change to the broker."""
+"""Retained MQTT topics: the current payload of each, with its version, and the message that publishes a change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ratings in the store: filed, never changed, the last of each kind holds; and what they make of an agent's share.
+"""Ratings in the store: filed, never changed, the last of each kind holds; and an agent's share by its ratings.
 
 With every rating of a call the answering endpoint's `rating_x100` becomes the average of its last rated calls, in the
 same transaction; where that changes the book's version is raised, so every router has it with its next transfer. The

@@ -1,4 +1,4 @@
-"""What gauges show of the store: how far settling is behind, orders of the week, and money asked for."""
+"""The gauges' values in the store: the lag of settling, orders of the week, and open amounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay over the store: which transfers each week counts, their facts, and what the ledger has of both.
+"""Replays the journal from the store: the transfers that each week counts, their facts, and their postings.
 
 Only reads, in short transactions: a page of transfers at a time. What is compared is `meter.settling.replay`'s.
 """

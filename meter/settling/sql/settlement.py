@@ -1,4 +1,4 @@
-"""The meter's transactions: which closing facts are next, and one commit that settles them.
+"""The meter's transactions: reads the next closing facts, and settles them in one commit.
 
 The cursor of a (router, boot) moves in the very transaction that writes outcomes, postings and outbox rows, and only
 from where this meter read it; so a second meter, a kill or a replay settles nothing twice. The unique keys of the three
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class SettledRows:
-    """What one transfer adds to the tables."""
+    """The rows that one transfer adds."""
 
     outcome: Columns
     posting: Posting | None = None

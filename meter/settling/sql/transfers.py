@@ -1,4 +1,4 @@
-"""Settled transfers for those who fetch what they missed: filtered, in the order in which they were settled.
+"""Settled transfers for the API's pages: filtered, in the order in which they were settled.
 
 That order is what makes a walk whole: a transfer that ended earlier than others and is settled later comes after them,
 never behind where a reader is already. On SQLite it is the order of the rows, for outcomes are only ever added; the

@@ -1,4 +1,4 @@
-"""Is the ledger whole, and do the documents say what it says?
+"""Verifies the ledger's chains, and that the documents agree with it.
 
 Each buyer's chain is computed again from its first posting, as the facts' are, and must end where its head says. Each
 document's body must have the digest that was written down with it, the numbers of each series must run without a gap,

@@ -1,4 +1,4 @@
-"""Is each outcome what its facts come to, and is what it posted what such an outcome posts?
+"""Verifies that each outcome follows from its facts, and that its postings follow from the outcome.
 
 Facts are chained; outcomes are not. Each settled transfer is decided again, by the rules of this release: where a
 release has mended a rule, the outcomes that the one before decided otherwise are named here too.

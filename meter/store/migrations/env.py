@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection and in the transaction that `meter.store.engine` hands over."""
+"""Runs the migrations under Alembic, on the connection and in the transaction that `meter.store.engine` hands over."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ Position = tuple[int, int]  # version, revision
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """What is done to which list, by whom and when: what every row of the log says."""
+    """The fields of every row of the log: list, action, actor, and time in microseconds UTC."""
 
     name: str
     action: str
