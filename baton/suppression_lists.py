@@ -86,7 +86,7 @@ def task_of(source: ListSource, *, dry_run: bool = False, zone: str = DEFAULT_TI
     from suppression.importer import Task
     from suppression.reading.shapes import ReadOptions
 
-    wanted = ReadOptions(
+    options = ReadOptions(
         column=source.column,
         area_column=source.area_column,
         expires_column=source.expires_column,
@@ -97,7 +97,7 @@ def task_of(source: ListSource, *, dry_run: bool = False, zone: str = DEFAULT_TI
         skip_rows=source.skip_rows,
         zone=zone,
     )
-    return Task(source.file, source.name, source.buyer or None, wanted=wanted, keep_changes=True, dry_run=dry_run)
+    return Task(source.file, source.name, source.buyer or None, options=options, keep_changes=True, dry_run=dry_run)
 
 
 def confirm_column(*, ask: bool, yes: bool) -> Callable[[Layout], bool]:

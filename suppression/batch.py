@@ -51,7 +51,7 @@ class Job:
     file: Path
     buyer: str
     folder: Path
-    wanted: ReadOptions = field(default_factory=ReadOptions)
+    options: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ def scrub_file(
     summary.lists = [*_spelt(state.shared), *_spelt(own)]
     summary.sets = (state.shared.digest, own.digest)
     try:
-        with ListFile(job.file, job.wanted) as opened, _Outputs(job) as outputs:
+        with ListFile(job.file, job.options) as opened, _Outputs(job) as outputs:
             _check_layout(opened, job, confirm)
             summary.header_lines, summary.columns = opened.header_lines, columns_of(opened)
             outputs.header(opened.header_bytes, opened.layout.delimiter)

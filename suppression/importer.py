@@ -87,7 +87,7 @@ class Task:
     name: str
     buyer: str | None
     mode: Mode = Mode.REPLACE
-    wanted: ReadOptions = field(default_factory=ReadOptions)
+    options: ReadOptions = field(default_factory=ReadOptions)
     expires_utc_us: int | None = None  # REPLACE: of the whole list; ADD: of the entries that are added
     allow_empty: bool = False
     keep_changes: bool = False  # REPLACE: what was changed by hand stays changed
@@ -132,7 +132,7 @@ async def import_file(
             opened = await asyncio.to_thread(_open, stack, task, confirm, report)
             folder = data_dir / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
-            expiring = bool(task.wanted.expires_column) or _entries_end(task) > 0
+            expiring = bool(task.options.expires_column) or _entries_end(task) > 0
             collected = stack.enter_context(Collector(folder, opened.layout.kind, expiring=expiring))
             await asyncio.to_thread(_collect, opened, collected, task, report, folder=folder, progress=progress)
             _check_read(task, report, collected)
@@ -182,7 +182,7 @@ def _check_owner(task: Task, before: ListVersion | None) -> None:
 
 
 def _open(stack: contextlib.ExitStack, task: Task, confirm: Confirm | None, report: ReadReport) -> ListFile:
-    opened = stack.enter_context(ListFile(task.file, task.wanted))
+    opened = stack.enter_context(ListFile(task.file, task.options))
     report.layout = opened.layout
     report.columns = columns_of(opened)
     report.skipped = opened.skipped

@@ -120,7 +120,7 @@ def import_(
     from suppression.kinds import Kind
     from suppression.reading.shapes import ReadOptions
 
-    wanted = ReadOptions(
+    options = ReadOptions(
         column=tuple(column or ()),
         area_column=area_column,
         expires_column=expires_column,
@@ -136,7 +136,7 @@ def import_(
         name=name,
         buyer=buyer or None,
         mode=Mode(mode.value),
-        wanted=wanted,
+        options=options,
         allow_empty=allow_empty,
         keep_changes=keep_changes,
         reject_percent=reject_percent,
@@ -151,7 +151,7 @@ def _import(place: Place, task: Task, expires: str, *, yes: bool, as_json: bool)
 
     async def work(engine: AsyncEngine) -> ImportResult:
         zone = await zone_of(engine, task.buyer or "")
-        local = replace(task, wanted=replace(task.wanted, zone=zone), expires_utc_us=until_us(expires, zone))
+        local = replace(task, options=replace(task.options, zone=zone), expires_utc_us=until_us(expires, zone))
         return await import_task(engine, place, local, ask=not as_json, yes=yes)
 
     done = with_store(place, work, create=True)

@@ -398,12 +398,12 @@ def scrub(
     from suppression.reading.shapes import ReadOptions, UnreadableError
 
     try:
-        wanted = ReadOptions(
+        options = ReadOptions(
             tuple(column or ()), region=region, member=member, sheet=sheet, header=header, skip_rows=skip_rows
         )
     except UnreadableError as error:
         raise CommandError(str(error)) from error
-    job = Job(file, buyer, folder or file.parent, wanted)
+    job = Job(file, buyer, folder or file.parent, options)
     done = _scrub(find_place(config, store), job, confirm_column(ask=not as_json, yes=yes))
     if as_json:
         print_json(asdict(done))

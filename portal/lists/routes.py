@@ -96,7 +96,7 @@ async def post_import(
                 name,
                 buyer,
                 mode=Mode(query.mode),
-                wanted=wanted,
+                options=wanted,
                 expires_utc_us=expires_us,
                 allow_empty=query.allow_empty,
                 keep_changes=query.keep_changes,

@@ -12,9 +12,9 @@ from suppression.reading.rows import Rows, decode, exact, unquote
 from suppression.reading.shapes import Batch, ColumnRead, Flags, Layout, ReadOptions, Reject, Spans, Times
 
 
-def batch(rows: Rows, layout: Layout, wanted: ReadOptions, member: str) -> Batch | None:
+def batch(rows: Rows, layout: Layout, options: ReadOptions, member: str) -> Batch | None:
     """None where all rows are blank."""
-    work = _Work(rows, layout, wanted)
+    work = _Work(rows, layout, options)
     reads = [work.read(column) for column in layout.columns]
     work.sort_out_empty()
     expires = None if layout.expires_column is None else work.expiries(layout.expires_column)
@@ -53,10 +53,10 @@ def _kept(read: ColumnRead, keep: Flags) -> ColumnRead:
 class _Work:
     """On some rows. `why`: of the rows that are rejected, by their place; `blank`: places of rows without content."""
 
-    def __init__(self, rows: Rows, layout: Layout, wanted: ReadOptions) -> None:
+    def __init__(self, rows: Rows, layout: Layout, options: ReadOptions) -> None:
         self._rows = rows
         self._layout = layout
-        self._wanted = wanted
+        self._options = options
         self._known: dict[str, int | str] = {}  # cells of this batch read one by one: what repeats is read once
         self._filled = np.zeros(len(rows.starts), np.bool_)  # rows with something in a column that is read
         self._done = np.zeros(len(rows.starts), np.bool_)  # rows with an entry
@@ -94,13 +94,13 @@ class _Work:
     def expiries(self, column: int) -> Times:
         text, spans = self._rows.text, self._rows.column(column)
         begin, end = cells.trim(text, spans)
-        found, done = cells.expiries(text, (begin, end), self._wanted.zone)
+        found, done = cells.expiries(text, (begin, end), self._options.zone)
         self.silent = begin >= end
         for at in np.flatnonzero(~done).tolist():
             said = self._text(spans, at)
             self.silent[at] = not said
             try:
-                found[at] = cells.expiry(said, self._wanted.zone)
+                found[at] = cells.expiry(said, self._options.zone)
             except CellError as error:
                 self.endless[at] = f"{error}; kept for ever"
         return found
@@ -119,7 +119,7 @@ class _Work:
         """(what could be read, which cells are filled)."""
         rows, layout = self._rows, self._layout
         main = cells.trim(rows.text, spans)
-        home = self._wanted.region in NANP_REGIONS
+        home = self._options.region in NANP_REGIONS
         filled = main[0] < main[1]
         if layout.kind is not Kind.NUMBER:
             return cells.digests(rows.text, main, layout.kind), filled
@@ -158,7 +158,7 @@ class _Work:
         found = self._known.get(text)
         if found is None:
             try:
-                found = normalise(text, self._wanted.region)
+                found = normalise(text, self._options.region)
             except NumberError as error:
                 found = str(error)
             self._known[text] = found

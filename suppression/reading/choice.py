@@ -72,10 +72,10 @@ def shown(names: tuple[str, ...] | list[str]) -> str:
 class Choice:
     """Of the columns, given a sample of at least one row. `head`: the text in which it stands."""
 
-    def __init__(self, rows: list[Row], delimiter: str, wanted: ReadOptions, where: str, head: bytes) -> None:
+    def __init__(self, rows: list[Row], delimiter: str, options: ReadOptions, where: str, head: bytes) -> None:
         self._rows = rows
         self._delimiter = delimiter
-        self._wanted = wanted
+        self._options = options
         self._where = where
         self._head = head
         self._width = max(len(row.cells) for row in rows)
@@ -83,13 +83,13 @@ class Choice:
         self._folded = [name.casefold() for name in self._names]
         self._doubtful: tuple[int, ...] = ()
         self._named = False  # some column was found by its name, so there is a header
-        self._area = self._named_column(wanted.area_column) if wanted.area_column else None
-        self._expires = self._named_column(wanted.expires_column) if wanted.expires_column else None
+        self._area = self._named_column(options.area_column) if options.area_column else None
+        self._expires = self._named_column(options.expires_column) if options.expires_column else None
 
     def layout(self) -> Layout:
         """Raises UnreadableError."""
-        wanted = self._wanted
-        told = tuple(self._column(one) for one in wanted.columns)
+        options = self._options
+        told = tuple(self._column(one) for one in options.columns)
         if len(set(told)) < len(told):
             raise UnreadableError(f"{self._where}: one column is named twice")
         header = self._has_header()
@@ -116,7 +116,7 @@ class Choice:
     def _named_column(self, spec: str) -> int:
         """By name or by place. Raises UnreadableError where there is none."""
         name = spec.strip().casefold()
-        if self._wanted.header is not False:
+        if self._options.header is not False:
             if self._folded.count(name) > 1:
                 many = self._folded.count(name)
                 raise UnreadableError(f"{self._where}: has {many} columns {spec!r}: count it, as #1")
@@ -132,7 +132,7 @@ class Choice:
 
     def _first_line(self, name: str) -> str:
         """What there is in the place of a name."""
-        if self._wanted.header is False:
+        if self._options.header is False:
             return "without a header a column is counted, as #1"
         lower = next(
             (row for row in self._rows[1:] if name in [column_name(one).casefold() for one in row.cells]), None
@@ -147,14 +147,14 @@ class Choice:
         try:
             return self._named_column(spec)
         except UnreadableError:
-            if self._width == 1 and self._wanted.header is None and self._kind(self._rows[0], 0) is not None:
+            if self._width == 1 and self._options.header is None and self._kind(self._rows[0], 0) is not None:
                 return 0
             raise
 
     def _has_header(self) -> bool:
         """Whether the first row is one: said to be; or it has a name that is known, and nothing that could be data."""
-        if self._wanted.header is not None:
-            return self._wanted.header
+        if self._options.header is not None:
+            return self._options.header
         names = [name for name in self._names if name]
         if not self._named:
             return all(map(may_be_name, names)) and any(map(is_name, names)) and not self._reads_first()
@@ -166,11 +166,11 @@ class Choice:
         return True
 
     def _reads_first(self) -> bool:
-        return any(kind_of(cell, self._wanted) is not None for cell in self._rows[0].cells)
+        return any(kind_of(cell, self._options) is not None for cell in self._rows[0].cells)
 
     def _registry(self) -> tuple[tuple[int, ...], bool] | None:
         """Area code, seven digits: how the national registry gives its list, mostly without a header."""
-        if self._area is not None or self._wanted.kind not in {None, Kind.NUMBER} or self._width != _PAIR:
+        if self._area is not None or self._options.kind not in {None, Kind.NUMBER} or self._width != _PAIR:
             return None
         fitting = [len(row.cells) == _PAIR and _is_registry(*row.cells) for row in self._rows]
         has_header = not fitting[0] and bool(_AREA_NAME.search(self._names[0]))
@@ -213,7 +213,7 @@ class Choice:
         return rank(name) == HINTS and is_name(name)
 
     def _none_reads(self, likely: list[int]) -> ColumnError:
-        what = "numbers or digests" if self._wanted.kind is None else f"{self._wanted.kind}s"
+        what = "numbers or digests" if self._options.kind is None else f"{self._options.kind}s"
         some = f" (some of {', '.join(f'#{one + 1}' for one in likely)} do)" if likely else ""
         return ColumnError(
             f"{self._where}: no column reads as {what} in {SHARE} % of its cells in the first {len(self._rows)}"
@@ -243,8 +243,8 @@ class Choice:
 
     def _kind_of_all(self, columns: tuple[int, ...], tallies: list[_Tally]) -> Kind:
         """Of the entries of all columns: one list has one kind. Raises ColumnError."""
-        if self._wanted.kind is not None:
-            return self._wanted.kind
+        if self._options.kind is not None:
+            return self._options.kind
         kinds = {
             column: max(Kind, key=lambda one: tally.kinds[one])
             for column, tally in zip(columns, tallies, strict=True)
@@ -262,7 +262,7 @@ class Choice:
     def _kind(self, row: Row, column: int) -> Kind | None:
         """What the cell is, among the kinds that may be."""
         text = row.cells[column] if column < len(row.cells) else ""
-        return kind_of(text and self._area_of(row) + text, self._wanted)
+        return kind_of(text and self._area_of(row) + text, self._options)
 
     def _area_of(self, row: Row) -> str:
         return row.cells[self._area] if self._area is not None and self._area < len(row.cells) else ""

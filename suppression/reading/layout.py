@@ -66,15 +66,15 @@ class _Sample:
         return times / len(self.rows), width
 
 
-def decide(head: bytes, wanted: ReadOptions, where: str, *, last: bool, delimiter: str = "") -> LayoutMatch:
+def decide(head: bytes, options: ReadOptions, where: str, *, last: bool, delimiter: str = "") -> LayoutMatch:
     """From the beginning of a text (`last`: all of it). Raises UnreadableError."""
     start, above = 0, []
     told = None if delimiter else _told(head, where)
     if told is not None:
         delimiter, start = told
         above.append(UnusedPart(PartKind.LINES, "1, which tells the delimiter"))
-    if wanted.skip_rows and head[start:].strip():
-        start, skipped = _skipped(head, wanted, where)
+    if options.skip_rows and head[start:].strip():
+        start, skipped = _skipped(head, options, where)
         above.append(skipped)
     samples = [_sample(head, one, start, last=last) for one in delimiter or DELIMITERS]
     split = [sample for sample in samples if sample.width > 1] or samples[:1]
@@ -82,7 +82,7 @@ def decide(head: bytes, wanted: ReadOptions, where: str, *, last: bool, delimite
     refused: UnreadableError | None = None
     for sample in split:
         try:
-            found = _found(head, sample, wanted, where, start)
+            found = _found(head, sample, options, where, start)
         except UnreadableError as error:
             refused = refused or error
             continue
@@ -107,19 +107,19 @@ def _told(head: bytes, where: str) -> tuple[str, int] | None:
     return delimiter, found.end()
 
 
-def _skipped(head: bytes, wanted: ReadOptions, where: str) -> tuple[int, UnusedPart]:
+def _skipped(head: bytes, options: ReadOptions, where: str) -> tuple[int, UnusedPart]:
     """(where the lines end that are to be skipped, what they were)."""
     at = numbers = first = 0
-    for line in range(1, wanted.skip_rows + 1):
+    for line in range(1, options.skip_rows + 1):
         found = _LINE.match(head, at)
         if found is None or found.end() == at:
-            raise UnreadableError(f"{where}: {wanted.skip_rows} lines are to be skipped, and it has {line - 1}")
+            raise UnreadableError(f"{where}: {options.skip_rows} lines are to be skipped, and it has {line - 1}")
         cells = [head[one:two] for mark in DELIMITERS for one, two in exact(mark).cells(head, at, found.end())]
-        hits = {cell for cell in cells if holds_number(decode(unquote(cell)).strip(), wanted)}
+        hits = {cell for cell in cells if holds_number(decode(unquote(cell)).strip(), options)}
         numbers += bool(hits)
         first = first or (line if hits else 0)
         at = found.end()
-    return at, UnusedPart(PartKind.LINES, f"1 to {wanted.skip_rows}, skipped as told", numbers=numbers, line=first)
+    return at, UnusedPart(PartKind.LINES, f"1 to {options.skip_rows}, skipped as told", numbers=numbers, line=first)
 
 
 def _sample(head: bytes, delimiter: str, start: int, *, last: bool) -> _Sample:
@@ -143,7 +143,7 @@ def _sample(head: bytes, delimiter: str, start: int, *, last: bool) -> _Sample:
     return _Sample(delimiter, rows, cut=at < end or not last)
 
 
-def _found(head: bytes, sample: _Sample, wanted: ReadOptions, where: str, start: int) -> LayoutMatch:
+def _found(head: bytes, sample: _Sample, options: ReadOptions, where: str, start: int) -> LayoutMatch:
     if sample.open_at >= 0:
         line = 1 + line_ends(head[: sample.open_at])
         raise too_long(where, line) if sample.cut else never_closes(where, line)
@@ -151,13 +151,13 @@ def _found(head: bytes, sample: _Sample, wanted: ReadOptions, where: str, start:
         raise UnreadableError(f"{where}: begins with too many blank rows")
     line = 1 + line_ends(head[:start])
     if not sample.rows:
-        return LayoutMatch(Layout(wanted.kind or Kind.NUMBER, sample.delimiter), offset=start, line=line)
-    layout = Choice(sample.rows, sample.delimiter, wanted, where, head).layout()
+        return LayoutMatch(Layout(options.kind or Kind.NUMBER, sample.delimiter), offset=start, line=line)
+    layout = Choice(sample.rows, sample.delimiter, options, where, head).layout()
     if not layout.header:
         return LayoutMatch(layout, offset=start, line=line)
     first = sample.rows[0]
     line = 1 + line_ends(head[: first.start])
-    numbers = sum(holds_number(cell, wanted) for cell in first.cells)
+    numbers = sum(holds_number(cell, options) for cell in first.cells)
     above = UnusedPart(
         PartKind.LINES, f"{line}, the header: {shown(layout.header)}", numbers=numbers, line=line * bool(numbers)
     )

@@ -66,9 +66,9 @@ class ListFile:
     that was read of it counts.
     """
 
-    def __init__(self, path: Path, wanted: ReadOptions = _GUESS, *, chunk: int = PIECE) -> None:
+    def __init__(self, path: Path, options: ReadOptions = _GUESS, *, chunk: int = PIECE) -> None:
         self._path = path
-        self._wanted = wanted
+        self._options = options
         self._chunk = chunk
         self._stack = ExitStack()
         self._begun = self._finished = False
@@ -144,13 +144,13 @@ class ListFile:
         layout = part.found.layout
         member = part.name if len(self._parts) > 1 else ""
         scanner = Scanner(layout.delimiter, part.where, part.found.line)
-        watch = Watch(layout, self._wanted, part.where, part.refusal)
+        watch = Watch(layout, self._options, part.where, part.refusal)
         for piece, last in _slices(pieces, self._chunk):
             rows = scanner.feed(piece, last=last)
             if rows is None:
                 continue
             watch.look(rows)
-            made = batch(rows, layout, self._wanted, member) if layout.columns else None
+            made = batch(rows, layout, self._options, member) if layout.columns else None
             if made is not None:
                 yield made
         self._left += [replace(one, member=member) for one in part.found.above]
@@ -175,7 +175,7 @@ class ListFile:
         if is_workbook(archive):
             book = Sheets(file, self._stack, where)
             return self._of_sheets("", where, book, lambda _: book)
-        chosen, others = choose(archive, self._wanted.member, where)
+        chosen, others = choose(archive, self._options.member, where)
         self._leave(PartKind.MEMBER, others)
         parts: list[_Part] = []
         for one in chosen:
@@ -194,7 +194,7 @@ class ListFile:
     def _of_sheets(self, name: str, where: str, book: Sheets, opener: Callable[[ExitStack], Sheets]) -> list[_Part]:
         """The sheets that have content, each a part; `opener` opens the workbook `book` again."""
         titles = [f"{name}: sheet {one!r}" if name else f"sheet {one!r}" for one in book.filled]
-        pattern = self._wanted.sheet
+        pattern = self._options.sheet
         places = [at for at, one in enumerate(book.filled) if not pattern or fnmatchcase(one, pattern)]
         if pattern and not places:
             raise UnreadableError(f"{where}: has no sheet with content that matches {pattern!r}")
@@ -203,7 +203,7 @@ class ListFile:
             PartKind.SHEET, tuple(f"{name}: chart {one!r}" if name else f"chart {one!r}" for one in book.others)
         )
         if not places:
-            return [_Part(name, where, _nothing, decide(b"", self._wanted, where, last=True, delimiter=","))]
+            return [_Part(name, where, _nothing, decide(b"", self._options, where, last=True, delimiter=","))]
         if len(places) == 1:
             return [self._part(name, where, partial(_sheet, opener, places[0]), alone=True)]
         parts = []
@@ -230,7 +230,7 @@ class ListFile:
             stream = opener(self._stack if alone else stack)
             head, last, pieces = peek(stream.pieces, HEAD)
             try:
-                match = decide(head, self._wanted, where, last=last, delimiter=stream.delimiter)
+                match = decide(head, self._options, where, last=last, delimiter=stream.delimiter)
             except ColumnError as error:
                 if not is_sheet:
                     raise
@@ -241,7 +241,7 @@ class ListFile:
             if refusal is not None:  # a sheet of remarks beside one of numbers, perhaps
                 match = LayoutMatch(
                     Layout(
-                        self._wanted.kind or Kind.NUMBER, stream.delimiter, columns=(), guessed=True, width=MAX_COLUMNS
+                        self._options.kind or Kind.NUMBER, stream.delimiter, columns=(), guessed=True, width=MAX_COLUMNS
                     )
                 )
         return _Part(

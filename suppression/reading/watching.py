@@ -54,14 +54,14 @@ def has_number(text: str) -> bool:
     return _INSIDE.search(text) is not None
 
 
-def holds_number(text: str, wanted: ReadOptions) -> bool:
+def holds_number(text: str, options: ReadOptions) -> bool:
     """Whether a cell is a number or a digest, or has a number in it."""
-    return kind_of(text, wanted) is not None or has_number(text)
+    return kind_of(text, options) is not None or has_number(text)
 
 
-def kind_of(text: str, wanted: ReadOptions) -> Kind | None:
+def kind_of(text: str, options: ReadOptions) -> Kind | None:
     """What a cell is, among the kinds that may be; None: unreadable."""
-    kind = wanted.kind
+    kind = options.kind
     if kind is None:
         bare = text.strip(AROUND)
         kind = _DIGESTS.get(len(bare) - 2 * (bare[:2].lower() == "0x"), Kind.NUMBER)
@@ -69,7 +69,7 @@ def kind_of(text: str, wanted: ReadOptions) -> Kind | None:
         if kind is not Kind.NUMBER:
             cells.digest(text, kind)
         elif any(map(str.isdigit, text)):
-            normalise(text, wanted.region)
+            normalise(text, options.region)
         else:
             return None
     except (CellError, NumberError):
@@ -103,15 +103,15 @@ class Watch:
     of numbers. Where somebody has named those that are read, the others are only counted.
     """
 
-    def __init__(self, layout: Layout, wanted: ReadOptions, where: str, refusal: ColumnError | None = None) -> None:
+    def __init__(self, layout: Layout, options: ReadOptions, where: str, refusal: ColumnError | None = None) -> None:
         self._layout = layout
-        self._wanted = ReadOptions(kind=None, region=wanted.region)
+        self._options = ReadOptions(kind=None, region=options.region)
         self._where = where
         self._refusal = refusal
         self._used = frozenset(layout.used)
         self._seen: dict[int, _ColumnCounts] = {}
         self._width = layout.width
-        self._home = wanted.region in NANP_REGIONS
+        self._home = options.region in NANP_REGIONS
 
     def look(self, rows: Rows) -> None:
         """At all rows, also those without anything in the columns that are read. Raises UnreadableError."""
@@ -152,7 +152,7 @@ class Watch:
         if len(cells_of_it) < min(self._layout.width, 2):
             return False
         texts = [decode(unquote(data[one:two])).strip() for one, two in cells_of_it]
-        return any(kind_of(texts[one], self._wanted) for one in self._layout.columns if one < len(texts))
+        return any(kind_of(texts[one], self._options) for one in self._layout.columns if one < len(texts))
 
     def _look_at(self, column: int, rows: Rows, row: Ints, spans: tuple[Ints, Ints]) -> None:
         seen = self._seen.setdefault(column, _ColumnCounts())
@@ -165,7 +165,7 @@ class Watch:
                 if seen.looks == MAX_LOOKS:
                     break
                 seen.looks += 1
-                known = seen.known[text] = (kind_of(text, self._wanted) is not None, has_number(text))
+                known = seen.known[text] = (kind_of(text, self._options) is not None, has_number(text))
             hits[at], others[at] = known[0], known[1] and not known[0]
         any_of = hits | others
         if not seen.line and any_of.any():

@@ -181,7 +181,7 @@ async def test_a_guess_that_is_not_sure_is_confirmed_or_refused(store: ListRows,
         await import_file(store, tmp_path, Task(file, "dnc", None), ANN)
     with pytest.raises(ListRefusedError, match="may all hold numbers"):  # numbers of orders may be somebody's
         await import_file(store, tmp_path, Task(file, "dnc", None, Mode.REMOVE), ANN, confirm=confirm)
-    named = Task(file, "dnc", None, wanted=ReadOptions(column="mobile"))
+    named = Task(file, "dnc", None, options=ReadOptions(column="mobile"))
     await import_file(store, tmp_path, named, ANN)
     assert await numbers_of(store, tmp_path) == ["+12125550101", "+12125550103"]
 
@@ -190,8 +190,8 @@ async def test_an_empty_list_must_be_asked_for(store: ListRows, tmp_path: Path) 
     file = csv_file(tmp_path, "phone")
     wanted = ReadOptions(column="phone")
     with pytest.raises(ListRefusedError, match="holds no number"):
-        await import_file(store, tmp_path, Task(file, "dnc", None, wanted=wanted), ANN)
-    imported = await import_file(store, tmp_path, Task(file, "dnc", None, wanted=wanted, allow_empty=True), ANN)
+        await import_file(store, tmp_path, Task(file, "dnc", None, options=wanted), ANN)
+    imported = await import_file(store, tmp_path, Task(file, "dnc", None, options=wanted, allow_empty=True), ANN)
     assert imported.entries == 0
     assert (await scrub_with(store, tmp_path)).check(FREE, "acme").reason == ""
 
@@ -231,7 +231,7 @@ async def test_entries_expire_each_by_its_date_and_a_list_as_a_whole(store: List
     wall = 1_800_000_000.0
     lines = ["phone,until", f"{LISTED},2027-01-14", f"{FREE},", "+12125550111,2027-01-16"]
     file = csv_file(tmp_path, *lines)
-    task = Task(file, "dnc", None, wanted=ReadOptions(column="phone", expires_column="until"))
+    task = Task(file, "dnc", None, options=ReadOptions(column="phone", expires_column="until"))
     await import_file(store, tmp_path, task, ANN)
     await edit(store, tmp_path, "dnc", add={"+12125550122": int(wall) + 5}, remove=[], actor=ANN)
     scrub = await scrub_with(store, tmp_path, wall=lambda: wall)
@@ -284,7 +284,7 @@ async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: L
     file = csv_file(tmp_path, "phone,until", *(f"{number},{until}" for number, until in said.items()))
     wanted = ReadOptions(column="phone", expires_column="until", zone="UTC")
     end = 1_800_000_000
-    task = Task(file, "dnc", None, Mode.ADD, wanted=wanted, expires_utc_us=end * 1_000_000)
+    task = Task(file, "dnc", None, Mode.ADD, options=wanted, expires_utc_us=end * 1_000_000)
     assert (await import_file(store, tmp_path, task, ANN)).report.endless == 1
     ends = dict(rows(await look(store, tmp_path, "dnc", must_load=True)))
     assert [ends[one] for one in said] == [0, 0, end, end, 1_893_542_400]
@@ -292,5 +292,5 @@ async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: L
 
 async def test_lines_that_have_ended_are_told(store: ListRows, tmp_path: Path) -> None:
     file = csv_file(tmp_path, "phone,until", f"{LISTED},2001-01-01", f"{FREE},", "+12125550111,2105-01-01")
-    task = Task(file, "dnc", None, wanted=ReadOptions(column="phone", expires_column="until"))
+    task = Task(file, "dnc", None, options=ReadOptions(column="phone", expires_column="until"))
     assert (await import_file(store, tmp_path, task, ANN)).report.ended == 1

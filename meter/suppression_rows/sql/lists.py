@@ -128,13 +128,13 @@ class ListRows:
         `expect`: (version, revision) that must be in force; None: none is. `detail` goes on the log, as JSON. Raises
         StaleError where it is otherwise, ValueError where another owner has the name.
         """
-        return await self._write(write.activate, new, self._deed(new.name, action, actor), expect, detail)
+        return await self._write(write.activate, new, self._entry(new.name, action, actor), expect, detail)
 
     async def change(
         self, name: str, document: bytes, count: int, actor: Actor, *, action: str, expect: Position
     ) -> ListVersion:
         """Add a change to the version in force, `count` entries being in force with it. Raises StaleError."""
-        return await self._write(write.change, self._deed(name, action, actor), document, count, expect)
+        return await self._write(write.change, self._entry(name, action, actor), document, count, expect)
 
     async def retire(self, name: str, actor: Actor, *, unname: bool = False) -> bool:
         """Put a list out of force; False where it was not in force.
@@ -142,19 +142,19 @@ class ListRows:
         One that an import of the configuration named closes whom it concerns from now on, unless `unname`: then nobody
         asks for it any more.
         """
-        return await self._write(write.retire, self._deed(name, "retire", actor), unname=unname)
+        return await self._write(write.retire, self._entry(name, "retire", actor), unname=unname)
 
     async def extend(self, name: str, expires_utc_us: int | None, actor: Actor) -> bool:
         """Set when the whole list ceases to apply, None: never; False where it is not in force."""
-        return await self._write(write.extend, self._deed(name, "expiry", actor), expires_utc_us)
+        return await self._write(write.extend, self._entry(name, "expiry", actor), expires_utc_us)
 
     async def refused(self, name: str, actor: Actor, *, action: str, detail: Mapping[str, object]) -> None:
         """Put on the log that a list was not activated, and why."""
-        await self._write(write.note, self._deed(name, action, actor), detail)
+        await self._write(write.note, self._entry(name, action, actor), detail)
 
     async def log_scrub(self, name: str, actor: Actor, detail: Mapping[str, object]) -> None:
         """Put on the log that many numbers were looked up; `name` may be empty."""
-        await self._write(write.note, self._deed(name, "scrub", actor), detail)
+        await self._write(write.note, self._entry(name, "scrub", actor), detail)
 
     async def exempt(
         self, name: str, number: int, *, buyer: str | None, reason: str, expires_utc_us: int, actor: Actor
@@ -165,11 +165,11 @@ class ListRows:
         """
         if not reason.strip():
             raise ValueError("an exemption needs a reason")
-        deed = self._deed(name, "exempt", actor)
-        if expires_utc_us <= deed.at_utc_us:
+        entry = self._entry(name, "exempt", actor)
+        if expires_utc_us <= entry.at_utc_us:
             raise ValueError("an exemption must expire in the future")
         return await self._write(
-            write.exempt, deed, number=number, buyer=buyer, reason=reason, expires_utc_us=expires_utc_us
+            write.exempt, entry, number=number, buyer=buyer, reason=reason, expires_utc_us=expires_utc_us
         )
 
     async def revoke(self, exemption: int, actor: Actor) -> bool:
@@ -183,7 +183,7 @@ class ListRows:
             some = {one: documents[one] for one in missing[at : at + SETS_AT_ONCE]}
             await self._write(write.keep_sets, some, self._clock())
 
-    def _deed(self, name: str, action: str, actor: Actor) -> LogEntry:
+    def _entry(self, name: str, action: str, actor: Actor) -> LogEntry:
         return LogEntry(name, action, actor, self._clock())
 
     async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

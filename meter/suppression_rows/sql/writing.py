@@ -50,12 +50,12 @@ class LogEntry:
 
     name: str
     action: str
-    who: Actor
+    actor: Actor
     at_utc_us: int
 
 
 def activate(
-    connection: Connection, new: NewVersion, deed: LogEntry, expect: Position | None, detail: Mapping[str, object]
+    connection: Connection, new: NewVersion, entry: LogEntry, expect: Position | None, detail: Mapping[str, object]
 ) -> ListVersion:
     """See `ListRows.activate`."""
     stamp = _next_stamp(connection)
@@ -79,30 +79,30 @@ def activate(
         count=new.count,
         active=True,
         expires_utc_us=before.expires_utc_us if new.keep_expiry and before is not None else new.expires_utc_us,
-        imported_utc_us=deed.at_utc_us,
-        imported_by=deed.who.by,
+        imported_utc_us=entry.at_utc_us,
+        imported_by=entry.actor.by,
         based_on=new.based_on,
         stamp=stamp,
     )
     _set(connection, new.name, active=False, stamp=stamp)
     connection.execute(insert(suppression_lists).values(asdict(row)))
     if new.change:
-        _add_change(connection, row, new.change, deed)
-    _record(connection, deed, detail, row=row, before=before.count if before is not None else None, after=row.count)
+        _add_change(connection, row, new.change, entry)
+    _record(connection, entry, detail, row=row, before=before.count if before is not None else None, after=row.count)
     return row
 
 
-def change(connection: Connection, deed: LogEntry, document: bytes, count: int, expect: Position) -> ListVersion:
+def change(connection: Connection, entry: LogEntry, document: bytes, count: int, expect: Position) -> ListVersion:
     """See `ListRows.change`."""
     stamp = _next_stamp(connection)
-    before = find(connection, deed.name)
-    _check_position(deed.name, before, expect)
+    before = find(connection, entry.name)
+    _check_position(entry.name, before, expect)
     assert before is not None  # `expect` names a version
     state = _state_after(before.state, document)
     row = replace(before, revision=before.revision + 1, state=state, count=count, stamp=stamp)
     _set(connection, row.name, revision=row.revision, state=row.state, count=row.count, stamp=stamp)
-    _add_change(connection, row, document, deed)
-    _record(connection, deed, {"state": row.state}, row=row, before=before.count, after=row.count)
+    _add_change(connection, row, document, entry)
+    _record(connection, entry, {"state": row.state}, row=row, before=before.count, after=row.count)
     return row
 
 
@@ -147,19 +147,19 @@ def name_lists(
         _record(connection, LogEntry(name, "named", actor, at_utc_us), {"in_force": not active})
 
 
-def retire(connection: Connection, deed: LogEntry, *, unname: bool = False) -> bool:
+def retire(connection: Connection, entry: LogEntry, *, unname: bool = False) -> bool:
     """See `ListRows.retire`."""
     stamp = _next_stamp(connection)
-    before = find(connection, deed.name)
+    before = find(connection, entry.name)
     if before is None or (before.version == NAMED_ONLY and not unname):
         return False
-    _set(connection, deed.name, active=False, stamp=stamp)
-    named = _named_row(connection, deed.name)
+    _set(connection, entry.name, active=False, stamp=stamp)
+    named = _named_row(connection, entry.name)
     if named is not None and named.source == NAMED:
-        this = (suppression_lists.c.name == deed.name, suppression_lists.c.version == NAMED_ONLY)
+        this = (suppression_lists.c.name == entry.name, suppression_lists.c.version == NAMED_ONLY)
         values = {"source": "" if unname else NAMED, "active": not unname, "stamp": stamp}
         connection.execute(update(suppression_lists).where(*this).values(values))
-    _record(connection, deed, {"unnamed": True} if unname else {}, row=before, before=before.count)
+    _record(connection, entry, {"unnamed": True} if unname else {}, row=before, before=before.count)
     return True
 
 
@@ -170,40 +170,40 @@ def _named_row(connection: Connection, name: str) -> ListVersion | None:
     return None if row is None else ListVersion(**row)
 
 
-def extend(connection: Connection, deed: LogEntry, expires_utc_us: int | None) -> bool:
+def extend(connection: Connection, entry: LogEntry, expires_utc_us: int | None) -> bool:
     """See `ListRows.extend`."""
     stamp = _next_stamp(connection)
-    row = find(connection, deed.name)
+    row = find(connection, entry.name)
     if row is None or row.version == NAMED_ONLY:
         return False
-    _set(connection, deed.name, expires_utc_us=expires_utc_us, stamp=stamp)
+    _set(connection, entry.name, expires_utc_us=expires_utc_us, stamp=stamp)
     detail = {"expires_utc_us": expires_utc_us, "before_utc_us": row.expires_utc_us}
-    _record(connection, deed, detail, row=row, before=row.count, after=row.count)
+    _record(connection, entry, detail, row=row, before=row.count, after=row.count)
     return True
 
 
-def note(connection: Connection, deed: LogEntry, detail: Mapping[str, object]) -> None:
+def note(connection: Connection, entry: LogEntry, detail: Mapping[str, object]) -> None:
     """A row of the log for what changed no list."""
-    _record(connection, deed, detail)
+    _record(connection, entry, detail)
 
 
 def exempt(
-    connection: Connection, deed: LogEntry, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
+    connection: Connection, entry: LogEntry, *, number: int, buyer: str | None, reason: str, expires_utc_us: int
 ) -> Exemption:
     """See `ListRows.exempt`."""
     stamp = _next_stamp(connection)
-    on = find(connection, deed.name)
+    on = find(connection, entry.name)
     if on is None or on.buyer is not None:
-        raise ValueError(f"{deed.name!r} is not a global list in force; only from those can a number be exempt")
+        raise ValueError(f"{entry.name!r} is not a global list in force; only from those can a number be exempt")
     values: dict[str, Any] = {
-        "name": deed.name,
+        "name": entry.name,
         "number": number,
         "buyer": buyer,
         "reason": reason,
         "expires_utc_us": expires_utc_us,
-        "added_utc_us": deed.at_utc_us,
-        "added_by": deed.who.by,
-        "origin": deed.who.origin,
+        "added_utc_us": entry.at_utc_us,
+        "added_by": entry.actor.by,
+        "origin": entry.actor.origin,
         "revoked_utc_us": None,
         "revoked_by": None,
         "stamp": stamp,
@@ -211,7 +211,7 @@ def exempt(
     key = connection.execute(insert(suppression_exemptions).values(values)).inserted_primary_key
     assert key is not None
     row = Exemption(id=int(key[0]), **values)
-    _record(connection, deed, _told(row), row=on)
+    _record(connection, entry, _told(row), row=on)
     return row
 
 
@@ -272,16 +272,16 @@ def _set(connection: Connection, name: str, **values: Any) -> None:
     connection.execute(update(suppression_lists).where(*this).values(**values))
 
 
-def _add_change(connection: Connection, row: ListVersion, document: bytes, deed: LogEntry) -> None:
+def _add_change(connection: Connection, row: ListVersion, document: bytes, entry: LogEntry) -> None:
     values = {
         "name": row.name,
         "version": row.version,
         "revision": row.revision,
         "document": document,
         "state": row.state,
-        "at_utc_us": deed.at_utc_us,
-        "by": deed.who.by,
-        "origin": deed.who.origin,
+        "at_utc_us": entry.at_utc_us,
+        "by": entry.actor.by,
+        "origin": entry.actor.origin,
         "stamp": row.stamp,
     }
     connection.execute(insert(suppression_changes).values(values))
@@ -296,7 +296,7 @@ def _told(row: Exemption) -> dict[str, object]:
 
 def _record(
     connection: Connection,
-    deed: LogEntry,
+    entry: LogEntry,
     detail: Mapping[str, object],
     *,
     row: ListVersion | None = None,
@@ -304,11 +304,11 @@ def _record(
     after: int | None = None,
 ) -> None:
     values = {
-        "at_utc_us": deed.at_utc_us,
-        "name": deed.name,
-        "action": deed.action,
-        "by": deed.who.by,
-        "origin": deed.who.origin,
+        "at_utc_us": entry.at_utc_us,
+        "name": entry.name,
+        "action": entry.action,
+        "by": entry.actor.by,
+        "origin": entry.actor.origin,
         "version": row.version if row is not None else None,
         "revision": row.revision if row is not None else None,
         "before": before,

@@ -213,7 +213,7 @@ async def test_a_file_that_is_no_list_is_not_read_to_its_end(
     file = tmp_path / "in.csv"
     file.write_text("phone\n" + "x\n" * 5_000_000)
     with pytest.raises(ListRefusedError, match=r"of the first .* is it the right column") as caught:
-        await import_file(store, tmp_path, Task(file, "in", None, wanted=ReadOptions("phone")), ANN)
+        await import_file(store, tmp_path, Task(file, "in", None, options=ReadOptions("phone")), ANN)
     assert caught.value.report is not None
     assert caught.value.report.lines < 3_000_000
     monkeypatch.setattr(importer, "MANY_REJECTS", 10_000)
@@ -221,7 +221,7 @@ async def test_a_file_that_is_no_list_is_not_read_to_its_end(
     for percent, why in ((2.0, "1000 of 1001"), (99.0, "1000 of 1001")):
         with pytest.raises(ListRefusedError, match=why):
             await import_file(
-                store, tmp_path, Task(file, "in", None, wanted=ReadOptions("phone"), reject_percent=percent), ANN
+                store, tmp_path, Task(file, "in", None, options=ReadOptions("phone"), reject_percent=percent), ANN
             )
 
 
@@ -234,7 +234,7 @@ async def test_rejects_past_a_million_are_counted(
     rejects = tmp_path / "rejects.csv"
     for bad, last in ((3, "4,not a phone number"), (7, "5,the first of 4 more that are not listed")):
         file.write_text("phone\n" + "x\n" * bad + "2125550100\n")
-        task = Task(file, "in", None, wanted=ReadOptions("phone"), reject_percent=100, rejects_file=rejects)
+        task = Task(file, "in", None, options=ReadOptions("phone"), reject_percent=100, rejects_file=rejects)
         done = await import_file(store, tmp_path, task, ANN)
         assert done.report.rejected == bad
         assert rejects.read_text().splitlines()[-1] == f",{last},"

@@ -794,7 +794,7 @@ async def test_the_log_says_who_did_what_from_where_and_a_buyer_no_more_than_its
     file = tmp_path / "by-hand.csv"
     file.write_text("12\n")
     with pytest.raises(ListRefusedError):
-        await import_file(api.store, api.folder, Task(file, "mine", "acme", wanted=ReadOptions("#1")), ANN)
+        await import_file(api.store, api.folder, Task(file, "mine", "acme", options=ReadOptions("#1")), ANN)
     await edit(api.store, api.folder, "mine", add={TWO: 0}, remove=[], actor=ANN)
     whole = _done(await api.get("/lists/mine/log"))["log"]
     assert [(one["action"], one["by"], one["origin"]) for one in whole] == [
