@@ -86,7 +86,7 @@ _FILE = {
 
 
 def create_app(services: Services | None) -> FastAPI:
-    """The app on these services; None: only to be described."""
+    """Make the app on these services; None: an app whose description alone is wanted."""
     app = FastAPI(
         title="Baton",
         version="1",
@@ -116,12 +116,12 @@ def create_app(services: Services | None) -> FastAPI:
 
 
 def describe() -> dict[str, Any]:
-    """The API as OpenAPI 3.1."""
+    """Describe the API in OpenAPI 3.1."""
     return create_app(None).openapi()
 
 
 def _schemas() -> dict[str, Any]:
-    """Schemas that answers and requests name and no route has as its model."""
+    """Schemas of errors and of request bodies, which FastAPI does not collect from the routes."""
     schemas: dict[str, Any] = {}
     models: tuple[type[BaseModel], ...] = (problems.Problem, *BODIES)
     for model in models:

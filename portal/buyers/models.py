@@ -25,7 +25,7 @@ EndpointName = Annotated[str, Path(pattern=_SLUG, description="Name of the endpo
 
 
 def _shown(model: type[BaseModel], **own: Any) -> dict[str, Any]:
-    """The fields of an entry as they are shown, all of them there."""
+    """The fields of a shown model: those of a book entry but its password, none of them optional."""
     return {
         name: own.get(name) or (_kind(field.annotation), Field(description=field.description))
         for name, field in model.model_fields.items()
@@ -153,7 +153,7 @@ def buyer_line(kept: BuyerRecord) -> BuyerLine:
 
 
 def shown_buyer(kept: BuyerRecord, token: Token) -> Raw:
-    """As `BuyerShown` has it, as this token may see it."""
+    """The buyer as `BuyerShown` declares it, without what this token may not see."""
     raw = raw_buyer(kept.buyer, secrets=False)
     endpoints = [shown_endpoint(endpoint, token) for endpoint in kept.buyer.endpoints]
     more = {"state": kept.state.value, "buffer_ms": buffer_ms(kept.buyer), "terms_version": kept.terms_version}
@@ -161,7 +161,7 @@ def shown_buyer(kept: BuyerRecord, token: Token) -> Raw:
 
 
 def shown_endpoint(endpoint: Endpoint, token: Token) -> Raw:
-    """As `EndpointShown` has it, as this token may see it."""
+    """The endpoint as `EndpointShown` declares it, without what this token may not see."""
     raw = dict.fromkeys(FILES, "") | raw_endpoint(endpoint, secrets=False)
     if token.scope is not Scope.OPERATOR:
         raw |= {name: FilePath(raw[name]).name for name in FILES}
@@ -169,7 +169,7 @@ def shown_endpoint(endpoint: Endpoint, token: Token) -> Raw:
 
 
 def given_buyer(raw: Raw, name: str) -> Raw:
-    """A body as the book takes it: what is only shown is left out, and so are files that are none."""
+    """The body of a request as a book entry: fields that are only shown, and empty file names, are left out."""
     endpoints = raw.get("endpoints", [])
     if isinstance(endpoints, list):
         endpoints = [given_endpoint(endpoint, "") if isinstance(endpoint, dict) else endpoint for endpoint in endpoints]
@@ -177,7 +177,7 @@ def given_buyer(raw: Raw, name: str) -> Raw:
 
 
 def given_endpoint(raw: Raw, name: str) -> Raw:
-    """Likewise an endpoint's."""
+    """The body of a request for an endpoint as a book entry, likewise; `name` empty: its name stays as it is."""
     empty = [key for key in FILES if raw.get(key) == ""]
     fields = _less(raw, (*OF_ENDPOINT, *empty))
     return {**fields, "name": raw.get("name") or name} if name else fields

@@ -282,7 +282,7 @@ def _expected(if_match: str) -> Expected | None:
 
 
 async def _edit(work: Callable[[], Awaitable[ChangeResult]]) -> ChangeResult:
-    """Raises ProblemError 404, 409, 412, 422."""
+    """Do a change of the book, and answer its refusals as problems. Raises ProblemError 404, 409, 412, 422."""
     try:
         return await work()
     except BookProblemsError as error:

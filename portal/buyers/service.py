@@ -41,12 +41,12 @@ class BuyersService(Service):
         self._clock = clock
 
     async def find_all(self, after: str, limit: int) -> list[BuyerRecord]:
-        """By name, those after that one."""
+        """At most `limit` buyers by name, those after the name `after`."""
         now = self._clock()
         return await self._clerk.read(lambda connection: find_buyers(connection, now, after, limit))
 
     async def find(self, name: str) -> BuyerRecord:
-        """Raises UnknownBuyerError."""
+        """The buyer of this name. Raises UnknownBuyerError."""
         now = self._clock()
         return await self._clerk.read(lambda connection: find_buyer(connection, name, now))
 
@@ -63,7 +63,7 @@ class BuyersService(Service):
         return await self._change(buyer, lambda before: switched(before, name, enabled=enabled, buyer=buyer), None)
 
     async def set_state(self, name: str, state: BuyerState, by: str, reason: str, *, own: bool) -> StateChange:
-        """Pause or resume; what that came to. `own`: by the buyer itself.
+        """Pause or resume a buyer; its state before and after. `own`: the buyer itself asks.
 
         Raises UnknownBuyerError, StateRefusedError.
         """

@@ -105,7 +105,7 @@ BODIES: tuple[type[Body], ...] = (CreditAsk, CreditDecision, CreditReReview)
 
 
 def shown_credit(credit: Request, token: Token) -> CreditShown:
-    """As this token may see it."""
+    """The request without what this token may not see."""
     inside = token.scope is Scope.OPERATOR
     return CreditShown(
         id=credit.id,

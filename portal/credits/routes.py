@@ -224,7 +224,7 @@ async def _find(request: HttpRequest, token: Token, wanted: int) -> Request:
 
 
 def problem(error: CreditError) -> ProblemError:
-    """A refusal as a problem; of a wrong field with its name."""
+    """The refusal as a problem, which names the field that is wrong."""
     status = _STATUS.get(error.refusal, 422)
     is_field = error.refusal is not CreditRefusal.UNKNOWN_REQUEST
     return ProblemError(status, str(error), errors=[(error.field, error.detail)] if is_field else [])

@@ -49,7 +49,7 @@ class CreditsService(Service):
         return await self._clerk.write(lambda connection: re_review(connection, request, asked, now))
 
     async def find(self, request: int) -> Request:
-        """Raises CreditError."""
+        """The request of this id. Raises CreditError."""
         return await self._clerk.read(lambda connection: find(connection, request))
 
     async def find_all(self, wanted: CreditFilter) -> list[Request]:

@@ -39,13 +39,13 @@ class DocumentsService(Service):
         return await self._clerk.read(lambda connection: detail_of(connection, number))
 
     async def forecasts(self, buyer: str) -> list[OrderForecast]:
-        """The running weeks. Raises UnknownBuyerError."""
+        """Forecasts of the running weeks of a buyer's orders; `buyer` empty: of all. Raises UnknownBuyerError."""
         return await forecasts(self._engine, time.time_ns() // 1000, buyer)
 
     async def find_all(
         self, buyer: str, before: IssuedKey | None, limit: int, *, series: str = "", open_only: bool = False
     ) -> list[tuple[Document, IssuedKey]]:
-        """The newest first, those before that one, each with its key. Raises UnknownBuyerError."""
+        """At most `limit` documents before `before`, the newest first, with their keys. Raises UnknownBuyerError."""
         return await self._clerk.read(
             lambda connection: documents_before(connection, buyer, before, limit, series=series, open_only=open_only)
         )

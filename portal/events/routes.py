@@ -141,7 +141,7 @@ async def get_events(
 
 
 async def _start(events: EventsService, query: EventQuery, last_event_id: str) -> Position:
-    """Raises ProblemError 422, TooManyBootsError."""
+    """The position that a request goes on from. Raises ProblemError 422, TooManyBootsError."""
     position = read_position(last_event_id, _LAST) if last_event_id else read_position(query.cursor, "cursor")
     return position if position is not None else await events.begin(microseconds(query.since))
 

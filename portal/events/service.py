@@ -55,12 +55,12 @@ class View:
     kinds: frozenset[EventKind] = frozenset()
 
     def sees(self, event: Event) -> bool:
-        """Whether the event is its own, and asked for."""
+        """Whether the event belongs to the token, and is of a kind that was asked for."""
         own = _OWN.get(self.token.scope)
         return (own is None or event.fields.get(own) == self.token.of) and (not self.kinds or event.kind in self.kinds)
 
     def shown(self, event: Event) -> dict[str, Any]:
-        """The fields as they may be seen."""
+        """The fields of the event without what the token may not see."""
         return disclosed(event.fields, Reader(self.token.scope), event.claim)
 
 
@@ -92,7 +92,7 @@ class EventsService(Service):
         self.reads = 0
 
     async def begin(self, from_utc_us: int | None) -> Position:
-        """The position before what happened from then on; None: the end of the journal. Raises TooManyBootsError."""
+        """The position before the first event from that time on; None: the journal's end. Raises TooManyBootsError."""
         return await self._clerk.read(position_at, from_utc_us)
 
     async def page(self, position: Position, limit: int, view: View) -> FeedPage:
@@ -114,11 +114,11 @@ class EventsService(Service):
         return FeedPage(events, position, more)
 
     async def check(self, position: Position) -> None:
-        """Whether it can be gone on from. Raises UnknownPositionError, TooManyBootsError, and what the store raises."""
+        """Read once from the position. Raises UnknownPositionError, TooManyBootsError, and what the store raises."""
         await self._read(position)
 
     async def events(self, position: Position, view: View, stream: OpenStream) -> AsyncIterator[bytes]:
-        """The stream from there on; to be read while it is counted as open."""
+        """The stream from the position on, until `stream` is ended or an hour is over."""
         until, sent, told = time.monotonic() + LONGEST_S, time.monotonic(), position
         yield format_sse_event(retry=RETRY_MS, id=write_position(position))
         with self._watching():
@@ -139,7 +139,7 @@ class EventsService(Service):
                     await self._rest(news, self._keep_alive_s if batch is not None else AGAIN_S)
 
     def wake(self) -> None:
-        """Let every stream look whether it goes on."""
+        """Wake every stream, which then ends if it is to end."""
         self._news.set()
         self._news = asyncio.Event()
 
@@ -156,7 +156,7 @@ class EventsService(Service):
         return await self._clerk.read(read_batch, position)
 
     async def _shared(self, position: Position) -> Batch | None:
-        """One look for all who stand there; None: the store cannot be read now."""
+        """The batch after the position, read once for all streams at it; None: the store cannot be read now."""
         if position not in self._looks:
             if len(self._looks) >= MAX_KEPT:
                 self._looks.pop(next(iter(self._looks)))

@@ -29,7 +29,7 @@ def client(request: Request) -> str:
 async def authenticate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
 ) -> Token:
-    """Whose request it is. Raises ProblemError 401."""
+    """The token that a request shows. Raises ProblemError 401."""
     token = services(request).tokens.find(credentials.credentials) if credentials is not None else None
     if token is None:
         detail = "the token is not known" if credentials is not None else "Authorization: Bearer TOKEN is required"
@@ -38,7 +38,7 @@ async def authenticate(
 
 
 async def unauthorized(request: Request, detail: str) -> ProblemError:
-    """The problem 401, counted. Raises ProblemError 429 once its address had too many."""
+    """Count a failed login and make its problem 401. Raises ProblemError 429 where its address had too many."""
     rates = services(request).rates
     if rates is not None:
         await rates.of_failure(client(request))
@@ -47,7 +47,10 @@ async def unauthorized(request: Request, detail: str) -> ProblemError:
 
 
 def own_buyer(token: Token, buyer: str, why: str) -> str:
-    """Which buyer is meant: of a buyer's token its own, whatever it leaves unsaid. Raises ProblemError 403, `why`."""
+    """The buyer of a buyer's token, which may name no other; else the one that is named, empty where none is.
+
+    Raises ProblemError 403, with `why` as its detail.
+    """
     if token.scope is not Scope.BUYER:
         return buyer
     if buyer not in ("", token.of):

@@ -28,7 +28,7 @@ class NoPageError(Exception):
 
 
 def as_page(handler: Handler) -> Handler:
-    """Let what goes wrong be told by a page. The address is not logged: its token is the authority."""
+    """Answer the errors of a handler by pages. The address is not logged, for the token in it gives access."""
 
     @wraps(handler)
     async def handled(request: Request, token: str) -> Response:

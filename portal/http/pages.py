@@ -66,7 +66,7 @@ class Pages:
         )
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """A page; every value is escaped."""
+        """Render a template as a page; every value is escaped."""
         style = Markup(_STYLE)  # noqa: S704 - the constant above
         return HTMLResponse(self._templates.get_template(template).render(values, style=style), status, HEADERS)
 
@@ -75,5 +75,5 @@ _shared = Pages(_PACKAGE)
 
 
 def message(status: int, title: str, text: str) -> HTMLResponse:
-    """A page that says one thing."""
+    """A page with one title and one paragraph."""
     return _shared.page("message.html.jinja", status, title=title, text=text)

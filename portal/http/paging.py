@@ -46,7 +46,7 @@ def encode(value: Sequence[Any]) -> str:
 
 
 def decode(text: str) -> list[Any]:
-    """The array again. Raises ValueError."""
+    """The array that `encode` was given. Raises ValueError."""
     values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     if not isinstance(values, list):
         raise ValueError("is no array")  # noqa: TRY004 - of what came from outside

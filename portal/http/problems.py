@@ -81,7 +81,7 @@ class RouterAwayError(Exception):
 
 
 def field_problem(detail: str, error: ValueError) -> ProblemError:
-    """An error whose message begins with its field."""
+    """A problem 422 from an error whose message is `FIELD: WHAT`."""
     name, _, what = str(error).partition(": ")
     return ProblemError(422, detail, errors=[(name, what)])
 
@@ -109,7 +109,7 @@ def answer(error: ProblemError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of the app be answered as a problem."""
+    """Answer every error of the app as a problem."""
 
     @app.exception_handler(ProblemError)
     async def ours(_request: Request, error: ProblemError) -> JSONResponse:

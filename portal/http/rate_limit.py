@@ -70,7 +70,7 @@ class Rates:
 
 
 def source(address: str) -> str:
-    """The address as it is counted."""
+    """The address as it is counted: of IPv6 its /64; `unknown` where it is none."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -48,7 +48,7 @@ async def posted(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     key: Annotated[str | None, Depends(_named)],
 ) -> Posted:
-    """The body and whose it is. Raises ProblemError 400, 401, 403, 408, 413, 415, 429."""
+    """The body of a request and its dialer's token. Raises ProblemError 400, 401, 403, 408, 413, 415, 429."""
     if credentials is not None or key is None:
         token = require(request, await authenticate(request, credentials), Scope.DIALER)
         return Posted(token, await read_body(request))

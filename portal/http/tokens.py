@@ -45,7 +45,7 @@ class TokenBook:
         self._campaigns = dict(campaigns)
 
     def replace(self, tokens: Iterable[Token], campaigns: Mapping[str, frozenset[str] | None]) -> bool:
-        """Exactly these from now on. True where a token that was held is no more, or is another's."""
+        """Put exactly these in force. True where a token that was in force is gone, or has another owner."""
         before, self.all, self._campaigns = self.all, tuple(tokens), dict(campaigns)
         return not set(before) <= set(self.all)
 
@@ -62,7 +62,7 @@ class TokenBook:
 
 
 def find(tokens: Iterable[Token], secret: str) -> Token | None:
-    """The token with this secret; None: nobody's. Every token is compared, whether one has fitted or not."""
+    """The token with this secret, or None. Every token is compared, so that the time tells nothing."""
     digest = hashlib.sha256(secret[:MAX_TOKEN].encode()).hexdigest()
     match = None
     for token in tokens:
@@ -78,6 +78,6 @@ def bearer(headers: Mapping[str, str]) -> str:
 
 
 def signer(tokens: Iterable[Token], headers: Mapping[str, str]) -> Token | None:
-    """Whose signature a request says that it has; None: it has none, or of nobody who signs. Nothing is verified."""
+    """The token that a signed request names, or None where no token of that name signs. Nothing is verified."""
     name = headers.get(KEY_HEADER, "")
     return next((token for token in tokens if token.secrets and token.name == name), None)

@@ -110,7 +110,7 @@ def _put(opened: BinaryIO, parts: list[bytes]) -> None:
 
 
 def no_room() -> ProblemError:
-    """The disk is full: the operator's matter, so the log has it too."""
+    """The problem 507, and a line in the log for the operator: the disk is full."""
     _log.error("disk_full")
     return ProblemError(507, "there is no room on Baton's disk")
 

@@ -86,7 +86,7 @@ async def post_verify(request: Request, _who: DialerOrOperator) -> ReceiptShown:
 
 
 async def _buyer(lists: ListsService, token: Token, requested: str) -> str | None:
-    """For whom it is asked; None: for nobody, all lists are looked at. Raises ProblemError 403, 422."""
+    """The buyer for whom a number is looked up; None: in all lists. Raises ProblemError 403, 422."""
     if token.scope is Scope.BUYER:
         if requested not in ("", token.of):
             raise ProblemError(403, "this token asks for its own buyer", errors=[("buyer", "is another")])

@@ -182,7 +182,7 @@ class ReceiptShown(BaseModel):
 
 
 def until_s(text: str, now: datetime, zone: str) -> int:
-    """The second of the Unix epoch at which a day ends in that zone, or an instant is. Raises ValueError for people."""
+    """The Unix second at which a day ends in that zone, or of an instant. Raises ValueError, for people."""
     try:
         end = end_us(text, zone)
     except ValueError as error:
@@ -261,7 +261,7 @@ class ImportQuery(BaseModel):
 
 
 def _spelled_out(value: object) -> object:
-    """An entry may be given as its text alone."""
+    """Take an entry that is given as its text alone."""
     return {"entry": value} if isinstance(value, str) else value
 
 

@@ -345,7 +345,7 @@ def _entries(body: ListEdit, kind: Kind, zone: str) -> tuple[dict[str, int], lis
 
 
 async def _refusal(lists: ListsService, error: Exception, rejects_file: Path | None = None) -> ProblemError:
-    """Why a list was not changed, with its lines; or that it was no fault of theirs."""
+    """The problem of a list that was not changed: 422 with the lines that are wrong, 507 or 500 where a disk failed."""
     disk = _disk_error(error)
     if disk is not None and disk.errno in FULL:
         return no_room()
@@ -364,14 +364,14 @@ async def _refusal(lists: ListsService, error: Exception, rejects_file: Path | N
 
 
 def _is_about_columns(error: Exception) -> bool:
-    """The reader could not choose a column, or was not sure of its choice."""
+    """Whether the reader could not choose a column, or was not sure of its choice."""
     return isinstance(error.__cause__, ColumnError) or (
         isinstance(error.__cause__, UnreadableError) and "column" in str(error)
     )
 
 
 def _disk_error(error: BaseException) -> OSError | None:
-    """What the disk said, where that was the cause; a file of theirs that cannot be unpacked is no such thing."""
+    """The error of the disk that caused it, or None; a file that cannot be unpacked is no fault of the disk."""
     seen: list[BaseException] = []
     cause = error.__cause__
     while cause is not None and cause not in seen and not isinstance(cause, UnreadableError):

@@ -109,11 +109,11 @@ class ListsService(Service):
         return name in await self._buyers()
 
     async def zone(self, buyer: str | None) -> str:
-        """Where the days end until which entries of a list hold; None: of a global one."""
+        """The time zone in which the days of a list end: that of its buyer's terms; `buyer` None: a global list."""
         return DEFAULT_TIME_ZONE if buyer is None or self._zone is None else await self._zone(buyer)
 
     async def newest(self, name: str) -> ListVersion | None:
-        """The newest version of a list, in force or not: it says whose the name is."""
+        """The newest version of a list, in force or not; its buyer owns the name."""
         history = await self.store.history(name)
         return history[-1] if history else None
 
@@ -200,7 +200,7 @@ class ListsService(Service):
         return await asyncio.to_thread(_rejects, file)
 
     async def check(self, number: int, buyer: str | None) -> Checked:
-        """Of all lists (None), or of those that apply to a buyer, those that have an E.164 number. Raises BusyError."""
+        """The lists, all or those that apply to `buyer`, that have an E.164 number. Raises BusyError."""
         async with self.looking():
             async with self._reloading:
                 await self._scrub.reload()

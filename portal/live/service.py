@@ -43,7 +43,7 @@ class Look:
     told: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)  # to whom -> what it says, and the event
 
     def for_(self, whom: str, shown: Shown) -> tuple[bytes, bytes]:
-        """What it says to somebody, its clocks left out, and the event that tells it; made once for each."""
+        """The view as `whom` may see it, without its clocks, and as an event; made once for each `whom`."""
         if whom not in self.told:
             view = None if self.view is None else shown(self.view)
             essence = orjson.dumps(_without_clocks(view), option=orjson.OPT_SORT_KEYS)
@@ -75,7 +75,7 @@ class LiveService(Service):
         self._poll: asyncio.Task[None] | None = None
 
     async def snapshot(self) -> Look:
-        """How it is now, or was less than a period ago. Raises RouterAwayError."""
+        """The view, at most `period_s` old. Raises RouterAwayError."""
         look = await self._fresh()
         if look.view is None:
             raise RouterAwayError
@@ -105,7 +105,7 @@ class LiveService(Service):
                         await news.wait()
 
     def wake(self) -> None:
-        """Let every stream look whether it goes on."""
+        """Wake every stream, which then ends if it is to end."""
         self._news.set()
         self._news = asyncio.Event()
 

@@ -35,12 +35,12 @@ class OrdersService(Service):
         self._orders = OrderStore(engine)
 
     async def find_all(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[OrderRow]:
-        """With what they have come to, by buyer and week. Raises UnknownBuyerError."""
+        """Orders with their progress by buyer and week, those after `after`. Raises UnknownBuyerError."""
         now = self._clock()
         return await self._clerk.read(lambda connection: orders_after(connection, buyer, after, limit, now))
 
     async def set(self, order: Order, by: str, *, keep_make_up: bool) -> tuple[Order | None, tuple[str, ...]]:
-        """Set an order; the one before, and what is seldom meant. Raises OrderError, UnknownBuyerError."""
+        """Set an order; the one before it, and warnings. Raises OrderError, UnknownBuyerError."""
         before = await self._orders.set(order, by, keep_make_up=keep_make_up)
         now = self._clock()
         kept = await self._clerk.read(lambda connection: find_buyer(connection, order.buyer, now))

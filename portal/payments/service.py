@@ -21,7 +21,7 @@ class PaymentsService(Service):
         self._clerk = clerk
 
     async def find_all(self, buyer: str, before: int | None, limit: int) -> list[PaymentRow]:
-        """The newest first, those before the one of that id. Raises UnknownBuyerError."""
+        """At most `limit` payments with ids below `before`, the newest first. Raises UnknownBuyerError."""
         return await self._clerk.read(lambda connection: payments_before(connection, buyer, before, limit))
 
     async def pay(self, payment: Payment, by: str) -> PaymentResult:

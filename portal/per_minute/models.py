@@ -153,12 +153,12 @@ BODIES: tuple[type[Body], ...] = (InteractionReport, RatingReport)
 
 
 def shown_interaction(interaction: Interaction, token: Token) -> InteractionShown:
-    """As this token may see it."""
+    """The interaction without its text, and without what this token may not see."""
     return InteractionShown(**_fields(interaction, token))
 
 
 def shown_detail(interaction: Interaction, token: Token) -> InteractionDetail:
-    """As this token may see it."""
+    """The interaction with its text and ratings, without what this token may not see."""
     inside = token.scope is Scope.OPERATOR
     ratings = [
         RatingShown(

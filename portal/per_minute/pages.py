@@ -99,7 +99,7 @@ async def get_interaction_page(request: Request, token: str) -> Response:
 
 
 async def _opened(request: Request, token: str, read: _Reader) -> tuple[PerMinuteService, Interaction]:
-    """What the token leads to. Raises NoPageError, also where no links are configured."""
+    """The interaction that the token names. Raises NoPageError, also where no links are configured."""
     per_minute = services(request).find(PerMinuteService)
     if per_minute is None or per_minute.links is None or len(token) > MAX_TOKEN:
         raise NoPageError
@@ -158,7 +158,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _facts(interaction: Interaction, contract: Contract) -> list[tuple[str, str]]:
-    """Name and value of what is known of it."""
+    """Name and value of each fact of the interaction that has a value."""
     cost: Any = (
         money_text(interaction.amount_minor, interaction.currency, contract.buyer.locale)
         if interaction.currency

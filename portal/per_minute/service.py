@@ -39,25 +39,25 @@ class PerMinuteService(Service):
         return await self._clerk.write(lambda connection: add(connection, reported, now, ask=ask))
 
     async def find(self, interaction: str, buyer: str = "") -> Interaction:
-        """With `buyer` only where it is that one's. Raises InteractionError."""
+        """The interaction of this id; with `buyer`, only if it is that buyer's. Raises InteractionError."""
         return await self._clerk.read(lambda connection: find(connection, interaction, buyer))
 
     async def find_all(self, wanted: InteractionFilter) -> list[Interaction]:
         return await self._clerk.read(lambda connection: find_all(connection, wanted))
 
     async def rate(self, interaction: str, kind: RatingKind, rating: tuple[int, str, str]) -> Interaction:
-        """File a rating, its words and who says so. Raises InteractionError."""
+        """File a rating: its value, its words and who rates. Raises InteractionError."""
         now = self._clock()
         return await self._clerk.write(lambda connection: file_rating(connection, interaction, kind, rating, now))
 
     async def contract(self, buyer: str) -> Contract:
-        """Raises UnknownBuyerError."""
+        """A buyer's contract. Raises UnknownBuyerError."""
         return await self._clerk.read(lambda connection: read_contract(connection, buyer))
 
     async def report(self, buyer: str, day: str) -> Report:
-        """Raises UnknownReportError."""
+        """The daily report of a day. Raises UnknownReportError."""
         return await self._clerk.read(lambda connection: read(connection, buyer, day))
 
     async def reports(self, buyer: str, limit: int, before: str, after: tuple[str, str] | None = None) -> list[Report]:
-        """The newest first; with `after` those past (day, buyer)."""
+        """At most `limit` daily reports of days before `before`, the newest first, those after (day, buyer)."""
         return await self._clerk.read(lambda connection: read_all(connection, buyer, limit, before, after))

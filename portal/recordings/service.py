@@ -67,7 +67,7 @@ class RecordingsService(Service):
 
 
 def find_below(folder: Path, name: str) -> tuple[Path, os.stat_result] | None:
-    """The regular file of that name inside the folder, links followed and then judged; None where it is none."""
+    """The regular WAV file of that name, if its real path is inside the folder; else None."""
     try:
         root = folder.resolve(strict=True)
         path = (root / name).resolve(strict=True)
@@ -90,7 +90,7 @@ def _recorded(facts: list[Fact]) -> list[tuple[str, str]]:
 
 
 def _check_range(response: FileResponse, request: Request, size: int) -> None:
-    """What the library answers as plain text is a problem here. Raises ProblemError 400, 416."""
+    """Refuse a range that the library would refuse in plain text. Raises ProblemError 400, 416."""
     wanted, condition = request.headers.get("range"), request.headers.get("if-range")
     if wanted is None or (condition is not None and not response._should_use_range(condition)):  # noqa: SLF001
         return

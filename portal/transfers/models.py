@@ -66,7 +66,7 @@ class TransferQuery(PageQuery):
 
 
 def shown_transfer(transfer: SettledTransfer, token: Token) -> TransferShown:
-    """As this token may see it."""
+    """The transfer without what this token may not see."""
     is_dialer = token.scope is Scope.DIALER
     claim = Claim(transfer.counts_as, transfer.talk_ms > 0, transfer.by_minute)
     of_person = {name: getattr(transfer, name) for name in ("call_id", "phone", "dialer", "sip_call_id")}

@@ -94,7 +94,7 @@ async def get_transfer(request: Request, token: BuyerOrOperator, transfer: Trans
 
 
 def _wanted(query: TransferQuery, token: Token) -> TransferFilter:
-    """Raises ProblemError 403, 422."""
+    """Which transfers the query asks for, as far as the token may. Raises ProblemError 403, 422."""
     own = {"buyer": query.buyer, "dialer": query.dialer}
     if token.scope is not Scope.OPERATOR:
         name = token.scope.value

@@ -22,12 +22,12 @@ class TransfersService(Service):
         self._clerk = clerk
 
     async def settled(self, wanted: TransferFilter, after: str, limit: int) -> list[SettledTransfer]:
-        """Settled transfers after that one. Raises UnknownTransferError."""
+        """At most `limit` settled transfers after the transfer `after`. Raises UnknownTransferError."""
         since = replace(wanted, after=after)
         return await self._clerk.read(lambda connection: settled(connection, since, limit))
 
     async def ladder(self, transfer: str, buyer: str) -> Ladder | None:
-        """The account of a transfer, of this buyer where one is named; None where there is none."""
+        """The ladder of a transfer, or None; with `buyer`, only if the transfer is that buyer's."""
         facts = await self._clerk.read(lambda connection: facts_of(connection, transfer))
         started = first_of(facts, Kind.TRANSFER_STARTED)
         if started is None or (buyer and buyer_of(started) != buyer):

@@ -18,7 +18,7 @@ class TrunksService(Service):
         self._clerk = clerk
 
     async def find_all(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[TrunkState]:
-        """By router and trunk, those after that one; of a buyer its own endpoints."""
+        """At most `limit` trunks by router and name, those after `after`; with `buyer`, its endpoints alone."""
         trunks = await self._clerk.read(read_trunks)
         own = sorted(
             (trunk for trunk in trunks if not buyer or _is_of(trunk, buyer)),

@@ -197,7 +197,7 @@ def _own(token: Token, buyer: str) -> None:
 
 
 async def _found(work: Awaitable[T]) -> T:
-    """Raises ProblemError 404, 422, and HttpPostError."""
+    """Do the work, and answer its refusals as problems. Raises ProblemError 404, 422, and HttpPostError."""
     try:
         return await work
     except UnknownWebhookError as error:

@@ -26,35 +26,35 @@ class WebhooksService(Service):
         self._trials = asyncio.Semaphore(MAX_TRIALS)
 
     async def find_all(self, buyer: str, after: tuple[str, str] | None, limit: int) -> list[Known]:
-        """By buyer and name, those after that one; `buyer` empty: of all."""
+        """At most `limit` webhooks by buyer and name, those after `after`; `buyer` empty: of all buyers."""
         hooks = await self._clerk.read(read_hooks, buyer=buyer)
         hooks.sort(key=_key)
         return [known for known in hooks if after is None or _key(known) > after][:limit]
 
     async def put(self, hook: Webhook) -> tuple[Webhook, bool]:
-        """Create or change; as it is now, and whether it is new. Raises WebhookError, LookupError: no such buyer."""
+        """Create or change a webhook; whether it is new. Raises WebhookError, LookupError: no such buyer."""
         return await self._clerk.write(put_known, hook)
 
     async def roll(self, buyer: str, name: str) -> Webhook:
-        """Give it a new secret; the one before signs beside it. Raises UnknownWebhookError."""
+        """Give a webhook a new secret; the one before signs beside it. Raises UnknownWebhookError."""
         return await self._clerk.write(
             lambda connection: put_hook(connection, find_hook(connection, buyer, name), roll=True)
         )
 
     async def enable(self, buyer: str, name: str) -> int:
-        """Post to it again; how many messages were revived. Raises UnknownWebhookError."""
+        """Post to a webhook again; how many messages were revived. Raises UnknownWebhookError."""
         revived = await self._clerk.write(enable, buyer, name)
         if revived is None:
             raise UnknownWebhookError(buyer, name)
         return revived
 
     async def disable(self, buyer: str, name: str, why: str) -> None:
-        """Post to it no more. Raises UnknownWebhookError."""
+        """Post to a webhook no more. Raises UnknownWebhookError."""
         if not await self._clerk.write(disable, buyer, name, why):
             raise UnknownWebhookError(buyer, name)
 
     async def remove(self, buyer: str, name: str) -> None:
-        """Remove it and what waits for it. Raises UnknownWebhookError."""
+        """Remove a webhook and the messages that wait for it. Raises UnknownWebhookError."""
         if not await self._clerk.write(remove_hook, buyer, name):
             raise UnknownWebhookError(buyer, name)
 
