@@ -31,6 +31,7 @@ from meter.ledger.accounts import INCREMENT, UNIT, Account, Posting, Rule
 from meter.outbox.sql import new_row, waits_for
 from meter.per_minute.interactions import Charged, call_row, mail_address
 from meter.per_minute.sql.interactions import ask_message
+from meter.settling.counting import count_settled
 from meter.settling.sql.settlement import (
     MANY_TRANSFERS,
     MAX_TRANSFERS,
@@ -42,7 +43,6 @@ from meter.settling.sql.settlement import (
     read_batch,
     write_batch,
 )
-from meter.settling.watch import count_settled
 from meter.store.changes import ChangeWatch
 from meter.store.clerk import Clerk
 from meter.store.engine import StoreError, first_line

@@ -22,9 +22,9 @@ from facts.talk import end_of, talk_start
 from meter.events.model import Events
 from meter.letters.lead import render_lead
 from meter.per_minute.interactions import Charged, call_row
+from meter.settling.counting import count_settled
 from meter.settling.follower import SettleOptions, settle
 from meter.settling.replay import decide_under
-from meter.settling.watch import count_settled
 from meter.webhooks.channel import happened_us
 from tests.facts_builder import UTC_0, Story, connected_story, failed_story
 

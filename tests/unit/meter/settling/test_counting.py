@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from facts.fact import Fact, Kind
 from facts.outcome import decide
-from meter.settling.watch import count_settled
+from meter.settling.counting import count_settled
 from telemetry import metrics
 from telemetry.metrics import OTHER, Names
 
