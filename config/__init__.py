@@ -1,5 +1,5 @@
-"""Typed settings, the book's value types, the reference file, examples, dashboards, alerts and samples.
+"""Typed settings of the processes; examples, dashboards, alerts, unit files and samples.
 
-Belongs here: what a person configures, as typed values without behaviour. Every other package may import it; it imports
-none of them.
+Belongs here: what the operator configures, as typed values without behaviour, and `baton check`. It imports `book`
+alone; `baton` imports it, and `portal` for its own section.
 """

@@ -1,4 +1,4 @@
-"""HTTP: the API, the buyer's pages, the operator's console.
+"""HTTP: the API and the pages behind signed links.
 
-Belongs here: what speaks HTTP. It may import every package but `baton`.
+Belongs here: what speaks HTTP. `portal.http` is what every route stands on; each noun has a room that imports it alone.
 """

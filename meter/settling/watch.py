@@ -1,4 +1,4 @@
-"""The gauges that the meter reads from the store every few seconds; `counting` has what each settled transfer counts."""
+"""The gauges that the meter reads from the store every few seconds; `counting` counts each settled transfer."""
 
 from __future__ import annotations
 
