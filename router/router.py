@@ -26,8 +26,9 @@ from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
 from router.recorder import Recorder
 from router.routing.health import Prober
 from router.routing.selection import REFUSAL_CODES, Selection, SelectionRequest, availability, choose
-from router.routing.surroundings import Around, LiveTransfers, new_seed, trunk_addresses, watched
+from router.routing.trunks import trunk_addresses, watched
 from router.sip.port import Ask, Clock, EventKind, Invite, LegEvent, Probed, SipEngine, Target
+from router.surroundings import LiveTransfers, RouterSurroundings, new_seed
 from router.transfer import model as m
 from router.transfer.planning import start_of, target_of
 from router.transfer.shell import RETRY, Start, TransferShell
@@ -89,7 +90,7 @@ class Router:
         self.config = config
         self.prober.configure(config.probe_down_after, config.probe_up_after)
         self.doorman.admit(config.dialers, lockout_failures=config.lockout_failures)
-        self.around = Around(
+        self.around = RouterSurroundings(
             live=self.live,
             carriers=config.carriers,
             trunks=self.prober.trunks,

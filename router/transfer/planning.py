@@ -15,7 +15,7 @@ from facts.start_payload import LeftOut, RefusedBuyer, Scrub, Terms, TransferSta
 from router.config import Carrier
 from router.lead import Lead
 from router.routing.selection import REFUSAL_CODES, BuyerRefusal, Selection
-from router.routing.surroundings import trunk_target
+from router.routing.trunks import trunk_target
 from router.sip.port import Invite, Target
 from router.transfer import model as m
 from router.transfer.shell import Start

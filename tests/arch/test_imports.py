@@ -61,6 +61,7 @@ NOUNS = (
     "trunks",
     "webhooks",
 )
+ROUTER_ROOMS = ("sip", "routing", "transfer")  # likewise
 CONFINED = {  # library -> the places where it may be imported, as patterns of `Path.match`
     "pjsua2": ("router/sip/*.py",),
     "_pjsua2": ("router/sip/*.py",),
@@ -193,6 +194,15 @@ def test_a_room_of_meter_imports_only_rooms_before_it(file: Path) -> None:
         for line, module in _imports(_tree(file))
         if (room := _room(module)) is not None and ROOMS.index(room) > place
     ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "router").rglob("*.py")), ids=_name)
+def test_a_room_of_the_router_imports_only_rooms_before_it(file: Path) -> None:
+    """The modules of `router` itself put the rooms together, or are what all of them use."""
+    rooms = [f"router.{room}" for room in ROUTER_ROOMS]
+    place = next((at for at, room in enumerate(rooms) if _within(_module(file), (room,))), len(rooms))
+    wrong = [f"line {line}: {module}" for line, module in _imports(_tree(file)) if _within(module, rooms[place + 1 :])]
     assert not wrong
 
 

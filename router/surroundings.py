@@ -5,19 +5,16 @@ Concurrency is counted from the live transfers themselves, never kept as a numbe
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
-from functools import lru_cache
 
 from book.limits import Usage
-from book.model import Book, Buyer, Endpoint, EndpointKind, TrunkPolicy
-from book.sip_uri import host_of
+from book.model import Buyer, Endpoint, EndpointKind
 from facts.answers import ScrubResult
 from router.config import Carrier
 from router.ports import Scrubber, UsageReader
 from router.routing.health import Health, Trunks
+from router.routing.trunks import carrier_name, trunk_name, trunk_target
 from router.sip.port import SipEngine, Target
 from router.transfer.model import LegPhase
 from router.transfer.shell import TransferShell
@@ -46,7 +43,7 @@ class LiveTransfers(dict[str, TransferShell]):
         return self._of.get(buyer, {}).values()
 
 
-class Around:
+class RouterSurroundings:
     """`router.routing.selection.Surroundings` of one router."""
 
     def __init__(
@@ -88,11 +85,11 @@ class Around:
             why = self._way(trunk_target(endpoint), trunk_name(buyer.name, endpoint.name))
             if why:
                 return why
-        mine = self._live.of_buyer(buyer.name)
-        if policy.max_calls and _calls(mine, lambda one: one.name == endpoint.name) >= policy.max_calls:
+        own_calls, name = self._live.of_buyer(buyer.name), endpoint.name
+        if policy.max_calls and _calls(own_calls, lambda dialled: dialled.name == name) >= policy.max_calls:
             return "busy"
         limit = carrier.target.policy.max_calls if carrier is not None else 0
-        over = limit and _calls(self._live.values(), lambda one: one.carrier == endpoint.carrier) >= limit
+        over = limit and _calls(self._live.values(), lambda dialled: dialled.carrier == endpoint.carrier) >= limit
         return "busy" if over else ""
 
     def _way(self, target: Target, name: str) -> str:
@@ -106,70 +103,13 @@ def _calls(shells: Iterable[TransferShell], counts: Callable[[Endpoint], bool]) 
     return sum(
         1
         for shell in shells
-        for number, one in enumerate(shell.start.endpoints, start=1)
-        if counts(one) and _up(shell, number)
+        for number, endpoint in enumerate(shell.start.endpoints, start=1)
+        if counts(endpoint) and _up(shell, number)
     )
 
 
 def _up(shell: TransferShell, number: int) -> bool:
     return number <= len(shell.state.legs) and shell.state.leg(number) is not LegPhase.ENDED
-
-
-def trunk_name(buyer: str, endpoint: str) -> str:
-    """A trunk's name in health, metrics and logs."""
-    return f"{buyer}/{endpoint}"
-
-
-def carrier_name(carrier: str) -> str:
-    return f"carrier/{carrier}"
-
-
-def trunk_target(endpoint: Endpoint) -> Target:
-    """How to reach a buyer's trunk, but for what a single call adds."""
-    return Target(
-        uri=endpoint.uri,
-        transport=endpoint.transport,
-        srtp=endpoint.srtp,
-        verify_tls=endpoint.verify_tls,
-        username=endpoint.username,
-        password=endpoint.password,
-        policy=endpoint.policy,
-    )
-
-
-def _wants(policy: TrunkPolicy) -> bool:
-    return bool(policy.probe_s or policy.registrar)
-
-
-def watched(book: Book, carriers: Mapping[str, Carrier]) -> dict[str, Target]:
-    """Every trunk that is to be probed or registered, by its name."""
-    found = {
-        carrier_name(one.name): replace(one.target, uri=one.host_uri)
-        for one in carriers.values()
-        if _wants(one.target.policy)
-    }
-    for buyer in book.buyers.values():
-        for endpoint in buyer.endpoints:
-            if endpoint.enabled and endpoint.kind is EndpointKind.TRUNK and _wants(endpoint.policy):
-                found[trunk_name(buyer.name, endpoint.name)] = trunk_target(endpoint)
-    return found
-
-
-def trunk_addresses(book: Book, carriers: Mapping[str, Carrier]) -> frozenset[str]:
-    """Addresses of trunks that are written as such; whose trunk has a name is known by where the name led."""
-    uris = [one.target.uri.replace("{number}", "0") for one in carriers.values()]
-    for buyer in book.buyers.values():
-        uris += [one.uri for one in buyer.endpoints if one.kind is EndpointKind.TRUNK]
-    return frozenset(filter(None, map(_address_of, uris)))
-
-
-@lru_cache(maxsize=4096)
-def _address_of(uri: str) -> str:
-    host = host_of(uri).strip("[]")
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return ""
 
 
 def new_seed() -> int:
