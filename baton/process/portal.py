@@ -116,17 +116,15 @@ async def _run(
     steering = PortalControl(config_path, settings, tokens, environ=dict(os.environ), end_streams=end_streams)
     control = ControlServer(socket_path(settings, "portal"), steering.commands)
     rules = book_rules(config_path, settings)
-    services = Services(
-        tokens,
+    dialers = (
         LeadsService(leads, portal.lead_ttl_s),
         AvailabilityService(partial(_availability, router, asking)),
         HealthService(partial(_healthy, leads)),
-        live,
-        events,
-        lists,
-        *_store_services(database, clerk, settings, rules),
-        rates=Rates(portal.requests_per_minute, portal.failed_logins_per_minute),
     )
+    watched = (live, events, lists)
+    stored = _store_services(database, clerk, settings, rules)
+    limits = Rates(portal.requests_per_minute, portal.failed_logins_per_minute)
+    services = Services(tokens, *dialers, *watched, *stored, rates=limits)
     server = _Server(_server_config(services, portal))
     purging = asyncio.create_task(_purge(leads, lists))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -129,8 +129,8 @@ class Books:
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self.clerk.read(work)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        return await self.clerk.write(work)
+    async def write(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await self.clerk.write(work, *args, **kwargs)
 
 
 def unit_posting(transfer: str, buyer: str, unit: str, percent: int, dialout_utc_us: int) -> Posting:

@@ -1,216 +1,31 @@
-"""Credits over HTTP: the API by token, and the pages behind the signed link of a failed lead's e-mail."""
+"""The page behind the link of a failed lead's e-mail."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
-import structlog
 from sqlalchemy.exc import OperationalError
 
 from baton.process.portal import _links
 from config.settings import load
-from meter.credits.rules import load_reasons
-from meter.store.engine import open_store
 from meter.text.links import LinkOptions, credit_link
-from portal.app import create_app
-from portal.credits.service import CreditsService
 from portal.http import link_pages
-from portal.http.services import Services
-from portal.http.tokens import Scope, Token, TokenBook
-from tests.facts_builder import UTC_0, failed_story
-from tests.store.credit_tools import happen, mails, write_down
+from tests.facts_builder import failed_story
 from tests.store.money_tools import Books, at
-
-SECRETS = {"west": "w" * 32, "acme": "a" * 32, "bolt": "b" * 32, "noc": "n" * 32}
-SCOPES = {"west": Scope.DIALER, "acme": Scope.BUYER, "bolt": Scope.BUYER, "noc": Scope.OPERATOR}
-LINKS = LinkOptions("https://baton.example", "s" * 32)
-EVIL = '"><script>alert(1)</script>'
-WORDS = "we had her in May"
-ASK = {"transfer": "t-1", "reason": "duplicate", "words": WORDS}
-DECIDE = {"decision": "approve", "explanation": "as the log says", "reviewer": "Ann"}
-FORM = {"reason": "duplicate", "words": WORDS}
-
-
-def _token(name: str) -> Token:
-    scope = SCOPES[name]
-    digest = hashlib.sha256(SECRETS[name].encode()).hexdigest()
-    return Token(name, digest, scope, "" if scope is Scope.OPERATOR else name)
-
-
-class Api:
-    """The app over books with three failed transfers of acme's on 2 June 2026, the first with its facts."""
-
-    def __init__(self, books: Books, links: LinkOptions | None) -> None:
-        self.books, self.now = books, at("2026-06-03 10:00")
-        self.office = CreditsService(books.clerk, load_reasons(), links, lambda: self.now)
-        services = Services(TokenBook(tuple(map(_token, SECRETS))), self.office)
-        transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False, client=("192.0.2.7", 5000))
-        self.client = httpx.AsyncClient(transport=transport, base_url="https://baton.example")
-
-    async def post(self, path: str, said: Any, token: str = "acme") -> httpx.Response:
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRETS[token]}"}
-        return await self.client.post(f"/v1/{path}", content=orjson.dumps(said), headers=headers)
-
-    async def get(self, path: str, token: str = "acme") -> httpx.Response:
-        return await self.client.get(f"/v1/{path}", headers={"Authorization": f"Bearer {SECRETS[token]}"})
-
-
-async def _fill(books: Books) -> None:
-    lead = {"name": EVIL, "phone": "+12125550123", "note": "=cmd()\u202e\x00<img src=x onerror=alert(2)>"}
-    await books.agree("acme", "bolt", category="home-improvement")
-    await books.deliver("acme", UTC_0, 0, 3)
-    await write_down(books, failed_story("t-1", lead=lead, campaign=EVIL, endpoints=[{"leg": 1, "name": EVIL}]).facts)
-    await happen(books, "t-1", "call-1", "+12125550123")
-
-
-@pytest.fixture
-async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    structlog.reset_defaults()  # another test may have left logs that go to a stream which is closed
-    engine = await open_store(f"sqlite:///{tmp_path / 'baton.db'}")
-    made = Books(engine)
-    await _fill(made)
-    yield made
-    await made.close()
-    await engine.dispose()
-
-
-@pytest.fixture
-async def api(books: Books) -> AsyncIterator[Api]:
-    one = Api(books, LINKS)
-    yield one
-    await one.client.aclose()
-
-
-def _problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    assert response.headers["content-type"] == "application/problem+json"
-    found: dict[str, Any] = response.json()
-    assert (response.status_code, found["status"]) == (status, status), found
-    return found
-
-
-# --- the API ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_buyer_asks_and_sees_its_place_and_the_operator_decides(api: Api) -> None:
-    made = await api.post("credits", ASK)
-    assert (made.status_code, made.headers["location"]) == (201, "/v1/credits/1")
-    second = (await api.post("credits", {**ASK, "transfer": "t-2"})).json()
-    assert (made.json()["place"], second["place"], second["state"]) == (1, 2, "open")
-    refused = _problem(await api.post("credits/2/decision", DECIDE, "noc"), 409)
-    assert "1 is the oldest open one" in refused["detail"]
-    decided = await api.post("credits/1/decision", DECIDE, "noc")
-    assert (decided.status_code, decided.json()["state"], decided.json()["decided_by"]) == (200, "approved", "Ann")
-    shown = (await api.get("credits/1")).json()
-    assert (shown["amount_minor"], shown["currency"], shown["explanation"]) == (4_500, "USD", "as the log says")
-    assert (shown["asked_at"], shown["decided_at"]) == ("2026-06-03T14:00:00Z",) * 2
-    assert (shown["asked_by"], shown["decided_by"]) == ("", ""), "who works for the operator is its own matter"
-    assert (await api.get("credits/2")).json()["place"] == 1
-    assert [one["id"] for one in (await api.get("credits")).json()["credits"]] == [2, 1]
-    assert [one["id"] for one in (await api.get("credits?state=open")).json()["credits"]] == [2]
-    assert [one["id"] for one in (await api.get("credits?call_id=call-1", "noc")).json()["credits"]] == [1]
-    assert len(await mails(api.books)) == 1
-    assert await api.books.balances("acme") == {"allowances": 4_500, "credits": -4_500}
-
-
-async def test_another_buyers_requests_are_as_if_they_were_not_there(api: Api) -> None:
-    asked = _problem(await api.post("credits", ASK, "bolt"), 422)
-    assert asked["errors"][0]["field"] == "transfer"
-    await api.post("credits", ASK)
-    _problem(await api.get("credits/1", "bolt"), 404)
-    assert _problem(await api.get("credits/1", "bolt"), 404) == {
-        **_problem(await api.get("credits/9", "bolt"), 404),
-        "detail": "request: there is no request 1",
-    }
-    assert (await api.get("credits", "bolt")).json() == {"credits": [], "next": None}
-    assert (await api.get("credits?transfer=t-1", "bolt")).json() == {"credits": [], "next": None}
-    _problem(await api.get("credits?buyer=acme", "bolt"), 403)
-    _problem(await api.get("credit-reasons?buyer=acme", "bolt"), 403)
-
-
-async def test_deciding_is_the_operators_and_dialers_have_no_business_here(api: Api) -> None:
-    await api.post("credits", ASK)
-    for path, said in (("credits/1/decision", DECIDE), ("credits/1/re-review", {"words": "no"})):
-        for token in ("acme", "west"):
-            assert "an operator's token" in _problem(await api.post(path, said, token), 403)["detail"]
-    _problem(await api.post("credits", ASK, "west"), 403)
-    for path in ("credits", "credits/1", "credit-reasons"):
-        _problem(await api.get(path, "west"), 403)
-        _problem(await api.client.get(f"/v1/{path}"), 401)
-    assert (await api.get("credits/1")).json()["state"] == "open"
-
-
-async def test_the_operator_asks_on_behalf_of_whoever_was_billed(api: Api) -> None:
-    made = (await api.post("credits", ASK, "noc")).json()
-    assert (made["buyer"], made["asked_by"]) == ("acme", "noc")
-
-
-async def test_a_valid_call_is_answered_with_its_explanation(api: Api) -> None:
-    found = _problem(await api.post("credits", {**ASK, "reason": "voicemail"}), 422)
-    [error] = found["errors"]
-    assert (error["field"], "a sales opportunity" in error["detail"]) == ("reason", True)
-    assert (await api.get("credits")).json() == {"credits": [], "next": None}
-
-
-@pytest.mark.parametrize(
-    ("said", "field"),
-    [
-        ({**ASK, "transfer": "t-9"}, "transfer"),
-        ({**ASK, "reason": "has-lawyer"}, "reason"),
-        ({**ASK, "words": " "}, "words"),
-        ({**ASK, "words": "w" * 1_001}, "words"),
-        ({**ASK, "more": 1}, "more"),
-        ({"transfer": "t-1", "reason": "duplicate"}, "words"),
-    ],
+from tests.unit.portal.credits.api import (
+    DECIDE,
+    EVIL,
+    FORM,
+    LINKS,
+    WORDS,
+    Api,
 )
-async def test_what_cannot_be_asked_names_its_field(api: Api, said: dict[str, Any], field: str) -> None:
-    assert [one["field"] for one in _problem(await api.post("credits", said), 422)["errors"]] == [field]
-
-
-async def test_what_comes_too_late_or_twice_is_refused(api: Api) -> None:
-    api.now = at("2026-06-07 00:00")
-    assert "2026-06-06" in _problem(await api.post("credits", ASK), 422)["detail"]
-    api.now -= 1
-    assert (await api.post("credits", ASK)).status_code == 201
-    _problem(await api.post("credits", ASK), 409)
-
-
-async def test_a_decision_needs_its_explanation_and_a_re_review_another_reviewer(api: Api) -> None:
-    await api.post("credits", ASK)
-    _problem(await api.post("credits/1/decision", {**DECIDE, "explanation": " "}, "noc"), 422)
-    _problem(await api.post("credits/1/re-review", {"words": "no"}, "noc"), 409)
-    _problem(await api.post("credits/7/decision", DECIDE, "noc"), 404)
-    _problem(await api.post("credits/7/re-review", {"words": "no"}, "noc"), 404)
-    _problem(await api.get(f"credits/{2**63}", "noc"), 422)
-    assert (await api.post("credits/1/decision", {**DECIDE, "decision": "decline"}, "noc")).status_code == 200
-    made = await api.post("credits/1/re-review", {"words": "look again"}, "noc")
-    assert (made.status_code, made.json()["re_review_of"], made.headers["location"]) == (201, 1, "/v1/credits/2")
-    found = _problem(await api.post("credits/2/decision", {**DECIDE, "reviewer": "ann"}, "noc"), 422)
-    assert found["errors"][0]["field"] == "reviewer"
-    done = (await api.post("credits/2/decision", {**DECIDE, "reviewer": "Bo"}, "noc")).json()
-    assert (done["state"], done["amount_minor"]) == ("approved", 4_500)
-    _problem(await api.post("credits/1/re-review", {"words": "once more"}, "noc"), 409)
-
-
-async def test_reasons_are_those_of_the_buyers_category(api: Api) -> None:
-    mine = (await api.get("credit-reasons")).json()
-    assert mine["category"] == "home-improvement"
-    named = {one["reason"]: one for one in mine["reasons"]}
-    assert (named["not-owner"]["valid"], named["voicemail"]["valid"]) == (False, True)
-    assert named["voicemail"]["explanation"].startswith("A call that your voicemail answers")
-    assert (await api.get("credit-reasons?buyer=acme", "noc")).json() == mine
-    assert "not-owner" not in (await api.get("credit-reasons", "noc")).text
-    _problem(await api.get("credit-reasons?buyer=zeus", "noc"), 422)
-
-
-# --- the pages -------------------------------------------------------------------------------------------------------
 
 
 def _path(transfer: str = "t-1", buyer: str = "acme", links: LinkOptions = LINKS) -> str:
@@ -415,14 +230,14 @@ async def test_a_store_that_fails_is_told_by_a_page_and_the_token_is_in_no_log(
     async def broken(*_args: Any) -> Any:
         raise OperationalError("select", {}, Exception("the disk"))
 
-    monkeypatch.setattr(api.office, "see", broken)
+    monkeypatch.setattr(api.service, "see", broken)
     found = await api.client.get(_path())
     assert (found.status_code, found.headers["retry-after"]) == (503, "5")
 
     async def faulty(*_args: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(api.office, "see", faulty)
+    monkeypatch.setattr(api.service, "see", faulty)
     assert (await api.client.get(_path())).status_code == 500
     assert len(said) == 2
     token = _path().rpartition("/")[2]

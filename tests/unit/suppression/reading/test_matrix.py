@@ -17,7 +17,8 @@ import pytest
 from tests.proof.lists import workbook
 from tests.spellings import READ, REFUSED
 from tests.unit.baton.cli.test_main import BOOK, Run, config, run
-from tests.unit.portal.lists.test_routes import Api, api, empty
+from tests.unit.portal.lists.api import Api
+from tests.unit.portal.lists.conftest import api, empty
 
 __all__ = ["api", "config", "empty", "run"]
 
@@ -182,7 +183,7 @@ def test_by_scrub(run: Run, config: Path, tmp_path: Path, written: Written) -> N
 
 
 async def test_by_http(api: Api, written: Written) -> None:
-    api.desk.max_import_bytes = 1 << 24
+    api.lists.max_import_bytes = 1 << 24
     answer = await api.load("own", content=written.data, column=written.column)
     assert answer.status_code == 200, answer.text
     done = answer.json()
