@@ -111,7 +111,7 @@ class LogEntry:
 Build = Callable[[Base], tuple[Callable[[], Iterator[Entries]], Extent]]
 
 
-async def look(store: ListStore, data_dir: Path, name: str, *, must_load: bool) -> Base:
+async def current_base(store: ListStore, data_dir: Path, name: str, *, must_load: bool) -> Base:
     """The list as it is now. Raises ListRefusedError where `must_load` and its file cannot be used."""
     for _ in range(TRIES):
         version = await store.find(name)
@@ -160,7 +160,7 @@ async def put_in_force(
 ) -> Activation:
     """Build a version, write it, activate it. Raises ListRefusedError, SnapshotError, OSError."""
     for _ in range(TRIES):
-        base = await look(store, data_dir, plan.name, must_load=plan.merges)
+        base = await current_base(store, data_dir, plan.name, must_load=plan.merges)
         entries, extent = await asyncio.to_thread(build, base)
         if plan.merges and base.version is not None:
             plan = replace(plan, expires_utc_us=base.version.expires_utc_us)
@@ -226,7 +226,7 @@ async def _activate(
     """None where it must be built again."""
     detail, mark = entry.detail(), base.expect if plan.merges else plan.mark
     for _ in range(TRIES):
-        now = await look(store, data_dir, new.name, must_load=False)
+        now = await current_base(store, data_dir, new.name, must_load=False)
         if plan.merges and _version(now) != _version(base):
             return None
         change = convert(await changed_by_hand(store, now, mark), now, plan.kind)

@@ -26,7 +26,7 @@ from suppression.activating import (
     activate_with,
     changed_by_hand,
     convert,
-    look,
+    current_base,
     never_still,
     put_in_force,
 )
@@ -81,7 +81,7 @@ async def edit(
     if len(add) + len(remove) > MAX_ENTRIES:
         raise ListRefusedError(f"{len(add) + len(remove)} entries: more than {MAX_ENTRIES} are a file to be imported")
     for _ in range(TRIES):
-        base = await look(store, data_dir, name, must_load=True)
+        base = await current_base(store, data_dir, name, must_load=True)
         if base.version is None or base.loaded is None or base.expect is None:
             raise ListRefusedError(f"no list called {name!r} is in force")
         change, already, absent = _effective(base.loaded, add, remove)
@@ -167,7 +167,7 @@ async def restore(
     except snapshot.SnapshotError as error:
         raise ListRefusedError(f"list {name!r}: version {version}: {error}") from error
     for _ in range(TRIES):
-        now = await look(store, data_dir, name, must_load=False)
+        now = await current_base(store, data_dir, name, must_load=False)
         if now.version is not None and now.version.version == version:
             raise ListRefusedError(f"list {name!r}: version {version} is in force")
         if now.version is None and old.expires_utc_us is not None and old.expires_utc_us <= time.time_ns() // 1000:

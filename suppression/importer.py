@@ -37,7 +37,7 @@ from suppression.activating import (
     LogEntry,
     VersionPlan,
     changed_by_hand,
-    look,
+    current_base,
     put_in_force,
 )
 from suppression.expiry import LAST_S
@@ -312,7 +312,7 @@ async def _make(
     own = await asyncio.to_thread(collected.layer, removes=task.mode is Mode.REMOVE, extends=task.mode is Mode.ADD)
     mark = None if task.keep_changes or before is None else (before.version, before.revision)
     if before is not None and mark is not None and task.mode is Mode.REPLACE:
-        lost = await changed_by_hand(store, await look(store, data_dir, task.name, must_load=False))
+        lost = await changed_by_hand(store, await current_base(store, data_dir, task.name, must_load=False))
         report.dropped = len(lost.add) + len(lost.remove)
 
     def build(base: Base) -> tuple[Callable[[], Iterator[Entries]], Extent]:

@@ -82,7 +82,7 @@ def checked(version: ListVersion, changes: Sequence[ListChange]) -> Change:
         raise snapshot.SnapshotError(f"list {version.name}: {error}") from error
 
 
-def seen(file: Path) -> tuple[int, ...]:
+def fingerprint(file: Path) -> tuple[int, ...]:
     """A fingerprint of a file by its metadata: another value after the file was repaired."""
     try:
         found = file.stat()

@@ -27,7 +27,7 @@ from book.numbers import NumberError, normalise
 from facts.answers import ScrubResult
 from facts.outcome import Reason
 from suppression.index import ListGroup, LoadedList, Probe, make_part
-from suppression.loading import load_list, seen
+from suppression.loading import fingerprint, load_list
 from suppression.ports import ListReader
 from suppression.receipt import Claims, Signer
 
@@ -44,7 +44,7 @@ class _Row:
     changes: tuple[ListChange, ...]
     loaded: LoadedList
     lapsed: bool = False  # its time has run out
-    seen: object = None  # what its file looked like when it could not be loaded
+    fingerprint: object = None  # of its file, when it could not be loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,9 @@ class Scrub:
         """Whether to load a list again without news of it. `retry`: what could not be loaded, as it looks or not."""
         if _expired(row.version, now_s) is not row.lapsed:
             return True
-        return row.loaded.snapshot is None and (retry or seen(self._data_dir / row.version.file) != row.seen)
+        return row.loaded.snapshot is None and (
+            retry or fingerprint(self._data_dir / row.version.file) != row.fingerprint
+        )
 
     async def _keep(self, state: State) -> None:
         parts = (state.shared, state.none, *state.own.values())
@@ -237,9 +239,9 @@ class Scrub:
         file = self._data_dir / version.file
         if version.version == NAMED_ONLY:
             _log.error("suppression_list_not_there", list=version.name, closes=version.buyer or "everybody")
-        looks = seen(file)
+        mark = fingerprint(file)
         loaded = load_list(file, version, changes, before.loaded if before is not None else None, mapped=self._mapped)
-        return _Row(version, changes, loaded, _expired(version, now_s), looks if loaded.snapshot is None else None)
+        return _Row(version, changes, loaded, _expired(version, now_s), mark if loaded.snapshot is None else None)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from book.lists import Actor
 from meter.suppression_rows.sql.lists import ListRows
-from suppression.activating import look
+from suppression.activating import current_base
 from suppression.importer import ImportResult, Task, import_file
 from suppression.lookups import rows
 from suppression.receipt import Signer
@@ -38,4 +38,4 @@ async def scrub_with(store: ListRows, folder: Path, **more: Any) -> Scrub:
 
 
 async def numbers_of(store: ListRows, folder: Path, name: str = "dnc") -> list[str]:
-    return [entry for entry, _ in rows(await look(store, folder, name, must_load=True))]
+    return [entry for entry, _ in rows(await current_base(store, folder, name, must_load=True))]

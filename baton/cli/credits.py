@@ -137,7 +137,7 @@ def ask(
     """Ask for a credit on behalf of the buyer that was billed for a call."""
     from meter.credits.sql.requests import ask as ask_
 
-    asked, reasons = _asked(words, by, reason), _reasons(config if not store else None)
+    asked, reasons = _application(words, by, reason), _reasons(config if not store else None)
 
     def work(clerk: Clerk) -> Any:
         return clerk.write(lambda connection: ask_(connection, (transfer, ""), asked, reasons, _now()))
@@ -186,7 +186,7 @@ def re_review(
 
     if sum(map(bool, (transfer, call_id, caller))) != 1:
         raise typer.BadParameter("give one of --transfer, --call-id, --caller", param_hint="--transfer")
-    wanted, asked = _wanted(transfer, call_id, caller), _asked(words, by)
+    wanted, asked = _filter(transfer, call_id, caller), _application(words, by)
 
     def work(clerk: Clerk) -> Any:
         return clerk.write(
@@ -260,7 +260,7 @@ def _read(config: Path | None, store: str, work: Callable[[Clerk], Any]) -> Any:
     return with_store(find_place(config, store), run)
 
 
-def _wanted(transfer: str, call_id: str, caller: str) -> CreditFilter:
+def _filter(transfer: str, call_id: str, caller: str) -> CreditFilter:
     from book.numbers import NumberError, normalise, to_e164
     from meter.credits.sql.reading import CreditFilter
 
@@ -271,7 +271,7 @@ def _wanted(transfer: str, call_id: str, caller: str) -> CreditFilter:
     return CreditFilter(transfer=transfer, call_id=call_id, phone=phone, limit=1_000)
 
 
-def _asked(words: str, by: str, reason: str = "") -> CreditApplication:
+def _application(words: str, by: str, reason: str = "") -> CreditApplication:
     import getpass
     import socket
 

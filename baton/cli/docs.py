@@ -20,7 +20,7 @@ def docs(
     from baton.cli.reference import pages
 
     made = pages(ctx.find_root().command)
-    stale = [name for name, text in made.items() if not _same(folder / name, text)]
+    stale = [name for name, text in made.items() if not _is_current(folder / name, text)]
     if check and stale:
         raise CommandError(f"out of date in {folder}: {', '.join(stale)}; run `baton docs`")
     if not check:
@@ -30,5 +30,5 @@ def docs(
     out(f"{len(stale)} pages {'written' if not check else 'out of date'}")
 
 
-def _same(file: Path, text: str) -> bool:
+def _is_current(file: Path, text: str) -> bool:
     return file.is_file() and file.read_text(encoding="utf-8") == text

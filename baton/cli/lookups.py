@@ -188,9 +188,9 @@ def export(
     place = find_place(config, store)
 
     async def work(engine: AsyncEngine) -> int:
-        from suppression.activating import look
+        from suppression.activating import current_base
 
-        base = await look(list_store(engine), place.data_dir, name, must_load=True)
+        base = await current_base(list_store(engine), place.data_dir, name, must_load=True)
         if base.version is None:
             raise CommandError(f"no list called {name!r} is in force")
         if file is None:

@@ -138,11 +138,11 @@ def main() -> None:
     except Exception as error:  # the last line of defence: a person reads this, not a traceback
         if os.environ.get("BATON_DEBUG"):
             raise
-        typer.echo(f"baton: {_said(error)}", err=True)
+        typer.echo(f"baton: {_message_of(error)}", err=True)
         sys.exit(error.exit_code if isinstance(error, CommandError) else 1)
 
 
-def _said(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """Our own errors speak for themselves; of others the kind is named as well."""
     if type(error).__module__.partition(".")[0] in _OWN_PACKAGES:
         return str(error)

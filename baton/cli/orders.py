@@ -59,7 +59,7 @@ def set_(
 
     async def work(engine: AsyncEngine) -> tuple[Order | None, str, tuple[str, ...]]:
         before = await OrderStore(engine).set(order, getpass.getuser(), keep_make_up=make_up is None)
-        return before, *await _told(engine, order, has_mail=has_mail(config, store))
+        return before, *await _how_counted(engine, order, has_mail=has_mail(config, store))
 
     before, what, warnings = with_store(find_place(config, store), work)
     was = "" if before is None else "is so already" if before == order else f"instead of {_bought(before, what)}"
@@ -71,7 +71,7 @@ def set_(
         typer.echo(f"warning: {warning}", err=True)
 
 
-async def _told(engine: AsyncEngine, order: Order, *, has_mail: bool) -> tuple[str, tuple[str, ...]]:
+async def _how_counted(engine: AsyncEngine, order: Order, *, has_mail: bool) -> tuple[str, tuple[str, ...]]:
     """What the order counts, in words, and what can be ordered and is seldom meant."""
     from datetime import UTC, datetime
 

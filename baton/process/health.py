@@ -167,13 +167,13 @@ class Board:
         if path == "/ready":
             signs = self.note()
             status = self.status(signs)
-            return _page({"status": status, "checks": told(signs)}, good=status == "ready")
+            return _page({"status": status, "checks": checks_by_name(signs)}, good=status == "ready")
         if path == "/startup":
             signs = self.note()
             waits = sorted(self._missing or ())
             body: dict[str, object] = {"status": "started" if self.started else "starting", "waits_for": waits}
             if not self.started:
-                body["checks"] = told([sign for sign in signs if sign.name in waits])
+                body["checks"] = checks_by_name([sign for sign in signs if sign.name in waits])
             return _page(body, good=self.started)
         return None
 
@@ -187,11 +187,11 @@ class Board:
             return "hung"
         if not self.started:
             return "starting"
-        wrong = {said for said in told(signs).values() if said != OK}
+        wrong = {said for said in checks_by_name(signs).values() if said != OK}
         return "draining" if wrong == {DRAINING} else "not_ready"
 
 
-def told(signs: Sequence[Sign]) -> dict[str, str]:
+def checks_by_name(signs: Sequence[Sign]) -> dict[str, str]:
     """All checks under one name each: `router.journal`."""
     return {f"{sign.name}.{part}": said for sign in signs for part, said in sign.checks.items()}
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import structlog
 
-from baton.process.health import BEAT_S, OK, Board, ChildStatus, Sign, own_sign, told
+from baton.process.health import BEAT_S, OK, Board, ChildStatus, Sign, checks_by_name, own_sign
 from baton.process.notify import Notifier
 from config.settings import Settings, load
 from telemetry import logs
@@ -163,7 +163,7 @@ class _Overseer:
             metrics.READY.labels(sign.name).set(sign.ready)
 
     def _notify(self, signs: Sequence[Sign]) -> None:
-        out = [f"{part} {said}" for part, said in told(signs).items() if said != OK]
+        out = [f"{part} {said}" for part, said in checks_by_name(signs).items() if said != OK]
         self._notifier.status(": ".join([self.board.status(signs), *([", ".join(out)] if out else [])]))
         if self.board.started and not self._told_ready:
             self._told_ready = self._notifier.ready()

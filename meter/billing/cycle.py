@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.billing.arithmetic.drafts import Issuer
 from meter.billing.sql.documents import BillingRun
 from meter.billing.sql.due import LAG_US, DueTask, TaskKind, is_behind, next_boundary, read_signs
-from meter.billing.sql.tasks import NotCountedError, TaskResult, look, perform
+from meter.billing.sql.tasks import NotCountedError, TaskResult, due_now, perform
 from meter.book.sql.contracts import Contract, read_contracts
 from meter.store.clerk import Clerk
 from meter.store.engine import StoreError, first_line
@@ -115,7 +115,7 @@ class Cycle:
         for _ in range(MAX_ROUNDS):
             if only is None and await self._clerk.read(is_behind, self._counted_by(now)):
                 report.waits, only = True, TaskKind.HOLD
-            contracts, tasks = await self._clerk.read(look, now, self._options.settle_after_us)
+            contracts, tasks = await self._clerk.read(due_now, now, self._options.settle_after_us)
             waiting = [task for task in tasks if task not in stuck and only in (None, task.kind)]
             if not waiting:
                 break
@@ -133,7 +133,7 @@ class Cycle:
 
     async def preview(self, as_of_us: int) -> list[DueTask]:
         """The tasks that are due at an instant; nothing is done."""
-        _, tasks = await self._clerk.read(look, as_of_us, self._options.settle_after_us)
+        _, tasks = await self._clerk.read(due_now, as_of_us, self._options.settle_after_us)
         return tasks
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -146,7 +146,7 @@ class Cycle:
                     report = await self.run_once(only=TaskKind.HOLD if due is _Due.HOLDS else None)
                     if report.waits:  # it fell behind since the look: what was to be done is not
                         self._seen = None
-                    _tell(report)
+                    _report_run(report)
             except (SQLAlchemyError, StoreError) as error:
                 self._seen = None
                 pause_s = RETRY_S
@@ -188,7 +188,7 @@ class Cycle:
             await asyncio.sleep(min(time.monotonic() - started, MAX_PAUSE_S))
 
 
-def _tell(report: RunReport) -> None:
+def _report_run(report: RunReport) -> None:
     for done in report.done:
         task = done.task
         metrics.BILLING_STEPS.labels(task.kind.name.lower()).inc()

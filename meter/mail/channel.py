@@ -144,7 +144,7 @@ class MailDeliverer:
         known = await self._clerk.read(recipients_of, message.message_id)
         of_message = False
         while not of_message:
-            wanted = _wanted(letter, known)
+            wanted = _addressees_of(letter, known)
             left = [one for one in wanted if one not in known or known[one].state == RETRIED]
             if not left:
                 break
@@ -167,7 +167,7 @@ class MailDeliverer:
         known |= {one.address: one for one in tried}
         waiting = [one for one in known.values() if one.state == RETRIED]
         if waiting:
-            again = DeliveryError(f"{len(waiting)} of {len(known)} recipients put off: {_said(waiting[0])}")
+            again = DeliveryError(f"{len(waiting)} of {len(known)} recipients put off: {_reply_text(waiting[0])}")
             again.retry_at_utc_us = min(one.next_try_utc_us for one in waiting)
             raise again
 
@@ -186,7 +186,7 @@ class MailDeliverer:
         )
 
 
-def _wanted(letter: Letter, known: Mapping[str, Recipient]) -> tuple[str, ...]:
+def _addressees_of(letter: Letter, known: Mapping[str, Recipient]) -> tuple[str, ...]:
     """Whom it is for; where all of these refused it for good, its buyer's present addresses too."""
     meant = dict.fromkeys(letter.to)
     if all(one in known and known[one].state == REFUSED for one in meant):
@@ -206,13 +206,13 @@ def _due(left: Iterable[str], known: Mapping[str, Recipient]) -> list[str]:
 
 def _lost(waits_for: str, refused: Sequence[Recipient]) -> Exception:
     """What is raised where nobody got it."""
-    said = _said(refused[0]) if refused else "there is no recipient"
+    said = _reply_text(refused[0]) if refused else "there is no recipient"
     if waits_for:
         return NobodyError(waits_for, f"every address was refused: {said}")
     return NeverDeliverableError(f"refused: {said}")
 
 
-def _said(recipient: Recipient) -> str:
+def _reply_text(recipient: Recipient) -> str:
     return one_line(f"{recipient.code or ''} {recipient.said}", 300)
 
 

@@ -131,7 +131,7 @@ def shown(body: Mapping[str, Any], link: Callable[[str], str] | None = None) -> 
         "cost": " + ".join(money_text(one["minor"], one["currency"], locale) for one in body["cost"]),
         "kinds": [_shown_kind(one, locale) for one in body["kinds"] if one["interactions"]],
         "levels": [_shown_level(one, locale) for one in body["levels"]],
-        "list": [_shown_one(one, to, zone, locale) for one in body["list"][:MAX_SHOWN]],
+        "list": [_shown_interaction(one, to, zone, locale) for one in body["list"][:MAX_SHOWN]],
         "more": max(0, len(body["list"]) - MAX_SHOWN),
     }
 
@@ -224,7 +224,7 @@ def _shown_level(level: Mapping[str, Any], locale: str) -> dict[str, str]:
     }
 
 
-def _shown_one(
+def _shown_interaction(
     interaction: Mapping[str, Any], link: Callable[[str], str], zone: ZoneInfo, locale: str
 ) -> dict[str, Any]:
     state = "resolved" if interaction["resolved"] else "open" if interaction["answered"] else "not answered"

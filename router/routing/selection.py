@@ -144,7 +144,7 @@ def _choose(book: Book, question: SelectionRequest, around: Surroundings, *, pro
     chosen = False
     refusals: list[BuyerRefusal] = []
     for case in _ranked(book, campaign, question, around, dice):
-        why = _look(case, campaign, dice, prospect=prospect)
+        why = _objection(case, campaign, dice, prospect=prospect)
         if why is not None:
             refusals.append(BuyerRefusal(case.buyer.name, *why, scrub=case.scrub))
             best = best or case
@@ -243,7 +243,7 @@ _STATES: dict[BuyerState, _Why] = {
 }
 
 
-def _look(case: _Case, campaign: Campaign, dice: Random, *, prospect: bool) -> _Why | None:
+def _objection(case: _Case, campaign: Campaign, dice: Random, *, prospect: bool) -> _Why | None:
     """What speaks against this buyer; where it is nothing, `case.ringing` are the endpoints to ring."""
     for check in _CHECKS if prospect else _STANDING_CHECKS:
         why = check(case)

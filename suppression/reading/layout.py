@@ -69,7 +69,7 @@ class _Sample:
 def decide(head: bytes, options: ReadOptions, where: str, *, last: bool, delimiter: str = "") -> LayoutMatch:
     """From the beginning of a text (`last`: all of it). Raises UnreadableError."""
     start, above = 0, []
-    told = None if delimiter else _told(head, where)
+    told = None if delimiter else _declared_delimiter(head, where)
     if told is not None:
         delimiter, start = told
         above.append(UnusedPart(PartKind.LINES, "1, which tells the delimiter"))
@@ -82,7 +82,7 @@ def decide(head: bytes, options: ReadOptions, where: str, *, last: bool, delimit
     refused: UnreadableError | None = None
     for sample in split:
         try:
-            found = _found(head, sample, options, where, start)
+            found = _match(head, sample, options, where, start)
         except UnreadableError as error:
             refused = refused or error
             continue
@@ -96,7 +96,7 @@ def decide(head: bytes, options: ReadOptions, where: str, *, last: bool, delimit
     raise refused
 
 
-def _told(head: bytes, where: str) -> tuple[str, int] | None:
+def _declared_delimiter(head: bytes, where: str) -> tuple[str, int] | None:
     """(delimiter, where the line ends) of a first line such as `sep=;`."""
     found = _SEPARATOR.match(head)
     if found is None:
@@ -143,7 +143,7 @@ def _sample(head: bytes, delimiter: str, start: int, *, last: bool) -> _Sample:
     return _Sample(delimiter, rows, cut=at < end or not last)
 
 
-def _found(head: bytes, sample: _Sample, options: ReadOptions, where: str, start: int) -> LayoutMatch:
+def _match(head: bytes, sample: _Sample, options: ReadOptions, where: str, start: int) -> LayoutMatch:
     if sample.open_at >= 0:
         line = 1 + line_ends(head[: sample.open_at])
         raise too_long(where, line) if sample.cut else never_closes(where, line)

@@ -24,7 +24,7 @@ from book.lists import Actor
 from meter.store.engine import open_store
 from meter.suppression_rows.sql.lists import ListRows
 from suppression import editing
-from suppression.activating import look
+from suppression.activating import current_base
 from suppression.editing import edit, fold, restore
 from suppression.importer import Mode, Task, import_file
 from suppression.kinds import Kind, digests
@@ -217,7 +217,7 @@ async def _held(folder: Path) -> set[int]:
         scrub = Scrub(store, folder, Signer(b"k" * 32))
         await scrub.reload()
         assert scrub.broken == ()
-        held = {int(entry) for entry, _ in rows(await look(store, folder, "dnc", must_load=True))}
+        held = {int(entry) for entry, _ in rows(await current_base(store, folder, "dnc", must_load=True))}
         for number in (*held, 12_125_560_000):
             assert (scrub.check(f"+{number}", "acme").hit == "dnc") is (number in held)
         found = await store.find("dnc")

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from meter.store.engine import open_store
 from meter.suppression_rows.sql.lists import ListRows
 from suppression import importer
-from suppression.activating import ListRefusedError, look
+from suppression.activating import ListRefusedError, current_base
 from suppression.editing import edit, fold
 from suppression.importer import Mode, Task, import_file
 from suppression.kinds import Kind, digests
@@ -272,7 +272,7 @@ async def test_adding_never_ends_what_is_on_the_list(store: ListRows, tmp_path: 
     assert [bool(scrub.check(one, "acme").hit) for one in (LISTED, FREE)] == [True, False]
     again = await import_list(store, tmp_path, FREE, mode=Mode.ADD)
     assert again.entries == 2
-    assert dict(rows(await look(store, tmp_path, "dnc", must_load=True))) == {LISTED: 0, FREE: 0}
+    assert dict(rows(await current_base(store, tmp_path, "dnc", must_load=True))) == {LISTED: 0, FREE: 0}
     with pytest.raises(ListRefusedError, match="an expiry goes with numbers that are added"):
         await import_list(store, tmp_path, FREE, mode=Mode.REMOVE, expires_utc_us=3_000_000_000_000_000)
     with pytest.raises(ListRefusedError, match="ends after 2106"):
@@ -286,7 +286,7 @@ async def test_an_end_for_what_is_added_ends_no_line_that_says_for_ever(store: L
     end = 1_800_000_000
     task = Task(file, "dnc", None, Mode.ADD, options=wanted, expires_utc_us=end * 1_000_000)
     assert (await import_file(store, tmp_path, task, ANN)).report.endless == 1
-    ends = dict(rows(await look(store, tmp_path, "dnc", must_load=True)))
+    ends = dict(rows(await current_base(store, tmp_path, "dnc", must_load=True)))
     assert [ends[one] for one in said] == [0, 0, end, end, 1_893_542_400]
 
 

@@ -46,7 +46,7 @@ def perform(
     return TaskResult(task, tuple(work(connection, contract, contract.week_from(task.period), run)))
 
 
-def look(connection: Connection, now: int, settle_after_us: int) -> tuple[dict[str, Contract], list[DueTask]]:
+def due_now(connection: Connection, now: int, settle_after_us: int) -> tuple[dict[str, Contract], list[DueTask]]:
     """Every contract, and the tasks that are due by `now`."""
     contracts = read_contracts(connection)
     return contracts, due_tasks(connection, contracts, now, settle_after_us)

@@ -72,9 +72,9 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
     "strategy": Strategy,
     "session_timer": SessionTimer,
     "prack": Prack,
-    "policy": lambda value: TrunkPolicy(**_known(TrunkPolicy, value)),
-    "caps": lambda value: Caps(**_known(Caps, value)),
-    "menu": lambda value: tuple(MenuChoice(**_known(MenuChoice, one)) for one in value),
+    "policy": lambda value: TrunkPolicy(**_decoded(TrunkPolicy, value)),
+    "caps": lambda value: Caps(**_decoded(Caps, value)),
+    "menu": lambda value: tuple(MenuChoice(**_decoded(MenuChoice, one)) for one in value),
 }
 BILLING = "billing"  # who changed a state, where it was the weekly cycle
 ORDER_WEEKS_KEPT = 5  # a router needs the running week's; those before it tell who has orders
@@ -214,13 +214,13 @@ def encode(value: Terms | Endpoint | Campaign | Buyer) -> bytes:
 def _document(kind: type[Any], raw: bytes, what: str) -> dict[str, Any]:
     """Known fields of a stored document. A field this version does not know is left out; a damaged one is refused."""
     try:
-        found = _known(kind, orjson.loads(raw))
+        found = _decoded(kind, orjson.loads(raw))
     except (ValueError, AttributeError, TypeError) as error:
         raise StoreError(f"{what}: its document in the store cannot be read: {error}") from error
     return found
 
 
-def _known(kind: type[Any], document: dict[str, Any]) -> dict[str, Any]:
+def _decoded(kind: type[Any], document: dict[str, Any]) -> dict[str, Any]:
     names = {one.name for one in fields(kind)}
     return {key: _typed(key, value) for key, value in document.items() if key in names}
 

@@ -120,7 +120,7 @@ def find_buyer(connection: Connection, name: str, now: datetime) -> BuyerRecord:
     if found is None:
         raise UnknownBuyerError(f"no buyer is called {name!r}")
     buyer, state, versions = found
-    return _kept(replace(buyer, endpoints=read_endpoints(connection, name)), state, versions, now)
+    return _record_of(replace(buyer, endpoints=read_endpoints(connection, name)), state, versions, now)
 
 
 def find_buyers(connection: Connection, now: datetime, after: str, limit: int) -> list[BuyerRecord]:
@@ -128,7 +128,7 @@ def find_buyers(connection: Connection, now: datetime, after: str, limit: int) -
     stored, states, _ = read_stored(connection)
     names = sorted(name for name in stored.buyers if name > after)[:limit]
     return [
-        _kept(stored.buyers[name], states[name], stored.versions_of(stored.buyers[name].terms.name), now)
+        _record_of(stored.buyers[name], states[name], stored.versions_of(stored.buyers[name].terms.name), now)
         for name in names
     ]
 
@@ -209,7 +209,7 @@ def set_own_state(
     return set_state(connection, name, state, by=by, reason=reason, now_utc_us=now_utc_us)
 
 
-def _kept(buyer: Buyer, state: BuyerState, versions: Sequence[Terms], now: datetime) -> BuyerRecord:
+def _record_of(buyer: Buyer, state: BuyerState, versions: Sequence[Terms], now: datetime) -> BuyerRecord:
     current = in_force(versions, now)
     if current is None:
         return BuyerRecord(replace(buyer, state=state), state, 0)

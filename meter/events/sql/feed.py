@@ -85,7 +85,7 @@ def read_batch(connection: Connection, position: Position, *, limit: int = LIMIT
     among = [(*one.name, one.is_over) for one in window]
     look = Reader(KINDS, at, limit=limit, among=among, span=SPAN)(connection)
     more = look.more or len(fresh) > room
-    return Batch(*_told(look, window, position, at), more)
+    return Batch(*_placed_events(look, window, position, at), more)
 
 
 def position_at(connection: Connection, from_utc_us: int | None) -> Position:
@@ -106,7 +106,7 @@ def position_at(connection: Connection, from_utc_us: int | None) -> Position:
     return _position(window, Position(), at, done)
 
 
-def _told(
+def _placed_events(
     look: StreamBatch, window: Sequence[_Boot], position: Position, at: dict[Boot, int]
 ) -> tuple[tuple[PlacedEvent, ...], Position]:
     """The events of a look, each with the position after it, and the position after all of it."""

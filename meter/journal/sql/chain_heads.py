@@ -103,17 +103,19 @@ def _facts(connection: Connection, heads: Mapping[str, Any]) -> Iterator[str]:
     for one in heads["facts"]:
         where = (facts.c.router == one["router"], facts.c.boot == one["boot"], facts.c.seq == one["seq"])
         found = connection.execute(select(facts.c.digest).where(*where)).scalar_one_or_none()
-        yield from _said(f"{one['router']} boot {one['boot']} fact {one['seq']}", found, one["digest"], heads["at"])
+        yield from _differences(
+            f"{one['router']} boot {one['boot']} fact {one['seq']}", found, one["digest"], heads["at"]
+        )
 
 
 def _ledger(connection: Connection, heads: Mapping[str, Any]) -> Iterator[str]:
     for one in heads["ledger"]:
         where = (postings.c.buyer == one["buyer"], postings.c.seq == one["seq"])
         found = connection.execute(select(postings.c.digest).where(*where)).scalar_one_or_none()
-        yield from _said(f"ledger of {one['buyer']}: {one['seq']}", found, one["digest"], heads["at"])
+        yield from _differences(f"ledger of {one['buyer']}: {one['seq']}", found, one["digest"], heads["at"])
 
 
-def _said(what: str, head: Any, digest: str, at: str) -> Iterator[str]:
+def _differences(what: str, head: Any, digest: str, at: str) -> Iterator[str]:
     if head is None:
         yield f"{what} was there at {at}, and is not: is this an older copy of the store?"
     elif bytes(head).hex() != digest:

@@ -71,7 +71,7 @@ class UsageSnapshot:
         if not counted:
             moved, self._usages = bool(self._usages), {}
             return moved
-        look = await self._clerk.read(_look, self._until)
+        look = await self._clerk.read(_usage_rows, self._until)
         self._add_up(look)
         return self._count(counted, look)
 
@@ -160,7 +160,7 @@ def _plus(usage: Usage, groups: Iterable[Group]) -> Usage:
 _QUARTER = admissions.c.admitted_utc_us // literal_column(str(QUARTER_US), BigInteger)
 
 
-def _look(connection: Connection, until: int) -> _UsageRows:
+def _usage_rows(connection: Connection, until: int) -> _UsageRows:
     """Read on one view; moves the border once what lies after it has become twice the margin long."""
     settled = admissions.c.settled_utc_us
     newest = connection.execute(select(func.max(settled)).where(IS_UNIT)).scalar() or 0

@@ -44,13 +44,13 @@ def append(connection: Connection, made: Sequence[Posting]) -> list[Posting]:
     if not made:
         return []
     heads = lock_heads(connection, {one.buyer for one in made})  # first: who comes second has to see what is there
-    known = _known(connection, [one.key for one in made])
+    known = _posted_before(connection, [one.key for one in made])
     fresh: dict[str, Posting] = {}
     for one in made:
         there = known.get(one.key) or fresh.get(one.key)
         if there is None:
             fresh[one.key] = one
-        elif not _same(there, one):
+        elif not _is_same(there, one):
             raise LedgerError(f"posting {one.key}: was made before, with other content")
     if fresh:
         _append(connection, list(fresh.values()), heads)
@@ -89,7 +89,7 @@ def lock_heads(connection: Connection, buyers: Iterable[str]) -> dict[str, tuple
 
 def read(connection: Connection, keys: Sequence[str]) -> list[Posting]:
     """The postings of these keys that are there."""
-    return list(_known(connection, keys).values())
+    return list(_posted_before(connection, keys).values())
 
 
 def of_buyer(connection: Connection, buyer: str, rules: Sequence[Rule] = ()) -> list[Posting]:
@@ -164,7 +164,7 @@ def to_posting(row: Row[Any]) -> Posting:
     return Posting(**{**values, "rule": Rule(row.rule), "debit": Account(row.debit), "credit": Account(row.credit)})
 
 
-def _known(connection: Connection, keys: Sequence[str]) -> dict[str, Posting]:
+def _posted_before(connection: Connection, keys: Sequence[str]) -> dict[str, Posting]:
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(keys))
         text = f"SELECT key FROM postings WHERE key IN ({marks})"  # noqa: S608 - question marks only
@@ -175,7 +175,7 @@ def _known(connection: Connection, keys: Sequence[str]) -> dict[str, Posting]:
     return {row.key: to_posting(row) for row in found}
 
 
-def _same(kept: Posting, posting: Posting) -> bool:
+def _is_same(kept: Posting, posting: Posting) -> bool:
     return all(getattr(kept, name) == getattr(posting, name) for name in _FIELDS if name not in _MADE_WHEN)
 
 

@@ -91,7 +91,7 @@ def issue(connection: Connection, due: DueReport, now_utc_us: int) -> Report | N
         "zone": terms.time_zone,
         "currency": terms.currency,
     }
-    raw = orjson.dumps(body_of(span, about, _found(connection, buyer.name, span)), option=orjson.OPT_SORT_KEYS)
+    raw = orjson.dumps(body_of(span, about, _report_rows(connection, buyer.name, span)), option=orjson.OPT_SORT_KEYS)
     row = {
         "buyer": buyer.name,
         "day": span.day.isoformat(),
@@ -173,7 +173,7 @@ def _any(connection: Connection, buyer: str, span: Span) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def _found(connection: Connection, buyer: str, span: Span) -> ReportRows:
+def _report_rows(connection: Connection, buyer: str, span: Span) -> ReportRows:
     """What was over in the span; what was over before it and told of since the report before; what was rated in it."""
     known = of_span(connection, buyer, span.from_us - _BACK_US, span.until_us)
     rated = with_ratings_at(connection, buyer, (span.from_us, span.until_us), span.from_us - _RATED_BACK_US)

@@ -85,7 +85,7 @@ async def _replay_buyer(
     if versions is not None and contract.buyer.terms.name in versions:
         changed = replace(contract, versions=tuple(versions[contract.buyer.terms.name]))
     for week in _weeks(contract, *span):
-        replayed = await clerk.read(_look, contract, week)
+        replayed = await clerk.read(_week_of, contract, week)
         if replayed.is_passed:
             continue
         units: list[Unit] = []
@@ -180,7 +180,7 @@ def _reversals(connection: Connection, buyer: str, bounds: Bounds) -> list[Unit]
     return [Unit.of(to_posting(row)) for row in connection.execute(query)]
 
 
-def _look(connection: Connection, contract: Contract, week: Week) -> _Week:
+def _week_of(connection: Connection, contract: Contract, week: Week) -> _Week:
     name = contract.buyer.name
     bounds = bounds_of(connection, name, str(week))
     frozen = frozen_order(connection, contract, week)

@@ -211,7 +211,7 @@ def exempt(
     key = connection.execute(insert(suppression_exemptions).values(values)).inserted_primary_key
     assert key is not None
     row = Exemption(id=int(key[0]), **values)
-    _record(connection, entry, _told(row), row=on)
+    _record(connection, entry, _exemption_detail(row), row=on)
     return row
 
 
@@ -224,7 +224,7 @@ def revoke(connection: Connection, exemption: int, action: str, actor: Actor, at
         return False
     found = connection.execute(select(suppression_exemptions).where(suppression_exemptions.c.id == exemption))
     row = Exemption(**found.mappings().one())
-    _record(connection, LogEntry(row.name, action, actor, at_utc_us), _told(row))
+    _record(connection, LogEntry(row.name, action, actor, at_utc_us), _exemption_detail(row))
     return True
 
 
@@ -287,7 +287,7 @@ def _add_change(connection: Connection, row: ListVersion, document: bytes, entry
     connection.execute(insert(suppression_changes).values(values))
 
 
-def _told(row: Exemption) -> dict[str, object]:
+def _exemption_detail(row: Exemption) -> dict[str, object]:
     """What the log says of an exemption: not who it is. The reason, which may, stands with the exemption."""
     digits = str(row.number)
     shown = digits[-_SHOWN_DIGITS:].rjust(len(digits), "*")

@@ -125,7 +125,7 @@ async def test_an_hour_that_is_over_is_over_without_a_change_in_the_store(place:
 
 async def test_where_nobody_is_counted_the_store_is_not_asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.book = Book(2, {"free": FREE})
-    monkeypatch.setattr(usage_module, "_look", None)
+    monkeypatch.setattr(usage_module, "_usage_rows", None)
     assert await place.snapshot.refresh() is False
 
 
@@ -169,6 +169,6 @@ async def test_a_look_reads_only_what_was_settled_lately(place: Place) -> None:
     place.now += 3 * MARGIN_US
     await place.add("connected")
     await place.snapshot.refresh()
-    look = await place.clerk.read(lambda connection: usage_module._look(connection, place.snapshot._until))
+    look = await place.clerk.read(lambda connection: usage_module._usage_rows(connection, place.snapshot._until))
     assert (look.older, sum(count for groups in look.newer.values() for _, _, count in groups)) == ({}, 1)
     assert (await place.seen()).total == 6
