@@ -79,6 +79,21 @@ def test_a_function_fits_on_a_screen() -> None:
     assert not long
 
 
+def test_a_native_function_fits_on_a_screen() -> None:
+    long, count = [], 0
+    for file in sorted((ROOT / "scripts/pjsua2").glob("*.i")):
+        begun = 0
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            if line == "{" or (line.endswith("{") and line[:1].isalpha()):
+                begun = number
+            elif line.startswith("}") and begun:
+                count += 1
+                long += [f"{file.name}:{begun}"] if number - begun + 1 > MAX_FUNCTION else []
+                begun = 0
+    assert count > 150
+    assert not long
+
+
 def test_a_connection_comes_first() -> None:
     late = [
         f"{name}:{node.lineno} {node.name}"
