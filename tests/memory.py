@@ -222,10 +222,10 @@ class MemoryEngine:
         if late:
             self._later(party, party.script.late_ms, EventKind.ANSWERED, code=200, phrase="OK")
 
-    def bridge(self, left: str, right: str) -> None:
-        self.commands.append(("bridge", right, 0))
-        party = self._parties.get(right)
-        if party is not None and left in self._parties:
+    def bridge(self, caller: str, endpoint: str) -> None:
+        self.commands.append(("bridge", endpoint, 0))
+        party = self._parties.get(endpoint)
+        if party is not None and caller in self._parties:
             self._later(party, 0, EventKind.BRIDGED)
 
     def play(self, handle: str, file: str, *, loop: bool = False) -> None:
@@ -234,12 +234,12 @@ class MemoryEngine:
     def stop_playing(self, handle: str) -> None:
         self.commands.append(("stop_playing", handle, 0))
 
-    def record(self, left: str, right: str, file: str) -> bool:
-        self.commands.append((f"record {file}", f"{left} {right}", 0))
+    def record(self, caller: str, endpoint: str, file: str) -> bool:
+        self.commands.append((f"record {file}", f"{caller} {endpoint}", 0))
         return True
 
-    def stop_recording(self, handle: str) -> int:
-        self.commands.append(("stop_recording", handle, 0))
+    def stop_recording(self, caller: str) -> int:
+        self.commands.append(("stop_recording", caller, 0))
         return 0
 
     def probe(self, key: str, target: Target) -> None:

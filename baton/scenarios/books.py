@@ -18,7 +18,7 @@ from meter.store.schema import facts, outcomes
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TransferRecord:
     """One transfer. `settled` and `posted` are rows of the store; `settled` None: there is no outcome yet."""
 
     transfer: str
@@ -39,7 +39,7 @@ class Told:
         return [fact.leg for fact in self.facts if fact.kind in kinds and fact.leg]
 
 
-async def read_books(engine: AsyncEngine) -> list[Told]:
+async def read_books(engine: AsyncEngine) -> list[TransferRecord]:
     """Every transfer of the store, in the order in which they began."""
     async with reading(engine).connect() as connection:
         found = (await connection.execute(facts.select().order_by(facts.c.router, facts.c.boot, facts.c.seq))).all()
@@ -51,14 +51,25 @@ async def read_books(engine: AsyncEngine) -> list[Told]:
     for row in found:
         histories[row.transfer].append(read_row(row))
     return [
-        _told(name, history, settled.get(name), posted.get(name, [])) for name, history in histories.items() if history
+        _record_of(name, history, settled.get(name), posted.get(name, []))
+        for name, history in histories.items()
+        if history
     ]
 
 
-def _told(name: str, history: list[Fact], settled: dict[str, Any] | None, posted: list[dict[str, Any]]) -> Told:
+def _record_of(
+    name: str, history: list[Fact], settled: dict[str, Any] | None, posted: list[dict[str, Any]]
+) -> TransferRecord:
     start = transfer_started(history[0])
-    campaign, phone, call_id = start.campaign or "", start.phone or "", start.sip_call_id or ""
-    return Told(name, campaign, phone, call_id, tuple(history), settled, tuple(posted))
+    return TransferRecord(
+        transfer=name,
+        campaign=start.campaign or "",
+        phone=start.phone or "",
+        sip_call_id=start.sip_call_id or "",
+        facts=tuple(history),
+        settled=settled,
+        posted=tuple(posted),
+    )
 
 
 async def open_count(engine: AsyncEngine) -> int:

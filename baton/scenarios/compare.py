@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from baton.scenarios.books import Told
+from baton.scenarios.books import TransferRecord
 from baton.scenarios.facts import first_missing
 from baton.scenarios.story import ChargeEntry, ExpectEntry, LegEntry
 from facts.fact import Fact, Kind
@@ -22,7 +22,7 @@ from facts.payloads import answered
 from facts.start_payload import Terms, terms
 
 
-def differences(expect: ExpectEntry, told: Told, *, endpoints: int) -> list[str]:
+def differences(expect: ExpectEntry, told: TransferRecord, *, endpoints: int) -> list[str]:
     """Everything about one transfer that is not as expected. `endpoints`: how many its buyer has."""
     problems = list(_always(told))
     if told.settled is None:
@@ -50,12 +50,12 @@ def _outcome(settled: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield name, str(settled[column])
 
 
-def _one_of(what: str, found: Any, right: Sequence[Any]) -> list[str]:
+def _one_of(what: str, actual: Any, right: Sequence[Any]) -> list[str]:
     said = " or ".join(str(one) for one in right)
-    return [] if found in right else [f"{what}: {found}, expected {said}"]
+    return [] if actual in right else [f"{what}: {actual}, expected {said}"]
 
 
-def _always(told: Told) -> Iterator[str]:
+def _always(told: TransferRecord) -> Iterator[str]:
     closings = sum(fact.kind is Kind.TRANSFER_CLOSED for fact in told.facts)
     if told.settled is None:
         yield "is not settled"
@@ -119,7 +119,7 @@ def _said(facts: Iterable[Fact]) -> str:
     return ", ".join(fact.kind.value + (f" {fact.leg}" if fact.leg is not None else "") for fact in facts)
 
 
-def _charge(charge: ChargeEntry | None, told: Told) -> Iterator[str]:
+def _charge(charge: ChargeEntry | None, told: TransferRecord) -> Iterator[str]:
     posted = [(str(one["unit"]), int(one["units"]), int(one["percent"])) for one in told.posted]
     right = [] if charge is None else [(charge.unit, charge.units, charge.percent)]
     if posted != right:

@@ -52,8 +52,8 @@ class Pattern:
         return " ".join([*words, *(f"{name}{how}{value}" for name, how, value in self.conditions)])
 
 
-def _fits(found: str, how: str, value: str) -> bool:
-    return found == value if how == "=" else value in found
+def _fits(actual: str, how: str, value: str) -> bool:
+    return actual == value if how == "=" else value in actual
 
 
 def _plain(value: Any) -> str:

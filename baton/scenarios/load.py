@@ -10,7 +10,7 @@ from pathlib import Path
 
 from baton.demo.parties import HOST, MEDIA_PORTS, Processes, free_port, sipp
 from baton.demo.scenarios import Callee, Caller, callee, caller
-from baton.scenarios.books import Told
+from baton.scenarios.books import TransferRecord
 from facts.outcome import Verdict
 
 CAMPAIGN = "plain-traffic"
@@ -26,7 +26,7 @@ class LoadResult:
     problems: list[str] = field(default_factory=list)
     transfers: int = 0
 
-    def judge(self, books: Iterable[Told]) -> list[str]:
+    def judge(self, books: Iterable[TransferRecord]) -> list[str]:
         """Every one of them is a short call: the caller leaves after a moment."""
         mine = [told for told in books if told.campaign == CAMPAIGN]
         self.transfers = len(mine)

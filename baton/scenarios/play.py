@@ -16,7 +16,7 @@ from pathlib import Path
 
 from baton.demo.parties import HOST, Processes
 from baton.demo.relay import Gate, Relay
-from baton.scenarios.books import Told
+from baton.scenarios.books import TransferRecord
 from baton.scenarios.cast import Callee, Cast
 from baton.scenarios.compare import differences
 from facts.fact import Kind
@@ -49,7 +49,7 @@ class StoryResult:
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
     callees: dict[str, Calls] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
+    told: list[TransferRecord] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -181,10 +181,10 @@ def errors(file: Path) -> str:
     return "".join(f"; {one[:_ERROR_LENGTH]}" for one in found[:_ERRORS_SHOWN])
 
 
-def judge(played: StoryResult, books: Iterable[Told]) -> None:
+def judge(played: StoryResult, books: Iterable[TransferRecord]) -> None:
     """Hold the record of a story's transfers against what it expects."""
     story = played.cast.story
-    of_number: dict[str, list[Told]] = {number: [] for number in played.cast.numbers}
+    of_number: dict[str, list[TransferRecord]] = {number: [] for number in played.cast.numbers}
     for told in books:
         if told.campaign == story.name and told.phone in of_number:
             of_number[told.phone].append(told)

@@ -52,7 +52,7 @@ class RatingKind(StrEnum):
     CALLER = "caller"
 
 
-class Refusal(StrEnum):
+class InteractionRefusal(StrEnum):
     """Why something that was asked of interactions cannot be."""
 
     UNKNOWN = "unknown"  # there is no such interaction
@@ -64,7 +64,7 @@ class Refusal(StrEnum):
 class InteractionError(ValueError):
     """What was asked cannot be: `field` is wrong, `detail` says how."""
 
-    def __init__(self, name: str, detail: str, refusal: Refusal = Refusal.FIELD) -> None:
+    def __init__(self, name: str, detail: str, refusal: InteractionRefusal = InteractionRefusal.FIELD) -> None:
         super().__init__(f"{name}: {detail}")
         self.field, self.detail, self.refusal = name, detail, refusal
 
@@ -105,12 +105,12 @@ class Charged:
     currency: str
 
 
-def read_report(said: Mapping[str, Any], now_utc_us: int) -> Reported:
+def read_report(payload: Mapping[str, Any], now_utc_us: int) -> Reported:
     """What a report says, checked. Raises InteractionError naming the first field that is wrong."""
-    unknown = sorted(str(name) for name in set(said) - set(_FIELDS))
+    unknown = sorted(str(name) for name in set(payload) - set(_FIELDS))
     if unknown:
         raise InteractionError(unknown[0][:MAX_NAME], "is not known")
-    values = {name: read(name, said.get(name)) for name, read in _FIELDS.items()}
+    values = {name: read(name, payload.get(name)) for name, read in _FIELDS.items()}
     received, started, ended = (values.pop(f"{name}_at") for name in ("received", "started", "ended"))
     if started < received:
         raise InteractionError("started_at", "is before received_at")

@@ -118,10 +118,10 @@ def show_money(overdue: int, refunds: int) -> None:
     metrics.REFUNDS_DUE.set(refunds)
 
 
-def show_depths(found: list[Depth], channels: Collection[str]) -> None:
+def show_depths(depths: list[Depth], channels: Collection[str]) -> None:
     """Set the outbox's gauges; a channel with nothing in it shows zero."""
     now_us = time.time_ns() // 1000
-    waiting = {depth.channel: depth for depth in found}
+    waiting = {depth.channel: depth for depth in depths}
     for channel in channels:
         depth = waiting.get(channel, Depth(channel, 0, None, 0))
         age_us = 0 if depth.oldest_utc_us is None else now_us - depth.oldest_utc_us

@@ -24,8 +24,8 @@ from meter.per_minute.interactions import (
     MAX_WORDS,
     MOST,
     InteractionError,
+    InteractionRefusal,
     RatingKind,
-    Refusal,
 )
 from meter.per_minute.sql.interactions import Interaction
 from meter.text.hostile import one_line
@@ -125,7 +125,7 @@ async def _rating_page(
     rating, words = answer
     return _pages.page(
         "rating.html.jinja",
-        200 if error is None else 409 if error.refusal is Refusal.FULL else 422,
+        200 if error is None else 409 if error.refusal is InteractionRefusal.FULL else 422,
         buyer=_title(contract),
         what=_WHAT[interaction.kind],
         when=_when(interaction.received_utc_us, contract),
@@ -139,7 +139,7 @@ async def _rating_page(
 
 
 def _shown_error(error: InteractionError) -> dict[str, str]:
-    if error.refusal is Refusal.FULL:
+    if error.refusal is InteractionRefusal.FULL:
         return {"field": "", "text": "This was answered too often. Your last answer holds."}
     texts = {"rating": "Choose one of the five.", "words": f"Write at most {MAX_WORDS:,} characters."}
     return {"field": error.field, "text": texts.get(error.field, error.detail)}

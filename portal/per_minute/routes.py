@@ -13,7 +13,7 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 
 from book.model import Channel
-from meter.per_minute.interactions import InteractionError, RatingKind, Refusal
+from meter.per_minute.interactions import InteractionError, InteractionRefusal, RatingKind
 from meter.per_minute.sql.interactions import Interaction, InteractionFilter
 from meter.per_minute.sql.reports import UnknownReportError
 from portal.http.access import OWN_ALONE, BuyerOrOperator, OperatorToken, buyer_of, own_buyer
@@ -44,7 +44,12 @@ from portal.per_minute.models import (
 )
 from portal.per_minute.service import PerMinuteService
 
-_STATUS = {Refusal.UNKNOWN: 404, Refusal.CONFLICT: 409, Refusal.FIELD: 422, Refusal.FULL: 409}
+_STATUS = {
+    InteractionRefusal.UNKNOWN: 404,
+    InteractionRefusal.CONFLICT: 409,
+    InteractionRefusal.FIELD: 422,
+    InteractionRefusal.FULL: 409,
+}
 _ADD_WHY = {
     409: "The reference was reported before, with other content. Nothing was changed.",
     422: "A field is missing or wrong, or the buyer did not pay by the minute then: `errors` names it.",
@@ -204,7 +209,7 @@ async def get_report(
 
 def problem(error: InteractionError) -> ProblemError:
     """A refusal as a problem, with the field where it is one."""
-    is_field = error.refusal is not Refusal.UNKNOWN
+    is_field = error.refusal is not InteractionRefusal.UNKNOWN
     return ProblemError(_STATUS[error.refusal], str(error), errors=[(error.field, error.detail)] if is_field else [])
 
 

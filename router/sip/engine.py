@@ -386,8 +386,8 @@ class PjsuaEngine(Services):
             _log.debug("hang_up_of_a_leg_that_was_gone", leg=handle, error=error.reason)
         self._kick()
 
-    def bridge(self, one: str, other: str) -> None:
-        self.media.bridge(one, other)
+    def bridge(self, caller: str, endpoint: str) -> None:
+        self.media.bridge(caller, endpoint)
         self._kick()
 
     def trace(self, call_ids: Sequence[str], prefixes: Sequence[str]) -> KeptMessages:

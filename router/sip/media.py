@@ -36,11 +36,11 @@ class Media:
 
     # --- bridges ---
 
-    def bridge(self, one: str, other: str) -> None:
-        left, right = self._legs.live.get(one), self._legs.live.get(other)
+    def bridge(self, caller: str, endpoint: str) -> None:
+        left, right = self._legs.live.get(caller), self._legs.live.get(endpoint)
         if left is None or right is None:
             return
-        left.peer, right.peer = other, one
+        left.peer, right.peer = endpoint, caller
         for leg in (left, right):
             self.stop_playing(leg)
             self._pj.baton_watch(leg.slot, True)

@@ -237,18 +237,18 @@ class SipEngine(Protocol):
     def hang_up(self, handle: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         """CANCEL or BYE, whichever fits. No event follows but a late ANSWERED, and a BYE that crosses ours."""
 
-    def bridge(self, one: str, other: str) -> None:
-        """Let two answered legs hear each other as soon as both have audio: BRIDGED for `other` follows."""
+    def bridge(self, caller: str, endpoint: str) -> None:
+        """Let two answered legs hear each other as soon as both have audio: BRIDGED for `endpoint` follows."""
 
     def play(self, handle: str, file: str, *, loop: bool = False) -> None:
         """Play a WAV file to an answered leg, instead of what it hears from us now, as soon as it has audio."""
 
     def stop_playing(self, handle: str) -> None: ...
 
-    def record(self, one: str, other: str, file: str) -> bool:
-        """Record `one` on the left and `other` on the right of a WAV file. False: it failed."""
+    def record(self, caller: str, endpoint: str, file: str) -> bool:
+        """Record `caller` on the left and `endpoint` on the right of a WAV file. False: it failed."""
 
-    def stop_recording(self, one: str) -> int:
+    def stop_recording(self, caller: str) -> int:
         """End the recording; bytes of audio, -1 where the disk failed."""
 
     def probe(self, key: str, target: Target) -> None:

@@ -46,12 +46,12 @@ class Services:
         if leg is not None:
             self.media.stop_playing(leg)
 
-    def record(self, one: str, other: str, file: str) -> bool:
-        left, right = self.legs.live.get(one), self.legs.live.get(other)
+    def record(self, caller: str, endpoint: str, file: str) -> bool:
+        left, right = self.legs.live.get(caller), self.legs.live.get(endpoint)
         return left is not None and right is not None and self.media.record(left, right, file)
 
-    def stop_recording(self, one: str) -> int:
-        leg = self.legs.known(one)
+    def stop_recording(self, caller: str) -> int:
+        leg = self.legs.known(caller)
         return self.media.stop_recording(leg) if leg is not None else -1
 
     def codec(self, handle: str) -> str:

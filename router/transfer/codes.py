@@ -11,13 +11,13 @@ CODE_FAULT = 500
 BETWEEN_US = frozenset({401, 407, 487})  # between us and the trunk: credentials, and our own CANCEL
 
 
-def better(one: int, other: int) -> int:
+def better(best: int, candidate: int) -> int:
     """Which final answer to hand on: 6xx speaks for everyone, then busy, then the lowest (RFC 3261 section 16.7)."""
 
     def rank(code: int) -> tuple[int, int]:
         return (0 if code >= GLOBAL_FAILURE else 1 if code == CODE_BUSY else 2, code)
 
-    return other if not one else min(one, other, key=rank)
+    return candidate if not best else min(best, candidate, key=rank)
 
 
 def passable(code: int) -> int:

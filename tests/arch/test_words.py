@@ -22,16 +22,8 @@ VARIADIC = {
 LISTENERS = {"_keep", "_keep_log"}  # SQLAlchemy calls its listeners with the table first
 HISTORY = "meter/store/migrations/versions/"  # migrations are what they were when they ran
 RIDDLES = {"one", "other", "found", "said", "who"}  # which noun of the trade is meant, the reader would have to guess
-UNNAMED = (
-    "portal/",
-    "baton/scenarios/compare.py",
-    "baton/scenarios/facts.py",
-    "meter/per_minute/interactions.py",
-    "meter/settling/watch.py",
-    "router/sip/",
-    "router/transfer/codes.py",
-)
-UNSETTLED = ("portal/", "baton/scenarios/books.py", "router/sip/engine.py", "router/sip/legs.py")
+UNNAMED = ("portal/",)
+UNSETTLED = ("portal/", "router/sip/engine.py", "router/sip/legs.py")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -27,8 +27,8 @@ from meter.outbox.sql import new_row
 from meter.per_minute.interactions import (
     Charged,
     InteractionError,
+    InteractionRefusal,
     RatingKind,
-    Refusal,
     Reported,
     mail_address,
 )
@@ -127,7 +127,7 @@ def add(connection: Connection, report: Reported, now_utc_us: int, *, ask: bool)
     there = connection.execute(select(table.id, table.checksum).where(this)).one_or_none()
     if there is not None:
         if there.checksum != report.checksum:
-            raise InteractionError("reference", "was reported before, with other content", Refusal.CONFLICT)
+            raise InteractionError("reference", "was reported before, with other content", InteractionRefusal.CONFLICT)
         return find(connection, there.id), False
     charged, posting = _charge(contract, report, now_utc_us)
     connection.execute(insert(interactions).values(**_row(report, charged, now_utc_us)))
@@ -144,7 +144,7 @@ def find(connection: Connection, interaction: str, buyer: str = "") -> Interacti
     query = _interactions().where(interactions.c.id == interaction)
     row = connection.execute(query.where(interactions.c.buyer == buyer) if buyer else query).one_or_none()
     if row is None:
-        raise InteractionError("id", "there is no such interaction", Refusal.UNKNOWN)
+        raise InteractionError("id", "there is no such interaction", InteractionRefusal.UNKNOWN)
     return _with_ratings(connection, [row])[0]
 
 

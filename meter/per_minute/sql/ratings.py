@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, literal_column, select, update
 from book.model import Channel
 from meter.book.sql.book import raise_version
 from meter.ledger.sql.ledger import lock_heads
-from meter.per_minute.interactions import InteractionError, RatingKind, Refusal, average_x100, checked_rating
+from meter.per_minute.interactions import InteractionError, InteractionRefusal, RatingKind, average_x100, checked_rating
 from meter.per_minute.sql.interactions import Interaction, find
 from meter.store.money_schema import interactions, ratings
 from meter.store.schema import endpoints
@@ -38,7 +38,7 @@ def file_rating(
     if before is not None and (before.rating, before.words, before.by) == (rating, words, by):
         return found
     if kind is RatingKind.CALLER and sum(one.kind is kind for one in found.ratings) >= MAX_CALLER_RATINGS:
-        raise InteractionError("rating", "was changed too often", Refusal.FULL)
+        raise InteractionError("rating", "was changed too often", InteractionRefusal.FULL)
     row = {"interaction": interaction, "kind": kind.value, "rating": rating, "words": words, "by": by}
     connection.execute(insert(ratings).values(**row, at_utc_us=now_utc_us))
     if found.kind is Channel.CALL and found.agent:

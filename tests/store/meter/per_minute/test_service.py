@@ -19,7 +19,7 @@ from facts.fact import EndCause, Kind, Party
 from meter.book.sql.book import BookStore
 from meter.outbox.delivery import NeverDeliverableError
 from meter.per_minute.daily import DailyReports, ReportOptions
-from meter.per_minute.interactions import InteractionError, RatingKind, Refusal
+from meter.per_minute.interactions import InteractionError, InteractionRefusal, RatingKind
 from meter.per_minute.rating_letter import RatingComposer
 from meter.per_minute.report_letter import ReportComposer
 from meter.per_minute.sql import interactions, reports
@@ -94,7 +94,7 @@ async def test_the_same_reference_with_other_content_is_refused(books: Books) ->
     await report(books, said())
     with pytest.raises(InteractionError) as caught:
         await report(books, said(text="Dear Joe"))
-    assert (caught.value.refusal, caught.value.field) == (Refusal.CONFLICT, "reference")
+    assert (caught.value.refusal, caught.value.field) == (InteractionRefusal.CONFLICT, "reference")
     await report(books, said(kind="chat"))
     assert [one.kind.value for one in await rows(books)] == ["email", "chat"]
     assert len(await books.postings()) == 2
@@ -238,7 +238,7 @@ async def test_a_rating_is_one_to_five(books: Books, rating: Any) -> None:
         await rate(books, made.id, rating)
     with pytest.raises(InteractionError) as caught:
         await rate(books, "nothing", 3)
-    assert caught.value.refusal is Refusal.UNKNOWN
+    assert caught.value.refusal is InteractionRefusal.UNKNOWN
 
 
 async def test_a_link_fills_no_disk(books: Books) -> None:
@@ -247,7 +247,7 @@ async def test_a_link_fills_no_disk(books: Books) -> None:
         await rate(books, made.id, 1 + number % 2, RatingKind.CALLER)
     with pytest.raises(InteractionError) as caught:
         await rate(books, made.id, 5, RatingKind.CALLER)
-    assert caught.value.refusal is Refusal.FULL
+    assert caught.value.refusal is InteractionRefusal.FULL
     await rate(books, made.id, 5)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from baton.demo.relay import Gate
 from baton.scenarios import FOLDER, stories_in
-from baton.scenarios.books import Told
+from baton.scenarios.books import TransferRecord
 from baton.scenarios.cast import plan
 from baton.scenarios.compare import differences, worth_minor
 from baton.scenarios.facts import Pattern, first_missing
@@ -221,7 +221,7 @@ EXPECT = ExpectEntry.model_validate(
 )
 
 
-def told(facts: tuple[Fact, ...] = FACTS, **settled: Any) -> Told:
+def told(facts: tuple[Fact, ...] = FACTS, **settled: Any) -> TransferRecord:
     outcome = decide(facts)
     row = {
         "verdict": outcome.verdict.value,
@@ -233,7 +233,7 @@ def told(facts: tuple[Fact, ...] = FACTS, **settled: Any) -> Told:
         **settled,
     }
     posted = {"unit": "failed", "units": 1, "percent": 100}
-    return Told("t1", "declines", "+12132000000", "c1", facts, row, (posted,))
+    return TransferRecord("t1", "declines", "+12132000000", "c1", facts, row, (posted,))
 
 
 def changed(at: int, **changes: Any) -> tuple[Fact, ...]:
@@ -271,7 +271,7 @@ def test_a_record_that_is_as_expected_passes() -> None:
         (told(changed(5, mono_us=5_000_000)), "attempt_ms: 4999, expected 800 to 1000"),
     ],
 )
-def test_each_difference_is_told(record: Told, said: str) -> None:
+def test_each_difference_is_told(record: TransferRecord, said: str) -> None:
     assert any(said in problem for problem in differences(EXPECT, record, endpoints=1))
 
 

@@ -16,7 +16,7 @@ from portal.health.service import HealthService
 from portal.http.services import Services
 from portal.http.tokens import Scope, Token, TokenBook
 from portal.lists.service import ListsService
-from suppression.activating import look
+from suppression.activating import current_base
 from suppression.lookups import rows
 from suppression.receipt import Signer
 
@@ -79,7 +79,7 @@ class Api:
         return await self.client.get(BASE + path, params=said, headers=auth(token))
 
     async def numbers(self, name: str) -> list[str]:
-        return [one for one, _ in rows(await look(self.store, self.folder, name, must_load=True))]
+        return [one for one, _ in rows(await current_base(self.store, self.folder, name, must_load=True))]
 
     def left_behind(self) -> list[Path]:
         """Uploads that were not deleted."""

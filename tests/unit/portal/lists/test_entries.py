@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from suppression.activating import ListRefusedError, look
+from suppression.activating import ListRefusedError, current_base
 from suppression.editing import edit
 from suppression.importer import Task, import_file
 from suppression.lookups import rows
@@ -43,7 +43,7 @@ async def test_entries_are_added_and_removed_and_again_changes_nothing(api: Api)
         "absent": 0,
         "entries": 3,
     }
-    base = await look(api.store, api.folder, "mine", must_load=True)
+    base = await current_base(api.store, api.folder, "mine", must_load=True)
     end = int(datetime(2099, 2, 1, 5, tzinfo=UTC).timestamp())
     assert dict(rows(base)) == {TWO: 0, THREE: end, FREE: 0}
     again = done_of(await api.post("/lists/mine/entries", said, "acme"))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from suppression.activating import look
+from suppression.activating import current_base
 from suppression.lookups import rows
 from tests.unit.portal.lists.api import (
     FREE,
@@ -75,7 +75,7 @@ async def test_columns_country_and_kind_are_as_they_are_said(api: Api) -> None:
     await api.load("npa", "area,line,until", "212,5550100,2099-01-31", column="line", area_column="area",
                    expires_column="until")  # fmt: skip
     assert await api.numbers("npa") == [ONE]
-    base = await look(api.store, api.folder, "npa", must_load=True)
+    base = await current_base(api.store, api.folder, "npa", must_load=True)
     assert [until for _, until in rows(base)] == [int(datetime(2099, 2, 1, 5, tzinfo=UTC).timestamp())]
     assert done_of(await api.load("uk", "0113 496 0000", region="GB"))["column"] == "#1"
     assert await api.numbers("uk") == ["+441134960000"]
