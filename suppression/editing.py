@@ -153,12 +153,12 @@ async def restore(
     person put on the list yesterday stays on it. The list keeps the expiry it has. Raises ListRefusedError, of a file
     that is gone or damaged too.
     """
-    old = next((one for one in await store.history(name) if one.version == version), None)
+    old = next((row for row in await store.history(name) if row.version == version), None)
     if old is None:
         raise ListRefusedError(f"list {name!r} has no version {version}")
     kind = Kind(old.kind)
     its = await store.changes(name, version)
-    own = combine(decode(one.document, kind) for one in its)
+    own = combine(decode(change.document, kind) for change in its)
     loaded = await asyncio.to_thread(load_list, data_dir / old.file, old, its, mapped=True)
     if loaded.snapshot is None:
         raise ListRefusedError(f"list {name!r}: version {version} cannot be read: its file is gone or damaged")

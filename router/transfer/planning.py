@@ -113,7 +113,11 @@ def start_of(
         limits=limits,
         lead=lead,
         key=key,
-        carriers={one.carrier: carriers[one.carrier] for one in selection.endpoints if one.carrier in carriers},
+        carriers={
+            endpoint.carrier: carriers[endpoint.carrier]
+            for endpoint in selection.endpoints
+            if endpoint.carrier in carriers
+        },
     )
 
 
