@@ -200,7 +200,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class OrderClauses:
-    """What an order's invoice froze: what it counts (`sent` or `billed`), and how far its week may run over."""
+    """The clauses that an order's invoice froze: `sent` or `billed` units, and how far the week may run over."""
 
     counts: str
     overrun_percent: int
@@ -208,7 +208,7 @@ class OrderClauses:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a buyer bought for one service week (domain, section 6): live transfers as sent, or billed units.
+    """A buyer's order for one service week (domain, section 6): live transfers as sent, or billed units.
 
     Two orders are the same where the same is bought; the fields after the make-up say where that came from, and what
     was frozen.

@@ -301,7 +301,7 @@ class ListSource:
 
 @dataclass(frozen=True, slots=True)
 class BookFile:
-    """What a file asks to be imported. A buyer's `terms` is the newest version of the profile it names."""
+    """The content of a file to import. A buyer's `terms` is the newest version of the profile it names."""
 
     terms: tuple[Terms, ...] = ()
     buyers: tuple[Buyer, ...] = ()
@@ -320,7 +320,7 @@ def load_book(path: Path, environ: Mapping[str, str], presets: Mapping[str, Term
 
 
 def validate_book(document: Document, presets: Mapping[str, Terms]) -> tuple[BookFile, list[Problem]]:
-    """What can be read of the book, and everything that is wrong with it."""
+    """The sound part of the book, and all its problems."""
     reader = _Reader(document, presets)
     terms = reader.terms()
     buyers = reader.buyers(terms)

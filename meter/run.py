@@ -88,7 +88,7 @@ class MeterOptions:
 
 
 def composers(options: MeterOptions) -> dict[str, Composer]:
-    """Who makes the e-mails of each kind. The modules named here also bring the samples of their templates."""
+    """The composers of e-mails by kind. The modules named here also bring the samples of their templates."""
     return {
         LEAD: LeadComposer(options.link),
         DOCUMENT: DocumentComposer(),

@@ -56,7 +56,7 @@ class Job:
 
 @dataclass(slots=True)
 class Summary:
-    """What a scrub of a file came to."""
+    """The result of a scrub of a file."""
 
     file: str
     buyer: str

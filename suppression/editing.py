@@ -58,7 +58,7 @@ ORPHAN_S = 86_400  # a file that no version names is deleted after this; younger
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """What a change by hand came to. `version` and `revision` are in force now."""
+    """The result of a manual change. `version` and `revision` are in force now."""
 
     version: int
     revision: int

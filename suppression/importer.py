@@ -72,7 +72,7 @@ Confirm = Callable[[Layout], bool]  # are these the columns?
 
 
 class Mode(StrEnum):
-    """What a file does to a list."""
+    """The effect of a file on a list."""
 
     REPLACE = "replace"
     ADD = "add"
@@ -81,7 +81,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be imported, and as what. `buyer` None: global."""
+    """One import: the file, the list, and how the file is read. `buyer` None: global."""
 
     file: Path
     name: str

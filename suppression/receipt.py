@@ -35,7 +35,7 @@ class ReceiptError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a receipt says. `reason` empty: may be transferred. `sets` are the beginnings of the digests of lists."""
+    """The claims of a receipt. `reason` empty: may be transferred. `sets`: the beginnings of the lists' digests."""
 
     transfer: str
     buyer: str
@@ -88,11 +88,11 @@ class Signer:
         return (signed + b"." + _encoded(keyed.digest())).decode("ascii")
 
     def verify(self, receipt: str) -> Claims:
-        """What the receipt of a transfer says. Raises ReceiptError where it was not signed with one of the keys."""
+        """The claims of a transfer's receipt. Raises ReceiptError where it was not signed with one of the keys."""
         return _claims(self.verify_document(receipt))
 
     def verify_document(self, receipt: str) -> dict[str, object]:
-        """What was signed. Raises ReceiptError."""
+        """The signed claims. Raises ReceiptError."""
         parts = receipt.strip().split(".") if len(receipt) <= _MAX else []
         if len(parts) != 3 or not all(map(_WORD.fullmatch, parts)):  # noqa: PLR2004 - header, claims, signature
             raise ReceiptError("is no receipt: three parts of letters and digits with dots between are expected")

@@ -185,7 +185,7 @@ class Collector:
 
 
 def merge(layers: Sequence[Layer], tally: Tally, window: int = WINDOW) -> Iterator[Entries]:
-    """What the layers come to. Either every run has `rest` or none has."""
+    """The merged entries of the layers. Either every run has `rest` or none has."""
     runs = [(rank, run) for rank, layer in enumerate(layers) for run in layer.runs if len(run)]
     rules = _Rules.of(layers)
     readers = [_Reader(rank, run, max(1, window // max(1, len(runs)))) for rank, run in runs]

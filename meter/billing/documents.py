@@ -231,7 +231,7 @@ def _unrendered(connection: Any, since_us: int) -> list[str]:
 
 
 def sample() -> dict[str, Any]:
-    """What an order's invoice shows, to try templates with."""
+    """The body of a sample invoice of an order, to try templates with."""
     terms = Terms("sample", unit_price_minor=4_500)
     buyer = Buyer("acme", "Acme", terms, address=("12 Main Street",), reference="PO 1")
     week = Week(date(2026, 6, 8), terms.time_zone)

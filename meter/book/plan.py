@@ -29,7 +29,7 @@ class ImportRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredBook:
-    """What the store holds. A buyer's `terms` has only its name here."""
+    """The book as the store holds it. A buyer's `terms` has only its name here."""
 
     terms: Mapping[tuple[str, int], Terms] = field(default_factory=dict)
     buyers: Mapping[str, Buyer] = field(default_factory=dict)

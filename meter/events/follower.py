@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 
 
 class BatchResult(Enum):
-    """What became of a batch: the cursors are to be written soon, were written with it, or may wait for long."""
+    """The result of handing over a batch: its cursors are to be written soon, are written, or may wait."""
 
     SOON = "soon"
     WRITTEN = "written"

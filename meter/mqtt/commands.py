@@ -45,7 +45,7 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Commander:
-    """Who may send commands. `buyer` empty: the operator, for all buyers. `secrets`: the one in use and older ones."""
+    """A sender of commands. `buyer` empty: the operator, for all buyers. `secrets`: the one in use and older ones."""
 
     name: str
     secrets: tuple[str, ...] = field(repr=False)

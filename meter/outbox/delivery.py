@@ -96,7 +96,7 @@ class LanedDeliverer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OutboxOptions:
-    """How long and how often. Seconds and days."""
+    """Timing of delivery and pruning, in seconds and days."""
 
     first_retry_s: float = FIRST_RETRY_S
     last_retry_s: float = LAST_RETRY_S

@@ -76,7 +76,7 @@ async def open_store(url: str, *, create: bool = True, secrets_key: str = "") ->
 
 
 def secret_box(connection: Connection) -> SecretBox:
-    """What seals the secrets of the connection's store."""
+    """The box that seals the secrets of the connection's store."""
     found: SecretBox = connection.get_execution_options()[_BOX]  # none: the engine is not of `open_store`
     return found
 

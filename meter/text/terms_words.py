@@ -10,7 +10,7 @@ from meter.text.localised import DEFAULT_LOCALE, money_text
 
 
 def in_words(terms: Terms) -> str:
-    """What a version agrees, in sentences that a buyer can hold against its invoices (domain, sections 3 to 9)."""
+    """A version of terms in sentences that a buyer can hold against its invoices (domain, sections 3 to 9)."""
     prices = ("unit_price", "minute_price", "setup_fee", "extra_line_price")
     spans = {"increment": "minute_increment_ms", "minimum": "minute_minimum_ms"}
     spans |= {"talk": "talk_connected_ms", "buffer": "secure_buffer_ms"}

@@ -117,7 +117,7 @@ class Texts:
         return self._shipped.get_template(name).render(values)
 
     def faults(self) -> list[TemplateFault]:
-        """What is wrong with the operator's templates: each is parsed and, where there is a sample, rendered."""
+        """The faults of the operator's templates: each is parsed and, where there is a sample, rendered."""
         if self.folder is None:
             return []
         if not self.folder.is_dir():

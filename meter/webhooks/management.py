@@ -27,14 +27,14 @@ class Condition(StrEnum):
 
 
 def condition(hook: Webhook, standing: Standing) -> Condition:
-    """The word for it."""
+    """The condition of a webhook, from its standing."""
     if standing.disabled_utc_us is not None:
         return Condition.DISABLED
     return Condition.FAILING if hook.unreadable or standing.failing_since_utc_us is not None else Condition.OK
 
 
 def trouble(hook: Webhook, standing: Standing) -> str:
-    """Why it is not posted to: what is so now, and else what the last attempt came to."""
+    """Why nothing is sent to it: its present fault, else the error of the last attempt."""
     return hook.unreadable or standing.error
 
 

@@ -65,7 +65,7 @@ class RawFile(io.FileIO):
         self.digest = hashlib.sha256()
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int | None:  # type: ignore[override]
-        """What a ZIP archive or a buffer around the file reads by."""
+        """Read into a buffer: the call of a ZIP archive or of a buffered reader around the file."""
         got = super().readinto(buffer)
         self.taken += got or 0
         return got

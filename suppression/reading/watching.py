@@ -60,7 +60,7 @@ def holds_number(text: str, options: ReadOptions) -> bool:
 
 
 def kind_of(text: str, options: ReadOptions) -> Kind | None:
-    """What a cell is, among the kinds that may be; None: unreadable."""
+    """The kind of a cell's entry, among the possible kinds; None: unreadable."""
     kind = options.kind
     if kind is None:
         bare = text.strip(AROUND)

@@ -112,7 +112,7 @@ class WeekResult:
 
     @property
     def remedies(self) -> dict[Remedy, ShortfallRemedy]:
-        """What each choice would make of the shortfall."""
+        """The remedy of the shortfall by each choice."""
         return {choice: remedy(choice, self.shortfall, self.week) for choice in Remedy}
 
 
@@ -215,7 +215,7 @@ def _share(prepaid: Prepaid, units: int) -> int:
 
 
 def remedy(choice: Remedy | None, short: Line, week: Week) -> ShortfallRemedy:
-    """What a choice makes of a shortfall, settled on the Tuesday after `week`.
+    """The remedy of a shortfall by a choice, carried out on the Tuesday after `week`.
 
     That is the week which fell short, or a later one where the shortfall had to await its payment. None: not chosen.
     """

@@ -35,7 +35,7 @@ class Series(StrEnum):
 
 
 class DocumentKind(StrEnum):
-    """What a document is for."""
+    """The kinds of documents."""
 
     ORDER = "order"
     OVERAGE = "overage"
@@ -103,7 +103,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class IssueStamp:
-    """What issuing adds to a draft. Days are ISO dates of the contract, `credits` what was taken of open credits."""
+    """The values that issuing adds to a draft. Days are ISO dates of the contract; `applied_minor`: credits used."""
 
     number: str
     issued_on: str
@@ -374,7 +374,7 @@ def week_figures(result: WeekResult, units: WeekUnits) -> dict[str, Any]:
 
 
 def remedy_text(settlement: ShortfallRemedy, week: str, counts: str) -> str:
-    """What became of a shortfall, in one line; `counts`: how the order of the week that fell short counted.
+    """The remedy of a shortfall in one line; `counts`: how the order of the week that fell short counted.
 
     Where nothing was paid for what is short, nothing is paid back: it is then no credit, and no check is made out.
     """

@@ -28,7 +28,7 @@ _TAIL = 12.0  # standard deviations, after which a quantile is given up
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a week has come. Open times in microseconds; `earlier` units of the weeks before, newest first."""
+    """The progress of a week. Open times in microseconds; `earlier` units of the weeks before, newest first."""
 
     counted: int
     passed_us: int
@@ -65,7 +65,7 @@ class Forecast:
 
     @property
     def remedies(self) -> dict[Remedy, tuple[int, int]]:
-        """What each choice would come to, as expected: units made up for, or the amount of a check or credit."""
+        """The expected amount of each remedy: units made up for, or the amount of a check or credit."""
         short = self.expected
         return {
             Remedy.REFUND: (0, short.shortfall_minor),
@@ -80,7 +80,7 @@ def is_foreseeable(week: Week, now_utc_us: int) -> bool:
 
 
 def foresee(progress: Progress, covered: int, settle: Callable[[int], WeekResult]) -> Forecast:
-    """What the week comes to. `settle` holds a week against its order, given how much more is delivered than so far.
+    """The forecast of a week. `settle` holds a week against its order, given how much more is delivered than so far.
 
     Raises ValueError where more time has passed than there is.
     """

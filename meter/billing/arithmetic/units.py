@@ -26,7 +26,7 @@ SENT = "sent"
 
 @dataclass(frozen=True, slots=True)
 class RunningUnits:
-    """What one kind of unit of one buyer has come to so far. Raises ValueError where the two figures cannot be.
+    """The running totals of one kind of unit of one buyer. Raises ValueError where the two figures cannot be.
 
     `hundredths`: the sum of unit x percentage of all units so far. `billed`: units billed so far, its whole hundreds.
     """
@@ -123,12 +123,12 @@ def paid_in_advance(counts: str, quantity: int, percent: int, before: OrderedUni
 
 
 def line_minor(units: int, unit_price_minor: int) -> int:
-    """What a line of billed units costs, in minor units. Nothing to round: the percentage went into the units."""
+    """The price of a line of billed units, in minor units. Nothing to round: the percentage went into the units."""
     return units * unit_price_minor
 
 
 def credit_minor(unit_price_minor: int, percent: int) -> int:
-    """What one approved unit gives back: its price x the percentage of its dial-out, half-even (domain, section 8).
+    """The credit for one approved unit: its price x the percentage of its dial-out, half-even (domain, section 8).
 
     A failed unit is at 100 %, so its credit is the price. Where terms bill failed units at less, its percentage is
     theirs: nobody gets back more than the unit cost. Raises ValueError for a percentage outside 0 to 100.

@@ -266,7 +266,7 @@ def unrendered(connection: Connection, form: str, limit: int, since_us: int = 0)
 
 
 def open_of(connection: Connection, number: str) -> int:
-    """What is still asked for: what the receivable holds under a document's number, in minor units."""
+    """The open amount: the balance of the receivable under a document's number, in minor units."""
     total = 0
     for side, sign in ((postings.c.debit, 1), (postings.c.credit, -1)):
         query = select(func.coalesce(func.sum(postings.c.amount), 0))

@@ -67,7 +67,7 @@ ENTITIES: dict[str, Entity] = {
 
 @dataclass(frozen=True, slots=True)
 class ExportFilter:
-    """What to export. Instants in microseconds UTC, from `from_us` to before `to_us`; None: no bound."""
+    """The selection of an export. Instants in microseconds UTC, from `from_us` to before `to_us`; None: no bound."""
 
     entity: str
     form: str = "csv"

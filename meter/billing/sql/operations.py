@@ -190,7 +190,7 @@ class BillingStore:
         return (standing[-1] if standing else DEFAULT_REMEDY), made
 
     async def balances(self, buyer: str = "") -> dict[str, dict[Account, int]]:
-        """What each buyer's accounts of money hold. Raises UnknownBuyerError."""
+        """The balance of each buyer's accounts of money. Raises UnknownBuyerError."""
 
         def work(connection: Connection) -> dict[str, dict[Account, int]]:
             contracts = read_contracts(connection) if not buyer else {buyer: read_contract(connection, buyer)}

@@ -137,7 +137,7 @@ def _add_refund(
 
 
 def choice_of(connection: Connection, buyer: str, week: str, before_us: int) -> Remedy | None:
-    """What a buyer has chosen for a week: for that week itself, else the standing choice; None: nothing."""
+    """A buyer's choice of remedy for a week: the one for that week itself, else the standing choice; None: nothing."""
     return chosen(connection, buyer, week, before_us) or chosen(connection, buyer, None, before_us)
 
 

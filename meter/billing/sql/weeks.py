@@ -221,7 +221,7 @@ def as_invoiced(connection: Connection, frozen: FrozenOrder) -> WeekOrder:
 
 
 def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, periods.PeriodEnd | None]:
-    """What the week settled last carries on, and where it ends; None where none was settled."""
+    """The units that the week closed last carries on, and where it ends; None where none was settled."""
     row = periods.last(connection, buyer, periods.WEEK)
     return periods.carried_of(row), row
 

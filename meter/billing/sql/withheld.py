@@ -17,7 +17,7 @@ from meter.store.schema import orders
 
 
 def waits_for(connection: Connection, refund: Any) -> str:
-    """What a check that is not sent yet waits for, in words; empty: for nothing. `refund`: its row."""
+    """The reason for which a check is withheld, in words; empty: none. `refund`: its row."""
     if refund.week is None:
         held = ledger.balance(connection, refund.buyer, Account.CREDITS, refund.currency)
         return "open credits: what they came from was taken back" if held > 0 else ""

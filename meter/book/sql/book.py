@@ -84,7 +84,7 @@ V = TypeVar("V", Terms, Endpoint, Campaign)
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did, or with `dry_run` would do. Names such as `buyer acme`."""
+    """The changes of an import; with `dry_run` those that it would make. Names such as `buyer acme`."""
 
     added: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ def change_faults(connection: Connection, plan: ImportPlan, stored: StoredBook) 
 
 
 def open_matters(connection: Connection, buyer: str, currency: str) -> list[str]:
-    """What of a contract is still open, in words."""
+    """The open matters of a contract, in words."""
     held = ledger.balances(connection, buyer, currency)
     found = [words for account, words in _OWED.items() if held.get(account)]
     for account, (asset, whole) in _UNBILLED.items():

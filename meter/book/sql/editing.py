@@ -39,7 +39,7 @@ Raw = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class BookRules:
-    """What of the configuration a book is held against. `file`: relative paths start at its folder."""
+    """The parts of the configuration that a book is checked against. `file`: relative paths start at its folder."""
 
     file: Path
     carriers: frozenset[str] = frozenset()

@@ -51,7 +51,7 @@ class OrderProgress:
 
     @property
     def left(self) -> int:
-        """What is still to be delivered; 0 once it is fulfilled."""
+        """The units still to be delivered; 0 once the order is fulfilled."""
         return max(0, self.order.quantity + self.make_up - self.units)
 
 
@@ -186,7 +186,7 @@ def _progress(connection: Connection, book: Book, buyer: str) -> list[OrderProgr
 
 
 def progress_of(connection: Connection, book: Book, order: Order) -> OrderProgress:
-    """What an order has come to, by the admissions of its week."""
+    """The progress of an order, by the admissions of its week."""
     buyer = book.buyers.get(order.buyer)
     terms = buyer.terms if buyer is not None else Terms("")  # its terms are not in force yet
     states = dict(_states(connection, order, terms))

@@ -43,7 +43,7 @@ KIND = "credit"  # of the e-mail
 
 @dataclass(frozen=True, slots=True)
 class CreditApplication:
-    """What a buyer asks, or who wants a re-review (then `reason` is the request's own)."""
+    """A buyer's request, or a request for a re-review (then `reason` is the request's own)."""
 
     words: str
     by: str
@@ -53,7 +53,7 @@ class CreditApplication:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a reviewer decides."""
+    """A reviewer's decision."""
 
     approve: bool
     explanation: str

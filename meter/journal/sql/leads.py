@@ -117,7 +117,7 @@ def _purge(connection: Connection, now_us: int) -> int:
 
 
 class LeadFetcher:
-    """What the router asks (its protocol `LeadReader`): off the loop's thread, bounded in time and number.
+    """The router's reader of leads (its protocol `LeadReader`): off the loop's thread, bounded in time and number.
 
     It owns the clerk: a look-up waits for nobody's but another's of its own kind.
     """

@@ -107,7 +107,7 @@ def of_transfer(connection: Connection, transfer: str) -> list[Posting]:
 
 
 def outcomes_posted(connection: Connection, transfers: Sequence[str]) -> dict[str, list[Posting]]:
-    """What the outcomes of these transfers posted, by transfer: units and minutes, not what was taken back."""
+    """The postings of the outcomes of these transfers, by transfer: units and minutes, not what was taken back."""
     found: dict[str, list[Posting]] = {}
     query = select(postings).where(postings.c.transfer.in_(transfers), postings.c.rule.in_(OUTCOME_RULES))
     for row in connection.execute(query.order_by(postings.c.seq)):
@@ -143,7 +143,7 @@ def reverse_transfer(connection: Connection, key: str, *, reason: str, by: str, 
 
 
 def balance(connection: Connection, buyer: str, account: Account, asset: str) -> int:
-    """What an account of money holds: debits less credits, in minor units."""
+    """The balance of an account of money: debits less credits, in minor units."""
     return balances(connection, buyer, asset).get(account, 0)
 
 

@@ -50,7 +50,7 @@ def last(connection: Connection, buyer: str, kind: str, *, before_us: int | None
 
 
 def carried_of(row: Any) -> CarriedUnits:
-    """What a settled week carries on; nothing where there is none."""
+    """The units that a closed week carries on; nothing where there is none."""
     if row is None:
         return CarriedUnits()
     connected, failed = row.connected_hundredths, row.failed_hundredths

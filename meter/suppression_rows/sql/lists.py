@@ -86,7 +86,7 @@ class ListRows:
     async def log(
         self, name: str | None = None, limit: int = 100, before: int | None = None
     ) -> tuple[ListLogEntry, ...]:
-        """What was done to a list, or to any, newest first; with `before` what came before the row of that id."""
+        """The log of a list, or of all lists, newest first; with `before` the rows before that id."""
         return await self._read(read.log, name, limit, before)
 
     async def exemptions(self, active_only: bool = True) -> tuple[Exemption, ...]:
