@@ -105,12 +105,12 @@ class Charged:
     currency: str
 
 
-def read_report(payload: Mapping[str, Any], now_utc_us: int) -> Reported:
+def read_report(document: Mapping[str, Any], now_utc_us: int) -> Reported:
     """What a report says, checked. Raises InteractionError naming the first field that is wrong."""
-    unknown = sorted(str(name) for name in set(payload) - set(_FIELDS))
+    unknown = sorted(str(name) for name in set(document) - set(_FIELDS))
     if unknown:
         raise InteractionError(unknown[0][:MAX_NAME], "is not known")
-    values = {name: read(name, payload.get(name)) for name, read in _FIELDS.items()}
+    values = {name: read(name, document.get(name)) for name, read in _FIELDS.items()}
     received, started, ended = (values.pop(f"{name}_at") for name in ("received", "started", "ended"))
     if started < received:
         raise InteractionError("started_at", "is before received_at")

@@ -113,12 +113,14 @@ def start_of(
         limits=limits,
         lead=lead,
         key=key,
-        carriers={
-            endpoint.carrier: carriers[endpoint.carrier]
-            for endpoint in selection.endpoints
-            if endpoint.carrier in carriers
-        },
+        carriers=_dialled(selection, carriers),
     )
+
+
+def _dialled(selection: Selection, carriers: Mapping[str, Carrier]) -> dict[str, Carrier]:
+    """The carriers through which endpoints of the selection are reached."""
+    names = {endpoint.carrier for endpoint in selection.endpoints}
+    return {name: carrier for name, carrier in carriers.items() if name in names}
 
 
 def _started(
