@@ -80,7 +80,7 @@ def list_(
         finally:
             await clerk.close()
 
-    rows = [_listed(one) for one in with_store(find_place(config, store), work)]
+    rows = [_listed(row) for row in with_store(find_place(config, store), work)]
     if as_json:
         print_json(rows)
         return
@@ -88,15 +88,15 @@ def list_(
         ("message", "kind", "state", "age", "attempts", "to", "error"),
         [
             (
-                one["message_id"],
-                one["kind"],
-                one["state"],
-                _span(one["age_s"]),
-                one["attempts"],
-                ", ".join(one["to"]) or "the buyer's",
-                one["error"],
+                row["message_id"],
+                row["kind"],
+                row["state"],
+                _span(row["age_s"]),
+                row["attempts"],
+                ", ".join(row["to"]) or "the buyer's",
+                row["error"],
             )
-            for one in rows
+            for row in rows
         ],
     )
 
@@ -145,7 +145,10 @@ def show(
     row, bounces, tried = with_store(find_place(config, store), work)
     resent = row.order.get("resent")
     if as_json:
-        more = {"recipients": [asdict(one) for one in tried], "bounces": [asdict(one) for one in bounces]}
+        more = {
+            "recipients": [asdict(recipient) for recipient in tried],
+            "bounces": [asdict(entry) for entry in bounces],
+        }
         print_json(_listed(row) | {"resent": resent, **more})
         return
     out(f"{clean(row.message_id)}: {row.kind}, {row.state}, {row.attempts} attempts")
@@ -184,21 +187,21 @@ def resend(
 
     if to and current:
         raise typer.BadParameter("give --to or --current, not both", param_hint="--current")
-    given = [] if current else [_address(one) for one in to] if to else None
-    who = getpass.getuser()
+    given = [] if current else [_address(address) for address in to] if to else None
+    by = getpass.getuser()
 
     async def work(engine: AsyncEngine) -> bool:
         clerk = Clerk(engine)
         try:
             row = await _find(clerk, message_id)
-            return await clerk.write(send_again, row, given, who, _now())
+            return await clerk.write(send_again, row, given, by, _now())
         finally:
             await clerk.close()
 
     if not with_store(find_place(config, store), work):
         raise CommandError(f"{clean(message_id)} is waiting to be sent already")
-    structlog.get_logger(__name__).info("mail_resent", message_id=message_id, by=who)
-    out(f"{clean(message_id)} is queued again by {who}; the meter sends it within seconds")
+    structlog.get_logger(__name__).info("mail_resent", message_id=message_id, by=by)
+    out(f"{clean(message_id)} is queued again by {by}; the meter sends it within seconds")
 
 
 @mail.command()
@@ -317,13 +320,13 @@ def bounce(
         typer.echo("baton: this is no report of failed delivery", err=True)
         raise typer.Exit(EX_DATAERR)
     if as_json:
-        print_json([asdict(one.row) | {"is_new": one.is_new} for one in recorded])
+        print_json([asdict(record.row) | {"is_new": record.is_new} for record in recorded])
         return
-    for one in recorded:
-        row = one.row
+    for record in recorded:
+        row = record.row
         about = clean(row.message_id) or "no message of ours"
         how = f"{'for good' if row.permanent else 'for now'} {row.status}".rstrip()
-        out(f"{about}: {clean(row.recipient) or 'somebody'} bounced {how}{'' if one.is_new else ' (known already)'}")
+        out(f"{about}: {clean(row.recipient) or 'somebody'} bounced {how}{'' if record.is_new else ' (known already)'}")
     if not recorded:
         out("the report tells of no failure")
 

@@ -34,21 +34,21 @@ def trace(
 
     of_dialer, legs = _look_up(config, transfer)
     wanted = {"do": "trace", "call_ids": [*filter(None, [of_dialer])], "prefixes": [f"{transfer}-"]}
-    found = ask_router(control_socket(config), wanted)
-    messages: list[dict[str, Any]] = found["messages"]
+    answer = ask_router(control_socket(config), wanted)
+    messages: list[dict[str, Any]] = answer["messages"]
     if not messages:
         raise CommandError(
             f"{clean(transfer)}: the router has none of its messages any more (router.trace_mb), or never had"
         )
-    for one in messages:
-        one["leg"] = legs.get(leg_of(one["call_id"]), "")
+    for message in messages:
+        message["leg"] = legs.get(leg_of(message["call_id"]), "")
     if as_json:
-        print_json({"transfer": transfer, "messages": messages, "cut": found["cut"]})
+        print_json({"transfer": transfer, "messages": messages, "cut": answer["cut"]})
         return
     zero_us = messages[0]["mono_us"]
-    for one in messages:
-        _print(one, (one["mono_us"] - zero_us) / 1000, full=full)
-    if found["cut"]:
+    for message in messages:
+        _print(message, (message["mono_us"] - zero_us) / 1000, full=full)
+    if answer["cut"]:
         out("There are more messages than one answer holds: the newest are not shown.")
 
 

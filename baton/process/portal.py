@@ -42,7 +42,7 @@ from portal.documents.service import DocumentsService
 from portal.events.service import EventsService
 from portal.health.service import HealthService
 from portal.http.problems import RouterAwayError
-from portal.http.rate_limit import Rates
+from portal.http.rate_limit import RateLimit
 from portal.http.services import Service, Services
 from portal.http.stream_limit import StreamLimit
 from portal.http.tokens import TokenBook
@@ -123,7 +123,7 @@ async def _run(
     )
     watched = (live, events, lists)
     stored = _store_services(database, clerk, settings, rules)
-    limits = Rates(portal.requests_per_minute, portal.failed_logins_per_minute)
+    limits = RateLimit(portal.requests_per_minute, portal.failed_logins_per_minute)
     services = Services(tokens, *dialers, *watched, *stored, rates=limits)
     server = _Server(_server_config(services, portal))
     purging = asyncio.create_task(_purge(leads, lists))

@@ -27,7 +27,7 @@ _OTHERS = "others"
 _log = structlog.get_logger("portal")
 
 
-class Rates:
+class RateLimit:
     """Counts requests. Each method raises ProblemError 429 once its bound is passed."""
 
     def __init__(self, requests_per_minute: int, failures_per_minute: int) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 from fastapi import Request
 
 from portal.http.problems import ProblemError
-from portal.http.rate_limit import Rates
+from portal.http.rate_limit import RateLimit
 from portal.http.tokens import TokenBook
 
 
@@ -26,7 +26,7 @@ class Services:
     Raises ValueError where two services are of one type.
     """
 
-    def __init__(self, tokens: TokenBook, *services: Service, rates: Rates | None = None) -> None:
+    def __init__(self, tokens: TokenBook, *services: Service, rates: RateLimit | None = None) -> None:
         self.tokens = tokens
         self.rates = rates
         self._by_type = {type(service): service for service in services}

@@ -46,7 +46,19 @@ def parse_records(drained: str, doubt_from_us: int) -> Iterator[Record]:
         ns, direction, method, status, call_id, tag, to_tag, phrase, reason = text.split("\x1f")
         at_us = int(ns) // 1000
         lag_us = max(0, at_us - doubt_from_us) if direction == "R" else 0
-        yield Record(at_us, lag_us, direction == "R", method, int(status), call_id, tag, to_tag, phrase, reason)
+        received = direction == "R"
+        yield Record(
+            at_us,
+            lag_us,
+            received,
+            method,
+            int(status),
+            call_id=call_id,
+            tag=tag,
+            to_tag=to_tag,
+            phrase=phrase,
+            reason=reason,
+        )
 
 
 @dataclass(slots=True)
@@ -188,7 +200,15 @@ class LegBook:
             return
         leg.seen.add(kind)
         self.events.append(
-            LegSignal(leg.handle, kind, record.at_us, record.lag_us, record.status, record.phrase, record.reason)
+            LegSignal(
+                leg.handle,
+                kind,
+                record.at_us,
+                record.lag_us,
+                code=record.status,
+                phrase=record.phrase,
+                header=record.reason,
+            )
         )
 
     def ended(self, handle: str, at_us: int, lag_us: int, code: int) -> None:
@@ -212,7 +232,14 @@ class LegBook:
     def _tell(self, leg: Leg, kind: SignalKind, record: Record, *, local: bool) -> None:
         self.events.append(
             LegSignal(
-                leg.handle, kind, record.at_us, record.lag_us, record.status, record.phrase, record.reason, local=local
+                leg.handle,
+                kind,
+                record.at_us,
+                record.lag_us,
+                code=record.status,
+                phrase=record.phrase,
+                header=record.reason,
+                local=local,
             )
         )
 

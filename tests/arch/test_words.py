@@ -23,9 +23,6 @@ LISTENERS = {"_keep", "_keep_log"}  # SQLAlchemy calls its listeners with the ta
 HISTORY = "meter/store/migrations/versions/"  # migrations are what they were when they ran
 RIDDLES = {"one", "other", "found", "said", "who"}  # which noun of the trade is meant, the reader would have to guess
 LONG_FUNCTION = 30  # lines: beyond these a variable, too, is named for what it holds
-UNNAMED = ()
-UNREAD = ()
-UNSETTLED = ()
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -102,7 +99,6 @@ def test_a_parameter_is_a_noun_of_the_trade() -> None:
     riddles = [
         f"{name}:{node.lineno} {node.name}({parameter.arg})"
         for name, tree in PRODUCT.items()
-        if not name.startswith(UNNAMED)
         for node in _functions(tree)
         for parameter in _parameters(node)
         if parameter.arg in RIDDLES
@@ -114,7 +110,6 @@ def test_a_variable_of_a_long_function_is_a_noun_of_the_trade() -> None:
     riddles = {
         f"{name}:{function.lineno} {function.name}: {node.id}"
         for name, tree in PRODUCT.items()
-        if not name.startswith(UNREAD)
         for function in _functions(tree)
         if (function.end_lineno or 0) - function.lineno + 1 > LONG_FUNCTION
         for node in ast.walk(function)
@@ -127,7 +122,6 @@ def test_a_wide_call_names_its_arguments() -> None:
     wide = [
         f"{name}:{node.lineno} {ast.unparse(node)[:80]}"
         for name, tree in PRODUCT.items()
-        if not name.startswith(UNSETTLED)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and len(node.args) > MAX_POSITIONAL and _callee(node) not in VARIADIC
     ]

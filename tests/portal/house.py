@@ -46,7 +46,7 @@ from portal.credits.service import CreditsService
 from portal.documents.service import DocumentsService
 from portal.events.service import EventsService
 from portal.health.service import HealthService
-from portal.http.rate_limit import Rates
+from portal.http.rate_limit import RateLimit
 from portal.http.services import Services
 from portal.http.stream_limit import StreamLimit
 from portal.http.tokens import Scope, Token, TokenBook
@@ -144,7 +144,7 @@ class House:
         engine: AsyncEngine,
         folder: Path,
         *,
-        rates: Rates | None = None,
+        rates: RateLimit | None = None,
         streams: StreamLimit | None = None,
         webhooks: WebhookOptions | None = None,
         **live_options: Any,

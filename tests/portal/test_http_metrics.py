@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from portal.app import describe
-from portal.http.rate_limit import Rates
+from portal.http.rate_limit import RateLimit
 from telemetry import metrics
 from tests.portal.house import House, open_house
 
@@ -60,7 +60,7 @@ async def test_a_fault_of_ours_is_counted_as_500(house: House, monkeypatch: pyte
 
 
 async def test_what_a_limit_refuses_is_counted_by_why(tmp_path: Path) -> None:
-    async with open_house(tmp_path, rates=Rates(3, 1)) as strict:
+    async with open_house(tmp_path, rates=RateLimit(3, 1)) as strict:
         requests, failures = _grown(lambda: _limited("requests")), _grown(lambda: _limited("failures"))
         for _ in range(5):
             await strict.ask("acme", "GET", "/buyers")

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from portal.http.problems import ProblemError
-from portal.http.rate_limit import MAX_KEYS, Rates, source
+from portal.http.rate_limit import MAX_KEYS, RateLimit, source
 from tests.portal.house import House, bearer, open_house
 from tests.portal.test_signed import JSON, LEAD, _signed
 
 
 @pytest.fixture
 async def strict(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path, rates=Rates(5, 3)) as one:
+    async with open_house(tmp_path, rates=RateLimit(5, 3)) as one:
         yield one
 
 
@@ -82,7 +82,7 @@ async def test_a_body_that_is_refused_before_its_signature_is_counted_too(strict
 
 
 async def test_a_flood_from_everywhere_fills_no_memory() -> None:
-    rates = Rates(1, 1)
+    rates = RateLimit(1, 1)
     let_through = 0
     for number in range(MAX_KEYS + 500):
         with contextlib.suppress(ProblemError):

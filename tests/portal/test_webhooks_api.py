@@ -17,7 +17,7 @@ from meter.text.signing import new_secret, sign
 from meter.webhooks.channel import WebhookOptions
 from meter.webhooks.http_post import PostOptions
 from meter.webhooks.sql import Standing, Webhook, disable, put_standing, read_hooks
-from portal.http.rate_limit import TRIALS_PER_MINUTE, Rates
+from portal.http.rate_limit import TRIALS_PER_MINUTE, RateLimit
 from tests.portal.house import House, open_house
 from tests.store.meter.webhooks.test_webhooks import Endpoint, certificates, endpoint
 
@@ -29,7 +29,7 @@ URL = "https://crm.acme.example/leads?key=very-secret"
 async def shop(tmp_path: Path, certificates: Path) -> AsyncIterator[House]:
     """A portal that may post to the endpoint of this machine."""
     options = WebhookOptions(PostOptions(frozenset({"localhost"}), 5.0, str(certificates / "ca.pem")))
-    async with open_house(tmp_path, rates=Rates(1_000, 100), webhooks=options) as one:
+    async with open_house(tmp_path, rates=RateLimit(1_000, 100), webhooks=options) as one:
         yield one
 
 
