@@ -66,7 +66,7 @@ class Proof(Enum):
     WRONG = "wrong"
 
 
-class Doorman:
+class DialerGuard:
     """Knows the dialers. `now_us` is the monotonic clock."""
 
     def __init__(self, dialers: tuple[Dialer, ...], *, lockout_failures: int = 5) -> None:

@@ -19,7 +19,7 @@ from facts.fact import CALLER_LEG, Fact
 from facts.outcome import CountsAs, Outcome, Reason, Verdict
 from router.arrival import Arrival, ArrivalResult, lead_asked_for, lead_of, why_unread
 from router.config import RouterConfig
-from router.dialers import Dialer, Doorman, TurnAway
+from router.dialers import Dialer, DialerGuard, TurnAway
 from router.ids import new_id
 from router.lead import Lead
 from router.ports import BookReader, Journal, LeadReader, Scrubber, UsageReader
@@ -82,14 +82,14 @@ class Router:
         self._scrubber = scrubber
         self._usage = usage
         self.prober = Prober(engine, clock)
-        self.doorman = Doorman(config.dialers)
+        self.guard = DialerGuard(config.dialers)
         self.configure(config)
 
     def configure(self, config: RouterConfig) -> None:
         """Take another configuration; calls that are up go on under what they began with."""
         self.config = config
         self.prober.configure(config.probe_down_after, config.probe_up_after)
-        self.doorman.admit(config.dialers, lockout_failures=config.lockout_failures)
+        self.guard.admit(config.dialers, lockout_failures=config.lockout_failures)
         self.around = RouterSurroundings(
             live=self.live,
             carriers=config.carriers,
@@ -99,7 +99,7 @@ class Router:
             usage=self._usage,
         )
 
-    def open_doors(self) -> None:
+    def admit_parties(self) -> None:
         """Tell the engine whom to let in; to be called once it runs, and after `configure`."""
         dialers = [[str(network) for network in one.networks] for one in self.config.dialers]
         self.engine.admit_sources(dialers, drop=self.config.drop_unknown)
@@ -143,7 +143,7 @@ class Router:
 
     def on_ask(self, ask: Ask) -> None:
         """OPTIONS: to a campaign, whether a buyer would take a call now; to nobody in particular, whether we are up."""
-        dialer = self.doorman.of(ask.source)
+        dialer = self.guard.of(ask.source)
         if dialer is None and not ask.trunk:
             self.engine.reply(ask.handle, FORBIDDEN)
             return
@@ -172,12 +172,12 @@ class Router:
 
     def may_replace(self, handle: str, source: str, headers: dict[str, list[str]]) -> bool:
         dialer = self._dialer_of(handle)
-        return dialer is not None and self.doorman.may_replace(dialer, source, headers, self.clock.now_us())
+        return dialer is not None and self.guard.may_replace(dialer, source, headers, self.clock.now_us())
 
     def _dialer_of(self, handle: str) -> Dialer | None:
         """Whose end of a call this is; None for a buyer's leg."""
         shell, number = self._legs.get(handle, (None, -1))
-        return self.doorman.of(shell.start.invite.source) if shell is not None and number == CALLER_LEG else None
+        return self.guard.of(shell.start.invite.source) if shell is not None and number == CALLER_LEG else None
 
     def feed(self, shell: TransferShell, event: m.Event) -> None:
         with logs.about(shell.transfer, getattr(event, "leg", None)):
@@ -203,7 +203,7 @@ class Router:
     # --- arrival ---
 
     def _arrive(self, invite: Invite) -> None:
-        dialer = self.doorman.of(invite.source)
+        dialer = self.guard.of(invite.source)
         if dialer is not None and not self._let_in(dialer, invite):
             return
         welcome = dialer is not None and dialer.may_call(invite.user)
@@ -221,7 +221,7 @@ class Router:
 
     def _let_in(self, dialer: Dialer, invite: Invite) -> bool:
         """Loops, digest, rate and concurrency: what fails here is answered at once and leaves no transfer."""
-        away = LOOPED if self._looped(invite) else self.doorman.judge(dialer, invite, self.clock.now_us())
+        away = LOOPED if self._looped(invite) else self.guard.judge(dialer, invite, self.clock.now_us())
         if away is None and dialer.max_calls and self._calls_of(dialer) >= dialer.max_calls:
             away = TOO_MANY_CALLS
         if away is None:
@@ -239,7 +239,7 @@ class Router:
         return any(mark in self.live for mark in marks)
 
     def _calls_of(self, dialer: Dialer) -> int:
-        arriving = sum(1 for one in self._arrivals.values() if self.doorman.of(one.invite.source) is dialer)
+        arriving = sum(1 for one in self._arrivals.values() if self.guard.of(one.invite.source) is dialer)
         return arriving + sum(1 for shell in self.live.values() if shell.start.dialer == dialer.name)
 
     def _arrived(self, arrival: Arrival, how: ArrivalResult) -> None:
@@ -254,7 +254,7 @@ class Router:
     # --- transfers ---
 
     def _start(self, invite: Invite, how: ArrivalResult) -> None:
-        dialer = self.doorman.of(invite.source)
+        dialer = self.guard.of(invite.source)
         lead = lead_of(invite, how)
         name = dialer.name if dialer is not None else ""
         refusal = self._standing(dialer, invite.user)

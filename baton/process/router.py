@@ -160,7 +160,7 @@ async def _run(config_path: Path, settings: Settings, clock: LoopClock, vitals: 
     if mended := parts.recorder.mend():
         _log.warning("recordings_mended", count=mended)
     parts.engine.start()
-    router.open_doors()
+    router.admit_parties()
     steering = Steering(
         config_path,
         settings,
@@ -307,7 +307,7 @@ def _apply(settings: Settings, router: Router) -> None:
     """Bring settings into force in a router that runs; calls that are up go on under what they began with."""
     logs.configure(**settings.log.options, process="router")
     router.configure(router_config(settings))
-    router.open_doors()
+    router.admit_parties()
 
 
 async def _gauges(router: Router, writer: JournalWriter, clock: LoopClock) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from router.sip.pjlib import guarded
-from router.sip.refer import FORBIDDEN, Moving
+from router.sip.refer import FORBIDDEN, DialogMoves
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,7 +27,7 @@ class Callbacks(Protocol):
     def on_registration(self, account: Any, code: int, good: bool) -> None: ...
 
     @property
-    def moving(self) -> Moving: ...
+    def moves(self) -> DialogMoves: ...
 
     def fault(self, handle: str, where: str) -> None: ...
 
@@ -70,19 +70,19 @@ def make_classes(pj: ModuleType) -> tuple[Any, Any]:  # noqa: C901 - a class sta
         def onCallReplaceRequest(self, prm: Any) -> None:  # noqa: N802
             source = prm.rdata.srcAddress.rpartition(":")[0].strip("[]")
             prm.statusCode = FORBIDDEN
-            call = self.engine.moving.replace_asked(self.handle, self.account, source, prm.rdata.wholeMsg)
+            call = self.engine.moves.replace_asked(self.handle, self.account, source, prm.rdata.wholeMsg)
             if call is not None:
                 prm.newCall = call
                 prm.statusCode = 200
 
         @guarded
         def onCallReplaced(self, prm: Any) -> None:  # noqa: N802
-            self.engine.moving.replaced(self.handle, prm.newCall, prm.newCallId)
+            self.engine.moves.replaced(self.handle, prm.newCall, prm.newCallId)
 
         @guarded
         def onCallTransferRequest(self, prm: Any) -> None:  # noqa: N802
             prm.statusCode = FORBIDDEN
-            call = self.engine.moving.refer_asked(self.handle, self.account, prm.dstUri)
+            call = self.engine.moves.refer_asked(self.handle, self.account, prm.dstUri)
             if call is not None:
                 prm.newCall = call
                 prm.statusCode = 202

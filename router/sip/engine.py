@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from errno import EADDRINUSE, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
 
@@ -32,7 +32,7 @@ from router.sip.dialogs import Dialogs, words_of
 from router.sip.legs import LegBook, parse_records
 from router.sip.media import Media
 from router.sip.message import read_invite
-from router.sip.out_of_dialog import Doors
+from router.sip.out_of_dialog import OutOfDialog
 from router.sip.pjlib import (
     SHARE,
     EngineConfig,
@@ -44,9 +44,8 @@ from router.sip.pjlib import (
     start_tap,
 )
 from router.sip.port import EngineListener, Invite, LegFault, LegNotSent, Slots, Target
-from router.sip.refer import Moving
+from router.sip.refer import DialogMoves
 from router.sip.registry import Calls
-from router.sip.services import Services
 from router.sip.tracing import KeptMessages, find_messages
 from router.sip.wire import new_call_id, packed, user_part, with_transport
 from telemetry import metrics
@@ -66,7 +65,7 @@ LOOK_US = 100_000  # how often RTP is looked at
 _log = structlog.get_logger("sip")
 
 
-class PjsuaEngine(Services):
+class PjsuaEngine:
     """`router.sip.port.SipEngine` over pjsua2. Create, start and close it on the loop's thread."""
 
     def __init__(
@@ -93,8 +92,8 @@ class PjsuaEngine(Services):
         self._kick_due = False
         self._pumped_us = 0
         self.media = Media(self._pj, self.legs, clock.lag_us)
-        self.moving = Moving(self._pj, self.legs, self.calls, self.media, lambda: self._listener)
-        self.doors = Doors(self._pj, lambda: self._listener)
+        self.moves = DialogMoves(self._pj, self.legs, self.calls, self.media, lambda: self._listener)
+        self.out_of_dialog = OutOfDialog(self._pj, lambda: self._listener)
         self.dialogs = Dialogs(self._pj)
 
     # --- life ---
@@ -208,7 +207,7 @@ class PjsuaEngine(Services):
             self._pumping = False
 
     def _tick(self) -> None:
-        """PJSIP's timers, where traffic has not just had them looked at; what media and doors have to tell."""
+        """Serve PJSIP's timers where traffic has not just done so; look at media and requests outside dialogs."""
         now_us = monotonic_us()
         self.media.look(now_us, LOOK_US)
         if now_us - self._pumped_us >= TICK_S * 500_000 or self.legs.events:
@@ -222,14 +221,14 @@ class PjsuaEngine(Services):
             elif self.legs.events:
                 batch = [self.media.judge(event) for event in self.legs.events]
                 self.legs.events.clear()
-                self._listener.on_events(self.moving.sort(batch) if self.moving.any else batch)
-            elif not self.doors.look():
+                self._listener.on_events(self.moves.sort(batch) if self.moves.any else batch)
+            elif not self.out_of_dialog.look():
                 return
 
     def _read_tap(self) -> None:
         if self._pj.baton_tap_pending():
-            if self.moving.any:
-                self.moving.adopt()
+            if self.moves.any:
+                self.moves.adopt()
             doubt_from_us = monotonic_us() - self._clock.lag_us()
             for record in parse_records(self._pj.baton_tap_drain(), doubt_from_us):
                 self.legs.note(record)
@@ -258,8 +257,8 @@ class PjsuaEngine(Services):
         metrics.CALL_SLOTS_LINGERING.set(slots.lingering)
         metrics.ENGINE_CALLS.set(self.pj_objects)
         self.dialogs.sweep()
-        self.doors.sweep()
-        self.moving.sweep(now_us)
+        self.out_of_dialog.sweep()
+        self.moves.sweep(now_us)
         self.media.bury()
         if self.legs.events:
             self._kick()
@@ -279,7 +278,7 @@ class PjsuaEngine(Services):
         self._pj.baton_keep_to_listener(slot)
         at_us, lag_us = arrived or (monotonic_us(), self._clock.lag_us())
         try:
-            read = read_invite(text, lead=self.doors.knows(source.rpartition(":")[0].strip("[]")))
+            read = read_invite(text, lead=self.out_of_dialog.knows(source.rpartition(":")[0].strip("[]")))
         except Exception:
             self.reject(handle, BAD_REQUEST)
             raise
@@ -313,7 +312,7 @@ class PjsuaEngine(Services):
         leg = self.legs.live.get(handle)
         if leg is not None:
             self.media.over(leg)
-            self.moving.over(handle)
+            self.moves.over(handle)
         code = self._pj.baton_call_code(slot)
         self.legs.ended(handle, monotonic_us(), self._clock.lag_us(), code)
 
@@ -378,7 +377,7 @@ class PjsuaEngine(Services):
         if leg is None or call is None:
             return
         self.media.over(leg)
-        self.moving.over(handle)
+        self.moves.over(handle)
         try:
             call.batonHangUp(packed(headers))
         except self._pj.Error as error:
@@ -416,6 +415,70 @@ class PjsuaEngine(Services):
             _log.warning("response_not_sent", leg=handle, code=code, error=error.reason)
             self.fault(handle, f"{code} not sent: {error.reason}")
         self._kick()
+
+    # --- media, recordings, trunks, requests outside dialogs ---
+
+    @property
+    def _open_accounts(self) -> Accounts:
+        if self._accounts is None:
+            raise EngineUnusableError("the engine is closed")
+        return self._accounts
+
+    def play(self, handle: str, file: str, *, loop: bool = False) -> None:
+        leg = self.legs.live.get(handle)
+        if leg is not None:
+            self.media.play(leg, file, loop=loop)
+
+    def stop_playing(self, handle: str) -> None:
+        leg = self.legs.live.get(handle)
+        if leg is not None:
+            self.media.stop_playing(leg)
+
+    def record(self, caller: str, endpoint: str, file: str) -> bool:
+        left, right = self.legs.live.get(caller), self.legs.live.get(endpoint)
+        return left is not None and right is not None and self.media.record(left, right, file)
+
+    def stop_recording(self, caller: str) -> int:
+        leg = self.legs.known(caller)
+        return self.media.stop_recording(leg) if leg is not None else -1
+
+    def codec(self, handle: str) -> str:
+        leg = self.legs.live.get(handle)
+        codec: str = self._pj.baton_codec(leg.slot) if leg is not None and leg.slot >= 0 else ""
+        return codec
+
+    def probe(self, key: str, target: Target) -> None:
+        try:
+            account = self._open_accounts.for_target(target).getId()
+        except self._pj.Error as error:
+            _log.error("trunk_unusable", trunk=key, error=error.reason)
+            account = -1
+        self.out_of_dialog.probe(key, account, with_transport(target))
+
+    def reply(self, handle: int, code: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.out_of_dialog.reply(handle, code, packed(headers))
+
+    def admit_sources(self, dialers: Sequence[Sequence[str]], *, drop: bool) -> None:
+        self.out_of_dialog.admit_sources(dialers, drop=drop)
+
+    def admit_trunks(self, addresses: Collection[str]) -> None:
+        self.out_of_dialog.admit_trunks(addresses)
+
+    def behind_nat(self, networks: Sequence[str]) -> None:
+        self.out_of_dialog.behind_nat(networks)
+
+    def lock_out(self, source: str, seconds: int) -> None:
+        self.out_of_dialog.lock_out(source, seconds)
+
+    def registered(self, target: Target) -> bool:
+        try:
+            return self._open_accounts.registered(target)
+        except self._pj.Error as error:
+            _log.error("trunk_unusable", uri=target.policy.registrar, error=error.reason)
+            return False
+
+    def keep_registered(self, targets: Sequence[Target]) -> None:
+        self._open_accounts.keep_registered(targets)
 
 
 def _words(names: Sequence[str]) -> str:

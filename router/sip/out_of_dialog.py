@@ -20,7 +20,7 @@ PROBE_TIMEOUT_US = 2_000_000  # a trunk that takes longer to say "yes" is not on
 _log = structlog.get_logger("sip")
 
 
-class Doors:
+class OutOfDialog:
     """The engine's dealings outside calls."""
 
     def __init__(self, pj: ModuleType, listener: Callable[[], EngineListener]) -> None:

@@ -37,7 +37,7 @@ def own_tag(pj: ModuleType, slot: int) -> str:
     return tag
 
 
-class Moving:
+class DialogMoves:
     """Legs whose far end is being moved."""
 
     def __init__(

@@ -40,7 +40,7 @@ from book.numbers import NumberError, normalise
 from book.sip_uri import UriError
 from router import lead
 from router.arrival import lead_asked_for
-from router.dialers import Dialer, Doorman
+from router.dialers import Dialer, DialerGuard
 from router.sip import bodies, message, tracing
 from router.sip.bodies import BodyError
 from telemetry.logs import mask, mask_event
@@ -397,7 +397,7 @@ _SHOWN = tuple(
     for line in ("", "m=audio ", "o=", "a=", "a=rtpmap:", "a=ssrc:", "c=", "s=")
 )
 
-DOORMAN = Doorman((Dialer("d", (), "u", "p"),))
+DOORMAN = DialerGuard((Dialer("d", (), "u", "p"),))
 
 
 def _prove(text: str) -> object:

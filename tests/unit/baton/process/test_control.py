@@ -244,7 +244,7 @@ class _Steered:
     def _apply(self, settings: Settings) -> None:
         self.applied.append(settings)
         self.world.router.configure(router_config(settings))
-        self.world.router.open_doors()
+        self.world.router.admit_parties()
 
     def _stop(self) -> None:
         self.stopped += 1
