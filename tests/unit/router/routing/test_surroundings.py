@@ -149,6 +149,9 @@ def test_a_did_whose_carrier_is_no_longer_configured_is_left_out_and_a_trunk_nee
     scene = Surroundings()
     assert scene.why(replace(did(1), carrier="gone")) == "no_carrier"
     assert scene.why(replace(plain(1), carrier="gone")) == ""
+    scene = Surroundings(TrunkPolicy(probe_s=5))
+    scene.probed("carrier/own", 503)
+    assert scene.why(replace(plain(1), carrier="own")) == ""
 
 
 def test_another_buyers_trunk_of_the_same_name_is_down_alone() -> None:
