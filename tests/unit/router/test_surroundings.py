@@ -12,8 +12,9 @@ from book.model import Book, Buyer, Endpoint, EndpointKind, Terms, Transport, Tr
 from facts.outcome import OutcomeTerms
 from router.config import Carrier
 from router.routing.health import Trunks
-from router.routing.surroundings import Around, LiveTransfers, trunk_addresses, trunk_target, watched
+from router.routing.trunks import trunk_addresses, trunk_target, watched
 from router.sip.port import Invite, Target
+from router.surroundings import LiveTransfers, RouterSurroundings
 from router.transfer import model as m
 from router.transfer.shell import Start, TransferShell
 from tests.memory import MemoryEngine, VirtualClock
@@ -79,7 +80,7 @@ def test_to_enter_or_to_leave_twice_counts_once() -> None:
 
 
 class Surroundings:
-    """`Around` with its parts at hand. `own`: the policy of the carrier that all DIDs go through."""
+    """`RouterSurroundings` with its parts at hand. `own`: the policy of the carrier that all DIDs go through."""
 
     def __init__(self, own: TrunkPolicy | None = None) -> None:
         self.live = LiveTransfers()
@@ -87,7 +88,7 @@ class Surroundings:
         self.trunks = Trunks(down_after=1, up_after=1, on_change=lambda *_: None)
         self.lists, self.counts = Lists({"+12125550100"}), Counts()
         target = Target(uri="sip:{number}@carrier.invalid", policy=own or TrunkPolicy())
-        self.around = Around(
+        self.around = RouterSurroundings(
             live=self.live,
             carriers={"own": Carrier("own", target)},
             trunks=self.trunks,
