@@ -45,10 +45,10 @@ def talked(seconds: float, **start: Any) -> Story:
     return Story().start(**start).dial(1).answer(1, 4).bridge(1, 4).hang_up(4 + seconds, Party.CALLER).close()
 
 
-def interrupted() -> Story:
-    """The router died amid the talk: that it lasted 15 s is known by the fact alone."""
-    story = Story().start().dial(1).answer(1, 4).bridge(1, 4).add(Kind.TALK_REACHED_15S, 19.0, 1)
-    return story.add(Kind.INTERRUPTED, 19.5).close()
+def interrupted(reached_s: int = 15, **start: Any) -> Story:
+    """The router died amid the talk, when is not known to 2 s: only the fact proves that it lasted long enough."""
+    story = Story().start(**start).dial(1).answer(1, 4).bridge(1, 4).add(Kind.TALK_REACHED_15S, 4.0 + reached_s, 1)
+    return story.add(Kind.INTERRUPTED, 4.5 + reached_s, lag_ms=2_000).close()
 
 
 def abandoned() -> Story:
@@ -72,6 +72,9 @@ DECIDED: list[Case] = [
      CONNECTED),
     ("talk that reached 15 s, and 15 s are asked for", interrupted, {}, Verdict.CONNECTED, CONNECTED),
     ("talk that reached 15 s is no proof of 20 s", interrupted, {"talk_connected_ms": 20_000}, Verdict.FAULT, None),
+    ("talk that reached a minute, as its own terms asked, and a minute is asked for",
+     lambda: interrupted(60, terms={**WESTLAKE, "talk_connected_ms": 60_000}), {"talk_connected_ms": 60_000},
+     Verdict.CONNECTED, CONNECTED),
     ("declined at 5 s, within the buffer of a secure trunk", lambda: declined_at(5), {}, Verdict.WITHIN_BUFFER, None),
     ("the same without a buffer", lambda: declined_at(5), {"secure_buffer_ms": 0}, Verdict.FAILED, FAILED),
     ("declined at 5 s, and the buffer ends there", lambda: declined_at(5), {"secure_buffer_ms": 5_000}, Verdict.FAILED,
