@@ -9,7 +9,7 @@ What was consulted is named by two digests, of the global lists and of the buyer
 for is on record in the store before the first scrub that names them. A person on a global list who has an exemption on
 record passes that list, and the evidence says by which exemption.
 
-`ScrubResult` has the shape that `router.ports.Scrubber` asks for; suppression imports nothing of the router.
+`Scrub` has the calls that `router.ports.Scrubber` asks for; suppression imports nothing of the router.
 """
 
 from __future__ import annotations

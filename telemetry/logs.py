@@ -222,7 +222,7 @@ def configure(
 
 
 def _part(names: tuple[Any, ...], process: str) -> str:
-    """The part of Baton that a logger's name is of: `meter.store.x` is the meter's."""
+    """The part of Baton that a logger's name is of: `meter.store.engine` is the meter's."""
     return str(names[0]).partition(".")[0] if names else process
 
 

@@ -13,9 +13,8 @@ debited to it less what was credited. Of money:
     cash          received less paid out
 
 Of units, in hundredths (`meter.billing.arithmetic.units`), by kind: `unbilled_connected` and `unbilled_failed` hold
-what was
-delivered and not billed yet, of which less than one unit is left over after each week; `billed` what was. Minutes go
-the same way, in started increments.
+what was delivered and not billed yet, of which less than one unit is left over after each week; `billed` what was.
+Minutes go the same way, in started increments.
 """
 
 from __future__ import annotations

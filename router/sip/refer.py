@@ -2,7 +2,7 @@
 
 The transfer goes on: its leg keeps its handle and gets another dialog underneath. With Replaces the new dialog is there
 at once; with REFER the engine dials it and changes over when it answers. Whether either is allowed is the router's to
-say (`EngineListener.may_move`); a buyer may do neither.
+say (`EngineListener.may_refer` and `may_replace`); a buyer may do neither.
 """
 
 from __future__ import annotations

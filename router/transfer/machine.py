@@ -15,8 +15,8 @@ up. One leg's refusal ends that leg alone; the attempt fails with its last leg. 
 from dial-out, the first INVITE that was handed to the transport, whatever provisional answers come. Events that a
 phase does not know are ignored on purpose: a lost race is not an error.
 
-Here are the start, the dialer's leg, the timers and our own end; `steps_legs` has the endpoints' legs, `steps_talk`
-what goes on between two parties, `steps` what they share.
+Here are the start, the dialer's leg, the timers and our own end; `legs.py` has the endpoints' legs, `talk.py` what goes
+on between two parties, `endings.py` what they share.
 """
 
 from __future__ import annotations
