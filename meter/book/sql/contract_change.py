@@ -43,7 +43,7 @@ def open_matters(connection: Connection, buyer: str, currency: str) -> list[str]
     held = ledger.balances(connection, buyer, currency)
     found = [words for account, words in _OWED.items() if held.get(account)]
     for account, (asset, whole) in _UNBILLED.items():
-        if abs(ledger.balance(connection, buyer, account, asset)) >= whole:
+        if abs(ledger.quantity(connection, buyer, account, asset)) >= whole:
             found.append("transfers that are not billed")
             break
     settled = select(billing_periods.c.period).where(billing_periods.c.buyer == buyer)

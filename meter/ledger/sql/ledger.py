@@ -158,6 +158,14 @@ def balances(connection: Connection, buyer: str, asset: str) -> dict[Account, in
     return found
 
 
+def quantity(connection: Connection, buyer: str, account: Account, asset: str) -> int:
+    """What an account of units or increments holds, the postings of transfers included: debits less credits."""
+    mine = (postings.c.buyer == buyer, postings.c.asset == asset)
+    sides = ((postings.c.debit, 1), (postings.c.credit, -1))
+    sums = [select(func.sum(sign * postings.c.amount)).where(*mine, side == account) for side, sign in sides]
+    return sum(int(connection.execute(query).scalar() or 0) for query in sums)
+
+
 def to_posting(row: Row[Any]) -> Posting:
     """A row of the table as a value."""
     values = {name: getattr(row, name) for name in _FIELDS}
