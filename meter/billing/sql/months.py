@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import orjson
 from sqlalchemy import Connection, func, insert, select
@@ -117,19 +118,21 @@ def _increments(connection: Connection, buyer: str, month: Month, last: periods.
 
 
 def _line(connection: Connection, key: _Key, count: int, month: Month, terms: Terms) -> DraftLine:
+    """Price and increment are those in force at dial-out; of a version that is not in the store, the month's last."""
     kind, price, name, version = key
-    if price < 0:
-        price = _price_of(connection, name, version, terms)
-    seconds = terms.minute_increment_ms / 1000
+    clauses = _clauses_of(connection, name, version)
+    if price < 0:  # the facts of these transfers do not tell it
+        price = int(clauses.get("minute_price_minor", terms.minute_price_minor))
+    seconds = int(clauses.get("minute_increment_ms", terms.minute_increment_ms)) / 1000
     text = f"{_KINDS.get(kind, kind)}, started increments of {seconds:g} s"
     return DraftLine(text, count, price, count * price, month.name)
 
 
-def _price_of(connection: Connection, name: str, version: int, terms: Terms) -> int:
-    """Of a transfer whose facts do not tell the price: that of its version of the terms."""
+def _clauses_of(connection: Connection, name: str, version: int) -> dict[str, Any]:
+    """The clauses of a version of the terms; none where there is no such version."""
     query = select(terms_table.c.document).where(terms_table.c.name == name, terms_table.c.version == version)
-    found = connection.execute(query).scalar_one_or_none()
-    return int(orjson.loads(found)["minute_price_minor"]) if found is not None else terms.minute_price_minor
+    document = connection.execute(query).scalar_one_or_none()
+    return {} if document is None else dict(orjson.loads(document))
 
 
 def _billed(draft: Draft, count: int, run: BillingRun) -> list[Posting]:
