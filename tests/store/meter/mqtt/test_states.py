@@ -117,6 +117,7 @@ async def test_a_publisher_that_starts_again_repeats_nothing(
     try:
         assert await again.states.look() == 0
         assert again.calls == 0
+        assert not again.states._left, "what was told by the one before is known"
     finally:
         await again.close()
 
@@ -131,6 +132,7 @@ async def test_a_trunk_that_is_no_more_is_taken_away_and_may_come_back(books: Bo
     await trunks(books, {"carrier/own": "down"}, 2_000)
     assert await publisher.look() == [("trunks/r1/acme/pbx/state", None)]  # and not a word of the other
     assert await publisher.look() == [], "a topic is taken away once"
+    assert not publisher.states._left
     await trunks(books, {"carrier/own": "down", "acme/pbx": "suspect"}, 3_000)
     ((topic, payload),) = await publisher.look()
     assert (topic, (payload or {})["state"]) == ("trunks/r1/acme/pbx/state", "suspect")
@@ -148,6 +150,7 @@ async def test_while_a_message_waits_its_topic_waits_and_the_newest_state_follow
         assert await publisher.states.look() == 0
         assert publisher.states._left, "it is looked at again though nothing changes"
     assert await publisher.queued() == []
+    assert publisher.calls == 1, "nobody is woken for nothing"
     await publisher.deliver()
     ((topic, payload),) = await publisher.look()
     assert (topic, (payload or {})["state"]) == ("buyers/acme/state", "on_hold")
