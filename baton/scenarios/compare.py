@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from baton.scenarios.books import TransferRecord
 from baton.scenarios.facts import first_missing
 from baton.scenarios.story import ChargeEntry, ExpectEntry, LegEntry
 from facts.fact import Fact, Kind
@@ -20,6 +19,7 @@ from facts.ladder import LegTimes, build_ladder
 from facts.outcome import CountsAs, Outcome
 from facts.payloads import answered
 from facts.start_payload import Terms, terms
+from meter.settling.sql.records import TransferRecord
 
 
 def differences(expect: ExpectEntry, told: TransferRecord, *, endpoints: int) -> list[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from baton.demo.parties import HOST, MEDIA_PORTS, Processes, free_port, sipp
 from baton.demo.scenarios import Callee, Caller, callee, caller
-from baton.scenarios.books import TransferRecord
 from facts.outcome import Verdict
+from meter.settling.sql.records import TransferRecord
 
 CAMPAIGN = "plain-traffic"
 ANSWER_MS, TALK_MS = 300, 500

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from baton.demo.parties import HOST, Processes
 from baton.demo.relay import Gate, Relay
-from baton.scenarios.books import TransferRecord
 from baton.scenarios.cast import Callee, Cast
 from baton.scenarios.compare import differences
 from facts.fact import Kind
+from meter.settling.sql.records import TransferRecord
 
 _LISTEN_S = 5.0
 _LOOK_S = 0.05

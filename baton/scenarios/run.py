@@ -11,13 +11,13 @@ from pathlib import Path
 from baton.demo.certificates import make
 from baton.demo.parties import Processes, free_port, write_stunnel, write_tone
 from baton.demo.serving import DemoBaton, until
-from baton.scenarios.books import open_count, read_books
 from baton.scenarios.cast import KEY_1, WHISPER, Cast, plan
 from baton.scenarios.load import Load, LoadResult
 from baton.scenarios.media import write_key
 from baton.scenarios.play import Pace, StoryResult, judge, play
 from baton.scenarios.story import Story
 from meter.journal.sql.verify import verify_journal
+from meter.settling.sql.records import open_count, read_books
 from meter.store.engine import open_store
 
 TOGETHER = 24  # stories at a time: an idle SIPp takes a hundredth of a core, and a story has two or three

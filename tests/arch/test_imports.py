@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -62,26 +63,33 @@ NOUNS = (
     "webhooks",
 )
 ROUTER_ROOMS = ("sip", "routing", "transfer")  # likewise
+SQL = (
+    "meter/store/*.py",
+    "meter/store/migrations/*.py",
+    "meter/store/migrations/versions/*.py",
+    *(f"meter/*/{n}" for n in ("tables.py", "rows.py", "sql.py", "sql/*.py")),
+)
 CONFINED = {  # library -> the places where it may be imported, as patterns of `Path.match`
     "pjsua2": ("router/sip/*.py",),
     "_pjsua2": ("router/sip/*.py",),
-    "sqlalchemy": (
-        "meter/store/*.py",
-        "meter/store/migrations/*.py",
-        "meter/store/migrations/versions/*.py",
-        *(f"meter/*/{n}" for n in ("tables.py", "rows.py", "sql.py", "sql/*.py")),
-    ),
+    "sqlalchemy": SQL,
+    "sqlite3": SQL,
     "alembic": ("meter/store/*.py", "meter/store/migrations/*.py", "meter/store/migrations/versions/*.py"),
     "aiosqlite": ("meter/store/*.py",),
     "prometheus_client": ("telemetry/*.py",),
 }
 # The engine is a handle that others pass along, and its error how they learn that the store failed: neither is SQL.
 HANDLES = {("sqlalchemy.ext.asyncio", "AsyncEngine"), ("sqlalchemy.exc", "SQLAlchemyError")}
+TABLES = ("meter.store.schema", "meter.store.money_schema", "meter.store.integration_schema")
+STATEMENT = re.compile(
+    r"\s*(?:SELECT\s.*\bFROM\b|INSERT\s+(?:OR\s+\w+\s+)?INTO\b|UPDATE\s+\w+\s+SET\b|DELETE\s+FROM\b|CREATE\s+TABLE\b|PRAGMA\s)",
+    re.DOTALL,
+)
 FILES = sorted(file for package in ALLOWED for file in (ROOT / package).rglob("*.py"))
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, module) of every import; `from facts import fact` counts as `facts.fact`."""
+    """(line, module) of every import, that of `import_module` too; `from facts import fact` counts as `facts.fact`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -89,6 +97,12 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             assert node.level == 0, f"line {node.lineno}: relative import"
             names = [alias.name for alias in node.names if (node.module, alias.name) not in HANDLES]
             yield from ((node.lineno, _target(node.module or "", name)) for name in names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in {
+            "import_module",
+            "__import__",
+        }:
+            named = [text.value for text in node.args[:1] if isinstance(text, ast.Constant)]
+            yield from ((node.lineno, str(module)) for module in named)
 
 
 def _target(module: str, name: str) -> str:
@@ -221,10 +235,49 @@ def test_a_confined_library_stays_in_its_place(file: Path) -> None:
     wrong = [
         f"line {line}: {module}"
         for line, module in _imports(_tree(file))
-        if (library := module.partition(".")[0]) in CONFINED
-        and not any(file.relative_to(ROOT).match(place) for place in CONFINED[library])
+        if (library := module.partition(".")[0]) in CONFINED and not _stands_in(file, CONFINED[library])
     ]
     assert not wrong
+
+
+def _stands_in(file: Path, places: Iterable[str]) -> bool:
+    return any(file.relative_to(ROOT).match(place) for place in places)
+
+
+def _statements(tree: ast.AST) -> Iterator[int]:
+    """Lines with SQL as text: a statement, or the beginning of one that is put together."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.match(node.value):
+            yield node.lineno
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not _stands_in(file, SQL)], ids=_name)
+def test_tables_and_statements_stand_where_sql_does(file: Path) -> None:
+    """Who has a table can select from it without a library."""
+    tree = _tree(file)
+    tables = [f"line {line}: {module}" for line, module in _imports(tree) if _within(module, TABLES)]
+    assert not tables + [f"line {line}: a statement" for line in _statements(tree)]
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("def f():\n    from meter.credits import rules", "meter.credits.rules"),
+        ("if TYPE_CHECKING:\n    from meter.credits.rules import Window", "meter.credits.rules"),
+        ("async def f():\n    import meter.run as run", "meter.run"),
+        ("from router import transfer", "router.transfer"),
+        ("import_module('meter.credits.rules')", "meter.credits.rules"),
+        ("importlib.import_module('sqlalchemy')", "sqlalchemy"),
+        ("from sqlalchemy.ext.asyncio import AsyncEngine, AsyncConnection", "sqlalchemy.ext.asyncio"),
+    ],
+)
+def test_an_import_is_seen_wherever_it_stands(text: str, module: str) -> None:
+    assert [target for _, target in _imports(ast.parse(text))] == [module]
+
+
+@pytest.mark.parametrize("text", ["'SELECT name FROM buyers'", "f'UPDATE outbox SET {x}'", "'DELETE FROM facts'"])
+def test_a_statement_is_seen(text: str) -> None:
+    assert list(_statements(ast.parse(text)))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "router/sip").rglob("*.py")), ids=_name)

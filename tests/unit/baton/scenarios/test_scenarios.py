@@ -12,7 +12,6 @@ import pytest
 
 from baton.demo.relay import Gate
 from baton.scenarios import FOLDER, stories_in
-from baton.scenarios.books import TransferRecord
 from baton.scenarios.cast import plan
 from baton.scenarios.compare import differences, worth_minor
 from baton.scenarios.facts import Pattern, first_missing
@@ -33,6 +32,7 @@ from book.problems import ConfigError
 from facts.fact import Fact, Kind
 from facts.outcome import decide
 from facts.start_payload import Terms
+from meter.settling.sql.records import TransferRecord
 
 ROOT = Path(__file__).parents[4]
 GOOD = """

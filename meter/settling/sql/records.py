@@ -1,4 +1,4 @@
-"""Reads the records of a run: for each transfer its facts, its settled outcome, and its postings."""
+"""Reads what a store has of each transfer, for the player of stories: its facts, its settled outcome, its postings."""
 
 from __future__ import annotations
 
