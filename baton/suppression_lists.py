@@ -37,7 +37,7 @@ def list_store(engine: AsyncEngine) -> ListRows:
     return ListRows(engine)
 
 
-def who() -> Actor:
+def current_actor() -> Actor:
     """The person at this terminal."""
     from book.lists import Actor
 
@@ -67,7 +67,7 @@ async def import_task(engine: AsyncEngine, place: Place, task: Task, *, ask: boo
     confirm = confirm_column(ask=ask, yes=yes and task.mode is not Mode.REMOVE)
     try:
         with progress_bar(task.file.name) as progress:
-            done = await import_file(store, place.data_dir, task, who(), progress=progress, confirm=confirm)
+            done = await import_file(store, place.data_dir, task, current_actor(), progress=progress, confirm=confirm)
     except ListRefusedError as error:
         if error.report is not None:
             _print_rejects(error.report, err=True)

@@ -103,7 +103,7 @@ class VersionPlan:
 class LogEntry:
     """The log entry of an activation; `detail` is called once the version is built."""
 
-    who: Actor
+    actor: Actor
     action: str
     detail: Callable[[], Mapping[str, object]]
 
@@ -166,7 +166,7 @@ async def put_in_force(
             plan = replace(plan, expires_utc_us=base.version.expires_utc_us)
         if plan.dry_run or _is_same(base, extent, plan.expires_utc_us, edited=plan.keep_changes):
             if not plan.dry_run:
-                await store.refused(plan.name, entry.who, action="unchanged", detail=entry.detail())
+                await store.refused(plan.name, entry.actor, action="unchanged", detail=entry.detail())
             return _as_it_is(base, extent, dry_run=plan.dry_run)
         file, checksum = await asyncio.to_thread(_write, data_dir / FOLDER, plan, entries, extent)
         new = _new_version(plan, base, extent, file=str(file.relative_to(data_dir)), checksum=checksum)
@@ -232,7 +232,7 @@ async def _activate(
         change = convert(await changed_by_hand(store, now, mark), now, plan.kind)
         try:
             return await activate_with(
-                store, data_dir, new, change, entry.who, action=entry.action, expect=now.expect, detail=detail
+                store, data_dir, new, change, entry.actor, action=entry.action, expect=now.expect, detail=detail
             )
         except StaleError:
             continue

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baton.suppression_lists import confirm_column, import_task, list_store, task_of, who
+from baton.suppression_lists import confirm_column, current_actor, import_task, list_store, task_of
 from book.lists import ListNews
 from book.problems import Problem
 
@@ -42,7 +42,7 @@ async def refuse_unreadable(engine: AsyncEngine, place: Place, book: BookFile) -
         except ListRefusedError as error:
             faults.append(f"list {one.name}: {error}")
             detail = {"file": one.file.name, "why": str(error).replace(str(one.file), one.file.name)}
-            await list_store(engine).refused(one.name, who(), action="refused_replace", detail=detail)
+            await list_store(engine).refused(one.name, current_actor(), action="refused_replace", detail=detail)
     if faults:
         raise ListRefusedError("\n".join(("nothing was imported:", *faults)))
 
@@ -53,7 +53,7 @@ def naming(book: BookFile, now_utc_us: int) -> Callable[[Any], None]:
     from suppression.activating import FOLDER
 
     lists = [(one.name, one.buyer or None, f"{FOLDER}/{one.name}.none") for one in book.suppression_lists]
-    return lambda connection: name_lists(connection, lists, who(), now_utc_us)
+    return lambda connection: name_lists(connection, lists, current_actor(), now_utc_us)
 
 
 def list_problems(lists: Iterable[ListSource], known: Iterable[Problem]) -> Iterator[tuple[Problem, bool]]:
@@ -72,7 +72,7 @@ def _problems_of(source: ListSource) -> Iterator[tuple[Problem, bool]]:
     with tempfile.TemporaryDirectory() as folder:
         task = task_of(source, dry_run=True)
         try:
-            done = asyncio.run(import_file(_NoStore(), Path(folder), task, who(), confirm=refuses))
+            done = asyncio.run(import_file(_NoStore(), Path(folder), task, current_actor(), confirm=refuses))
         except ListRefusedError as error:
             said = "; ".join((str(error), *_rejects(error.report)))
             yield Problem(path, said), True

@@ -23,12 +23,12 @@ from baton.cli.console import (
     with_store,
 )
 from baton.suppression_lists import (
+    current_actor,
     import_task,
     list_store,
     number_of,
     print_imported,
     until_us,
-    who,
     zone_of,
     zone_of_list,
 )
@@ -187,7 +187,7 @@ def _edit(
 
         until_s = (until_us(expires, await zone_of_list(engine, name)) or 0) // 1_000_000
         add = dict.fromkeys(adding, until_s)
-        return await edit(list_store(engine), place.data_dir, name, add=add, remove=removing, actor=who())
+        return await edit(list_store(engine), place.data_dir, name, add=add, remove=removing, actor=current_actor())
 
     done = with_store(place, work)
     out(f"list {name}: version {done.version}.{done.revision}, {done.count:,} numbers")
@@ -203,7 +203,7 @@ def fold(name: ListArgument, config: ConfigOption = None, store: StoreOption = "
     async def work(engine: AsyncEngine) -> Activation:
         from suppression.editing import fold as fold_
 
-        return await fold_(list_store(engine), place.data_dir, name, who())
+        return await fold_(list_store(engine), place.data_dir, name, current_actor())
 
     done = with_store(place, work)
     what = "in force" if done.changed else "had no changes"
@@ -227,7 +227,7 @@ def restore(
         from suppression.editing import restore as restore_
 
         rows = list_store(engine)
-        return await restore_(rows, place.data_dir, name, version, who(), drop_changes=drop_changes)
+        return await restore_(rows, place.data_dir, name, version, current_actor(), drop_changes=drop_changes)
 
     done = with_store(place, work)
     out(f"list {name}: version {done.version}.{done.revision} in force, of version {version}, {done.count:,} numbers")
@@ -244,7 +244,7 @@ def expire(
 
     async def work(engine: AsyncEngine) -> bool:
         until = None if expires == "never" else until_us(expires, await zone_of_list(engine, name))
-        return await list_store(engine).extend(name, until, who())
+        return await list_store(engine).extend(name, until, current_actor())
 
     if not with_store(find_place(config, store), work):
         raise CommandError(f"no list called {name!r} is in force")
@@ -262,7 +262,7 @@ def retire(
 
     async def work(engine: AsyncEngine) -> tuple[bool, ListVersion | None]:
         lists = list_store(engine)
-        return await lists.retire(name, who(), unname=unname), await lists.find(name)
+        return await lists.retire(name, current_actor(), unname=unname), await lists.find(name)
 
     done, left = with_store(find_place(config, store), work)
     if not done:
@@ -294,7 +294,7 @@ def exempt(
             raise CommandError("--expires: an exemption has an end")
         try:
             done = await list_store(engine).exempt(
-                name, wanted, buyer=buyer or None, reason=reason, expires_utc_us=until, actor=who()
+                name, wanted, buyer=buyer or None, reason=reason, expires_utc_us=until, actor=current_actor()
             )
         except ValueError as error:
             raise CommandError(str(error)) from error
@@ -312,7 +312,7 @@ def revoke(
     """End an exemption."""
 
     async def work(engine: AsyncEngine) -> bool:
-        return await list_store(engine).revoke(exemption, who())
+        return await list_store(engine).revoke(exemption, current_actor())
 
     if not with_store(find_place(config, store), work):
         raise CommandError(f"no exemption {exemption} is in force")

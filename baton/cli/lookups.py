@@ -36,7 +36,15 @@ from baton.cli.lists import (
     SkipOption,
     suppression,
 )
-from baton.suppression_lists import check_buyer, confirm_column, list_store, number_of, progress_bar, signer, who
+from baton.suppression_lists import (
+    check_buyer,
+    confirm_column,
+    current_actor,
+    list_store,
+    number_of,
+    progress_bar,
+    signer,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -440,7 +448,7 @@ def _scrub(place: Place, job: Job, confirm: Callable[[Layout], bool]) -> Summary
             "suppressed": done.suppressed,
             "receipt": done.receipt,
         }
-        await rows.log_scrub("", who(), {"buyer": job.buyer, **detail})
+        await rows.log_scrub("", current_actor(), {"buyer": job.buyer, **detail})
         return done
 
     return with_store(place, work)

@@ -263,10 +263,10 @@ def send_test(
     except DeliveryError as error:
         raise CommandError(f"{options.host}:{options.port} did not take it: {clean(str(error))}") from error
     if reply.state != TAKEN:
-        said = f"{reply.code or ''} {reply.said}".strip()
+        said = f"{reply.code or ''} {reply.text}".strip()
         raise CommandError(f"{options.host}:{options.port} did not take it: {clean(said)}")
     signed = "signed" if options.dkim is not None else "not signed"
-    out(f"{options.host}:{options.port} took it ({signed}) and said: {clean(reply.said)}")
+    out(f"{options.host}:{options.port} took it ({signed}) and said: {clean(reply.text)}")
 
 
 @mail.command("check-templates")

@@ -48,7 +48,7 @@ def _with_parts(file: Path, text: str, folder: Path) -> str:
     for _ in range(_DEPTH):
         if not _PART.search(text):
             return text
-        text = _PART.sub(lambda found: _part(file, folder / f"{found.group(1)}.xml"), text)
+        text = _PART.sub(lambda match: _part(file, folder / f"{match.group(1)}.xml"), text)
     raise PartyError(f"{file}: its parts hold each other")
 
 

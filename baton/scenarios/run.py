@@ -115,7 +115,7 @@ async def _play_all(
     """The long stories first; at most `TOGETHER` at a time."""
     gate = asyncio.Semaphore(TOGETHER)
 
-    async def one(played: StoryResult) -> None:
+    async def play_one(played: StoryResult) -> None:
         async with gate:
             await play(played, baton.sip_port, pace)
         show(result)
@@ -123,7 +123,7 @@ async def _play_all(
     if traffic is not None:
         await traffic.start(baton.sip_port)
     longest_first = sorted(result.stories, key=lambda played: -played.cast.story.entry.seconds)
-    await asyncio.gather(*(one(played) for played in longest_first))
+    await asyncio.gather(*(play_one(played) for played in longest_first))
     if traffic is not None:
         result.load = await traffic.stop()
         result.problems += result.load.problems

@@ -187,12 +187,12 @@ def _decoded(part: Mail) -> Mail:
 def _blocks(part: Mail) -> list[Mail]:
     """The groups of fields of a delivery status: of the message first, then one for each recipient."""
     try:
-        payload = _decoded(part).get_payload()
+        contents = _decoded(part).get_payload()
     except ValueError:
         return []
-    if not isinstance(payload, list):
+    if not isinstance(contents, list):
         return []
-    found = [one for one in payload if isinstance(one, Mail)]
+    found = [one for one in contents if isinstance(one, Mail)]
     if part.get_content_type() == _REPORTS[1] and len(found) == 1:  # parsed as a message whose body is the rest
         rest = found[0].get_payload()
         groups = re.split(r"\r?\n\s*\r?\n", rest) if isinstance(rest, str) else []

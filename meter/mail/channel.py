@@ -182,7 +182,7 @@ class MailDeliverer:
             at_utc_us=now_utc_us,
             next_try_utc_us=next_try,
             code=reply.code,
-            said=reply.said,
+            said=reply.text,
         )
 
 

@@ -32,7 +32,7 @@ class Reply:
 
     state: str
     code: int  # 0: no reply of the server's
-    said: str
+    text: str
     of_message: bool = False
 
 

@@ -53,7 +53,7 @@ class _Part:
     name: str
     where: str
     open: Callable[[ExitStack], Stream]
-    found: LayoutMatch
+    match: LayoutMatch
     rest: Iterator[bytes] | None = None
     refusal: ColumnError | None = None
 
@@ -85,15 +85,15 @@ class ListFile:
         except BaseException:
             self.close()
             raise
-        told = [part for part in self._parts if part.found.layout.sampled or part.found.layout.header]
-        read = [part for part in told if part.found.layout.columns]
-        first = next((part for part in read if part.found.layout.sampled), (read or self._parts)[0])
-        self.layout: Layout = first.found.layout
-        self.layouts: tuple[Layout, ...] = tuple(part.found.layout for part in read)  # of each part that has content
-        self.header_bytes = first.found.header_bytes  # with its line end; as UTF-8 if the file is UTF-16
-        self.header_lines = sum(bool(part.found.layout.header) for part in read)  # one of each part that has one
+        told = [part for part in self._parts if part.match.layout.sampled or part.match.layout.header]
+        read = [part for part in told if part.match.layout.columns]
+        first = next((part for part in read if part.match.layout.sampled), (read or self._parts)[0])
+        self.layout: Layout = first.match.layout
+        self.layouts: tuple[Layout, ...] = tuple(part.match.layout for part in read)  # of each part that has content
+        self.header_bytes = first.match.header_bytes  # with its line end; as UTF-8 if the file is UTF-16
+        self.header_lines = sum(bool(part.match.layout.header) for part in read)  # one of each part that has one
         self.uneven = tuple(
-            part.name for part in read if not _alike(part.found.layout, self.layout)
+            part.name for part in read if not _alike(part.match.layout, self.layout)
         )  # names of members and sheets
         self._agree()
 
@@ -135,15 +135,15 @@ class ListFile:
         with self._readable():
             for part in self._parts:
                 with ExitStack() as stack:
-                    pieces = part.rest or after(part.open(stack).pieces, part.found.offset)
+                    pieces = part.rest or after(part.open(stack).pieces, part.match.offset)
                     yield from self._batches(part, pieces)
             self._checksum = checksum(self._path) if self._packed else self._raw.digest.hexdigest()
         self._finished = True
 
     def _batches(self, part: _Part, pieces: Iterator[bytes]) -> Iterator[Batch]:
-        layout = part.found.layout
+        layout = part.match.layout
         member = part.name if len(self._parts) > 1 else ""
-        scanner = Scanner(layout.delimiter, part.where, part.found.line)
+        scanner = Scanner(layout.delimiter, part.where, part.match.line)
         watch = Watch(layout, self._options, part.where, part.refusal)
         for piece, last in _slices(pieces, self._chunk):
             rows = scanner.feed(piece, last=last)
@@ -153,7 +153,7 @@ class ListFile:
             made = batch(rows, layout, self._options, member) if layout.columns else None
             if made is not None:
                 yield made
-        self._left += [replace(one, member=member) for one in part.found.above]
+        self._left += [replace(one, member=member) for one in part.match.above]
         self._left += watch.unused(member)
 
     @contextmanager
@@ -211,7 +211,7 @@ class ListFile:
             where_here = f"{where}: sheet {book.filled[at]!r}"
             parts.append(self._part(titles[at], where_here, partial(_sheet, opener, at), alone=False, is_sheet=True))
         refused = next((part.refusal for part in parts if part.refusal is not None), None)
-        if refused is not None and not any(part.found.layout.columns for part in parts):
+        if refused is not None and not any(part.match.layout.columns for part in parts):
             raise refused
         return parts
 
@@ -248,7 +248,7 @@ class ListFile:
             name=name,
             where=where,
             open=opener,
-            found=match,
+            match=match,
             rest=after(pieces, match.offset) if alone else None,
             refusal=refusal,
         )
@@ -259,18 +259,18 @@ class ListFile:
 
     def _check_parts(self) -> None:
         """What was said of the columns must mean the same in all parts, and what was guessed be alike."""
-        parts = [part for part in self._parts if part.found.layout.columns and part.found.layout.sampled]
+        parts = [part for part in self._parts if part.match.layout.columns and part.match.layout.sampled]
         if len(parts) == 1:
             return
         for part in parts:
-            layout = replace(part.found.layout, member=part.name)
+            layout = replace(part.match.layout, member=part.name)
             if layout.guessed and not layout.header and layout.width > 1:
-                others = {one.found.layout.columns for one in parts if one is not part}
+                others = {one.match.layout.columns for one in parts if one is not part}
                 layout = replace(layout, sure=layout.sure and others == {layout.columns})
-            part.found = replace(part.found, layout=layout)
-        named = [part for part in parts if part.found.layout.header]
+            part.match = replace(part.match, layout=layout)
+        named = [part for part in parts if part.match.layout.header]
         for part in named[1:]:
-            if not part.found.layout.guessed and _named(part) != _named(named[0]):
+            if not part.match.layout.guessed and _named(part) != _named(named[0]):
                 raise ColumnError(
                     f"{part.where}: the columns said to be read have other names than in {named[0].name!r}: say which"
                     " ones are meant by name, or read them one by one"
@@ -279,19 +279,19 @@ class ListFile:
     def _agree(self) -> None:
         """Members are of one kind. Those without rows are of the others' kind."""
         for part in self._parts:
-            layout = part.found.layout
+            layout = part.match.layout
             if layout.columns and layout.sampled and layout.kind != self.layout.kind:
                 raise self._disagree(part)
-            part.found = replace(part.found, layout=replace(layout, kind=self.layout.kind))
+            part.match = replace(part.match, layout=replace(layout, kind=self.layout.kind))
 
     def _disagree(self, part: _Part) -> UnreadableError:
         self.close()
-        kinds = f"{part.found.layout.kind} where others are {self.layout.kind}"
+        kinds = f"{part.match.layout.kind} where others are {self.layout.kind}"
         return UnreadableError(f"{part.where}: holds entries of the kind {kinds}: import them as lists of their own")
 
 
 def _named(part: _Part) -> tuple[str, ...]:
-    return tuple(one.casefold() for one in part.found.layout.column_names)
+    return tuple(one.casefold() for one in part.match.layout.column_names)
 
 
 def _alike(first: Layout, second: Layout) -> bool:

@@ -114,7 +114,7 @@ def local(name: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text) if "_x" in text else text
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text) if "_x" in text else text
 
 
 def parser() -> XMLParserType:

@@ -22,6 +22,7 @@ VARIADIC = {
 LISTENERS = {"_keep", "_keep_log"}  # SQLAlchemy calls its listeners with the table first
 HISTORY = "meter/store/migrations/versions/"  # migrations are what they were when they ran
 RIDDLES = {"one", "other", "found", "said", "who"}  # which noun of the trade is meant, the reader would have to guess
+WRITTEN_DOWN = {"ClockRow.who", "Recipient.said"}  # a key of the ladder's JSON, a column: they stay what they were
 LONG_FUNCTION = 30  # lines: beyond these a variable, too, is named for what it holds
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -42,8 +43,31 @@ def _functions(tree: ast.AST) -> Iterator[Function]:
 
 def _parameters(function: Function) -> list[ast.arg]:
     arguments = function.args
-    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    starred = [parameter for parameter in (arguments.vararg, arguments.kwarg) if parameter is not None]
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *starred]
     return named[1:] if named and named[0].arg in {"self", "cls"} else named
+
+
+def _bound(function: Function) -> Iterator[str]:
+    """Every name that a function binds in its body: by assignment, in a loop, by `except`, by `match`."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            yield node.name
+
+
+def _published(tree: ast.AST) -> Iterator[str]:
+    """Names of functions and fields."""
+    for node in ast.walk(tree):
+        if isinstance(node, Function):
+            yield node.name
+        elif isinstance(node, ast.ClassDef):
+            yield from (
+                f"{node.name}.{field.target.id}"
+                for field in node.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            )
 
 
 def _is_connection(parameter: ast.arg) -> bool:
@@ -108,14 +132,35 @@ def test_a_parameter_is_a_noun_of_the_trade() -> None:
 
 def test_a_variable_of_a_long_function_is_a_noun_of_the_trade() -> None:
     riddles = {
-        f"{name}:{function.lineno} {function.name}: {node.id}"
+        f"{name}:{function.lineno} {function.name}: {bound}"
         for name, tree in PRODUCT.items()
         for function in _functions(tree)
         if (function.end_lineno or 0) - function.lineno + 1 > LONG_FUNCTION
-        for node in ast.walk(function)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in RIDDLES
+        for bound in _bound(function)
+        if bound in RIDDLES
     }
     assert not riddles
+
+
+def test_a_function_and_a_field_are_nouns_of_the_trade() -> None:
+    published = {named for tree in PRODUCT.values() for named in _published(tree)}
+    assert {named for named in published if named.rpartition(".")[2] in RIDDLES} == WRITTEN_DOWN
+
+
+def test_riddles_are_seen_wherever_they_stand() -> None:
+    text = """
+def f(a, *found, one=1, **other):
+    match a:
+        case [said]:
+            who = 1
+def found(): ...
+class C:
+    said: str
+"""
+    first, *_ = _functions(ast.parse(text))
+    assert {parameter.arg for parameter in _parameters(first)} >= {"found", "one", "other"}
+    assert set(_bound(first)) == {"said", "who"}
+    assert {"found", "C.said"} <= set(_published(ast.parse(text)))
 
 
 def test_a_wide_call_names_its_arguments() -> None:
