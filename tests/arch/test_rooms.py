@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.arch.test_names_in_text import is_module
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("baton", "book", "facts", "meter", "portal", "router", "suppression", "telemetry")
+PACKAGES = ("baton", "book", "config", "facts", "meter", "portal", "router", "suppression", "telemetry")
 PARTS = {"sql", "templates", "presets", "migrations", "versions"}  # of a room, no rooms themselves
 ROOMS = sorted(
     file.parent
@@ -17,6 +19,7 @@ ROOMS = sorted(
     for file in (ROOT / package).rglob("__init__.py")
     if file.parent.name not in PARTS
 )
+NAMED = re.compile(r"`([a-z]\w*(?:\.\w+)*)`")
 ENTRY = re.compile(r"\*\*Enter by\*\* `([\w.]+)`: \S")
 
 
@@ -35,6 +38,23 @@ def test_a_room_says_what_it_is(room: Path) -> None:
     module, _, name = entry[1].rpartition(".")
     assert module == _name(room).replace("/", ".") or module.startswith(_name(room).replace("/", ".") + ".")
     assert callable(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=_name)
+def test_what_one_calls_having_entered_is_there(room: Path) -> None:
+    """Names beside the entry: of a setting or a command, of a module, or a call of the entry or of the room."""
+    told = (room / "README.md").read_text(encoding="utf-8").partition("**Enter by** ")[2]
+    entry = told.split("`")[1]
+    module, _, name = entry.rpartition(".")
+    source = "\n".join(file.read_text(encoding="utf-8") for file in room.rglob("*.py"))
+    known = {*dir(getattr(importlib.import_module(module), name)), *re.findall(r"\b(?:def|class) (\w+)", source)}
+    lost = [
+        call
+        for call in set(NAMED.findall(told)) - known
+        if not (is_module(call) or is_module(f"{module.rpartition('.')[0]}.{call}"))
+        if not any((place / call).exists() for place in (room, room.parent))
+    ]
+    assert not lost
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=_name)
