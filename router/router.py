@@ -90,7 +90,7 @@ class Router:
         self.config = config
         self.prober.configure(config.probe_down_after, config.probe_up_after)
         self.guard.admit(config.dialers, lockout_failures=config.lockout_failures)
-        self.around = RouterSurroundings(
+        self.surroundings = RouterSurroundings(
             live=self.live,
             carriers=config.carriers,
             trunks=self.prober.trunks,
@@ -289,7 +289,7 @@ class Router:
             offered=offered,
             key=key,
         )
-        selection = choose(self.book.book, asked, self.around)
+        selection = choose(self.book.book, asked, self.surroundings)
         for scrub in selection.scrubs:
             metrics.SCRUB.labels(result=_SCRUB_LABELS.get(scrub.reason, "unavailable")).inc()
             metrics.SCRUB_SECONDS.observe(scrub.took_us / 1e6)
@@ -342,7 +342,9 @@ class Router:
 
     def available(self, campaign: str) -> Selection:
         """Would a buyer of this campaign take a call now? Every buyer's reason where not."""
-        found = availability(self.book.book, SelectionRequest(campaign, now_utc_us=self.clock.utc_us()), self.around)
+        found = availability(
+            self.book.book, SelectionRequest(campaign, now_utc_us=self.clock.utc_us()), self.surroundings
+        )
         if not found.refusal and self._room(found):
             return replace(found, refusal=Reason.NO_CAPACITY)
         return found

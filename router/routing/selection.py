@@ -118,24 +118,24 @@ class Selection:
         return min(self.campaign.ring_timeout_ms, max(one.ring_timeout_ms for one in self.endpoints))
 
 
-def choose(book: Book, question: SelectionRequest, around: Surroundings) -> Selection:
+def choose(book: Book, question: SelectionRequest, surroundings: Surroundings) -> Selection:
     """The buyer and the endpoints to ring.
 
     Where nobody is left, `refusal` is the reason of the buyer that ranked first, the one that would have got the call
     had nothing spoken against it; the others are in `refusals`. Raises nothing for a book that was checked.
     """
-    return _choose(book, question, around, prospect=True)
+    return _choose(book, question, surroundings, prospect=True)
 
 
-def availability(book: Book, question: SelectionRequest, around: Surroundings) -> Selection:
+def availability(book: Book, question: SelectionRequest, surroundings: Surroundings) -> Selection:
     """Whether a campaign would take some prospect now: `choose` without phone, state filters and suppression.
 
     Every buyer is looked at, so `refusals` names each that would not take a call now, also beside a choice.
     """
-    return _choose(book, question, around, prospect=False)
+    return _choose(book, question, surroundings, prospect=False)
 
 
-def _choose(book: Book, question: SelectionRequest, around: Surroundings, *, prospect: bool) -> Selection:
+def _choose(book: Book, question: SelectionRequest, surroundings: Surroundings, *, prospect: bool) -> Selection:
     campaign = book.campaigns.get(question.dialled)
     if campaign is None or not campaign.enabled:
         return Selection(refusal=Reason.NO_BUYER, seed=question.seed)
@@ -143,7 +143,7 @@ def _choose(book: Book, question: SelectionRequest, around: Surroundings, *, pro
     best: _Case | None = None
     chosen = False
     refusals: list[BuyerRefusal] = []
-    for case in _ranked(book, campaign, question, around, dice):
+    for case in _ranked(book, campaign, question, surroundings, dice):
         why = _objection(case, campaign, dice, prospect=prospect)
         if why is not None:
             refusals.append(BuyerRefusal(case.buyer.name, *why, scrub=case.scrub))
@@ -175,7 +175,7 @@ class _Case:
 
     buyer: Buyer
     question: SelectionRequest
-    around: Surroundings
+    surroundings: Surroundings
     order: Order | None
     spans: Spans
     usage: Usage
@@ -187,11 +187,11 @@ class _Case:
 
 
 def _ranked(
-    book: Book, campaign: Campaign, question: SelectionRequest, around: Surroundings, dice: Random
+    book: Book, campaign: Campaign, question: SelectionRequest, surroundings: Surroundings, dice: Random
 ) -> Iterator[_Case] | list[_Case]:
     """The campaign's buyers in the order in which they are to be tried; those already offered to are left out."""
     cases = (
-        _case(book, book.buyers[name], question, around)
+        _case(book, book.buyers[name], question, surroundings)
         for name in dict.fromkeys(_named(campaign, question.key))
         if name in book.buyers and name not in question.offered
     )
@@ -212,14 +212,14 @@ def _named(campaign: Campaign, key: str) -> tuple[str, ...]:
     return next((one.buyers for one in campaign.menu if one.key == key), ())
 
 
-def _case(book: Book, buyer: Buyer, question: SelectionRequest, around: Surroundings) -> _Case:
+def _case(book: Book, buyer: Buyer, question: SelectionRequest, surroundings: Surroundings) -> _Case:
     spans = spans_at(buyer, question.now_utc_us)
-    usage = around.usage(buyer.name).during(spans)
-    live = around.live(buyer.name)
+    usage = surroundings.usage(buyer.name).during(spans)
+    live = surroundings.live(buyer.name)
     return _Case(
         buyer=buyer,
         question=question,
-        around=around,
+        surroundings=surroundings,
         order=order_of(book.orders.get(buyer.name, ()), spans.week),
         spans=spans,
         usage=usage,
@@ -255,7 +255,7 @@ def _objection(case: _Case, campaign: Campaign, dice: Random, *, prospect: bool)
     if campaign.strategy is Strategy.RATED:
         case.ringing = (dice.choices(case.ringing, [one.rating_x100 for one in case.ringing])[0],)
     if prospect:
-        case.scrub = case.around.scrub(case.buyer.name, case.question.phone)
+        case.scrub = case.surroundings.scrub(case.buyer.name, case.question.phone)
         if case.scrub.reason:
             return case.scrub.reason, _scrub_in_words(case.scrub)
     return None
@@ -337,7 +337,7 @@ _CHECKS = (*_STANDING_CHECKS, _filters)
 
 def _see_endpoints(case: _Case) -> None:
     """Those that may ring now, in their order, and the enabled ones that may not, with why."""
-    seen = [(one, case.around.left_out(case.buyer, one)) for one in case.buyer.endpoints if one.enabled]
+    seen = [(one, case.surroundings.left_out(case.buyer, one)) for one in case.buyer.endpoints if one.enabled]
     case.ringing = tuple(one for one, why in seen if not why)
     case.left_out = tuple((one.name, why) for one, why in seen if why)
 

@@ -82,7 +82,8 @@ CONFINED = {  # library -> the places where it may be imported, as patterns of `
 HANDLES = {("sqlalchemy.ext.asyncio", "AsyncEngine"), ("sqlalchemy.exc", "SQLAlchemyError")}
 TABLES = ("meter.store.schema", "meter.store.money_schema", "meter.store.integration_schema")
 STATEMENT = re.compile(
-    r"\s*(?:SELECT\s.*\bFROM\b|INSERT\s+(?:OR\s+\w+\s+)?INTO\b|UPDATE\s+\w+\s+SET\b|DELETE\s+FROM\b|CREATE\s+TABLE\b|PRAGMA\s)",
+    r"\s*(?:SELECT\s.*\bFROM\b|INSERT\s+(?:OR\s+\w+\s+)?INTO\b|UPDATE\s+\w+\s+SET\b|DELETE\s+FROM\b"
+    r"|CREATE\s+TABLE\b|PRAGMA\s)",
     re.DOTALL,
 )
 FILES = sorted(file for package in ALLOWED for file in (ROOT / package).rglob("*.py"))
