@@ -4,7 +4,7 @@ Each task is a transaction of its own and does nothing where it was done; so the
 run twice at once, or not run for weeks, and comes to the same books (domain, section 6). A task that cannot be done,
 such as an order under terms by the minute, is told and tried again with the next look; it holds up no other buyer.
 
-A service week is settled when it has been over for a while and the meter has settled every closing fact there is: what
+A service week is closed when it has been over for a while and the meter has settled every closing fact there is: what
 is not settled then is, by the terms, an adjustment of the next week, but a meter that lags is no reason for one. By
 hand or by the clock: while closing facts wait, nothing is done but to hold who has not paid.
 """
@@ -161,7 +161,7 @@ class Cycle:
         """Whether a look is worth it: one number, unless the calendar has moved on."""
         now = self._clock()
         signs = await self._clerk.read(read_signs, now_utc_us=now)
-        if signs.is_behind:  # a week is settled once all that is closed is counted
+        if signs.is_behind:  # a week is closed once all that is closed is counted
             return _Due.HOLDS if signs.due_us is not None and signs.due_us <= now else _Due.NOTHING
         seen = self._seen
         if seen is not None and seen.book == signs.book and now < min(seen.boundary_us, signs.due_us or now + 1):

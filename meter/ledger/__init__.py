@@ -1,1 +1,1 @@
-"""The ledger: accounts, postings in one chain a buyer, settled periods."""
+"""The ledger: accounts, postings in one chain a buyer, closed periods."""

@@ -1,4 +1,4 @@
-"""The dates of a service week: when it is invoiced, due, settled and made up for (domain, section 6).
+"""The dates of a service week: when it is invoiced, due, closed and made up for (domain, section 6).
 
     Tue   Thu     Mon             Mon   Tue   Wed           Mon
     -6    -4       0 ............. +7    +8    +9           +14

@@ -73,7 +73,7 @@ class Prepaid:
 
 @dataclass(frozen=True, slots=True)
 class WeekOrder:
-    """An order as its week is held against it. `make_up`: what came with it; `paid`: its invoice is settled in full."""
+    """An order as its week is held against it. `make_up`: what came with it; `paid`: its invoice is paid in full."""
 
     order: Order
     paid_units: int
@@ -83,7 +83,7 @@ class WeekOrder:
 
 @dataclass(frozen=True, slots=True)
 class WeekResult:
-    """A settled week. `counted`, `quantity` and `make_up` are in what the order counts, late outcomes included."""
+    """A closed week. `counted`, `quantity` and `make_up` are in what the order counts, late outcomes included."""
 
     week: Week
     counts: str  # billed or sent

@@ -251,7 +251,7 @@ def _beyond(result: WeekResult, units: WeekUnits) -> str:
 def week_draft(
     key: str, buyer: Buyer, terms: Terms, *, result: WeekResult, units: WeekUnits, overage: str | None
 ) -> Draft:
-    """The statement of a settled week: what was delivered, what it came to, and what happens next."""
+    """The statement of a closed week: what was delivered, what it came to, and what happens next."""
     week, price = str(result.week), terms.unit_price_minor
     lines = [
         DraftLine("Connected transfers, billed", units.billed_connected, 0, 0, week),

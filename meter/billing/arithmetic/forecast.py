@@ -4,7 +4,7 @@ What the order counts is taken to come at a steady rate per open hour of the buy
 the weeks before and from the hours so far, is a gamma distribution; what is still to come is then negative binomial.
 The weeks before weigh as much as a day of open hours does: on Wednesday they steady a slow start, on Friday the week
 speaks for itself. The range holds four weeks of five, if nothing changes. It is an estimate, so it may use floating
-point; the amounts are those of the week settled so.
+point; the amounts are those of the week closed so.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def is_foreseeable(week: Week, now_utc_us: int) -> bool:
     return midnight_us(week.monday + timedelta(days=FIRST_DAY), week.zone) <= now_utc_us < week.end_us
 
 
-def foresee(progress: Progress, covered: int, settle: Callable[[int], WeekResult]) -> Forecast:
-    """The forecast of a week. `settle` holds a week against its order, given how much more is delivered than so far.
+def foresee(progress: Progress, covered: int, close: Callable[[int], WeekResult]) -> Forecast:
+    """The forecast of a week. `close` holds a week against its order, given how much more is delivered than so far.
 
     Raises ValueError where more time has passed than there is.
     """
@@ -94,7 +94,7 @@ def foresee(progress: Progress, covered: int, settle: Callable[[int], WeekResult
         end = progress.counted + more
         if progress.most is not None:
             end = max(progress.counted, min(end, progress.most))
-        cases.append(_case(settle(end - progress.counted)))
+        cases.append(_case(close(end - progress.counted)))
     return Forecast(progress.counted, covered, *cases)
 
 

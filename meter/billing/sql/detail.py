@@ -1,7 +1,7 @@
 """The transfers behind a line: which units a service week or a month counted, as CSV.
 
-A period's units are those with a dial-out in it that were posted before it was settled, and those of earlier periods
-that were posted too late for them: `adjusts` names their week. Of a period that is not settled yet they are those so
+A period's units are those with a dial-out in it that were posted before it was closed, and those of earlier periods
+that were posted too late for them: `adjusts` names their week. Of a period that is not closed yet they are those so
 far. Rows follow from the ledger and the outcomes alone, both of which never change.
 """
 

@@ -70,7 +70,7 @@ def due_tasks(
 
 
 def next_boundary(contracts: Mapping[str, Contract], after_utc_us: int, settle_after_us: int) -> int | None:
-    """The next instant at which the calendar alone makes a task due: a week settled, a Tuesday noon, a month over."""
+    """The next instant at which the calendar alone makes a task due: a week closed, a Tuesday noon, a month over."""
     found: set[int] = set()
     for contract in contracts.values():
         week = contract.week_at(after_utc_us)
@@ -83,7 +83,7 @@ def next_boundary(contracts: Mapping[str, Contract], after_utc_us: int, settle_a
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """Where the settled weeks, or months, of a buyer end."""
+    """Where the closed weeks, or months, of a buyer end."""
 
     period: str
     end_us: int
@@ -158,14 +158,14 @@ class _Look:
         return {DueTask(due, TaskKind.HOLD, buyer, number) for due, buyer, number in self._connection.execute(query)}
 
     def _weeks_with_units(self, contract: Contract) -> list[Week]:
-        """Weeks after the last settled one, from the first with a unit to the last; one for late units alone."""
+        """Weeks after the last closed one, from the first with a unit to the last; one for late units alone."""
         name = contract.buyer.name
         last = self._last.get((name, "week"))
         first, newest = self._span(name, UNIT, last)
         if first is None or newest is None:
             return []
         week = contract.week_at(first)
-        if last is not None and week.end_us <= last.end_us:  # a late unit: with the week after the last settled one
+        if last is not None and week.end_us <= last.end_us:  # a late unit: with the week after the last closed one
             week = contract.week_at(last.end_us)
         found = [week]
         while found[-1].end_us <= newest and len(found) < LOOK_BACK_WEEKS:
@@ -260,7 +260,7 @@ def _last_periods(connection: Connection) -> dict[tuple[str, str], _Last]:
 
 
 def _unclosed_orders(connection: Connection) -> dict[str, list[tuple[str, bool]]]:
-    """By buyer: the weeks of orders that are not settled, and whether each was invoiced or is make-up alone."""
+    """By buyer: the weeks of orders that are not closed, and whether each was invoiced or is make-up alone."""
     joined = and_(billing_periods.c.buyer == orders.c.buyer, billing_periods.c.period == orders.c.week)
     query = (
         select(orders.c.buyer, orders.c.week, orders.c.quantity, orders.c.invoice)
@@ -274,7 +274,7 @@ def _unclosed_orders(connection: Connection) -> dict[str, list[tuple[str, bool]]
 
 
 def _open_weeks(connection: Connection) -> dict[str, list[tuple[str, int | None]]]:
-    """By buyer: settled weeks whose shortfall waits for its remedy (None), or whose order was paid since (when)."""
+    """By buyer: closed weeks whose shortfall waits for its remedy (None), or whose order was paid since (when)."""
     found: dict[str, list[tuple[str, int | None]]] = {}
     short = select(billing_periods.c.buyer, billing_periods.c.period).where(billing_periods.c.remedied_utc_us.is_(None))
     for buyer, period in connection.execute(short):

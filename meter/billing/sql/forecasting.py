@@ -64,8 +64,10 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
     if frozen is None and not any(kinds.values()):
         return None
     bought = as_invoiced(connection, frozen) if frozen else None
-    settle = _WeekEnd(week=week, terms=terms, bought=bought, kinds=kinds, carried=carried, kept=periods.kept_of(since))
-    counted = settle(0).counted
+    week_end = _WeekEnd(
+        week=week, terms=terms, bought=bought, kinds=kinds, carried=carried, kept=periods.kept_of(since)
+    )
+    counted = week_end(0).counted
     order = bought.order if bought else None
     times = open_times(buyer.hours, buyer.holidays, buyer.time_zone, week.start_us, week.end_us)
     progress = Progress(
@@ -77,7 +79,7 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
     )
     choice = choice_of(connection, buyer.name, str(week), now_utc_us + 1) or DEFAULT_REMEDY
     covered = order.quantity + make_up_of(terms, order) if order else 0
-    foreseen = foresee(progress, covered, settle) if is_foreseeable(week, now_utc_us) else None
+    foreseen = foresee(progress, covered, week_end) if is_foreseeable(week, now_utc_us) else None
     return OrderForecast(
         buyer=buyer.name,
         week=str(week),
@@ -92,7 +94,7 @@ def _one(connection: Connection, contract: Contract, now_utc_us: int) -> OrderFo
 
 @dataclass(frozen=True, slots=True)
 class _WeekEnd:
-    """The running week settled as it will be, if so much more is delivered than so far, at the order's percentage."""
+    """The running week closed as it will be, if so much more is delivered than so far, at the order's percentage."""
 
     week: Week
     terms: Terms

@@ -221,7 +221,7 @@ def cancel(connection: Connection, number: str, *, reason: str, by: str, run: Bi
 
 
 def _undelivered(row: Any, frozen: FrozenOrder, week: Week, now_utc_us: int) -> tuple[int, int]:
-    """(units, minor units) of an order that can still be cancelled; `row`: its settled week. Raises PaymentError."""
+    """(units, minor units) of an order that can still be cancelled; `row`: its closed week. Raises PaymentError."""
     if row is not None:
         if row.awaited_utc_us is not None:
             raise PaymentError(f"number: the week of {week} is settled, and nothing of it waits for its payment")
@@ -258,7 +258,7 @@ def _cancellation(
 
 
 def _reopen(connection: Connection, buyer: str, week: Week, row: Any, now_utc_us: int) -> None:
-    """The week's order can be placed again; where the week is settled (`row`), nothing of it is waited for."""
+    """The week's order can be placed again; where the week is closed (`row`), nothing of it is waited for."""
     if row is None:
         this = (orders.c.buyer == buyer, orders.c.week == str(week))
         open_again = {"quantity": 0, "invoice": None, "paid_units": None, "connected_percent": None}

@@ -1,6 +1,6 @@
 """Shortfalls made good on a Tuesday: a check, a credit, or make-up for the week that is invoiced then.
 
-Each is settled once, in the transaction of that Tuesday's step: the row of its week says what became of it.
+Each is settled once, in the transaction of that Tuesday's task: the row of its week says what became of it.
 """
 
 from __future__ import annotations

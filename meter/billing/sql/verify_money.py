@@ -161,7 +161,7 @@ def _invoices_of_nothing(connection: Connection, named: set[str]) -> Iterator[st
 
 
 def _weeks(connection: Connection) -> Iterator[str]:
-    """Settled weeks: against their statement, and what became of their shortfall against the ledger."""
+    """Closed weeks: against their statement, and what became of their shortfall against the ledger."""
     remedies = _of_rules(connection, Rule.REMEDY)
     named: set[str] = set()
     query = select(billing_periods, documents.c.body.label("statement")).outerjoin(

@@ -64,19 +64,19 @@ class FrozenOrder:
         return Prepaid(make_up_units(self.order, self.terms), self.make_up_minor)
 
     def bought(self, *, paid: bool) -> WeekOrder:
-        """As its week is settled."""
+        """As its week is closed."""
         return WeekOrder(self.delivered_against, self.paid_units, self.came_with, paid)
 
 
 def close_week(connection: Connection, contract: Contract, week: Week, run: BillingRun) -> list[str]:
-    """Settle a week that is over; the numbers of the documents that are new. Nothing where there is nothing in it."""
+    """Close a week that is over; the numbers of the documents that are new. Nothing where there is nothing in it."""
     buyer = contract.buyer.name
     through = lock_heads(connection, [buyer])[buyer][0]
     if periods.find(connection, buyer, str(week)) is not None:
         return []
     carried, since = carried_units(connection, buyer)
     if since is not None and week.end_us <= since.end_utc_us:
-        return []  # it was empty when the weeks after it were settled: what came late is in one of those
+        return []  # it was empty when the weeks after it were closed: what came late is in one of those
     _check_order_of_weeks(connection, buyer, week)
     kinds = units_between(connection, buyer, since, week.end_us)
     frozen = frozen_order(connection, contract, week)
@@ -125,7 +125,7 @@ def close_week(connection: Connection, contract: Contract, week: Week, run: Bill
 
 
 def _check_order_of_weeks(connection: Connection, buyer: str, week: Week) -> None:
-    """Weeks are settled in their order: one that could not be must not be passed over with its order prepaid."""
+    """Weeks are closed in their order: one that could not be must not be passed over with its order prepaid."""
     done = select(billing_periods.c.period).where(billing_periods.c.buyer == buyer)
     query = select(orders.c.week).where(
         orders.c.buyer == buyer,
@@ -221,7 +221,7 @@ def as_invoiced(connection: Connection, frozen: FrozenOrder) -> WeekOrder:
 
 
 def carried_units(connection: Connection, buyer: str) -> tuple[CarriedUnits, periods.PeriodEnd | None]:
-    """The units that the week closed last carries on, and where it ends; None where none was settled."""
+    """The units that the week closed last carries on, and where it ends; None where none was closed."""
     row = periods.last(connection, buyer, periods.WEEK)
     return periods.carried_of(row), row
 

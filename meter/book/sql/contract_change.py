@@ -46,8 +46,8 @@ def open_matters(connection: Connection, buyer: str, currency: str) -> list[str]
         if abs(ledger.quantity(connection, buyer, account, asset)) >= whole:
             found.append("transfers that are not billed")
             break
-    settled = select(billing_periods.c.period).where(billing_periods.c.buyer == buyer)
-    query = select(orders.c.week).where(orders.c.buyer == buyer, is_something(), orders.c.week.not_in(settled))
+    closed = select(billing_periods.c.period).where(billing_periods.c.buyer == buyer)
+    query = select(orders.c.week).where(orders.c.buyer == buyer, is_something(), orders.c.week.not_in(closed))
     return found + [f"the order for {week}" for week in connection.execute(query.order_by(orders.c.week)).scalars()]
 
 

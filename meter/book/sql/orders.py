@@ -171,7 +171,7 @@ def _check_may_change(order: Order, row: Any) -> None:
 
 
 def _check_is_open(connection: Connection, order: Order) -> None:
-    """A week is settled once, and weeks in their order: what is ordered for one that was could never be billed."""
+    """A week is closed once, and weeks in their order: what is ordered for one that was could never be billed."""
     last = periods.last(connection, order.buyer, periods.WEEK)
     if last is not None and order.week <= last.period:
         raise OrderError(f"week: {order.week} is over: the week of {last.period} is settled")

@@ -1,4 +1,4 @@
-"""Settled service weeks and months: rows of one table, told apart by what their period looks like.
+"""Closed service weeks and months: rows of one table, told apart by what their period looks like.
 
 What a period counts is decided by the end of the one before it: what was dialled since, and what was dialled before but
 posted too late for it.
@@ -19,7 +19,7 @@ _LENGTHS = {WEEK: len("2026-06-01"), MONTH: len("2026-06")}
 
 
 class PeriodEnd(Protocol):
-    """Where a settled period ends, in time and in its buyer's chain."""
+    """Where a closed period ends, in time and in its buyer's chain."""
 
     end_utc_us: int
     through_seq: int
@@ -36,13 +36,13 @@ def is_kind(kind: str) -> ColumnElement[bool]:
 
 
 def find(connection: Connection, buyer: str, period: str) -> Any:
-    """The row of a settled period; None where it is not settled."""
+    """The row of a closed period; None where it is not closed."""
     query = select(billing_periods).where(billing_periods.c.buyer == buyer, billing_periods.c.period == period)
     return connection.execute(query).one_or_none()
 
 
 def last(connection: Connection, buyer: str, kind: str, *, before_us: int | None = None) -> Any:
-    """The row that was settled last, or of those that ended before an instant; None where there is none."""
+    """The row that was closed last, or of those that ended before an instant; None where there is none."""
     query = select(billing_periods).where(billing_periods.c.buyer == buyer, is_kind(kind))
     if before_us is not None:
         query = query.where(billing_periods.c.end_utc_us < before_us)
@@ -58,7 +58,7 @@ def carried_of(row: Any) -> CarriedUnits:
 
 
 def kept_of(row: Any) -> Prepaid:
-    """Prepaid units that a settled week leaves over; nothing where there is none."""
+    """Prepaid units that a closed week leaves over; nothing where there is none."""
     return Prepaid() if row is None else Prepaid(row.prepaid_units, row.prepaid_minor)
 
 
