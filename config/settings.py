@@ -201,7 +201,7 @@ class TlsSection(Model):
     key_file: ConfigPath | None = Field(None, description="Its private key, PEM.")
 
     @model_validator(mode="after")
-    def _both(self) -> Self:
+    def _has_certificate_with_key(self) -> Self:
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("certificate_file and key_file go together")
         return self

@@ -132,9 +132,10 @@ class MqttLink:
     async def hand_over(self, events: Sequence[Event], _ends: dict[Boot, int]) -> BatchResult:
         """Publish a batch of events, those of one transfer in their order. Raises HandOverError."""
         try:
-            for wave in waves([one for one in events if one.kind in PUBLISHED and _has_topic(one)]):
-                await self._publish([self._of_event(one) for one in wave])
-                for one in wave:
+            published = [event for event in events if event.kind in PUBLISHED and _has_topic(event)]
+            for batch in batches_of_distinct_transfers(published):
+                await self._publish([self._of_event(one) for one in batch])
+                for one in batch:
                     metrics.EVENTS_PUBLISHED.labels(one.kind.value).inc()
         except aiomqtt.MqttError as error:
             self._note(error)
@@ -310,17 +311,17 @@ def _has_topic(event: Event) -> bool:
     return fits
 
 
-def waves(events: Sequence[Event]) -> list[list[Event]]:
+def batches_of_distinct_transfers(events: Sequence[Event]) -> list[list[Event]]:
     """The batch in pieces that may go at once: of each transfer at most one event is in a piece, in its order."""
-    found: list[list[Event]] = []
+    batches: list[list[Event]] = []
     seen: dict[str, int] = {}
     for event in events:
         turn = seen.get(event.transfer, 0)
         seen[event.transfer] = turn + 1
-        if turn == len(found):
-            found.append([])
-        found[turn].append(event)
-    return found
+        if turn == len(batches):
+            batches.append([])
+        batches[turn].append(event)
+    return batches
 
 
 def _status(state: str) -> bytes:
