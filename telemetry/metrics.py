@@ -304,7 +304,8 @@ _FROM_ZERO: tuple[tuple[Counter | Gauge, str], ...] = (
         ENGINE_FAULTS,
         (
             "admission billing book callback dialogs documents gauges heads journal_full lost_ending mqtt outbox prompt"
-            " pump recording recordings reports settle states stray_answer stream suppression transfer trunks usage"
+            " pump recording recordings reports settle states stray_answer stream suppression tap transfer trunks"
+            " usage"
         ),
     ),
 )

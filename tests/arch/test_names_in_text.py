@@ -17,6 +17,8 @@ import re
 import tokenize
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -188,3 +190,39 @@ def test_a_lost_file_and_a_lost_name_are_found() -> None:
         "router/select.py"
     ]
     assert [name for _, name in lost_names("`begin`, `no_such.begin`, `begin(1)`", {"begin"})] == ["no_such.begin"]
+
+
+PROGRAM = re.compile(rf"^\s*from ((?:{'|'.join(PACKAGES)})(?:\.\w+)*) import ([\w, *]+)$", re.MULTILINE)
+
+
+def _imports_in_strings(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of imports in programs that are run as text, in a process of their own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for module, names in PROGRAM.findall(node.value):
+                yield from ((node.lineno, module, name.strip()) for name in names.split(",") if name.strip() != "*")
+
+
+def _is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(import_module(module), name) or find_spec(f"{module}.{name}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def test_a_program_kept_as_text_imports_what_is_there() -> None:
+    python = [file for file in FILES if file.suffix == ".py"]
+    missing = [
+        f"{file.relative_to(ROOT)}:{line}: from {module} import {name}"
+        for file in python
+        for line, module, name in _imports_in_strings(ast.parse(file.read_text(encoding="utf-8")))
+        if not _is_there(module, name)
+    ]
+    assert not missing
+
+
+def test_an_import_in_a_text_that_leads_nowhere_is_seen() -> None:
+    found = list(_imports_in_strings(ast.parse("PROGRAM = 'import os\\nfrom meter import metrics\\n'")))
+    assert found == [(1, "meter", "metrics")]
+    assert not _is_there("meter", "metrics")
+    assert _is_there("telemetry", "metrics")

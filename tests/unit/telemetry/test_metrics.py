@@ -75,7 +75,7 @@ def test_the_catalogue_has_each_metric_once() -> None:
 
 
 FRESH = """
-from meter import metrics
+from telemetry import metrics
 from prometheus_client import generate_latest
 print(generate_latest(metrics.registry()).decode())
 """
@@ -121,7 +121,7 @@ def test_metrics_are_served_over_http_and_the_port_is_freed() -> None:
 
 CHILD = """
 import os
-from meter import metrics
+from telemetry import metrics
 metrics.TRANSFERS.labels("failed", "declined", "failed").inc(2)
 metrics.LIVE_TRANSFERS.set(3)
 metrics.TALK.observe(20)
@@ -132,7 +132,7 @@ print(os.getpid(), flush=True)
 PARENT = """
 import sys
 from prometheus_client import generate_latest
-from meter import metrics
+from telemetry import metrics
 for pid in sys.argv[1:]:
     metrics.mark_dead(int(pid))
 print(generate_latest(metrics.registry()).decode())
