@@ -12,7 +12,7 @@ settings.load_profile("baton")
 
 TESTS = Path(__file__).parent
 # There the product runs in processes of its own, which are not measured, or is only played over and over.
-NOT_MEASURED = {"fuzz", "install", "net", "proof", "props", "sim"}
+NOT_MEASURED = {"fuzz", "install", "net", "portal", "proof", "props", "sim"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
