@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from facts.fact import Fact, Kind
+from facts.fact import Fact, Kind, first_of
 from facts.outcome import Outcome
 from facts.payloads import leg_ended, rings
 from facts.start_payload import buyer as buyer_of
@@ -35,7 +35,7 @@ def count_settled(transfer: str, facts: Sequence[Fact], outcome: Outcome, *, agr
     zero_us = dialed[0].mono_us
     metrics.FANOUT_SPREAD.observe((dialed[-1].mono_us - zero_us) / 1_000_000)
     ringing = next((fact for fact in facts if rings(fact)), None)
-    answered = next((fact for fact in facts if fact.kind is Kind.ANSWERED), None)
+    answered = first_of(facts, Kind.ANSWERED)
     if ringing is not None:
         metrics.DIALOUT_TO_RINGING.observe((ringing.mono_us - zero_us) / 1_000_000)
     if answered is not None:
